@@ -1,0 +1,231 @@
+//! What members say to one another: our own SBE schema, carried as single Aeron DATA frames.
+//!
+//! Aeron Cluster's consensus messages (schema 111, templates 50 to 57) have no room for the cluster
+//! id, the sender's incarnation and the joined term, without which a delayed or foreign message can
+//! count. So each of ours keeps Aeron's name and template number under schema `SCHEMA_ID`, starts with
+//! the same `Sender` block, and ends where an authentication trailer may follow.
+
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
+
+/// The schema of member messages; Aeron's are 110 to 112.
+pub const SCHEMA_ID: u16 = 1111;
+/// The version of that schema.
+pub const SCHEMA_VERSION: u16 = 1;
+/// The Aeron stream that member messages travel on (Aeron: `CONSENSUS_STREAM_ID_DEFAULT`).
+pub const CONSENSUS_STREAM_ID: i32 = 108;
+/// How many terms of history one `NewLeadershipTerm` carries at most.
+pub const HISTORY_SLICE_MAX: usize = 16;
+
+/// Who speaks: the first block of every member message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Sender {
+    /// Messages of another cluster are rejects.
+    pub cluster: ClusterId,
+    /// The life of the sender's data directory.
+    pub incarnation: Incarnation,
+    /// The member.
+    pub member: MemberId,
+}
+
+/// A member message with its sender.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct MemberMessage {
+    /// Who speaks.
+    pub sender: Sender,
+    /// What is said.
+    pub body: Body,
+}
+
+/// What is said.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Body {
+    /// "I hear no leader; this is how far my log goes" (Aeron: 50; Raft's pre-vote).
+    CanvassPosition(CanvassPosition),
+    /// "Vote for me" (Aeron: 51; Raft: RequestVote).
+    RequestVote(RequestVote),
+    /// The answer (Aeron: 52).
+    Vote(Vote),
+    /// "I lead; this is my log's history" (Aeron: 53).
+    NewLeadershipTerm(NewLeadershipTerm),
+    /// "I have this much" (Aeron: 54; Raft: the answer to AppendEntries).
+    AppendPosition(AppendPosition),
+    /// "This much is committed"; the leader's heartbeat (Aeron: 55).
+    CommitPosition(CommitPosition),
+    /// "Send me the history below this position" (Aeron's CatchupPosition: 56).
+    HistoryRequest(HistoryRequest),
+    /// "I am closing: elect another now" (Aeron: TerminationPosition, 75).
+    Resign(Resign),
+    /// "Stand for election at once" (Raft, Ongaro 3.10: TimeoutNow).
+    TransferLeadership(TransferLeadership),
+}
+
+/// See [`Body::CanvassPosition`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct CanvassPosition {
+    /// The sender's current term.
+    pub term: Term,
+    /// The term of its last log frame.
+    pub log_term: Term,
+    /// Its log's end.
+    pub position: Position,
+    /// Whether it hears a live leader: then it would refuse its vote.
+    pub hears_leader: bool,
+    /// Whether its log lost a torn tail at its last start: prefer candidates that have those bytes.
+    pub torn: bool,
+    /// Whether it may vote at all (an empty directory may not).
+    pub votes: bool,
+}
+
+/// See [`Body::RequestVote`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RequestVote {
+    /// The term that the candidate stands for.
+    pub term: Term,
+    /// The term of its last log frame.
+    pub log_term: Term,
+    /// Its log's end.
+    pub position: Position,
+    /// Set if the leader of the term before asked for this: overrides leader stickiness.
+    pub transfer: bool,
+}
+
+/// See [`Body::Vote`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Vote {
+    /// The voter's term; the vote is for this term if `granted`.
+    pub term: Term,
+    /// Who the vote is for.
+    pub candidate: MemberId,
+    /// Whether it is granted.
+    pub granted: bool,
+}
+
+/// One entry of the term history: `term` wrote the bytes from `base` to the next entry's base.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TermBase {
+    /// The leadership term.
+    pub term: Term,
+    /// The position of its first frame.
+    pub base: Position,
+}
+
+/// A bounded run of the leader's term history, ascending.
+///
+/// It says which term wrote every byte in `[entries[0].base, covered_to)`; nothing about bytes below.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct HistorySlice {
+    /// How many of `entries` are meant.
+    pub len: u8,
+    /// The entries; those at and above `len` are default values.
+    pub entries: [TermBase; HISTORY_SLICE_MAX],
+    /// The end of what the last entry covers.
+    pub covered_to: Position,
+}
+
+impl HistorySlice {
+    /// No entry.
+    pub const EMPTY: Self = Self {
+        len: 0,
+        entries: [TermBase {
+            term: Term::ZERO,
+            base: Position::ZERO,
+        }; HISTORY_SLICE_MAX],
+        covered_to: Position::ZERO,
+    };
+
+    /// The entries that are meant.
+    pub fn as_slice(&self) -> &[TermBase] {
+        self.entries
+            .get(..usize::from(self.len))
+            .unwrap_or(&self.entries)
+    }
+}
+
+/// See [`Body::NewLeadershipTerm`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct NewLeadershipTerm {
+    /// The leadership term, whose leader the sender is.
+    pub term: Term,
+    /// What is committed.
+    pub commit: Position,
+    /// The leader's log end.
+    pub end: Position,
+    /// The oldest byte the leader still has, and the term that wrote it.
+    pub start: TermBase,
+    /// A run of its term history. The newest run ends at `end`.
+    pub history: HistorySlice,
+}
+
+/// See [`Body::AppendPosition`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct AppendPosition {
+    /// The leadership term that the sender has joined.
+    pub term: Term,
+    /// The contiguous, verified end of its log.
+    pub received: Position,
+    /// What it has flushed: the only position that counts for commit.
+    pub durable: Position,
+    /// What its service has executed.
+    pub applied: Position,
+    /// How many bytes past `received` it has room for.
+    pub window: u32,
+    /// The age of its oldest unflushed byte in milliseconds; 0 if all is flushed.
+    pub flush_age_ms: u32,
+    /// The last heartbeat round it has heard.
+    pub round: u64,
+}
+
+/// See [`Body::CommitPosition`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct CommitPosition {
+    /// The leadership term, whose leader the sender is.
+    pub term: Term,
+    /// What is committed.
+    pub commit: Position,
+    /// The leader's log end, so that a lost last datagram is missed.
+    pub end: Position,
+    /// A number that grows with every heartbeat; acknowledged in `AppendPosition`.
+    pub round: u64,
+}
+
+/// See [`Body::HistoryRequest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct HistoryRequest {
+    /// The leadership term being joined.
+    pub term: Term,
+    /// The history wanted ends here: the base of the oldest entry the sender already knows.
+    pub below: Position,
+}
+
+/// See [`Body::Resign`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Resign {
+    /// The term whose leader the sender was.
+    pub term: Term,
+    /// Its log's end.
+    pub end: Position,
+}
+
+/// See [`Body::TransferLeadership`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TransferLeadership {
+    /// The term whose leader the sender is.
+    pub term: Term,
+    /// The member that shall stand for the next term.
+    pub target: MemberId,
+}

@@ -1,0 +1,3 @@
+//! Floor 1: bytes on the wire.
+
+pub mod member;

@@ -1,0 +1,2 @@
+//! One binary for every chore.
+fn main() {}
