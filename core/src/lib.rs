@@ -5,7 +5,7 @@
 pub mod client;
 pub mod limits;
 pub mod log;
-pub mod node;
+//pub mod node;
 #[doc(hidden)]
 pub mod planted;
 pub mod prng;
