@@ -12,7 +12,6 @@ use hashbrown::HashMap;
 
 use super::ghost::{GhostLog, Row};
 use super::model::Model;
-use super::work::Tag;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +61,17 @@ pub struct MemberGhost {
     /// The role, term and positions last seen in this life.
     last: Option<Seen>,
     /// The highest acknowledgement that left: its term and durable position.
-    acknowledged: (u32, u64),
+    pub(super) acknowledged: (u32, u64),
     /// The durable position that its storage has reported and that was not cut since.
-    promised: u64,
+    pub(super) promised: u64,
     /// How much of the committed log its medium is known to hold.
     on_medium: u64,
     /// The newest durable ballot.
-    ballot: (u32, Option<u8>),
+    pub(super) ballot: (u32, Option<u8>),
     /// Whether its directory lets it vote.
-    votes: bool,
+    pub(super) votes: bool,
+    /// The highest acknowledgement that left before its directory was emptied.
+    last_words: (u32, u64),
 }
 
 /// All ghosts.
@@ -105,6 +106,20 @@ impl Checker {
             model: Model::new(sessions),
             truncations: 0,
         }
+    }
+
+    /// Has anything been committed by the leader of this term?
+    pub fn committed_in(&self, term: u32) -> bool {
+        self.commit_of_term.contains_key(&term)
+    }
+
+    pub(super) fn ghost(&mut self, member: u8) -> &mut MemberGhost {
+        &mut self.members[usize::from(member)]
+    }
+
+    /// The first candidate that this member has voted for in this term, which may be this one.
+    pub(super) fn vote_of(&mut self, member: u8, term: u32, candidate: u8) -> u8 {
+        *self.votes.entry((member, term)).or_insert(candidate)
     }
 
     /// How many terms had a leader.
@@ -163,6 +178,10 @@ impl Checker {
     /// A member's directory has been emptied: nothing that it promised holds any longer.
     pub fn wiped(&mut self, member: u8) {
         let ghost = &mut self.members[usize::from(member)];
+        if ghost.votes {
+            ghost.last_words = ghost.acknowledged;
+        }
+        ghost.votes = false;
         ghost.promised = 0;
         ghost.on_medium = 0;
         ghost.ballot = (0, None);
@@ -362,7 +381,11 @@ impl Checker {
                 }
                 ghost.on_medium = row.end;
             }
-            holders += usize::from(ghost.votes && ghost.on_medium >= seen.commit);
+            // What a directory held and said before it was emptied was true then, and may arrive late.
+            let (term, durable) = ghost.last_words;
+            let has = ghost.votes && ghost.on_medium >= seen.commit;
+            let had = !ghost.votes && term == seen.joined && durable >= seen.commit;
+            holders += usize::from(has || had);
         }
         if holders <= self.members.len() / 2 {
             let detail = format!(

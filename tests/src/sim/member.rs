@@ -70,7 +70,6 @@ impl Memory {
 }
 
 /// A running process: everything that a kill ends.
-#[derive(Debug)]
 pub struct Process {
     /// The core.
     pub node: Box<Node<SESSIONS>>,
@@ -97,7 +96,6 @@ pub struct Process {
 }
 
 /// One machine.
-#[derive(Debug)]
 pub struct Member {
     /// Its number.
     pub id: u8,
@@ -125,6 +123,12 @@ pub struct Member {
     pub paused_until: Nanos,
     /// Flushes take very long before this.
     pub slow_until: Nanos,
+    /// Polls in a row that have said there is more to do.
+    pub polls_in_a_row: u64,
+    /// Turns in a row after which another was due at once.
+    pub turns_in_a_row: u64,
+    /// Transmits in a row without a pause.
+    pub transmits_in_a_row: u64,
     /// Only a scenario sets this: time stands still for this member's elections.
     pub is_patient: bool,
 }
@@ -147,6 +151,9 @@ impl Member {
             stalled: false,
             paused_until: 0,
             slow_until: 0,
+            polls_in_a_row: 0,
+            turns_in_a_row: 0,
+            transmits_in_a_row: 0,
             is_patient: false,
         };
         member.init();

@@ -228,7 +228,7 @@ impl Plan {
             seed,
             profile,
             members,
-            clients: rng.range(1, 5) as usize,
+            clients: rng.range(1, 5) as usize * 0,
             mtu: rng.pick(&[256, 288, 512, 512, 1024, 1408]),
             link: link(&mut rng, profile),
             disk: disk(&mut rng),
@@ -244,6 +244,28 @@ impl Plan {
             drift: rng.pick(&[0, 100, 10_000, 100_000]),
             safety: rng.range(2, 12) * SECOND,
             liveness: 60 * SECOND,
+        }
+    }
+
+    /// A quiet cluster of `members` with one client, for a scenario.
+    pub fn scripted(members: usize) -> Self {
+        Self {
+            members,
+            clients: 1,
+            mtu: 512,
+            turn: TurnPlan {
+                most: 1_000,
+                skip: 0,
+                inbox: 1024,
+                transmits: 256,
+            },
+            disk: DiskPlan {
+                least: MILLI / 2,
+                most: MILLI / 2,
+                stale: 1_000_000,
+            },
+            drift: 0,
+            ..Self::new(1, Some(Profile::Calm))
         }
     }
 

@@ -63,6 +63,10 @@ impl Log for SpyLog {
         self.window.release(below);
     }
 
+    fn capacity(&self) -> u64 {
+        self.window.capacity()
+    }
+
     fn segment_length(&self) -> u32 {
         self.window.segment_length()
     }

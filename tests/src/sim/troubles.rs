@@ -156,10 +156,11 @@ impl World {
 
     /// Emptied directories may never be so many that the others are no quorum.
     fn wipe(&mut self, member: usize) {
-        let wiped = self.members.iter().filter(|m| !m.votes).count();
+        let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
+        let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
         let m = &mut self.members[member];
-        if wiped < most && m.votes {
+        if wiped < most && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;
             self.light_fuse(member, false);
         }

@@ -1,9 +1,13 @@
 //! A turn of one member's driver: the loop that every platform writes, with the calls left out or cut
 //! short now and then, and a chance to die after each.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
-use coracle_core::node::{Door as CoreDoor, Event, Payload};
+use coracle_core::node::{Door as CoreDoor, Event};
+use coracle_core::service::Service;
+use coracle_core::session::AllowAll;
+use coracle_core::wire::frame::DataFrame;
 use coracle_core::wire::member::MemberMessage;
 
 use super::check::{Checked, Seen, Violation, broken};
@@ -116,8 +120,20 @@ impl World {
         } else {
             self.until_timeout(member)
         };
+        self.check_rest(member, after)?;
         self.want_turn(member, after);
         Ok(())
+    }
+
+    /// A deadline that stays in the past makes every driver spin.
+    fn check_rest(&mut self, member: usize, after: Nanos) -> Checked {
+        let m = &mut self.members[member];
+        m.turns_in_a_row = if after <= 1 { m.turns_in_a_row + 1 } else { 0 };
+        if m.turns_in_a_row < POLLS_MAX {
+            return Ok(());
+        }
+        let due = m.process.as_ref().and_then(|p| p.node.poll_timeout());
+        broken("Deadlines Pass", format!("n{member} is due again and again: {due:?}"))
     }
 
     fn until_timeout(&self, member: usize) -> Nanos {
@@ -183,7 +199,7 @@ impl World {
                 more = if service {
                     process.node.poll_service(now, &mut process.service, &mut lent)
                 } else {
-                    process.node.poll_ingress(now, &mut lent)
+                    process.node.poll_ingress(now, &mut AllowAll, &mut lent)
                 };
                 self.called(member)?;
                 if !more {
@@ -224,7 +240,7 @@ impl World {
                 return Ok(false);
             };
             if door == Door::Member {
-                self.check_sent(member, &bytes)?;
+                self.check_sent(member, to, &bytes)?;
             }
             let from = member_address(member as u8, door);
             self.send(Datagram { from, to, bytes });
@@ -238,17 +254,18 @@ impl World {
         Ok(true)
     }
 
-    fn check_sent(&mut self, member: usize, bytes: &[u8]) -> Checked {
+    fn check_sent(&mut self, member: usize, to: SocketAddr, bytes: &Rc<[u8]>) -> Checked {
         let id = member as u8;
         if is_log_frame(bytes) {
             return self.checker.sent_log(id, u64::from(SEGMENT), bytes);
         }
-        match MemberMessage::parse(bytes) {
-            Ok(message) => {
-                self.trace_message(id, &message.body);
+        let message = DataFrame::parse(bytes).and_then(|f| MemberMessage::parse_frame(&f));
+        match (message, peer_at(to)) {
+            (Ok(message), Some((to, _))) => {
+                self.tell(id, to, &message.body, bytes);
                 self.checker.said(id, &message.body)
             }
-            Err(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 

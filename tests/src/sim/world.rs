@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
 
+use hashbrown::HashMap;
+
 use super::check::{Checker, Violation};
 use super::client::Client;
 use super::clock::{MILLI, Nanos};
@@ -110,7 +112,6 @@ impl From<Violation> for Stop {
 }
 
 /// Everything there is.
-#[derive(Debug)]
 pub struct World {
     /// What the seed means.
     pub plan: Plan,
@@ -136,6 +137,10 @@ pub struct World {
     pub is_calm: bool,
     /// Nothing from outside: troubles are commands of a scenario.
     pub is_scripted: bool,
+    /// What members have said to one another, for a scenario.
+    pub said: Vec<String>,
+    /// The last message of each kind from one member to another, for a scenario.
+    pub heard: HashMap<(String, u8, u8), Rc<[u8]>>,
     order: u64,
     heap: BinaryHeap<Reverse<Scheduled>>,
 }
@@ -163,6 +168,8 @@ impl World {
             rng,
             is_calm: false,
             is_scripted: false,
+            said: Vec::new(),
+            heard: HashMap::new(),
             order: 0,
             heap: BinaryHeap::new(),
             plan,
