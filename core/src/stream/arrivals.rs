@@ -92,9 +92,7 @@ impl Arrivals {
                 after.start = range.start;
             }
         } else {
-            self.ahead
-                .insert(next, range)
-                .map_err(|_| NotTaken::Full)?;
+            self.ahead.insert(next, range).map_err(|_| NotTaken::Full)?;
         }
         Ok(())
     }

@@ -126,7 +126,10 @@ mod tests {
             assert_eq!(segments.position(id, offset), Some(position));
         }
         assert_eq!(segments.id(Position::new(65_536)), i32::MIN);
-        assert_eq!(segments.position(i32::MAX, 65_536), Some(Position::new(65_536)));
+        assert_eq!(
+            segments.position(i32::MAX, 65_536),
+            Some(Position::new(65_536))
+        );
     }
 
     #[test]
@@ -149,6 +152,9 @@ mod tests {
         assert_eq!(window(2048 + 1407, 1408), None);
         assert_eq!(window(0, 1408), None);
         assert_eq!(window(1 << 20, 100), None);
-        assert_eq!(Ring::fit(1 << 20, 1408, 32_768).map(Ring::window), Some(32_768));
+        assert_eq!(
+            Ring::fit(1 << 20, 1408, 32_768).map(Ring::window),
+            Some(32_768)
+        );
     }
 }

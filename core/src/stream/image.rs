@@ -465,7 +465,10 @@ impl Image {
         let hole = self.hole()?;
         let loss = self.loss.as_mut().filter(|loss| now >= loss.ask_at)?;
         loss.ask_at = now.plus(loss.repeat);
-        loss.repeat = loss.repeat.saturating_mul(2).min(self.timing.nak_repeat_max);
+        loss.repeat = loss
+            .repeat
+            .saturating_mul(2)
+            .min(self.timing.nak_repeat_max);
         // A request names one segment, so what lies beyond its end is asked for next.
         let len = hole
             .end

@@ -192,7 +192,9 @@ impl Publication {
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let len = parts.iter().fold(0usize, |sum, p| sum.saturating_add(p.len()));
+        let len = parts
+            .iter()
+            .fold(0usize, |sum, p| sum.saturating_add(p.len()));
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
@@ -529,7 +531,7 @@ impl Publication {
         let is_here = self.is(header.stream_id, header.session_id)
             && header.term_id == self.segments.id(at)
             && header.term_offset == self.segments.offset(at)
-            && !header.is_empty();
+            && !header.is_heartbeat();
         is_here.then_some(header)
     }
 
