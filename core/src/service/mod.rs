@@ -5,21 +5,10 @@
 //! so every member's service reaches the same state and gives the same answers.
 
 pub use crate::wire::cluster::CloseReason;
+pub use crate::wire::status::Role;
 
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
-
-/// What a member is at the moment (Aeron: `Cluster.Role`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or looks for one.
-    Follower,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
