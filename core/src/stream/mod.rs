@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod assembly;
+mod cutting;
 mod geometry;
 mod image;
 mod publication;

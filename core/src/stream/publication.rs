@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::limits::{FRAME_HEADER, MESSAGE_MAX};
+use crate::stream::cutting::{self, Parts};
 use crate::stream::geometry::{Ring, Segments};
 use crate::stream::{Control, Output, earlier};
 use crate::time::Instant;
@@ -192,13 +193,12 @@ impl Publication {
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let len = parts
-            .iter()
-            .fold(0usize, |sum, p| sum.saturating_add(p.len()));
+        let parts = Parts::new(parts);
+        let len = parts.length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
-        let framed = self.framed(len) as u64;
+        let framed = cutting::framed(len, self.mtu) as u64;
         let rest = self.segments.remaining(self.tail);
         if framed > rest {
             self.pad(rest, slot)?;
@@ -385,27 +385,8 @@ impl Publication {
     /// `computeMaxMessageLength`), and with its headers at most the window.
     pub fn message_max(&self) -> usize {
         let segment = self.segments.length() as usize / 8;
-        let payload = self.payload_max();
-        let window = self.ring.window() as usize;
-        let whole = window / self.mtu as usize;
-        let rest = (window % self.mtu as usize).saturating_sub(FRAME_HEADER);
-        segment.min(whole * payload + rest).min(MESSAGE_MAX)
-    }
-
-    fn payload_max(&self) -> usize {
-        self.mtu as usize - FRAME_HEADER
-    }
-
-    /// The bytes of stream that a message of `len` bytes takes.
-    fn framed(&self, len: usize) -> usize {
-        let payload = self.payload_max();
-        let rest = len % payload;
-        let whole = len / payload * self.mtu as usize;
-        if rest > 0 || len == 0 {
-            whole + frame::align(FRAME_HEADER + rest)
-        } else {
-            whole
-        }
+        let window = cutting::unframed(self.ring.window() as usize, self.mtu);
+        segment.min(window).min(MESSAGE_MAX)
     }
 
     /// The bytes that may be written at the tail. A PAD counts with the bytes it stands for, so the
@@ -444,12 +425,11 @@ impl Publication {
         Ok(())
     }
 
-    fn write(&mut self, parts: &[&[u8]], len: usize, slot: &mut [u8]) {
-        let mut source = Parts { parts, at: 0 };
+    fn write(&mut self, mut parts: Parts<'_>, len: usize, slot: &mut [u8]) {
         let mut left = len;
         let mut begin = FLAG_BEGIN;
         loop {
-            let take = left.min(self.payload_max());
+            let take = left.min(cutting::payload_max(self.mtu));
             left -= take;
             let end = if left == 0 { FLAG_END } else { 0 };
             let frame_len = FRAME_HEADER + take;
@@ -460,7 +440,7 @@ impl Publication {
             if let Some(place) = slot.get_mut(offset..offset + aligned) {
                 let _written = header.emit(place);
                 if let Some(payload) = place.get_mut(FRAME_HEADER..frame_len) {
-                    source.copy(payload);
+                    parts.copy(payload);
                 }
                 if let Some(alignment) = place.get_mut(frame_len..) {
                     alignment.fill(0);
@@ -565,28 +545,5 @@ impl Publication {
             return None;
         }
         Some((slot.get(start..start + len)?, at))
-    }
-}
-
-/// Reads forward over the parts of a message.
-struct Parts<'a> {
-    parts: &'a [&'a [u8]],
-    at: usize,
-}
-
-impl Parts<'_> {
-    fn copy(&mut self, mut place: &mut [u8]) {
-        while let (Some((part, others)), false) = (self.parts.split_first(), place.is_empty()) {
-            let rest = part.get(self.at..).unwrap_or(&[]);
-            let len = rest.len().min(place.len());
-            let (head, tail) = core::mem::take(&mut place).split_at_mut(len);
-            head.copy_from_slice(rest.get(..len).unwrap_or(&[]));
-            place = tail;
-            self.at += len;
-            if len == rest.len() {
-                self.parts = others;
-                self.at = 0;
-            }
-        }
     }
 }
