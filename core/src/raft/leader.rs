@@ -459,6 +459,14 @@ impl Raft {
         self.closing && !handing_over
     }
 
+    /// Whom leadership is being handed to.
+    pub fn transfer_target(&self) -> Option<MemberId> {
+        match &self.state {
+            State::Leader(leader) => leader.transfer.map(|t| t.target),
+            _ => None,
+        }
+    }
+
     /// How long this leader has led.
     pub fn led_for(&self, now: Instant) -> Duration {
         match &self.state {
