@@ -3,7 +3,7 @@
 use super::clients::{EgressError, Memory};
 use super::handle::memory;
 use super::{Clients, Event, Halt, Lent, Node};
-use crate::log::{Frames, Log, Messages};
+use crate::log::{FrameError, Frames, Log, Messages};
 use crate::service::{Cluster, LeadershipTerm, OfferError, Outbox, Role, Service};
 use crate::session::Opened;
 use crate::time::{Now, Timestamp};
@@ -122,8 +122,14 @@ impl<const N: usize> Node<N> {
             }
             self.applier.messages = messages;
         }
-        if frames.error().is_some() && self.applier.position == before {
-            self.halt_unless_cut(cold, bytes.len(), before, lent.replay.len());
+        if let Some(error) = frames.error()
+            && self.applier.position == before
+        {
+            // Frames that are cut off at the end of recalled bytes are recalled again, to their end.
+            let more_to_come = cold && error == FrameError::Cut && bytes.len() < lent.replay.len();
+            if !more_to_come {
+                self.halt(Halt::CorruptLog(before));
+            }
         }
         lent.log.release(self.applier.position);
         if self.applier.position > before {
@@ -131,13 +137,6 @@ impl<const N: usize> Node<N> {
         }
         let more = self.applier.position < commit && self.applier.position > before;
         more && self.applier.ready
-    }
-
-    /// Frames that are cut off at the end of recalled bytes are read again; all else is corruption.
-    fn halt_unless_cut(&mut self, cold: bool, have: usize, at: Position, room: usize) {
-        if !cold || have >= room {
-            self.halt(Halt::CorruptLog(at));
-        }
     }
 
     fn tell_role<S: Service>(&mut self, service: &mut S, memory: &mut Memory<'_>) {

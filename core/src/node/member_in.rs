@@ -243,7 +243,9 @@ impl<const N: usize> Node<N> {
     /// Missing bytes are asked for after a moment, in which they may still come.
     fn look_for_hole<L: Log>(&mut self, now: Instant, log: &L) {
         let end = log.end();
+        // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
+        let to = to.min(self.landing_limit(log.capacity())).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {
             (None, _) => None,

@@ -29,7 +29,7 @@ pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 use crate::limits::ENDPOINTS_MAX;
 use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append, encoded_len};
 use crate::planted::Planted;
-use crate::raft::{Ballot, Raft, Start, TransferError};
+use crate::raft::{Ballot, Raft, Start, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
 use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
@@ -374,6 +374,12 @@ impl<const N: usize> Node<N> {
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
+        if !matches!(self.raft.state(), State::Follower(_)) {
+            self.hole = None;
+        }
+        self.history_wanted = self
+            .history_wanted
+            .filter(|(_, t, _)| *t == self.raft.term());
         let role = self.raft.role();
         if role != self.role_seen {
             if self.role_seen == Role::Leader {

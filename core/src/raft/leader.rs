@@ -366,8 +366,8 @@ impl Raft {
             && now >= transfer.next
         {
             let (target, slot) = (transfer.target, transfer.target.slot());
+            transfer.next = now.plus(interval);
             if leader.progress.get(slot).is_some_and(|p| p.durable >= end) {
-                transfer.next = now.plus(interval);
                 return Some((target, Owed::Transfer));
             }
         }

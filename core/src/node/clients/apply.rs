@@ -37,7 +37,11 @@ impl<const N: usize> Clients<N> {
         }
         let is_it =
             |link: &Link| matches!(&link.stage, Stage::Appended { session, .. } if *session == id);
-        let slot = self.links.iter().find(|(_, link)| is_it(link)).map(|(slot, _)| slot);
+        let slot = self
+            .links
+            .iter()
+            .find(|(_, link)| is_it(link))
+            .map(|(slot, _)| slot);
         match (outcome, slot) {
             (Opened::Yes, Some(slot)) => self.open_link(now, id, slot, endpoints, memory.egress),
             (Opened::Yes, None) => self.serve(now, id),
