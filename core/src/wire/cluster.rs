@@ -180,3 +180,6 @@ fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
 fn read_member(block: &mut Reader<'_>) -> Result<MemberId, Reject> {
     MemberId::from_wire(block.i32()?).ok_or(Reject::Value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,3 +245,6 @@ pub struct TransferLeadership {
     /// The member that shall stand for the next term.
     pub target: MemberId,
 }
+
+#[cfg(test)]
+mod tests;
