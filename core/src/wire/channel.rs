@@ -1,7 +1,8 @@
-//! Channels and endpoints as text: `aeron:udp?endpoint=host:port|...` and lists of ingress endpoints.
+//! Channels and endpoints as text: `aeron:udp?endpoint=host:port|...` and lists of ingress
+//! endpoints.
 //!
-//! The core resolves no names: an [`Endpoint`] that is not a literal address is the driver's to look
-//! up. Aeron: `ChannelUri`, `AeronCluster.parseIngressEndpoints`.
+//! The core resolves no names: an [`Endpoint`] that is not a literal address is the driver's to
+//! look up. Aeron: `ChannelUri`, `AeronCluster.parseIngressEndpoints`.
 
 use core::fmt::{self, Write};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -143,8 +144,8 @@ impl<'a> Endpoints<'a> {
     /// Checks a list. Members may stand in any order (Aeron's schema speaks of the leader first).
     ///
     /// # Errors
-    /// [`Reject::EndpointList`] if it is empty, longer than `ENDPOINTS_MAX`, or names a member twice
-    /// or one that cannot be; [`Reject::Endpoint`].
+    /// [`Reject::EndpointList`] if it is empty, longer than `ENDPOINTS_MAX`, or names a member
+    /// twice or one that cannot be; [`Reject::Endpoint`].
     pub fn parse(text: &'a str) -> Result<Self, Reject> {
         if text.len() > ENDPOINTS_MAX {
             return Err(Reject::EndpointList);

@@ -41,9 +41,9 @@ impl Setup {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`];
-    /// [`Reject::Alignment`] and [`Reject::Value`] for what Aeron's `SetupFlyweight.isValid` refuses,
-    /// and for an active term before the first.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`]; [`Reject::Alignment`] and [`Reject::Value`] for what Aeron's
+    /// `SetupFlyweight.isValid` refuses, and for an active term before the first.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_SETUP, Self::LENGTH)?;
         let setup = Self {
@@ -119,8 +119,8 @@ impl StatusMessage {
     /// Reads the frame at the start of `bytes`. Feedback that is not a group tag is ignored.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::Alignment`], [`Reject::Value`] for a negative window.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::Alignment`], [`Reject::Value`] for a negative window.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_STATUS_MESSAGE, Self::LENGTH)?;
         let mut message = Self {
@@ -184,12 +184,12 @@ impl Nak {
     /// The length of the frame in bytes.
     pub const LENGTH: usize = 28;
 
-    /// Reads the frame at the start of `bytes`. Whether the range is inside its term is for those to
-    /// check who know the term's length.
+    /// Reads the frame at the start of `bytes`. Whether the range is inside its term is for those
+    /// to check who know the term's length.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::Alignment`], [`Reject::Value`] for a negative length.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::Alignment`], [`Reject::Value`] for a negative length.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (_, mut reader) = Base::open(bytes, TYPE_NAK, Self::LENGTH)?;
         let nak = Self {
@@ -244,7 +244,8 @@ impl Rttm {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`].
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_RTTM, Self::LENGTH)?;
         Ok(Self {
@@ -298,8 +299,8 @@ impl<'a> ErrFrame<'a> {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::VarData`] if the text reaches beyond the frame.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::VarData`] if the text reaches beyond the frame.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_ERROR, Self::LENGTH)?;
         let session_id = reader.i32()?;
