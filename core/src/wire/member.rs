@@ -27,6 +27,10 @@ pub const SCHEMA_VERSION: u16 = 1;
 pub const CONSENSUS_STREAM_ID: i32 = 108;
 /// How many terms of history one `NewLeadershipTerm` carries at most.
 pub const HISTORY_SLICE_MAX: usize = 16;
+const _: () = assert!(
+    HISTORY_SLICE_MAX <= u8::MAX as usize,
+    "`HistorySlice::len` is a byte"
+);
 
 /// Who speaks: the first block of every member message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

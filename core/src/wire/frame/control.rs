@@ -4,11 +4,12 @@ use super::{
     Base, FLAG_HAS_GROUP_TAG, FLAG_REPLY, TYPE_ERROR, TYPE_NAK, TYPE_RTTM, TYPE_SETUP,
     TYPE_STATUS_MESSAGE, is_term_length,
 };
-use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MTU_MAX};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MTU_DEFAULT, MTU_MAX};
 use crate::wire::{Reject, Writer};
 
 /// The longest text of an [`ErrFrame`] in bytes (Aeron: `MAX_ERROR_MESSAGE_LENGTH`).
 pub const ERROR_TEXT_MAX: usize = 1023;
+const _: () = assert!(ErrFrame::LENGTH_MAX <= MTU_DEFAULT, "sent as one datagram");
 
 /// Announces a stream (Aeron: `SetupFlyweight`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
