@@ -1,9 +1,10 @@
 //! Writing records: the only place where frames are made.
 
-use super::frame::{BEGIN, END, Header, aligned, seal};
+use super::frame::{Header, seal};
 use super::{Log, Span, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
+use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align};
 
 /// Why a record was not appended. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,7 +43,7 @@ pub fn append<L: Log>(
     let mut left = total;
     loop {
         let len = left.min(payload_max);
-        at = pad(log, at, term, aligned(FRAME_HEADER + len), &mut chain);
+        at = pad(log, at, term, align(FRAME_HEADER + len), &mut chain);
         let first = if left == total { BEGIN } else { 0 };
         let last = if left == len { END } else { 0 };
         let header = header_at(log, at, term, FRAME_HEADER + len, first | last);
@@ -114,7 +115,7 @@ fn layout(
     let mut left = total;
     loop {
         let len = left.min(payload_max);
-        let frame = aligned(FRAME_HEADER + len) as u64;
+        let frame = align(FRAME_HEADER + len) as u64;
         let segment_end = segment_end(at, segment_length);
         if segment_end.since(at) < frame {
             at = segment_end;

@@ -1,10 +1,11 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
-use super::frame::{BEGIN, END, Header};
+use super::frame::Header;
 use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::FRAME_HEADER;
 use crate::planted::Planted;
 use crate::units::{Position, Term};
+use crate::wire::frame::{FLAG_BEGIN, FLAG_END};
 
 const _: () = assert!(LOG_STREAM_ID == 100);
 
@@ -78,12 +79,12 @@ impl FrameRef<'_> {
 
     /// Is it a message's first frame?
     pub fn begins(&self) -> bool {
-        self.flags & BEGIN != 0 && !self.is_pad
+        self.flags & FLAG_BEGIN != 0 && !self.is_pad
     }
 
     /// Is it a message's last frame?
     pub fn ends(&self) -> bool {
-        self.flags & END != 0 && !self.is_pad
+        self.flags & FLAG_END != 0 && !self.is_pad
     }
 }
 

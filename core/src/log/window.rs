@@ -11,9 +11,10 @@
 
 use super::frame::hop;
 use super::{Log, Span, scan};
-use crate::limits::{FRAME_ALIGNMENT, MTU_MAX, SEGMENT_MAX, SEGMENT_MIN};
+use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
+use crate::wire::frame::is_term_length;
 
 /// Why a window cannot be made of this memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -67,8 +68,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         if frame_max == 0 || frame_max > MTU_MAX || !frame_max.is_multiple_of(FRAME_ALIGNMENT) {
             return Err(WindowError::BadFrameLength);
         }
-        let sizes = SEGMENT_MIN..=SEGMENT_MAX;
-        if !segment_length.is_power_of_two() || !sizes.contains(&segment_length) {
+        if !is_term_length(segment_length) {
             return Err(WindowError::BadSegmentLength);
         }
         let ring = bytes.as_ref().len().saturating_sub(frame_max);
@@ -160,11 +160,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
             self.end_chain = Some(chain);
         }
         is_wanted
-    }
-
-    /// How many bytes the window can hold.
-    pub fn capacity(&self) -> u64 {
-        self.capacity
     }
 
     /// The largest frame in bytes.
@@ -326,6 +321,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
 
     fn release(&mut self, below: Position) {
         self.released = self.released.max(below);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     fn segment_length(&self) -> u32 {
