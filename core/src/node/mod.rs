@@ -1,1 +1,3 @@
-//! Room `node`.
+//! Floor 3: the node.
+
+pub mod clients;
