@@ -1,4 +1,5 @@
-//! How a member answers "how are you?": our own query and report, each one DATA frame on stream 109.
+//! How a member answers "how are you?": our own query and report, each one DATA frame on stream
+//! 109.
 //!
 //! The answer needs no state and is never longer than the question, so that it cannot be turned on
 //! a third party whose address was forged (RFC 4732 section 2.5, amplification).
