@@ -57,7 +57,6 @@ pub struct Journal {
     chain: Option<u32>,
     /// What the newest durable slot says.
     confirmed: Position,
-    intended: Position,
     /// A truncation that must be made durable first.
     cut: Option<Position>,
     flight: Option<Flight>,
@@ -78,7 +77,6 @@ impl Journal {
             durable: recovered.confirmed,
             chain: recovered.confirmed_chain,
             confirmed: recovered.confirmed,
-            intended: recovered.intended,
             cut: None,
             flight: None,
             idle_polls: 0,
@@ -138,14 +136,12 @@ impl Journal {
             let Group { slot, span, .. } = flight.group;
             self.joined = slot.joined;
             self.confirmed = slot.confirmed;
-            self.intended = slot.intended;
             self.durable = span.end;
             self.chain = flight.chain;
             match flight.cut {
                 Some(cut) if cut < span.end => {
                     self.durable = cut;
                     self.chain = None;
-                    self.cut = Some(cut);
                 }
                 _ if self.cut == Some(slot.intended) => self.cut = None,
                 _ => (),
@@ -166,7 +162,8 @@ impl Journal {
         if let Some(flight) = &mut self.flight {
             flight.cut = Some(flight.cut.map_or(cut, |c| c.min(cut)));
         }
-        if cut < self.intended {
+        // What a crash has left above `written` was never relied upon: it is simply written again.
+        if cut < self.written {
             self.cut = Some(self.cut.map_or(cut, |c| c.min(cut)));
         }
         if cut < self.durable {
