@@ -8,7 +8,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::limits::SEGMENT_MIN;
+use crate::limits::{FRAME_HEADER, SEGMENT_MIN};
 use crate::prng::Prng;
 use crate::units::{ClusterId, Tail, Term};
 
@@ -17,21 +17,47 @@ const SEGMENT: u32 = SEGMENT_MIN;
 const MTU: usize = 512;
 const CAPACITY: usize = 16 * 1024;
 
-type Slots = BTreeMap<(u64, usize), Vec<u8>>;
+/// A log file, and the slots of all segments' files, by segment and index.
+#[derive(Clone, Default)]
+struct Files {
+    bytes: Vec<u8>,
+    slots: BTreeMap<(u64, usize), Vec<u8>>,
+}
 
-/// One file for the bytes, sectors for the slots, and the writes that no flush has covered yet.
+impl Files {
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Bytes(offset, bytes) => {
+                let end = offset + bytes.len();
+                self.bytes.resize(self.bytes.len().max(end), 0);
+                self.bytes[*offset..end].copy_from_slice(bytes);
+            }
+            Write::Slot(place, sector) => drop(self.slots.insert(*place, sector.clone())),
+        }
+    }
+}
+
+/// One sector, or a part of it.
+#[derive(Clone)]
+enum Write {
+    Bytes(usize, Vec<u8>),
+    Slot((u64, usize), Vec<u8>),
+}
+
+/// What is on the disk, what a process sees (the page cache), and the difference.
 #[derive(Clone, Default)]
 struct Disk {
-    bytes: Vec<u8>,
-    slots: Slots,
-    pending: Vec<(usize, Vec<u8>)>,
-    pending_slot: Option<((u64, usize), Vec<u8>)>,
+    durable: Files,
+    seen: Files,
+    pending: Vec<Write>,
 }
 
 impl Disk {
     fn write(&mut self, log: &Window<Vec<u8>>, group: &Group) {
-        let slot = (group.slot_segment.get(), group.slot_index);
-        self.pending_slot = Some((slot, group.slot.encode().to_vec()));
+        let place = (group.slot_segment.get(), group.slot_index);
+        let sector = group.slot.encode().to_vec();
+        let first_new = self.pending.len();
+        self.pending.push(Write::Slot(place, sector));
         let mut at = group.span.start;
         while at < group.span.end {
             let run = log.read(at);
@@ -40,63 +66,68 @@ impl Disk {
             while from < len {
                 let offset = at.get() as usize + from;
                 let until = len.min(from + SECTOR - offset % SECTOR);
-                self.pending.push((offset, run[from..until].to_vec()));
+                let sector = run[from..until].to_vec();
+                self.pending.push(Write::Bytes(offset, sector));
                 from = until;
             }
             at = at.plus(len as u64);
         }
-    }
-
-    fn apply(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        self.bytes.resize(self.bytes.len().max(end), 0);
-        self.bytes[offset..end].copy_from_slice(bytes);
+        for write in &self.pending[first_new..] {
+            self.seen.apply(write);
+        }
     }
 
     fn flush(&mut self) {
-        for (offset, bytes) in core::mem::take(&mut self.pending) {
-            self.apply(offset, &bytes);
+        for write in self.pending.drain(..) {
+            self.durable.apply(&write);
         }
-        self.slots.extend(self.pending_slot.take());
     }
 
     /// Each unflushed sector is kept, lost or torn (new bytes, then old ones); in no order.
-    fn crash(&mut self, prng: &mut Prng) {
+    fn lose(&mut self, prng: &mut Prng) {
         let keeps = prng.below(5);
-        for (offset, bytes) in core::mem::take(&mut self.pending) {
-            match prng.below(4) {
-                n if n < keeps => self.apply(offset, &bytes),
-                3 => {
-                    let torn = prng.below(bytes.len() as u64) as usize;
-                    self.apply(offset, &bytes[..torn]);
-                }
-                _ => (),
+        for mut write in core::mem::take(&mut self.pending) {
+            let fate = prng.below(4);
+            if let (3, Write::Bytes(_, bytes)) = (fate, &mut write) {
+                bytes.truncate(prng.below(bytes.len() as u64) as usize);
+            } else if let (3, Write::Slot(place, sector)) = (fate, &mut write) {
+                let old = self.durable.slots.get(place);
+                let old = old.cloned().unwrap_or(vec![0; SECTOR]);
+                let torn = prng.below(SECTOR as u64) as usize;
+                sector[torn..].copy_from_slice(&old[torn..]);
+            } else if fate >= keeps {
+                continue;
             }
+            self.durable.apply(&write);
         }
-        if let Some((place, mut sector)) = self.pending_slot.take() {
-            match prng.below(3) {
-                0 => drop(self.slots.insert(place, sector)),
-                1 => {
-                    sector[prng.below(SECTOR as u64) as usize] ^= 0x55;
-                    self.slots.insert(place, sector);
-                }
-                _ => (),
+    }
+
+    /// The power goes; or the process is killed and the page cache lives on; or a flush fails, which
+    /// leaves pages in the cache that count as clean and are not on the disk.
+    fn crash(&mut self, prng: &mut Prng) {
+        match prng.below(4) {
+            0 => (),
+            1 => self.lose(prng),
+            _ => {
+                self.lose(prng);
+                self.seen = self.durable.clone();
             }
         }
     }
 
     fn newest_slot(&self) -> Option<Slot> {
         let mut best = None;
-        for sector in self.slots.values() {
+        for sector in self.seen.slots.values() {
             best = Slot::newest(best, Slot::decode(sector)).expect("no newer version");
         }
         best
     }
 
     fn read(&self, at: Position, max: usize) -> &[u8] {
-        let offset = (at.get() as usize).min(self.bytes.len());
-        let end = (segment_end(at, SEGMENT).get() as usize).min(self.bytes.len());
-        &self.bytes[offset..end.min(offset + max).max(offset)]
+        let bytes = &self.seen.bytes;
+        let offset = (at.get() as usize).min(bytes.len());
+        let end = (segment_end(at, SEGMENT).get() as usize).min(bytes.len());
+        &bytes[offset..end.min(offset + max).max(offset)]
     }
 
     fn recover(&self) -> Recovered {
@@ -225,11 +256,15 @@ impl Machine {
         if mark.term != self.term {
             return Ok(());
         }
-        let durable = mark.position.get() as usize;
-        if self.disk.bytes.get(..durable) != self.log.get(..durable) {
+        self.acknowledge(mark.position)
+    }
+
+    fn acknowledge(&mut self, position: Position) -> Result<(), &'static str> {
+        let durable = position.get() as usize;
+        if self.disk.durable.bytes.get(..durable) != self.log.get(..durable) {
             return Err("a mark covers bytes that are not on the disk");
         }
-        self.acked = self.acked.max(mark.position);
+        self.acked = self.acked.max(position);
         Ok(())
     }
 
@@ -244,10 +279,11 @@ impl Machine {
         if recovered.corrupt.is_some() {
             return Err("a crash is no corruption");
         }
-        if self.disk.bytes.get(..acked) != self.log.get(..acked) || end < acked {
+        if self.disk.seen.bytes.get(..acked) != self.log.get(..acked) || end < acked {
             return Err("acknowledged bytes are gone");
         }
-        let found = self.disk.bytes[..end].to_vec();
+        let mut found = self.disk.seen.bytes[..end].to_vec();
+        blank_pads(&mut found);
         let is_a_past = |log: &Vec<u8>| log.get(..end) == Some(&found[..]);
         if !is_a_past(&self.log) && !self.older.iter().any(is_a_past) {
             return Err("the recovered log never was");
@@ -272,7 +308,18 @@ impl Machine {
         let last = recovered.history.last_term();
         assert_eq!(last, recovered.tail.term);
         self.term = self.term.next();
-        Ok(())
+        self.acknowledge(self.journal.durable())
+    }
+}
+
+/// What a PAD's header does not cover means nothing: a torn write may have left anything there.
+fn blank_pads(log: &mut [u8]) {
+    for (n, segment) in log.chunks_mut(SEGMENT as usize).enumerate() {
+        let base = Position::new(n as u64 * u64::from(SEGMENT));
+        let pad = Frames::new(segment, base, SEGMENT).find(|frame| frame.is_pad);
+        if let Some(at) = pad.map(|pad| pad.position.since(base) as usize) {
+            segment[at + FRAME_HEADER..].fill(0);
+        }
     }
 }
 
@@ -370,9 +417,9 @@ fn rot_in_a_confirmed_byte_is_reported_and_never_cut() {
         assert_eq!((whole.corrupt, whole.torn), (None, false));
         let mut prng = Prng::new(seed);
         // A PAD's rest is not covered, and this log has none: it is shorter than a segment.
-        assert!(machine.disk.bytes.len() < SEGMENT as usize);
-        let byte = prng.below(machine.disk.bytes.len() as u64) as usize;
-        machine.disk.bytes[byte] ^= 1 << prng.below(8);
+        assert!(machine.disk.seen.bytes.len() < SEGMENT as usize);
+        let byte = prng.below(machine.disk.seen.bytes.len() as u64) as usize;
+        machine.disk.seen.bytes[byte] ^= 1 << prng.below(8);
         let found = machine.disk.recover();
         let corrupt = found.corrupt.expect("reported");
         assert!(corrupt.get() as usize <= byte, "seed {seed}");
@@ -402,9 +449,9 @@ fn a_lost_newest_slot_loses_nothing() {
         let whole = machine.disk.recover();
         let newest = machine.disk.newest_slot().expect("written");
         let place = (0, newest.index());
-        machine.disk.slots.get_mut(&place).expect("there")[100] ^= 1;
+        machine.disk.seen.slots.get_mut(&place).expect("there")[100] ^= 1;
         let found = machine.disk.recover();
-        assert!(found.slot_seq < whole.slot_seq);
+        assert!(found.slot.map(|s| s.seq) < whole.slot.map(|s| s.seq));
         assert_eq!(found.tail, whole.tail);
         assert_eq!(found.chain, whole.chain);
     }
