@@ -119,18 +119,30 @@ mod tests {
 
     const ATTEMPT: Attempt = Attempt {
         id: 7,
-        from: SocketAddr::V4(core::net::SocketAddrV4::new(core::net::Ipv4Addr::LOCALHOST, 9)),
+        from: SocketAddr::V4(core::net::SocketAddrV4::new(
+            core::net::Ipv4Addr::LOCALHOST,
+            9,
+        )),
     };
 
     #[test]
     fn a_shared_secret_is_asked_for_once_and_then_right_or_wrong() {
         let mut auth = SharedSecret::new(b"open sesame", b"ali");
         let accepted = Verdict::Accept(Principal::from_slice(b"ali").unwrap());
-        assert!(matches!(auth.on_connect(ATTEMPT, b""), Verdict::Challenge(_)));
+        assert!(matches!(
+            auth.on_connect(ATTEMPT, b""),
+            Verdict::Challenge(_)
+        ));
         assert_eq!(auth.on_connect(ATTEMPT, b"open sesame"), accepted);
         assert_eq!(auth.on_connect(ATTEMPT, b"open barley"), Verdict::Reject);
-        assert_eq!(auth.on_challenge_response(ATTEMPT, b"open sesame"), accepted);
-        assert_eq!(auth.on_challenge_response(ATTEMPT, b"open sesam"), Verdict::Reject);
+        assert_eq!(
+            auth.on_challenge_response(ATTEMPT, b"open sesame"),
+            accepted
+        );
+        assert_eq!(
+            auth.on_challenge_response(ATTEMPT, b"open sesam"),
+            Verdict::Reject
+        );
         assert_eq!(auth.on_challenge_response(ATTEMPT, b""), Verdict::Reject);
     }
 

@@ -54,7 +54,10 @@ mod tests {
     fn only_the_major_version_and_the_limit_decide() {
         assert_eq!(check(PROTOCOL_VERSION, 0, 1), Ok(()));
         assert_eq!(check(semantic_version(0, 2, 9), 0, 1), Ok(()));
-        assert_eq!(check(semantic_version(1, 3, 0), 0, 1), Err(Refusal::Version));
+        assert_eq!(
+            check(semantic_version(1, 3, 0), 0, 1),
+            Err(Refusal::Version)
+        );
         assert_eq!(check(-1, 0, 1), Err(Refusal::Version));
         assert_eq!(check(PROTOCOL_VERSION, 1, 1), Err(Refusal::SessionLimit));
     }

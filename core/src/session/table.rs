@@ -62,7 +62,9 @@ pub struct SessionTable<const N: usize> {
 impl<const N: usize> SessionTable<N> {
     /// No session.
     pub const fn new() -> Self {
-        Self { sessions: heapless::Vec::new() }
+        Self {
+            sessions: heapless::Vec::new(),
+        }
     }
 
     /// Applies an open event. Looks at every session once.
@@ -100,7 +102,9 @@ impl<const N: usize> SessionTable<N> {
 
     /// The session that was opened for an equal request. Looks at every session once.
     pub fn find(&self, request: &Request) -> Option<&Session> {
-        self.sessions.iter().find(|session| session.request == *request)
+        self.sessions
+            .iter()
+            .find(|session| session.request == *request)
     }
 
     /// Is there an open session with this id?
@@ -140,7 +144,9 @@ impl<const N: usize> SessionTable<N> {
     }
 
     fn index_of(&self, id: SessionId) -> Option<usize> {
-        self.sessions.binary_search_by_key(&id, |session| session.id).ok()
+        self.sessions
+            .binary_search_by_key(&id, |session| session.id)
+            .ok()
     }
 }
 
@@ -185,10 +191,18 @@ mod tests {
 
     fn session(at: u64, correlation_id: i64) -> Session {
         let mut response_channel = Channel::new();
-        write!(response_channel, "aeron:udp?endpoint=10.0.0.1:{correlation_id}").unwrap();
+        write!(
+            response_channel,
+            "aeron:udp?endpoint=10.0.0.1:{correlation_id}"
+        )
+        .unwrap();
         Session {
             id: SessionId::new(Position::new(at)),
-            request: Request { correlation_id, response_stream_id: 102, response_channel },
+            request: Request {
+                correlation_id,
+                response_stream_id: 102,
+                response_channel,
+            },
             principal: Principal::from_slice(b"p").unwrap(),
             opened_at: Timestamp(5),
             closing: None,
@@ -221,7 +235,10 @@ mod tests {
         table.apply_open(session(32, 1));
         assert!(table.ask_close(id(32), CloseReason::ServiceAction));
         assert!(table.ask_close(id(32), CloseReason::Timeout));
-        assert_eq!(table.get(id(32)).unwrap().closing, Some(CloseReason::ServiceAction));
+        assert_eq!(
+            table.get(id(32)).unwrap().closing,
+            Some(CloseReason::ServiceAction)
+        );
         assert!(!table.ask_close(id(64), CloseReason::Timeout));
     }
 

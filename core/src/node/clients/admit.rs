@@ -69,7 +69,8 @@ impl<const N: usize> Clients<N> {
             let slot = self.admit_next;
             self.admit_next = (slot + 1).checked_rem(N).unwrap_or(0);
             let share = SHARE_MAX.min(left);
-            let taken = self.admit_stream(slot, share, memory.ingress, memory.reassembly, &mut turn);
+            let taken =
+                self.admit_stream(slot, share, memory.ingress, memory.reassembly, &mut turn);
             left -= taken;
             is_more |= taken == share;
             if left == 0 {
@@ -276,7 +277,10 @@ impl<const N: usize> Clients<N> {
                 return Taken::Held;
             }
         }
-        let slots = reassembly.len().checked_div(self.config.message_max).unwrap_or(0);
+        let slots = reassembly
+            .len()
+            .checked_div(self.config.message_max)
+            .unwrap_or(0);
         let Some(slot) = self.pool.take(slots) else {
             return Taken::Held;
         };
@@ -298,10 +302,18 @@ impl<const N: usize> Clients<N> {
         let place = place.unwrap_or_default();
         let end = len.saturating_add(fragment.payload.len());
         let Some(room) = place.get_mut(len..end) else {
-            let known = if len == 0 { fragment.payload } else { place.get(..len).unwrap_or_default() };
+            let known = if len == 0 {
+                fragment.payload
+            } else {
+                place.get(..len).unwrap_or_default()
+            };
             self.refuse_too_long(known, from, turn);
             self.pool.give_back(slot);
-            *assembly = if fragment.is_end() { Assembly::Idle } else { Assembly::Skipping };
+            *assembly = if fragment.is_end() {
+                Assembly::Idle
+            } else {
+                Assembly::Skipping
+            };
             return Taken::Yes;
         };
         room.copy_from_slice(fragment.payload);

@@ -177,7 +177,10 @@ impl<const N: usize> Clients<N> {
     pub(super) fn say_too_long(&mut self, slot: usize, session: SessionId, egress: &mut [u8]) {
         let mut text = heapless::String::<96>::new();
         let limit = self.config.message_max;
-        let fits = write!(text, "message refused: longer than {limit} bytes with its header");
+        let fits = write!(
+            text,
+            "message refused: longer than {limit} bytes with its header"
+        );
         let text = if fits.is_ok() {
             text.as_str()
         } else {

@@ -83,10 +83,7 @@ impl Default for Counters {
 impl Counters {
     /// How often this happened.
     pub fn get(&self, count: Count) -> u64 {
-        self.counts
-            .get(count as usize)
-            .copied()
-            .unwrap_or_default()
+        self.counts.get(count as usize).copied().unwrap_or_default()
     }
 
     /// All counts, in the order of [`Count`].

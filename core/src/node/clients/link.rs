@@ -2,8 +2,8 @@
 
 use core::net::SocketAddr;
 
-use crate::session::{Attempt, Challenge, Principal, Request};
 use crate::session::connect::Refusal;
+use crate::session::{Attempt, Challenge, Principal, Request};
 use crate::stream::Publication;
 use crate::time::Instant;
 use crate::units::{Position, SessionId};
@@ -23,6 +23,10 @@ pub(super) struct Link {
 
 /// The egress stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "every slot has room for the largest"
+)]
 pub(super) enum Stream {
     /// The channel names a host. The driver is asked for its address, again after `retry_at`.
     Unresolved { asked: bool, retry_at: Instant },

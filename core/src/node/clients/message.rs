@@ -6,7 +6,6 @@ use crate::limits::CREDENTIALS_MAX;
 use crate::log::{AppendError, Log, append};
 use crate::node::clients::admit::{Taken, Turn};
 use crate::node::clients::answer::attempt_session;
-use crate::node::clients::apply::OVERHEAD;
 use crate::node::clients::link::{Answer, Bound, Link, Stage};
 use crate::node::clients::{Clients, Count, View};
 use crate::session::connect::{Refusal, check};
@@ -32,7 +31,9 @@ impl<const N: usize> Clients<N> {
             return Taken::Yes;
         }
         match Message::parse(bytes) {
-            Ok(Message::SessionMessage(message)) => return self.take_session_message(&message, from, turn),
+            Ok(Message::SessionMessage(message)) => {
+                return self.take_session_message(&message, from, turn);
+            }
             Ok(Message::SessionConnectRequest(request)) => {
                 return self.take_connect(&request, from, turn);
             }
@@ -74,6 +75,7 @@ impl<const N: usize> Clients<N> {
         let Some(slot) = self.recognise(turn, term, session, from) else {
             return Taken::Yes;
         };
+        let cost = self.egress_cost(message.payload.len());
         let Some(link) = self.links.get_mut(slot) else {
             return Taken::Yes;
         };
@@ -89,7 +91,6 @@ impl<const N: usize> Clients<N> {
         match append(turn.log, term, &parts, self.config.mtu) {
             Ok(_) => {
                 if let Some(live) = link.live_mut() {
-                    let cost = (message.payload.len() as u64).saturating_add(OVERHEAD);
                     live.in_flight = live.in_flight.saturating_add(cost);
                 }
                 self.count(Count::MessageAppended);
@@ -153,7 +154,8 @@ impl<const N: usize> Clients<N> {
             let greets = live.is_some_and(|live| live.bind(from) && live.greeting.is_none());
             if greets {
                 // If there is no room for it now, the client will ask again.
-                let _unless_full = self.say_opened(slot, session, turn.admission.endpoints, turn.egress);
+                let _unless_full =
+                    self.say_opened(slot, session, turn.admission.endpoints, turn.egress);
             }
             return true;
         }
@@ -170,7 +172,11 @@ impl<const N: usize> Clients<N> {
         from: Bound,
         turn: &mut Turn<'_, L, A>,
     ) -> Stage {
-        let opening = self.links.iter().filter(|(_, link)| link.is_opening()).count();
+        let opening = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.is_opening())
+            .count();
         let sessions = self.table.len() + opening;
         if let Err(refusal) = check(asked.version, sessions, self.session_limit()) {
             return self.refuse(refusal);
@@ -216,7 +222,9 @@ impl<const N: usize> Clients<N> {
         let stage = if response.credentials.len() > CREDENTIALS_MAX {
             self.refuse(Refusal::CredentialsTooLong)
         } else {
-            let verdict = turn.auth.on_challenge_response(attempt, response.credentials);
+            let verdict = turn
+                .auth
+                .on_challenge_response(attempt, response.credentials);
             self.judge(verdict, from)
         };
         let deadline = turn.now.plus(self.config.connect_timeout);

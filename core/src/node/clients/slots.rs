@@ -103,7 +103,10 @@ mod tests {
     fn a_slot_is_found_by_its_key_until_it_is_removed() {
         let mut slots = Slots::<u8, 2>::new();
         slots.put(1, -7, 70);
-        assert_eq!((slots.find(-7), slots.free(), slots.len()), (Some(1), Some(0), 1));
+        assert_eq!(
+            (slots.find(-7), slots.free(), slots.len()),
+            (Some(1), Some(0), 1)
+        );
         assert_eq!(slots.remove(1), Some(70));
         assert_eq!((slots.find(-7), slots.len()), (None, 0));
         slots.put(2, 9, 90);

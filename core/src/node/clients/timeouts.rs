@@ -45,7 +45,10 @@ impl<const N: usize> Clients<N> {
     /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`] will
     /// have something to do if nothing arrives. Looks at every stream once.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let images = self.ingress.iter().filter_map(|(_, i)| i.image.poll_timeout());
+        let images = self
+            .ingress
+            .iter()
+            .filter_map(|(_, i)| i.image.poll_timeout());
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
         let links = self.links.iter();
         let links = links.filter_map(|(_, link)| link.poll_timeout(session, egress));

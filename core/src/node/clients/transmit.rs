@@ -67,7 +67,11 @@ impl<const N: usize> Clients<N> {
         None
     }
 
-    fn poll_ingress_control<'l>(&mut self, now: Instant, slot: usize) -> Option<ClientTransmit<'l>> {
+    fn poll_ingress_control<'l>(
+        &mut self,
+        now: Instant,
+        slot: usize,
+    ) -> Option<ClientTransmit<'l>> {
         let image = &mut self.ingress.get_mut(slot)?.image;
         let control = image.poll_control(now)?;
         Some(ClientTransmit {
