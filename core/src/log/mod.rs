@@ -45,6 +45,8 @@ use crate::units::Position;
 #[cfg(test)]
 mod crash_model;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
 
 /// The Aeron stream of the log (Aeron Cluster: `LOG_STREAM_ID_DEFAULT`).
