@@ -159,7 +159,8 @@ impl Leader {
         let greetings = others
             .iter()
             .filter_map(|m| self.progress.get(m.slot()))
-            .filter(|p| !p.joined)
+            // A leader that has resigned greets nobody: a greeting left undone is no deadline.
+            .filter(|p| !p.joined && !self.resigned)
             .map(|p| p.greet_at);
         greetings.fold(self.rounds.next().min(transfer), Instant::min)
     }
