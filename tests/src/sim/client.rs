@@ -14,13 +14,21 @@ pub struct Client {
 }
 impl Client {
     pub fn new(_id: u8, _plan: &Plan, _rng: &mut Rng) -> Self {
-        Self { acknowledged: 0, back_pressured: 0, silent_until: 0 }
+        Self {
+            acknowledged: 0,
+            back_pressured: 0,
+            silent_until: 0,
+        }
     }
     pub fn vanish(&mut self) {}
     pub fn stop(&mut self) {}
-    pub fn line(&self) -> String { String::new() }
+    pub fn line(&self) -> String {
+        String::new()
+    }
 }
 impl World {
     pub fn deliver_to_client(&mut self, _client: usize, _d: Datagram) {}
-    pub fn client_event(&mut self, _c: usize) -> Result<bool, Violation> { Ok(true) }
+    pub fn client_event(&mut self, _c: usize) -> Result<bool, Violation> {
+        Ok(true)
+    }
 }
