@@ -36,7 +36,11 @@ fn main() -> ExitCode {
         Err(text) => {
             println!("{text}");
             let asked = arguments.iter().any(|a| a == "--help" || a == "-h");
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(2)
+            };
         }
     };
     let sound = match job {
@@ -48,7 +52,11 @@ fn main() -> ExitCode {
         }
         Job::Planted(name) => planted(name.as_deref()),
     };
-    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn parse(arguments: &[String]) -> Result<(Job, Option<Profile>), String> {
@@ -156,7 +164,13 @@ fn planted(name: Option<&str>) -> bool {
     cargo
         .current_dir(root)
         .env("RUSTFLAGS", format!("{flags} --cfg coracle_planted"))
-        .args(["run", "--quiet", "--release", "--target-dir", "target/planted"])
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--target-dir",
+            "target/planted",
+        ])
         .args(["-p", "coracle-tests", "--bin", "sim", "--", "--planted"])
         .args(name);
     match cargo.status() {
@@ -174,7 +188,10 @@ fn planted(name: Option<&str>) -> bool {
     // Only the other build of this program starts a command.
     let _unused = Command::new;
     let mut all_found = true;
-    println!("{:<46} {:>6}  {:<34} profile", "planted bug", "seeds", "found as");
+    println!(
+        "{:<46} {:>6}  {:<34} profile",
+        "planted bug", "seeds", "found as"
+    );
     for bug in Planted::ALL {
         if name.is_some_and(|name| !format!("{bug:?}").eq_ignore_ascii_case(name)) {
             continue;
@@ -182,13 +199,19 @@ fn planted(name: Option<&str>) -> bool {
         Planted::activate(Some(bug));
         let found = (0..PLANTED_SEEDS).find_map(|seed| {
             let outcome = run(seed, Options::default());
-            outcome.failure.map(|failure| (seed, failure.violation.invariant))
+            outcome
+                .failure
+                .map(|failure| (seed, failure.violation.invariant))
         });
         Planted::activate(None);
         match found {
             Some((seed, invariant)) => {
                 let profile = coracle_tests::sim::plan::Plan::new(seed, None).profile;
-                println!("{:<46} {:>6}  {invariant:<34} {profile:?}", format!("{bug:?}"), seed + 1);
+                println!(
+                    "{:<46} {:>6}  {invariant:<34} {profile:?}",
+                    format!("{bug:?}"),
+                    seed + 1
+                );
             }
             None => {
                 println!("{:<46} survived {PLANTED_SEEDS} seeds", format!("{bug:?}"));

@@ -150,11 +150,18 @@ impl Checker {
     ) -> Checked {
         let ghost = &mut self.members[usize::from(member)];
         if votes && ballot.0 < ghost.ballot.0 {
-            let detail = format!("n{member} had {:?} on disk, starts with {ballot:?}", ghost.ballot);
+            let detail = format!(
+                "n{member} had {:?} on disk, starts with {ballot:?}",
+                ghost.ballot
+            );
             return broken("Terms Never Forgotten", detail);
         }
-        if votes && ballot.0 == ghost.ballot.0 && ghost.ballot.1.is_some() && ballot != ghost.ballot {
-            let detail = format!("n{member} had {:?} on disk, starts with {ballot:?}", ghost.ballot);
+        if votes && ballot.0 == ghost.ballot.0 && ghost.ballot.1.is_some() && ballot != ghost.ballot
+        {
+            let detail = format!(
+                "n{member} had {:?} on disk, starts with {ballot:?}",
+                ghost.ballot
+            );
             return broken("Votes Never Forgotten", detail);
         }
         if votes && recovered.end() < ghost.promised {
@@ -229,7 +236,8 @@ impl Checker {
             let detail = format!("n{member} cut to {cut}, committed {}", before.commit);
             return broken("No Truncation Below Commit", detail);
         }
-        if before.role == Role::Leader && seen.role == Role::Leader && before.joined == seen.joined {
+        if before.role == Role::Leader && seen.role == Role::Leader && before.joined == seen.joined
+        {
             let detail = format!("n{member} leads t{} and cut to {cut}", seen.joined);
             return broken("Leader Append-Only", detail);
         }
@@ -241,7 +249,10 @@ impl Checker {
         ghost.promised = ghost.promised.min(cut);
         ghost.on_medium = ghost.on_medium.min(cut);
         if !ghost.log.truncate(cut) {
-            return broken("Whole Frames", format!("n{member} cut inside a frame, at {cut}"));
+            return broken(
+                "Whole Frames",
+                format!("n{member} cut inside a frame, at {cut}"),
+            );
         }
         Ok(())
     }
@@ -259,7 +270,10 @@ impl Checker {
         }
         match ghost.log.follow(log) {
             Ok(first) => self.note_places(member, first),
-            Err(at) => broken("Whole Frames", format!("n{member} published no frame at {at}")),
+            Err(at) => broken(
+                "Whole Frames",
+                format!("n{member} published no frame at {at}"),
+            ),
         }
     }
 
@@ -337,8 +351,14 @@ impl Checker {
             return Ok(());
         }
         let known = self.committed.end();
-        if !self.members[usize::from(member)].log.agrees(&self.committed, commit.min(known)) {
-            let detail = format!("n{member} committed other bytes below {}", commit.min(known));
+        if !self.members[usize::from(member)]
+            .log
+            .agrees(&self.committed, commit.min(known))
+        {
+            let detail = format!(
+                "n{member} committed other bytes below {}",
+                commit.min(known)
+            );
             return broken("State Machine Safety", detail);
         }
         if commit <= known {
@@ -351,13 +371,18 @@ impl Checker {
         let rows: Vec<Row> = self.members[usize::from(member)].log.above(known).to_vec();
         let mut last_term = 0;
         for row in rows.iter().take_while(|r| r.end <= commit) {
-            let bytes = self.members[usize::from(member)].log.bytes(row.start, row.end);
+            let bytes = self.members[usize::from(member)]
+                .log
+                .bytes(row.start, row.end);
             self.committed.adopt(*row, bytes);
             last_term = row.term;
         }
         if self.committed.end() != commit || last_term != seen.joined {
             // Raft 5.4.2: only entries of the leader's own term are committed by counting.
-            let detail = format!("n{member} leads t{} and committed t{last_term}", seen.joined);
+            let detail = format!(
+                "n{member} leads t{} and committed t{last_term}",
+                seen.joined
+            );
             return broken("Own Term Commits First", detail);
         }
         self.commit_of_term.insert(seen.joined, commit);

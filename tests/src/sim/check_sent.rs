@@ -88,7 +88,10 @@ impl Checker {
     fn spoke(&mut self, member: u8, term: u32) -> Checked {
         let ghost = self.ghost(member);
         if ghost.ballot.0 < term {
-            let detail = format!("n{member} speaks in t{term} with {:?} on disk", ghost.ballot);
+            let detail = format!(
+                "n{member} speaks in t{term} with {:?} on disk",
+                ghost.ballot
+            );
             return broken("Terms Are Durable First", detail);
         }
         Ok(())
@@ -114,12 +117,18 @@ impl Checker {
             let rest = &datagram[at..];
             // Only a pad's header is sent.
             let frame = if row.pad { rest.get(..32) } else { Some(rest) };
-            let same = frame.is_some_and(|f| f.starts_with(log.bytes(row.start, row.start + row.meaning() as u64)));
+            let same = frame.is_some_and(|f| {
+                f.starts_with(log.bytes(row.start, row.start + row.meaning() as u64))
+            });
             if row.start != position || !same {
                 break;
             }
             position = row.end;
-            at += if row.pad { 32 } else { (row.end - row.start) as usize };
+            at += if row.pad {
+                32
+            } else {
+                (row.end - row.start) as usize
+            };
         }
         if at == 0 || at != datagram.len() {
             let detail = format!(
@@ -137,7 +146,10 @@ impl Checker {
     /// The message is not in the committed history, or its bytes are others.
     pub fn answered(&self, tag: Tag, echoed: &[u8]) -> Checked {
         if !tag.matches(echoed) {
-            return broken("Answers Echo", format!("{tag:?} came back with other bytes"));
+            return broken(
+                "Answers Echo",
+                format!("{tag:?} came back with other bytes"),
+            );
         }
         if !self.model.is_done(tag) {
             let detail = format!("{tag:?} was answered and is not in the committed log");

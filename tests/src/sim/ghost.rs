@@ -34,7 +34,8 @@ impl Row {
 pub fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
-        hash = (hash.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        hash =
+            (hash.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9fb2_1c65_1e98_df25);
     }
     for byte in rest {
         hash = (hash.rotate_left(7) ^ u64::from(*byte)).wrapping_mul(0x9fb2_1c65_1e98_df25);

@@ -124,12 +124,16 @@ impl Model {
             return Ok(());
         };
         if !tag.matches(payload) {
-            return Err(format!("{tag:?} of session {session} has other bytes than were sent"));
+            return Err(format!(
+                "{tag:?} of session {session} has other bytes than were sent"
+            ));
         }
         let life = (tag.client, tag.life);
         let owner = *self.sessions_of.entry(life).or_insert(session);
         if owner != session {
-            return Err(format!("{tag:?} is in session {session}, earlier ones in {owner}"));
+            return Err(format!(
+                "{tag:?} is in session {session}, earlier ones in {owner}"
+            ));
         }
         let seqs = self.done.entry(life).or_default();
         match seqs.last() {

@@ -119,7 +119,12 @@ fn is_level(world: &World) -> bool {
     let shown = |member: usize| {
         let process = world.members[member].process.as_ref()?;
         let node = &process.node;
-        Some((node.joined(), node.status().appended, node.commit(), node.applied()))
+        Some((
+            node.joined(),
+            node.status().appended,
+            node.commit(),
+            node.applied(),
+        ))
     };
     let first = shown(leader);
     let done = first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied);

@@ -52,7 +52,12 @@ impl Service for History {
         self.step(cluster, b'c', session.opened_at().get(), &[]);
     }
 
-    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, message: &[u8]) {
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: SessionId,
+        message: &[u8],
+    ) {
         self.step(cluster, b'm', session.opened_at().get(), message);
         if self.echo && cluster.offer(session, &[message]).is_err() {
             // The session is open here and the message was short enough to come in.

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use coracle_core::log::{
-    NodeState, Recovered, Recovery, Seed, Slot, Window, window_len,
-};
+use coracle_core::log::{NodeState, Recovered, Recovery, Seed, Slot, Window, window_len};
 use coracle_core::node::{Config, MemberAddress, Node, SessionTiming};
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
@@ -107,10 +105,18 @@ impl World {
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
         }
-        self.note(member as u8, "starts", recovered.confirmed.get(), recovered.tail.end.get());
+        self.note(
+            member as u8,
+            "starts",
+            recovered.confirmed.get(),
+            recovered.tail.end.get(),
+        );
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
-        self.checker.started(member as u8, ghost, ballot, state.votes)?;
-        let rate = self.rng.range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
+        self.checker
+            .started(member as u8, ghost, ballot, state.votes)?;
+        let rate = self
+            .rng
+            .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
         let clock = Clock::new(self.now, rate, &mut self.rng);
         let mut log = window(&recovered, self.plan.mtu).map_err(broken)?;
         fill(&self.members[member].disk, &recovered, &mut log).map_err(broken)?;
@@ -206,7 +212,12 @@ impl World {
             self.checker.wiped(member as u8);
             self.stats.count(Fault::Wipe);
         }
-        self.note(member as u8, if power { "loses power" } else { "is killed" }, 0, 0);
+        self.note(
+            member as u8,
+            if power { "loses power" } else { "is killed" },
+            0,
+            0,
+        );
         if !self.is_scripted {
             let soon = self.rng.chance(500_000);
             let most = if soon { 10 * MILLI } else { 2 * SECOND };

@@ -58,7 +58,8 @@ impl World {
         };
         let name = Name::Segment(group.slot_segment.get());
         m.disk.create(name, SEGMENT_FILE);
-        m.disk.write(name, group.slot_index * SECTOR, &group.slot.encode());
+        m.disk
+            .write(name, group.slot_index * SECTOR, &group.slot.encode());
         let (mut at, end) = (group.span.start, group.span.end);
         while at < end {
             let run = process.log.read(at);
@@ -73,7 +74,12 @@ impl World {
         process.log.window.set_written(process.journal.written());
         process.flush = Some((group, m.disk.begin_flush(name)));
         let life = m.life;
-        self.note(member as u8, "flush begins", group.span.start.get(), end.get());
+        self.note(
+            member as u8,
+            "flush begins",
+            group.span.start.get(),
+            end.get(),
+        );
         let after = self.flush_step(member);
         self.schedule(self.now + after, What::LogFlush { member, life });
         self.called(member)
@@ -146,7 +152,11 @@ impl World {
         self.called(member)
     }
 
-    pub(super) fn state_flush_event(&mut self, member: usize, life: u32) -> Result<bool, Violation> {
+    pub(super) fn state_flush_event(
+        &mut self,
+        member: usize,
+        life: u32,
+    ) -> Result<bool, Violation> {
         if self.members[member].life != life {
             return Ok(true);
         }
@@ -165,10 +175,16 @@ impl World {
         let state = *state;
         process.state_flush = None;
         let vote = state.vote.map(|v| v.get());
-        self.checker.persisted(member as u8, (state.term.get(), vote))?;
+        self.checker
+            .persisted(member as u8, (state.term.get(), vote))?;
         process.node.handle_persisted(state);
         let vote = vote.map_or(u64::MAX, u64::from);
-        self.note(member as u8, "ballot on disk", u64::from(state.term.get()), vote);
+        self.note(
+            member as u8,
+            "ballot on disk",
+            u64::from(state.term.get()),
+            vote,
+        );
         self.want_turn(member, 0);
         self.settle(member)
     }

@@ -33,7 +33,9 @@ impl World {
     fn cause(&mut self, trouble: Trouble) -> Result<(), Violation> {
         let member = self.rng.below(self.members.len() as u64) as usize;
         let leader = self.leader().unwrap_or(member);
-        let lasts = self.rng.range(self.plan.trouble_most / 10, self.plan.trouble_most);
+        let lasts = self
+            .rng
+            .range(self.plan.trouble_most / 10, self.plan.trouble_most);
         match trouble {
             Trouble::Isolate => self.isolate(member, lasts),
             Trouble::IsolateLeader => self.isolate(leader, lasts),
@@ -116,7 +118,11 @@ impl World {
                 }
             }
         }
-        self.stats.count(if bridge { Fault::Bridge } else { Fault::CutBothWays });
+        self.stats.count(if bridge {
+            Fault::Bridge
+        } else {
+            Fault::CutBothWays
+        });
         self.cut_for(links, lasts);
     }
 
@@ -127,10 +133,17 @@ impl World {
         if self.rng.chance(300_000) {
             // Deaf or mute towards everybody, clients too.
             let deaf = self.rng.chance(500_000);
-            let peers = (0..count as u8).chain((0..self.clients.len() as u8).map(|c| c + FIRST_CLIENT));
+            let peers =
+                (0..count as u8).chain((0..self.clients.len() as u8).map(|c| c + FIRST_CLIENT));
             links = peers
                 .filter(|p| usize::from(*p) != member)
-                .map(|p| if deaf { (p, member as u8) } else { (member as u8, p) })
+                .map(|p| {
+                    if deaf {
+                        (p, member as u8)
+                    } else {
+                        (member as u8, p)
+                    }
+                })
                 .collect();
         }
         self.stats.count(Fault::CutOneWay);
@@ -169,7 +182,9 @@ impl World {
     fn step_wall(&mut self, member: usize) {
         let ms = self.rng.skewed(3_600_000) as i64;
         let back = self.rng.chance(500_000);
-        self.members[member].clock.step_wall(if back { -ms } else { ms });
+        self.members[member]
+            .clock
+            .step_wall(if back { -ms } else { ms });
         self.stats.count(Fault::WallStep);
     }
 

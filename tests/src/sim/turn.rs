@@ -16,7 +16,7 @@ use super::clock::{MILLI, Nanos};
 use super::disk::Name;
 use super::ghost::Row;
 use super::member::{Member, SEGMENT};
-use super::net::{Datagram, Door, member_address, peer_at, FIRST_CLIENT};
+use super::net::{Datagram, Door, FIRST_CLIENT, member_address, peer_at};
 use super::stats::Fault;
 use super::storage::{DATA_AT, segment_of};
 use super::world::{Stop, What, World};
@@ -37,7 +37,10 @@ impl World {
             return;
         }
         let most = self.plan.turn.inbox;
-        let Some(process) = self.members.get_mut(usize::from(peer)).and_then(|m| m.process.as_mut())
+        let Some(process) = self
+            .members
+            .get_mut(usize::from(peer))
+            .and_then(|m| m.process.as_mut())
         else {
             return;
         };
@@ -68,7 +71,9 @@ impl World {
     pub(super) fn turn_event(&mut self, member: usize, life: u32) -> Result<bool, Violation> {
         let m = &mut self.members[member];
         let is_due = m.life == life
-            && m.process.as_ref().is_some_and(|p| p.turn_at == Some(self.now));
+            && m.process
+                .as_ref()
+                .is_some_and(|p| p.turn_at == Some(self.now));
         if !is_due {
             return Ok(true);
         }
@@ -133,7 +138,10 @@ impl World {
             return Ok(());
         }
         let due = m.process.as_ref().and_then(|p| p.node.poll_timeout());
-        broken("Deadlines Pass", format!("n{member} is due again and again: {due:?}"))
+        broken(
+            "Deadlines Pass",
+            format!("n{member} is due again and again: {due:?}"),
+        )
     }
 
     fn until_timeout(&self, member: usize) -> Nanos {
@@ -141,7 +149,10 @@ impl World {
         let due = m.process.as_ref().and_then(|p| p.node.poll_timeout());
         // A process that has nothing to wait for looks after its log now and then all the same.
         let idle = 20 * MILLI;
-        due.map_or(idle, |(at, _)| m.clock.when(at).saturating_sub(self.now).min(idle)).max(1)
+        due.map_or(idle, |(at, _)| {
+            m.clock.when(at).saturating_sub(self.now).min(idle)
+        })
+        .max(1)
     }
 
     fn turn_receive(&mut self, member: usize) -> Result<bool, Stop> {
@@ -183,7 +194,11 @@ impl World {
     }
 
     fn turn_polls(&mut self, member: usize) -> Result<bool, Stop> {
-        let budget = if self.is_calm { 64 } else { self.rng.range(1, 32) };
+        let budget = if self.is_calm {
+            64
+        } else {
+            self.rng.range(1, 32)
+        };
         let mut more = false;
         for service in [false, true] {
             more = false;
@@ -197,7 +212,9 @@ impl World {
                 process.service.ready = !stalled;
                 let mut lent = process.memory.lend(&mut process.log);
                 more = if service {
-                    process.node.poll_service(now, &mut process.service, &mut lent)
+                    process
+                        .node
+                        .poll_service(now, &mut process.service, &mut lent)
                 } else {
                     process.node.poll_ingress(now, &mut AllowAll, &mut lent)
                 };
@@ -341,7 +358,8 @@ impl World {
         let Some(process) = &members[member].process else {
             return Ok(());
         };
-        let on_medium = |m: u8, row: &Row, bytes: &[u8]| is_on_medium(&members[usize::from(m)], row, bytes);
+        let on_medium =
+            |m: u8, row: &Row, bytes: &[u8]| is_on_medium(&members[usize::from(m)], row, bytes);
         checker.observe(&seen, &process.log, &on_medium)
     }
 }
