@@ -1,7 +1,7 @@
 //! The two checksums of a log frame.
 //!
-//! The *checksum* (CRC-32C) says whether this frame's bytes are as they were written, wherever it was
-//! found. The *chain* (CRC-32/ISO-HDLC, seeded with the chain of the frame before) says whether
+//! The *checksum* (CRC-32C) says whether this frame's bytes are as they were written, wherever it
+//! was found. The *chain* (CRC-32/ISO-HDLC, seeded with the chain of the frame before) says whether
 //! everything before it is the same as well: equal chains at equal positions mean equal logs. Two
 //! polynomials, so that no damage goes unseen by both. Both detect errors and prove nothing against
 //! an attacker; safety rests on (term, position).
@@ -49,7 +49,8 @@ pub fn genesis(cluster: ClusterId) -> u32 {
     chain_of(0, &[], &cluster.0.to_le_bytes())
 }
 
-/// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the alignment.
+/// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the
+/// alignment.
 pub(super) fn own_of(header: &[u8; FRAME_HEADER], body: &[u8]) -> u32 {
     let mut digest = CRC_32C.digest();
     digest.update(header);

@@ -10,8 +10,8 @@ pub const HISTORY_TERMS: usize = 64;
 const _: () = assert!(HISTORY_TERMS >= HISTORY_SLICE_MAX);
 
 /// The newest `H` terms of a log: a term wrote the bytes from its base to the next term's base, the
-/// last one those up to `covered_to`. Nothing is known about bytes below the first base. When full, the
-/// oldest term is forgotten. Every call is bounded by `H`.
+/// last one those up to `covered_to`. Nothing is known about bytes below the first base. When full,
+/// the oldest term is forgotten. Every call is bounded by `H`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct History<const H: usize> {
@@ -28,8 +28,8 @@ impl<const H: usize> History<H> {
         }
     }
 
-    /// The bytes from `base`, where what is known ends (if anything is known), to `end` were written
-    /// by `term`, which is not below the last. This is what a publisher says of each frame.
+    /// The bytes from `base`, where what is known ends (if anything is known), to `end` were
+    /// written by `term`, which is not below the last. This is what a publisher says of each frame.
     ///
     /// False, and nothing is changed, if that does not go on from what is known.
     pub fn push(&mut self, term: Term, base: Position, end: Position) -> bool {
@@ -62,8 +62,8 @@ impl<const H: usize> History<H> {
         self.covered_to = self.covered_to.min(end);
     }
 
-    /// Adds what a slice of the same log says, where it touches or overlaps what is known, above it or
-    /// below it. Never takes anything back: where both know something, the old stands. False if
+    /// Adds what a slice of the same log says, where it touches or overlaps what is known, above it
+    /// or below it. Never takes anything back: where both know something, the old stands. False if
     /// there is nothing new in it, it does not touch, it contradicts, or it is malformed.
     pub fn extend(&mut self, slice: &HistorySlice) -> bool {
         if !is_well_formed(slice) || slice.as_slice().is_empty() {
@@ -175,9 +175,9 @@ impl<const H: usize> History<H> {
         slice
     }
 
-    /// The lowest position below `own_end` where this history and the leader's `slice` both know the
-    /// term, and it differs: there, and nowhere else, a follower may cut (architecture: "a proven
-    /// conflict"). That the leader's log is shorter is none.
+    /// The lowest position below `own_end` where this history and the leader's `slice` both know
+    /// the term, and it differs: there, and nowhere else, a follower may cut (architecture: "a
+    /// proven conflict"). That the leader's log is shorter is none.
     pub fn conflict(&self, own_end: Position, slice: &HistorySlice) -> Option<Position> {
         if !is_well_formed(slice) {
             return None;

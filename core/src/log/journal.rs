@@ -1,15 +1,16 @@
 //! By which steps the window's bytes become durable, and what is written down about it.
 //!
-//! Sans-IO: the driver writes what [`Journal::poll_group`] gives, flushes, and says so. One flush is in
-//! flight at most; what arrives meanwhile is the next group. Each group is flushed together with a
-//! [`Slot`] that says where it ends (`intended`) and that all before it is durable (`confirmed`): so
-//! after a crash, a bad frame below `confirmed` is corruption, and one above it a write that was cut.
-//! When the log has come to rest, one more slot confirms the last group, so that rot in it will be seen
-//! as rot. A truncation is durable before any byte above the cut is overwritten.
+//! Sans-IO: the driver writes what [`Journal::poll_group`] gives, flushes, and says so. One flush
+//! is in flight at most; what arrives meanwhile is the next group. Each group is flushed together
+//! with a [`Slot`] that says where it ends (`intended`) and that all before it is durable
+//! (`confirmed`): so after a crash, a bad frame below `confirmed` is corruption, and one above it a
+//! write that was cut. When the log has come to rest, one more slot confirms the last group, so
+//! that rot in it will be seen as rot. A truncation is durable before any byte above the cut is
+//! overwritten.
 //!
-//! Of two slots in a file one is always durable while the other is overwritten. After a restart that is
-//! not known of the newest: it may be in the page cache only, of a process that was killed or whose
-//! flush failed. So the first flush of all writes it again, where and as it is.
+//! Of two slots in a file one is always durable while the other is overwritten. After a restart
+//! that is not known of the newest: it may be in the page cache only, of a process that was killed
+//! or whose flush failed. So the first flush of all writes it again, where and as it is.
 
 use super::{Frames, Log, Recovered, Slot, Span, segment_base, segment_end};
 use crate::planted::Planted;
@@ -19,8 +20,8 @@ use crate::units::{ClusterId, Mark, Position, Term};
 /// enough that a request and its answer do not wait for a confirming flush in between.
 pub const CONFIRM_AFTER_POLLS: u32 = 8;
 
-/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same segment
-/// file, and flushes that file once.
+/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same
+/// segment file, and flushes that file once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Group {
@@ -30,8 +31,8 @@ pub struct Group {
     pub slot_segment: Position,
     /// Which of the two slots of that file is overwritten.
     pub slot_index: usize,
-    /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read them
-    /// with `Log::read`, in one run or two.
+    /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read
+    /// them with `Log::read`, in one run or two.
     pub span: Span,
 }
 
@@ -71,7 +72,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// For a log as it was recovered: what is confirmed is durable, the tail above is written again.
+    /// For a log as it was recovered: what is confirmed is durable, the tail above is written
+    /// again.
     pub fn new(cluster: ClusterId, segment_length: u32, recovered: &Recovered) -> Self {
         assert!(segment_length.is_power_of_two());
         let mut journal = Self {
@@ -97,17 +99,18 @@ impl Journal {
         journal
     }
 
-    /// Sets after how many polls in a row with nothing to write the last group is confirmed; at least
-    /// one. A driver that polls without sleeping wants many.
+    /// Sets after how many polls in a row with nothing to write the last group is confirmed; at
+    /// least one. A driver that polls without sleeping wants many.
     pub fn set_confirm_after(&mut self, polls: u32) {
         self.confirm_after = polls.max(1);
     }
 
-    /// What to write and flush next; `None` while a flush is in flight or nothing is to do. `joined` is
-    /// the leadership that the member has joined now.
+    /// What to write and flush next; `None` while a flush is in flight or nothing is to do.
+    /// `joined` is the leadership that the member has joined now.
     ///
-    /// Before: `Window::take_cut` to [`handle_truncated`](Self::handle_truncated). After the bytes are
-    /// written: `Window::set_written` with [`written`](Self::written). Bounded by the frames in a group.
+    /// Before: `Window::take_cut` to [`handle_truncated`](Self::handle_truncated). After the bytes
+    /// are written: `Window::set_written` with [`written`](Self::written). Bounded by the frames in
+    /// a group.
     pub fn poll_group<L: Log>(&mut self, joined: Term, log: &L) -> Option<Group> {
         if self.flight.is_some() {
             return None;
@@ -139,8 +142,9 @@ impl Journal {
         None
     }
 
-    /// The flush in flight has returned without an error: what it covered is durable. `term` of the mark
-    /// is the leadership joined when the group was polled. With no flush in flight nothing changes.
+    /// The flush in flight has returned without an error: what it covered is durable. `term` of the
+    /// mark is the leadership joined when the group was polled. With no flush in flight nothing
+    /// changes.
     pub fn handle_flushed(&mut self) -> Mark {
         if self.found.take().is_some() {
             self.flight = None;
@@ -166,8 +170,8 @@ impl Journal {
         }
     }
 
-    /// The log was truncated to `cut`: nothing at or above it is durable any more, and if such bytes
-    /// were ever handed out, that is written down before they are overwritten.
+    /// The log was truncated to `cut`: nothing at or above it is durable any more, and if such
+    /// bytes were ever handed out, that is written down before they are overwritten.
     pub fn handle_truncated(&mut self, cut: Position) {
         if Planted::FlushCursorNotPulledBackByTruncation.is_active() {
             return;
@@ -192,8 +196,8 @@ impl Journal {
         self.written
     }
 
-    /// Every byte below is durable. Under a newly joined leadership, what lies below both this and the
-    /// log's end after the join is durable for that leadership too.
+    /// Every byte below is durable. Under a newly joined leadership, what lies below both this and
+    /// the log's end after the join is durable for that leadership too.
     pub fn durable(&self) -> Position {
         self.durable
     }

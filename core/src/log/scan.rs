@@ -60,8 +60,8 @@ impl FrameRef<'_> {
         Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
     }
 
-    /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header counts,
-    /// the rest is zeroed. False, and nothing is written, if it does not fit.
+    /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header
+    /// counts, the rest is zeroed. False, and nothing is written, if it does not fit.
     pub(super) fn write_to(&self, room: &mut [u8]) -> bool {
         let Some(room) = room.get_mut(..self.aligned_len) else {
             return false;
@@ -176,8 +176,8 @@ pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
     Header::parse(bytes).map(|h| h.position(segment_length))
 }
 
-/// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its header
-/// alone, if nothing follows.
+/// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its
+/// header alone, if nothing follows.
 #[inline]
 fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>, FrameError> {
     if bytes.len() < FRAME_HEADER {
@@ -252,8 +252,9 @@ pub fn sent(run: &[u8]) -> &[u8] {
     }
 }
 
-/// Does a frame start at `position`, where `bytes` are read from: its header says so, its own checksum
-/// holds, and `term` (if given) wrote it? So is checked where a peer asks to be sent bytes from.
+/// Does a frame start at `position`, where `bytes` are read from: its header says so, its own
+/// checksum holds, and `term` (if given) wrote it? So is checked where a peer asks to be sent bytes
+/// from.
 pub fn starts_frame(
     bytes: &[u8],
     position: Position,
