@@ -78,6 +78,16 @@ mod tests {
     }
 
     #[test]
+    fn a_checksum_in_two_parts_is_that_of_the_whole() {
+        let bytes: [u8; 200] = core::array::from_fn(|i| (i * 7) as u8);
+        let header = bytes.first_chunk().expect("long enough");
+        for len in FRAME_HEADER..bytes.len() {
+            let whole = crc32c(&bytes[..len]);
+            assert_eq!(own_of(header, &bytes[FRAME_HEADER..len]), whole);
+        }
+    }
+
+    #[test]
     fn a_chain_goes_on_from_its_seed() {
         let first = chain_of(0, b"1234", &[]);
         assert_eq!(chain_of(first, b"567", b"89"), 0xcbf4_3926);

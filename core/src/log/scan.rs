@@ -137,8 +137,7 @@ impl<'a> Frames<'a> {
     }
 
     fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
-        let frame = parse(self.bytes, self.at, self.segment_length)?;
-        let header = Header::parse(frame.bytes).ok_or(FrameError::BadHeader)?;
+        let (frame, header) = parse(self.bytes, self.at, self.segment_length)?;
         if self.is_verified && !header.own_holds(frame.bytes) {
             return Err(FrameError::BadChecksum);
         }
@@ -179,7 +178,11 @@ pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
 /// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its
 /// header alone, if nothing follows.
 #[inline]
-fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>, FrameError> {
+fn parse(
+    bytes: &[u8],
+    at: Position,
+    segment_length: u32,
+) -> Result<(FrameRef<'_>, Header), FrameError> {
     if bytes.len() < FRAME_HEADER {
         return Err(FrameError::Cut);
     }
@@ -210,7 +213,7 @@ fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>
             .get(FRAME_HEADER..header.length as usize)
             .ok_or(FrameError::BadHeader)?
     };
-    Ok(FrameRef {
+    let frame = FrameRef {
         position: at,
         term: header.term,
         flags: header.flags,
@@ -219,7 +222,8 @@ fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>
         aligned_len,
         is_pad: header.is_pad,
         chain: header.sums.chain,
-    })
+    };
+    Ok((frame, header))
 }
 
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
