@@ -128,6 +128,7 @@ impl Recovered {
 /// The scan at start. Ask [`wanted`](Self::wanted), read, [`feed`](Self::feed), until nothing is
 /// wanted; then [`finish`](Self::finish).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Recovery {
     found: Recovered,
     segment_length: u32,
@@ -298,9 +299,10 @@ impl Recovery {
 }
 
 /// Looks up in storage which chain the frame that ends at a position has: for `Window::set_chain`,
-/// after a truncation below the window's start (which happens soon after a restart only). Same shape
-/// as [`Recovery`]; bounded by one segment.
+/// after a truncation below the window's start (which happens soon after a restart only). Same
+/// shape as [`Recovery`]; bounded by one segment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ChainSearch {
     until: Position,
     segment_length: u32,

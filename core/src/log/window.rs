@@ -154,8 +154,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.cut.take()
     }
 
-    /// Sets the chain at the end, looked up in storage (`ChainSearch`), where a truncation below `start` has left
-    /// it unknown. False if it is known or `at` is not the end.
+    /// Sets the chain at the end, looked up in storage (`ChainSearch`), where a truncation below
+    /// `start` has left it unknown. False if it is known or `at` is not the end.
     pub fn set_chain(&mut self, at: Position, chain: u32) -> bool {
         let is_wanted = at == self.end && self.start == self.end && self.end_chain.is_none();
         if is_wanted {
