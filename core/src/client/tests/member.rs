@@ -18,7 +18,7 @@ use crate::wire::cluster::{
     Challenge, EventCode, Message, NewLeaderEvent, PROTOCOL_VERSION, SessionConnectRequest,
     SessionEvent, SessionMessage, SessionMessageHeader,
 };
-use crate::wire::frame::{ErrFrame, Frame, parse_datagram};
+use crate::wire::frame::{ErrFrame, FLAG_SEND_SETUP, Frame, parse_datagram};
 
 pub const SESSION: SessionId = SessionId::new(Position::new(4096));
 
@@ -145,6 +145,9 @@ impl Member {
                 }
             }
             Frame::StatusMessage(sm) => {
+                if sm.flags & FLAG_SEND_SETUP != 0 {
+                    self.heard.push("send setup".to_string());
+                }
                 if let Some(egress) = &mut self.egress {
                     let _foreign = egress.handle_status(now, &sm);
                 }

@@ -323,6 +323,105 @@ fn an_echo_is_given_for_a_round_trip_measurement() {
     assert!(!matches!(sent, Some(Output::Control(Control::Rttm(_)))));
 }
 
+/// An image that joined at the start of the stream, with a window of 1 KiB, and its slot.
+fn image_of_1_kib() -> (Image, Vec<u8>) {
+    let mut publication =
+        Publication::new(Instant::default(), &config(1 << 16, 256), 8192).unwrap();
+    let Some(Output::Control(Control::Setup(setup))) =
+        publication.poll_transmit(Instant::default(), &[])
+    else {
+        panic!("a publication begins with its SETUP");
+    };
+    let slot = vec![0xEE; slot_len(1024, 256)];
+    let (now, timing) = (Instant::default(), ImageTiming::DEFAULT);
+    let image = Image::new(now, address(2), &setup, 5, slot.len(), timing).unwrap();
+    (image, slot)
+}
+
+/// A datagram of one frame.
+fn frame(term_offset: i32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = DataHeader::message(SESSION, STREAM, payload.len()).unwrap();
+    header.term_id = i32::MAX - 1;
+    header.term_offset = term_offset;
+    header.flags = flags;
+    let mut bytes = vec![0; header.aligned_len()];
+    header.emit(&mut bytes).unwrap();
+    bytes[32..32 + payload.len()].copy_from_slice(payload);
+    bytes
+}
+
+fn give(image: &mut Image, bytes: &[u8], slot: &mut [u8]) -> Result<(), DataReject> {
+    let Ok(Frame::Data(datagram)) = parse_datagram(bytes) else {
+        panic!("not data");
+    };
+    image.handle_data(Instant::default(), &datagram, slot)
+}
+
+#[test]
+fn bytes_beyond_the_window_are_dropped_and_counted() {
+    let (mut image, mut slot) = image_of_1_kib();
+    let before = slot.clone();
+    let outside = Err(DataReject::OutOfWindow);
+    assert_eq!(
+        give(&mut image, &frame(1024, 0xc0, &[1; 8]), &mut slot),
+        outside
+    );
+    assert_eq!(
+        give(&mut image, &frame(992, 0xc0, &[1; 8]), &mut slot),
+        outside
+    );
+    assert_eq!((image.dropped(), &slot), (2, &before));
+    assert_eq!(
+        give(&mut image, &frame(960, 0xc0, &[1; 8]), &mut slot),
+        Ok(())
+    );
+    // A frame that overlaps one that is there is no part of this stream.
+    assert_eq!(
+        give(&mut image, &frame(928, 0xc0, &[2; 40]), &mut slot),
+        Ok(())
+    );
+    assert_eq!(
+        give(&mut image, &frame(0, 0xc0, &[2; 8 + 200]), &mut slot),
+        Ok(())
+    );
+    assert_eq!(image.received().get(), 256);
+    let too_long = Err(DataReject::Malformed);
+    assert_eq!(
+        give(&mut image, &frame(256, 0xc0, &[2; 240]), &mut slot),
+        too_long
+    );
+}
+
+#[test]
+fn who_joins_in_mid_message_sees_the_next_one_first() {
+    let (mut image, mut slot) = image_of_1_kib();
+    give(&mut image, &frame(0, 0x00, b"middle"), &mut slot).unwrap();
+    give(&mut image, &frame(64, 0x40, b"end"), &mut slot).unwrap();
+    assert_eq!(image.peek(&slot), None);
+    assert_eq!(image.consumed().get(), 128);
+    give(&mut image, &frame(128, 0x80, b"begin"), &mut slot).unwrap();
+    let fragment = image.peek(&slot).unwrap();
+    assert_eq!(
+        (fragment.payload, fragment.is_begin()),
+        (&b"begin"[..], true)
+    );
+    // From now on every fragment counts.
+    image.consume(&slot);
+    give(&mut image, &frame(192, 0x40, b"end"), &mut slot).unwrap();
+    assert!(image.peek(&slot).is_some_and(|fragment| fragment.is_end()));
+}
+
+#[test]
+fn a_small_window_opens_again_as_soon_as_it_is_consumed() {
+    let mut world = World::new(4, CLEAN, 65_536, 2048);
+    let sent = vec![vec![5; 1000]; 200];
+    let start = world.now;
+    assert_eq!(world.exchange(&sent, 20_000), sent);
+    // 200 kB in windows of 2 KiB and round trips of 100 us: not 100 times 200 ms.
+    let took = world.now.since(start);
+    assert!(took < Duration::from_millis(200), "{took:?}");
+}
+
 #[test]
 fn both_halves_are_values_that_a_simulator_can_fork() {
     static_assertions::assert_impl_all!(Image: Clone, Eq, core::hash::Hash, Send);
