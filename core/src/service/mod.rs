@@ -7,6 +7,9 @@
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
 
+pub mod echo;
+pub mod kv;
+
 /// What a member is at the moment (Aeron: `Cluster.Role`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
