@@ -1,7 +1,7 @@
 //! Just enough of Rust's lexical grammar to look at code without being fooled by its text.
 
-/// The source with the insides of comments, strings and character literals replaced by spaces. Lines
-/// and columns stay where they are.
+/// The source with comments, strings and character literals replaced by spaces. Lines and columns
+/// stay where they are.
 pub fn code_only(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
