@@ -4,6 +4,8 @@
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
 //! so every member's service reaches the same state and gives the same answers.
 
+pub use crate::wire::cluster::CloseReason;
+
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
 
@@ -20,18 +22,6 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader,
-}
-
-/// Why a session was closed (schema 111: `CloseReason`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum CloseReason {
-    /// The client asked for it.
-    ClientAction,
-    /// The service, or an operator, asked for it.
-    ServiceAction,
-    /// The client was not heard from, or did not take its egress.
-    Timeout,
 }
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
