@@ -181,7 +181,7 @@ pub fn sim(steps: &mut Steps, minutes: u32, flags: &[&str]) {
 
 /// What `fuzz/` fuzzes, on stable Rust: random and damaged bytes through every target.
 pub fn fuzz_smoke(steps: &mut Steps) {
-    let line = "test --release --manifest-path fuzz/Cargo.toml";
+    let line = "test --release --no-default-features --manifest-path fuzz/Cargo.toml";
     steps.run("fuzz targets, on stable", 20, &mut cargo(words(line)));
 }
 
