@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use coracle_core::node::Door;
+#[derive(Clone,Copy,Debug)] pub enum Door { Member, Client }
 use coracle_core::time::Now;
 
 /// Time since some moment, and the time of day.

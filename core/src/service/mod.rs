@@ -4,25 +4,14 @@
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
 //! so every member's service reaches the same state and gives the same answers.
 
-pub use crate::wire::cluster::CloseReason;
-
-use crate::time::Timestamp;
-use crate::units::{MemberId, Position, SessionId, Term};
-
 pub mod echo;
 pub mod kv;
 
-/// What a member is at the moment (Aeron: `Cluster.Role`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or looks for one.
-    Follower,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
+pub use crate::wire::cluster::CloseReason;
+pub use crate::wire::status::Role;
+
+use crate::time::Timestamp;
+use crate::units::{MemberId, Position, SessionId, Term};
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -6,12 +6,13 @@
 //! has then left unspecified bytes there.
 
 mod bytes;
-
+pub mod channel;
 pub mod cluster;
 pub mod frame;
 pub mod member;
 mod reject;
 pub mod sbe;
+pub mod status;
 
 pub use bytes::{Reader, Writer};
 pub use reject::Reject;
