@@ -2,7 +2,11 @@
 
 use core::net::SocketAddr;
 
-#[derive(Clone,Copy,Debug)] pub enum Door { Member, Client }
+#[derive(Clone, Copy, Debug)]
+pub enum Door {
+    Member,
+    Client,
+}
 use coracle_core::time::Now;
 
 /// Time since some moment, and the time of day.
@@ -14,15 +18,15 @@ pub trait Clock {
 
 /// Two UDP sockets: one for the other members, one for clients. Neither call blocks.
 pub trait Network {
-    /// Copies the next datagram to the start of `into`: its socket, its source and its length. None if
-    /// none has arrived. A datagram that does not fit is dropped.
+    /// Copies the next datagram to the start of `into`: its socket, its source and its length. None
+    /// if none has arrived. A datagram that does not fit is dropped.
     fn receive(&mut self, into: &mut [u8]) -> Option<(Door, SocketAddr, usize)>;
 
     /// Sends a datagram, or loses it: every datagram may be lost.
     fn send(&mut self, door: Door, to: SocketAddr, datagram: &[u8]);
 
-    /// The address of a `host:port` that a client gave for its responses and that is not an address.
-    /// By default there are no names.
+    /// The address of a `host:port` that a client gave for its responses and that is not an
+    /// address. By default there are no names.
     fn resolve(&mut self, endpoint: &str) -> Option<SocketAddr> {
         let _ = endpoint;
         None

@@ -6,8 +6,8 @@
 //! segment_length bytes the log's bytes 0 .. segment_length
 //! two sectors          slots of segment 1, and so on to the device's end
 //! ```
-//! The log's bytes, the slots and the node state are core's formats; this is only their place. There
-//! are no snapshots yet, so a full device is an error and not a reason to forget.
+//! The log's bytes, the slots and the node state are core's formats; this is only their place.
+//! There are no snapshots yet, so a full device is an error and not a reason to forget.
 
 use coracle_core::log::{
     Frames, Group, Log, NodeState, Recovered, Recovery, RecoveryError, SECTOR, SectorError, Seed,
@@ -155,8 +155,7 @@ impl<S: Storage> Store<S> {
                 self.device
                     .read(at, &mut sector)
                     .map_err(StoreError::Device)?;
-                newest =
-                    Slot::newest(newest, Slot::decode(&sector)).map_err(StoreError::Slot)?;
+                newest = Slot::newest(newest, Slot::decode(&sector)).map_err(StoreError::Slot)?;
             }
         }
         Ok(newest)
