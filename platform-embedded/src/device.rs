@@ -2,11 +2,7 @@
 
 use core::net::SocketAddr;
 
-#[derive(Clone, Copy, Debug)]
-pub enum Door {
-    Member,
-    Client,
-}
+use coracle_core::node::Door;
 use coracle_core::time::Now;
 
 /// Time since some moment, and the time of day.
@@ -25,10 +21,9 @@ pub trait Network {
     /// Sends a datagram, or loses it: every datagram may be lost.
     fn send(&mut self, door: Door, to: SocketAddr, datagram: &[u8]);
 
-    /// The address of a `host:port` that a client gave for its responses and that is not an
-    /// address. By default there are no names.
-    fn resolve(&mut self, endpoint: &str) -> Option<SocketAddr> {
-        let _ = endpoint;
+    /// The address of a host name that a client gave for its responses. By default there are none.
+    fn resolve(&mut self, host: &str, port: u16) -> Option<SocketAddr> {
+        let _ = (host, port);
         None
     }
 }

@@ -15,8 +15,8 @@
 
 mod device;
 mod store;
-// mod superloop;
+mod superloop;
 
 pub use device::{Clock, Network, Storage};
 pub use store::{Store, StoreError};
-// pub use superloop::{Memory, Next, OpenError, Superloop, TurnError};
+pub use superloop::{Application, Memory, Next, OpenError, Superloop, TurnError};
