@@ -71,7 +71,7 @@ pub enum Body {
     AppendPosition(AppendPosition),
     /// "This much is committed"; the leader's heartbeat (Aeron: 55).
     CommitPosition(CommitPosition),
-    /// "Send me the history below this position" (Aeron's CatchupPosition: 56).
+    /// "Send me the history from this position on" (Aeron's CatchupPosition: 56).
     HistoryRequest(HistoryRequest),
     /// "I am closing: elect another now" (Aeron: TerminationPosition, 75).
     Resign(Resign),
@@ -222,8 +222,8 @@ pub struct CommitPosition {
 pub struct HistoryRequest {
     /// The leadership term being joined.
     pub term: Term,
-    /// The history wanted ends here: the base of the oldest entry the sender already knows.
-    pub below: Position,
+    /// The history wanted starts with the term that wrote this byte.
+    pub from: Position,
 }
 
 /// See [`Body::Resign`].
