@@ -263,18 +263,21 @@ where
         is_busy
     }
 
-    /// Term and vote, a truncation, and one group of the log. True if there is more to write.
+    /// Term and vote, a truncation, and one group of the log. True if something was written: then
+    /// there may be more.
     fn make_durable(&mut self, now: Now) -> Result<bool, StoreError<D::Error>> {
+        let mut has_written = false;
         if let Some(state) = self.node.poll_persist() {
             self.store.write_state(&state)?;
             self.node.handle_persisted(state);
+            has_written = true;
         }
         if let Some(cut) = self.window.take_cut() {
             self.journal.handle_truncated(cut);
         }
         self.find_chain()?;
         let Some(group) = self.journal.poll_group(self.node.joined(), &self.window) else {
-            return Ok(false);
+            return Ok(has_written);
         };
         self.store.write_group(&group, &self.window)?;
         self.window.set_written(self.journal.written());
