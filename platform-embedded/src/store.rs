@@ -258,6 +258,11 @@ impl<S: Storage> Store<S> {
         Ok(chain)
     }
 
+    /// The device.
+    pub fn device(&self) -> &S {
+        &self.device
+    }
+
     /// The device, for instance to power it down.
     pub fn into_device(self) -> S {
         self.device

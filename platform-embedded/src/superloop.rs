@@ -214,6 +214,11 @@ where
         &self.application.service
     }
 
+    /// The storage device, to look at it.
+    pub fn device(&self) -> &D {
+        self.store.device()
+    }
+
     /// The board.
     pub fn board(&mut self) -> &mut T {
         &mut self.board

@@ -54,6 +54,11 @@ impl Flash {
         self
     }
 
+    /// The first bytes as they are without what was not flushed.
+    pub fn safe(&self, len: usize) -> &[u8] {
+        &self.safe[..len]
+    }
+
     fn call(&mut self) -> Result<(), PowerCut> {
         self.calls_left = self.calls_left.checked_sub(1).ok_or(PowerCut)?;
         Ok(())
