@@ -83,7 +83,7 @@ fn a_follower_says_who_leads() {
     assert_eq!(world.clients[at].events, [redirect]);
     assert_eq!(world.log_end(), 0);
     // The answer's stream has ended and its slot is free again.
-    world.run(400);
+    world.run(600);
     assert_eq!(world.node.links.len(), 0);
 }
 

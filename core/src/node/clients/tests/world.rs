@@ -36,7 +36,7 @@ pub fn config() -> ClientsConfig {
     ClientsConfig {
         member: MemberId::new(0).unwrap(),
         mtu: MTU,
-        egress_segment_length: SEGMENT,
+        egress_segment_length: 2 * SEGMENT,
         message_max: MESSAGE_MAX,
         sessions_max: 3,
         session_timeout: Duration::from_secs(10),
@@ -71,6 +71,7 @@ pub struct World {
     pub heard: Vec<Heard>,
     pub clients: Vec<Client>,
     messages: Messages,
+    assembly: Vec<u8>,
 }
 
 impl World {
@@ -96,6 +97,7 @@ impl World {
             heard: Vec::new(),
             clients: Vec::new(),
             messages: Messages::new(),
+            assembly: vec![0; MESSAGE_MAX],
         };
         let (ingress, egress) = (world.ingress.len(), world.egress.len());
         let checked = config().check(SLOTS, ingress, egress, world.reassembly.len());
@@ -199,10 +201,9 @@ impl World {
         while self.applied < end {
             let run = self.log.read(self.applied).to_vec();
             assert!(!run.is_empty());
-            let mut assembly = vec![0; MESSAGE_MAX];
             for frame in Frames::new(&run, self.applied, 1 << 20).verified() {
                 let next = frame.end();
-                if let Some(message) = self.messages.push(frame, &mut assembly) {
+                if let Some(message) = self.messages.push(frame, &mut self.assembly) {
                     let (start, bytes) = (message.start, message.bytes.to_vec());
                     self.apply_record(start, &bytes);
                 }
@@ -526,7 +527,9 @@ impl Client {
                     }
                 }
             }
-            Frame::StatusMessage(status) => self.publication.handle_status(now, &status).unwrap(),
+            Frame::StatusMessage(status) => {
+                let _foreign_if_damaged = self.publication.handle_status(now, &status);
+            }
             Frame::Nak(nak) => {
                 let _stale = self.publication.handle_nak(now, &nak, &self.slot);
             }
