@@ -1,1 +1,7 @@
-//! Placeholder until its first room lands.
+//! Coracle on Linux: UDP sockets, segment files, a flush thread, and the `coracle` command.
+
+pub mod config;
+pub mod crc;
+pub mod storage;
+pub mod waker;
+pub mod worker;
