@@ -5,7 +5,7 @@ pub mod dir;
 pub mod error;
 pub mod segment;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use dir::DataDir;
 pub use error::StorageError;
