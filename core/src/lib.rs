@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod gaps;
 pub mod limits;
 pub mod log;
 pub mod node;
