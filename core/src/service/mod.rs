@@ -10,24 +10,9 @@ pub use crate::wire::status::Role;
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
 
-<<<<<<< HEAD
-=======
 pub mod echo;
 pub mod kv;
 
-/// What a member is at the moment (Aeron: `Cluster.Role`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or looks for one.
-    Follower,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
->>>>>>> chores
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
