@@ -53,6 +53,13 @@ pub enum StorageError {
         /// The newest version this program reads.
         known: u32,
     },
+    /// The newest messages in the log do not fit in the configured window.
+    Window {
+        /// The log directory.
+        path: PathBuf,
+        /// The bytes that are needed.
+        needed: u64,
+    },
     /// A file is damaged where no crash can have damaged it.
     Damaged {
         /// The file.
@@ -123,6 +130,13 @@ impl fmt::Display for StorageError {
                  newer program that wrote it",
                 path.display()
             ),
+            Self::Window { path, needed } => write!(
+                f,
+                "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
+                 {}",
+                path.display(),
+                needed.next_power_of_two()
+            ),
             Self::Damaged { path, what } => write!(
                 f,
                 "{} is damaged: {what}. Keep a copy of the directory; this member must not go on \
@@ -142,6 +156,7 @@ impl std::error::Error for StorageError {
             | Self::NotEmpty { .. }
             | Self::Foreign { .. }
             | Self::Newer { .. }
+            | Self::Window { .. }
             | Self::Damaged { .. } => None,
         }
     }

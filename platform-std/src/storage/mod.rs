@@ -3,10 +3,15 @@
 
 pub mod dir;
 pub mod error;
+pub mod log;
+pub mod recover;
 pub mod segment;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use dir::DataDir;
 pub use error::StorageError;
+pub use log::LogStore;
 pub use segment::Segment;
+pub use state::NodeStateFile;
