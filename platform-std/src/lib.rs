@@ -7,4 +7,5 @@ pub mod net;
 pub mod signals;
 pub mod storage;
 pub mod waker;
+pub mod walk;
 pub mod worker;
