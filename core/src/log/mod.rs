@@ -12,6 +12,7 @@
 //! [`Recovery`] what may be believed after a crash.
 
 mod append;
+mod bounded;
 pub mod checksum;
 mod frame;
 mod history;
@@ -27,6 +28,7 @@ mod window;
 
 pub use crate::gaps::{Gaps, GapsFull, Span};
 pub use append::{AppendError, append, encoded_len};
+pub use bounded::Bounded;
 pub use history::{HISTORY_TERMS, History};
 pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
@@ -78,6 +80,9 @@ pub trait Log {
 
     /// No reader on this thread needs bytes below this any more. Never goes back.
     fn release(&mut self, below: Position);
+
+    /// How many bytes the window can hold.
+    fn capacity(&self) -> u64;
 
     /// The length of a segment in bytes, a power of two. No frame crosses a segment's end.
     fn segment_length(&self) -> u32;

@@ -162,11 +162,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         is_wanted
     }
 
-    /// How many bytes the window can hold.
-    pub fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// The largest frame in bytes.
     pub fn frame_max(&self) -> usize {
         self.frame_max
@@ -326,6 +321,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
 
     fn release(&mut self, below: Position) {
         self.released = self.released.max(below);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     fn segment_length(&self) -> u32 {
