@@ -1,1 +1,5 @@
-fn main() {}
+//! The `coracle` command; see `coracle --help`.
+
+fn main() -> std::process::ExitCode {
+    coracle_std::cli::run()
+}

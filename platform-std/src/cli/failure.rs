@@ -5,6 +5,7 @@ use std::io;
 
 use crate::config::ConfigError;
 use crate::net::socket::BindError;
+use crate::node::NodeError;
 use crate::storage::StorageError;
 use crate::walk::WalkError;
 
@@ -61,6 +62,18 @@ impl fmt::Display for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::usage(error.to_string())
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let code = match &error {
+            NodeError::Config(_) | NodeError::Core(_) => 2,
+            NodeError::Storage(_) | NodeError::Halted(_) => 3,
+            NodeError::Bind(_) | NodeError::Name { .. } => 4,
+            NodeError::System(_) => 1,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

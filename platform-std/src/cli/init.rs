@@ -3,10 +3,7 @@
 use clap::Args;
 
 use super::{Failure, settings::SettingsArgs};
-use crate::config::Settings;
-use crate::storage::{DataDir, NodeStateFile, StorageError};
-use coracle_core::log::NodeState;
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
+use crate::node::init;
 
 /// Make the data directory of a member of a new cluster
 #[derive(Debug, Args)]
@@ -36,23 +33,4 @@ pub fn run(args: &InitArgs) -> Result<(), Failure> {
         settings.cluster
     );
     Ok(())
-}
-
-/// Makes the directory of `settings`, which must be empty or missing.
-///
-/// # Errors
-/// [`StorageError::NotEmpty`], or any error of the system.
-pub fn init(settings: &Settings) -> Result<(), StorageError> {
-    DataDir::require_empty(&settings.dir)?;
-    let dir = DataDir::open(&settings.dir)?;
-    let member = MemberId::new(settings.member).unwrap_or_else(|| unreachable!("validated"));
-    let state = NodeState {
-        cluster: ClusterId(settings.cluster),
-        member,
-        incarnation: Incarnation::FIRST,
-        term: Term::ZERO,
-        vote: None,
-        votes: true,
-    };
-    NodeStateFile::create(dir.path(), &state)
 }

@@ -81,7 +81,10 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let name = command.get_name();
             assert!(command.get_about().is_some(), "{name} has no help");
-            assert!(command.get_after_long_help().is_some(), "{name} has no example");
+            assert!(
+                command.get_after_long_help().is_some(),
+                "{name} has no example"
+            );
         }
     }
 }

@@ -41,7 +41,12 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct ClusterArgs {
     /// Where the members talk to clients
-    #[arg(long, short, value_name = "ID=HOST:PORT,...", env = "CORACLE_ENDPOINTS")]
+    #[arg(
+        long,
+        short,
+        value_name = "ID=HOST:PORT,...",
+        env = "CORACLE_ENDPOINTS"
+    )]
     pub endpoints: Option<String>,
     /// The configuration of any member, for the same
     #[arg(long, short, value_name = "FILE")]
@@ -133,9 +138,15 @@ pub fn query(
         .map(|(_, endpoint)| resolve(endpoint, false).ok())
         .collect();
     let Some(sample) = addresses.iter().flatten().next() else {
-        return Err(Failure::usage("no endpoint has an address: check the names"));
+        return Err(Failure::usage(
+            "no endpoint has an address: check the names",
+        ));
     };
-    let any = if sample.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let any = if sample.is_ipv6() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
     let any = any.parse().map_err(|_| Failure::usage("no address"))?;
     let socket = Socket::bind(any)?;
     let mut reports = vec![None; endpoints.len()];
@@ -149,13 +160,17 @@ pub fn query(
             };
             let mut bytes = [0u8; STATUS_LENGTH];
             let correlation = seed + at as u64;
-            if StatusQuery { correlation }.emit(&mut bytes).is_some() {
+            let query = StatusQuery { correlation };
+            if query.emit(&mut bytes).is_some() {
                 sender.send(&socket, &[(*address, &bytes)]);
             }
         }
         let asked = Instant::now();
         while asked.elapsed() < Duration::from_millis(100) && reports.iter().any(Option::is_none) {
-            wait(&[rustix::fd::AsFd::as_fd(&socket)], Duration::from_millis(20))?;
+            wait(
+                &[rustix::fd::AsFd::as_fd(&socket)],
+                Duration::from_millis(20),
+            )?;
             receiver.receive(&socket)?;
             for (_, bytes) in receiver.datagrams() {
                 if let Some(report) = parse(bytes) {
@@ -233,7 +248,11 @@ fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
                 r.sessions,
                 r.rejects,
                 if r.votes { "" } else { "  may not vote" },
-                if r.service_ready { "" } else { "  service stalled" },
+                if r.service_ready {
+                    ""
+                } else {
+                    "  service stalled"
+                },
             ),
         }
     }
@@ -260,7 +279,9 @@ fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
     }
     for counter in Counter::ALL {
         let value = counter_json(*counter, &reading);
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         println!("{:<14} {text}", counter.name());
     }
     Ok(())

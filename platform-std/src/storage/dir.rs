@@ -61,11 +61,15 @@ impl DataDir {
         if !path.exists() {
             return Ok(());
         }
-        let mut entries =
-            std::fs::read_dir(path).map_err(StorageError::io("list the directory", path))?;
-        if entries.next().is_some() {
-            let path = path.to_path_buf();
-            return Err(StorageError::NotEmpty { path });
+        for entry in list(path)? {
+            // What an `init` leaves that was ended in the middle.
+            let is_remnant = entry.ends_with("lock")
+                || entry.ends_with("node-state.tmp")
+                || (entry.ends_with("log") && list(&entry).is_ok_and(|files| files.is_empty()));
+            if !is_remnant {
+                let path = path.to_path_buf();
+                return Err(StorageError::NotEmpty { path });
+            }
         }
         Ok(())
     }
@@ -148,7 +152,9 @@ mod tests {
         let second = DataDir::open(&path).unwrap_err();
         assert!(matches!(second, StorageError::Locked { .. }), "{second}");
         drop(first);
-        DataDir::open(&path).unwrap();
+        let dir = DataDir::open(&path).unwrap();
+        DataDir::require_empty(&path).unwrap();
+        std::fs::write(dir.node_state(), b"a vote").unwrap();
         let full = DataDir::require_empty(&path).unwrap_err();
         assert!(matches!(full, StorageError::NotEmpty { .. }), "{full}");
     }
