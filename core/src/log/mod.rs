@@ -35,12 +35,19 @@ pub use messages::{Message, Messages};
 pub use node_state::NodeState;
 pub use receive::{Received, publish_landed, receive};
 pub use recovery::{Recovered, Recovery, RecoveryError, Seed};
-pub use scan::{FrameError, FrameRef, Frames, boundary, run};
+pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};
 pub use sector::{SECTOR, SectorError};
 pub use slot::Slot;
 pub use window::{Window, WindowError, window_len};
 
 use crate::units::Position;
+
+#[cfg(test)]
+mod crash_model;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
 
 /// The Aeron stream of the log (Aeron Cluster: `LOG_STREAM_ID_DEFAULT`).
 pub const LOG_STREAM_ID: i32 = 100;

@@ -284,6 +284,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         assert!(end.is_aligned());
         assert!(end >= self.end);
         assert!(end <= self.start.plus(self.capacity));
+        debug_assert_eq!(self.walk((self.end, None), end).0, end, "whole frames");
         let lap_end = self.lap_end(self.end);
         if end >= lap_end {
             let (wrap, _) = self.walk((self.end, None), lap_end);

@@ -159,7 +159,8 @@ impl Leader {
         let greetings = others
             .iter()
             .filter_map(|m| self.progress.get(m.slot()))
-            .filter(|p| !p.joined)
+            // A leader that has resigned greets nobody: a greeting left undone is no deadline.
+            .filter(|p| !p.joined && !self.resigned)
             .map(|p| p.greet_at);
         greetings.fold(self.rounds.next().min(transfer), Instant::min)
     }
@@ -337,7 +338,7 @@ impl Raft {
     /// Stops leading; the term goes on without a leader, and this member never resumes in it.
     pub fn step_down(&mut self, now: Instant) {
         if matches!(self.state, State::Leader(_)) {
-            self.to_canvass(now);
+            self.begin_canvass(now);
         }
     }
 

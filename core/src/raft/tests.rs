@@ -266,14 +266,14 @@ fn a_transfer_waits_for_the_target_and_freezes_admission() {
     assert_eq!(raft.transfer(at(402), id(2)), Err(TransferError::BadTarget));
     assert_eq!(raft.transfer(at(402), id(1)), Ok(()));
     assert!(!raft.admits());
-    let due = |raft: &mut Raft| {
+    let due = |raft: &mut Raft, ms| {
         let mut due = false;
-        while let Some((to, owed)) = raft.poll_owed(at(403), Position::ZERO) {
+        while let Some((to, owed)) = raft.poll_owed(at(ms), Position::ZERO) {
             due |= owed == Owed::Transfer && to == id(1);
         }
         due
     };
-    assert!(!due(&mut raft), "the target has not got everything");
+    assert!(!due(&mut raft, 403), "the target has not got everything");
     raft.handle_append(at(403), id(1), &ack(term.get(), 96), true);
-    assert!(due(&mut raft));
+    assert!(due(&mut raft, 430));
 }

@@ -2,17 +2,13 @@
 
 use core::net::SocketAddr;
 
-use crate::node::clients::link::{Answer, Close, Greeting, Link, Live, Stage};
+use crate::node::clients::link::{Answer, Close, Greeting, Live, Stage};
 use crate::node::clients::{Clients, Memory};
 use crate::session::connect::Refusal;
 use crate::session::{Attempt, Channel, Opened, Principal, Request, Session};
 use crate::time::Instant;
 use crate::units::{Position, SessionId, Term};
 use crate::wire::cluster::{CloseReason, SessionOpenEvent};
-
-/// What a session message costs in an egress stream beside its bytes, if it is echoed: a frame's and a
-/// session's header.
-pub(super) const OVERHEAD: u64 = 64;
 
 impl<const N: usize> Clients<N> {
     /// Applies a committed open event that starts at `at`, which is the session's id. On the leader the
@@ -35,14 +31,7 @@ impl<const N: usize> Clients<N> {
         if self.leading.is_none() {
             return outcome;
         }
-        let is_it =
-            |link: &Link| matches!(&link.stage, Stage::Appended { session, .. } if *session == id);
-        let slot = self
-            .links
-            .iter()
-            .find(|(_, link)| is_it(link))
-            .map(|(slot, _)| slot);
-        match (outcome, slot) {
+        match (outcome, self.appended(id)) {
             (Opened::Yes, Some(slot)) => self.open_link(now, id, slot, endpoints, memory.egress),
             (Opened::Yes, None) => self.serve(now, id),
             (_, Some(slot)) => {
@@ -55,6 +44,15 @@ impl<const N: usize> Clients<N> {
             (_, None) => {}
         }
         outcome
+    }
+
+    /// The link whose open event is the record at this session's position.
+    fn appended(&self, id: SessionId) -> Option<usize> {
+        let mut links = self.links.iter();
+        let found = links.find(
+            |(_, link)| matches!(&link.stage, Stage::Appended { session, .. } if *session == id),
+        );
+        found.map(|(slot, _)| slot)
     }
 
     fn open_link(
@@ -81,9 +79,9 @@ impl<const N: usize> Clients<N> {
     /// A committed message of this session, `payload` bytes without its header, has been handed to the
     /// service: its answer, if any, is in the egress now.
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
+        let cost = self.egress_cost(payload);
         let slot = self.serving(session);
         if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {
-            let cost = (payload as u64).saturating_add(OVERHEAD);
             live.in_flight = live.in_flight.saturating_sub(cost);
         }
     }

@@ -2,8 +2,7 @@
 
 use core::net::SocketAddr;
 
-use heapless::Vec;
-
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::node::clients::link::{Link, Stage, Stream};
 use crate::node::clients::slots::{share_len, share_mut};
 use crate::node::clients::{Clients, ClientsConfig, Count, Memory, Reject};
@@ -15,9 +14,6 @@ use crate::wire::channel::Channel;
 use crate::wire::cluster::{CloseReason, SESSION_HEADER_LENGTH, SessionMessageHeader};
 use crate::wire::frame::Frame;
 
-/// How many parts one message may have.
-pub const PARTS_MAX: usize = 15;
-
 /// Why a message was not accepted for a session: the same on every member, whatever its role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -25,7 +21,7 @@ pub const PARTS_MAX: usize = 15;
 pub enum EgressError {
     /// No such session is open at this position of the log.
     UnknownSession,
-    /// Longer than `message_max` with its session header, or in more than [`PARTS_MAX`] parts.
+    /// Longer than `message_max` with its session header.
     TooLong,
 }
 
@@ -50,7 +46,7 @@ impl<const N: usize> Clients<N> {
             .iter()
             .fold(0usize, |sum, part| sum.saturating_add(part.len()));
         let len = payload.saturating_add(SESSION_HEADER_LENGTH);
-        if len > self.config.message_max || parts.len() > PARTS_MAX {
+        if len > self.config.message_max {
             return Err(EgressError::TooLong);
         }
         if !self.table.contains(session) {
@@ -64,10 +60,6 @@ impl<const N: usize> Clients<N> {
             session,
             timestamp,
         };
-        let header = header.to_bytes();
-        let mut all: Vec<&[u8], { PARTS_MAX + 1 }> = Vec::new();
-        let fits = all.push(&header).is_ok() && all.extend_from_slice(parts).is_ok();
-        assert!(fits, "the number of parts was checked");
         let bytes = share_mut(memory.egress, slot, N);
         let Some(link) = self.links.get_mut(slot) else {
             return Ok(());
@@ -76,7 +68,8 @@ impl<const N: usize> Clients<N> {
             self.count(Count::EgressUnheard);
             return Ok(());
         }
-        let offered = link.publication_mut().map(|p| p.offer(&all, bytes));
+        let offered = link.publication_mut();
+        let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
         if !matches!(offered, Some(Ok(_))) {
             self.overflow(slot);
         }
@@ -133,11 +126,10 @@ impl<const N: usize> Clients<N> {
         if let Some(slot) = self.links.free() {
             return Some(slot);
         }
-        let slot = self
-            .links
-            .iter()
-            .find(|(_, link)| matches!(link.stage, Stage::Leaving { .. }))
-            .map(|(slot, _)| slot)?;
+        let is_leaving = |link: &Link| matches!(link.stage, Stage::Leaving { .. });
+        let mut links = self.links.iter();
+        let (slot, _) = links.find(|(_, link)| is_leaving(link))?;
+        drop(links);
         self.disconnect(slot);
         Some(slot)
     }
@@ -172,7 +164,7 @@ impl<const N: usize> Clients<N> {
     pub(super) fn disconnect(&mut self, slot: usize) {
         if let Some(key) = self.links.key(slot) {
             if self.retired.is_full() {
-                self.retired.pop();
+                self.retired.remove(0);
             }
             let kept = self.retired.push(key);
             assert!(kept.is_ok(), "room was made");
@@ -186,12 +178,20 @@ impl<const N: usize> Clients<N> {
         let mut key = self.prng.next() as i32;
         // At most N + RETIRED_MAX ids are taken, so among one more there is a free one.
         for _ in 0..=N + super::RETIRED_MAX {
-            if self.links.find(key).is_none() && !self.retired.iter().any(|old| *old == key) {
+            if self.links.find(key).is_none() && !self.retired.contains(&key) {
                 break;
             }
             key = key.wrapping_add(1);
         }
         key
+    }
+
+    /// The egress that a message is taken for until it is applied: as if it were echoed.
+    pub(super) fn egress_cost(&self, payload: usize) -> u64 {
+        framed_bound(
+            payload.saturating_add(SESSION_HEADER_LENGTH),
+            self.config.mtu,
+        )
     }
 
     /// What a client's driver says about an egress stream.
@@ -234,7 +234,8 @@ pub enum ConfigError {
     Egress,
     /// An ingress slot is too small for one window of this MTU.
     Ingress,
-    /// An egress slot or an eighth of an egress segment does not hold one message of `message_max`.
+    /// An eighth of an egress segment does not hold one message of `message_max`, or the window of an
+    /// egress slot (a power of two, at most half a segment) does not hold four.
     MessageMax,
     /// The reassembly memory has no slot of `message_max` bytes.
     Reassembly,
@@ -269,7 +270,10 @@ impl ClientsConfig {
             return Err(ConfigError::Ingress);
         }
         let messages = SESSION_HEADER_LENGTH..=publication.message_max();
-        if !messages.contains(&self.message_max) {
+        // Half a window may be taken when a message is admitted, its answer needs room, and so does a
+        // PAD in front of that. With less a client that reads well could find its session closed.
+        let needed = framed_bound(self.message_max, self.mtu).saturating_mul(4);
+        if !messages.contains(&self.message_max) || needed > u64::from(publication.window()) {
             return Err(ConfigError::MessageMax);
         }
         if reassembly < self.message_max {
@@ -280,6 +284,17 @@ impl ClientsConfig {
         }
         Ok(())
     }
+}
+
+/// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
+/// frame.
+fn framed_bound(len: usize, mtu: usize) -> u64 {
+    let frames = len
+        .checked_div(mtu.saturating_sub(FRAME_HEADER))
+        .unwrap_or(0)
+        + 1;
+    let overhead = frames.saturating_mul(FRAME_HEADER) + FRAME_ALIGNMENT;
+    (len as u64).saturating_add(overhead as u64)
 }
 
 /// Why an offer to a stream failed: later is another chance, or never.

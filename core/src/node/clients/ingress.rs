@@ -88,7 +88,7 @@ impl<const N: usize> Clients<N> {
         let taken = match parse_datagram(datagram) {
             Ok(Frame::Data(data)) => self.handle_data(now, from, &data, memory),
             Ok(Frame::Setup(setup)) => self.handle_setup(now, from, &setup, memory),
-            Ok(Frame::Rttm(rttm)) => self.handle_rttm(now, from, &rttm),
+            Ok(Frame::Rttm(rttm)) => self.handle_rttm(from, &rttm),
             Ok(frame) => self.handle_feedback(now, &frame, memory),
             Err(malformed) => Err(Reject::Malformed(malformed)),
         };
@@ -171,7 +171,7 @@ impl<const N: usize> Clients<N> {
         Ok(())
     }
 
-    fn handle_rttm(&mut self, now: Instant, from: SocketAddr, rttm: &Rttm) -> Result<(), Reject> {
+    fn handle_rttm(&mut self, from: SocketAddr, rttm: &Rttm) -> Result<(), Reject> {
         let slot = self.ingress.find(rttm.session_id);
         match slot.and_then(|slot| self.ingress.get_mut(slot)) {
             Some(ingress) if ingress.image.is(from, rttm.stream_id, rttm.session_id) => {

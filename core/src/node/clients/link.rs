@@ -1,6 +1,6 @@
 //! One egress connection: an attempt to connect, an open session, or an answer on its way out.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use crate::session::connect::Refusal;
 use crate::session::{Attempt, Challenge, Principal, Request};
@@ -23,6 +23,10 @@ pub(super) struct Link {
 
 /// The egress stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "every slot has room for the largest"
+)]
 pub(super) enum Stream {
     /// The channel names a host. The driver is asked for its address, again after `retry_at`.
     Unresolved { asked: bool, retry_at: Instant },
@@ -63,7 +67,7 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Bound {
     pub serial: u64,
-    pub ip: IpAddr,
+    pub address: SocketAddr,
 }
 
 /// What only the leader knows about an open session.
@@ -178,7 +182,7 @@ impl Live {
     pub(super) fn bind(&mut self, from: Bound) -> bool {
         let allowed = self
             .bound
-            .is_none_or(|bound| bound.ip == from.ip && bound.serial <= from.serial);
+            .is_none_or(|b| b.address.ip() == from.address.ip() && b.serial <= from.serial);
         if allowed {
             self.bound = Some(from);
         }
@@ -198,22 +202,20 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::net::Ipv4Addr;
 
     #[test]
     fn a_session_moves_to_a_younger_stream_of_the_same_address_only() {
         let id = SessionId::new(Position::new(32));
         let mut live = Live::new(id, Instant::default(), Greeting::Opened);
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
-        assert!(live.bind(Bound { serial: 5, ip }));
-        assert!(!live.bind(Bound {
-            serial: 6,
-            ip: other
-        }));
-        assert!(live.bind(Bound { serial: 7, ip }));
-        assert!(!live.bind(Bound { serial: 5, ip }));
-        assert!(live.bind(Bound { serial: 7, ip }));
+        let bound = |serial, last, port| Bound {
+            serial,
+            address: SocketAddr::from(([10, 0, 0, last], port)),
+        };
+        assert!(live.bind(bound(5, 1, 40)));
+        assert!(!live.bind(bound(6, 2, 40)));
+        assert!(live.bind(bound(7, 1, 41)));
+        assert!(!live.bind(bound(5, 1, 40)));
+        assert!(live.bind(bound(7, 1, 41)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod counters;
 mod egress;
 mod ingress;
 mod link;
+mod message;
 mod resolve;
 mod slots;
 #[cfg(test)]
@@ -30,10 +31,10 @@ mod transmit;
 
 use core::time::Duration;
 
-use heapless::{Deque, Vec};
+use heapless::Vec;
 
 pub use counters::{COUNTS, Count, Counters};
-pub use egress::{ConfigError, EgressError, PARTS_MAX};
+pub use egress::{ConfigError, EgressError};
 pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
 
@@ -144,7 +145,7 @@ pub struct Clients<const N: usize> {
     links: Slots<Link, N>,
     /// Which link serves which open session, by ascending session: only while leading.
     served: Vec<(SessionId, usize), N>,
-    retired: heapless::Vec<i32, RETIRED_MAX>,
+    retired: Vec<i32, RETIRED_MAX>,
     admit_next: usize,
     turn: Turn,
     counters: Counters,
@@ -167,7 +168,7 @@ impl<const N: usize> Clients<N> {
             strangers: Vec::new(),
             links: Slots::new(),
             served: Vec::new(),
-            retired: heapless::Vec::new(),
+            retired: Vec::new(),
             admit_next: 0,
             turn: Turn::default(),
             counters: Counters::default(),
@@ -197,6 +198,11 @@ impl<const N: usize> Clients<N> {
     /// How many ingress streams are being received.
     pub fn ingress_streams(&self) -> usize {
         self.ingress.len()
+    }
+
+    /// How many slots of the reassembly memory are taken.
+    pub fn reassemblies(&self) -> usize {
+        self.pool.taken()
     }
 
     /// What was counted.

@@ -59,6 +59,7 @@ impl<const N: usize> Clients<N> {
 impl Link {
     /// Keeps the stream's own times, and notes when its client last took something.
     fn note_time(&mut self, now: Instant) {
+        let greets = self.live().is_some_and(|live| live.greeting.is_some());
         match &mut self.stream {
             Stream::Unresolved { asked, retry_at } => {
                 if now >= *retry_at {
@@ -72,7 +73,7 @@ impl Link {
                 progress,
             } => {
                 publication.handle_timeout(now);
-                if publication.acked() > progress.0 || publication.is_drained() {
+                if publication.acked() > progress.0 || (publication.is_drained() && !greets) {
                     *progress = (publication.acked(), now);
                 }
                 if let Stage::Leaving { lingers } = &mut self.stage

@@ -112,7 +112,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
     };
     let request = HistoryRequest {
         term,
-        below: Position::new(640),
+        from: Position::new(640),
     };
     let mut all = elections();
     all.extend([
