@@ -1,6 +1,7 @@
 //! Coracle on Linux: UDP sockets, segment files, a flush thread, and the `coracle` command.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod counters;
