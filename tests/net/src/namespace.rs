@@ -1,0 +1,1 @@
+//! node processes (to come)
