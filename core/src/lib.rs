@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod gaps;
 pub mod limits;
 pub mod log;
-pub mod node;
+//pub mod node;
 #[doc(hidden)]
 pub mod planted;
 pub mod prng;

@@ -1,1 +1,94 @@
-//! Room `log`.
+//! The replicated log: whole Aeron frames at byte positions, with two checksums each.
+//!
+//! Bytes are the same on the wire, in memory and on disk. A record (one SBE message) is cut into DATA
+//! frames of at most one MTU; a PAD frame fills a segment that the next frame does not fit in. The
+//! session id of a frame is the leadership term that wrote it, its term id the number of the
+//! *segment* it is in (what Aeron calls a term buffer is a segment here), its term offset the place in
+//! that segment. So a frame says by itself which bytes of which log it is.
+//!
+//! What is where: [`append()`] writes frames, [`scan`] reads them, [`Messages`] puts fragments
+//! together again, [`receive()`] lands frames that arrive in any order, [`History`] knows which term
+//! wrote what, [`Window`] is the memory, [`Journal`] the discipline by which it becomes durable, and
+//! [`Recovery`] what may be believed after a crash.
+
+mod append;
+pub mod checksum;
+mod frame;
+mod history;
+mod journal;
+mod messages;
+mod node_state;
+mod receive;
+mod recovery;
+pub mod scan;
+mod sector;
+mod slot;
+mod window;
+
+pub use crate::gaps::{Gaps, GapsFull, Span};
+pub use append::{AppendError, append, encoded_len};
+pub use history::{HISTORY_TERMS, History};
+pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
+pub use messages::{Message, Messages};
+pub use node_state::NodeState;
+pub use receive::{Received, publish_landed, receive};
+pub use recovery::{Recovered, Recovery, RecoveryError, Seed};
+pub use scan::{FrameError, FrameRef, Frames, boundary, run};
+pub use sector::{SECTOR, SectorError};
+pub use slot::Slot;
+pub use window::{Window, WindowError, window_len};
+
+use crate::units::Position;
+
+/// The Aeron stream of the log (Aeron Cluster: `LOG_STREAM_ID_DEFAULT`).
+pub const LOG_STREAM_ID: i32 = 100;
+
+/// The log's recent bytes in memory: infallible, never blocks. What it has let go is in storage.
+///
+/// Positions in arguments are frame boundaries. `end` is the contiguous, verified end: bytes at and
+/// above it do not exist until they are published.
+pub trait Log {
+    /// The oldest byte that can be read.
+    fn start(&self) -> Position;
+
+    /// The end of what is published.
+    fn end(&self) -> Position;
+
+    /// The chain of the last frame below `end`. `None` if it is not known: after a truncation below
+    /// `start`, until a frame is published or the driver has looked it up in storage.
+    fn chain(&self) -> Option<u32>;
+
+    /// The chain of the last frame below `at`, a frame boundary in `[start, end]`; `None` if unknown.
+    /// Walks the frames from `start`: bounded by the window, meant for rare calls.
+    fn chain_at(&self, at: Position) -> Option<u32>;
+
+    /// The whole published frames from the boundary `at` on that are contiguous in memory; empty if
+    /// there are none. Reading on behind the last one gives the next run.
+    fn read(&self, at: Position) -> &[u8];
+
+    /// The contiguous room for frames from `at`, at or above `end`; empty if there is none (back
+    /// pressure). May let go the oldest bytes. Bounded by the frames let go.
+    fn room(&mut self, at: Position) -> &mut [u8];
+
+    /// Makes the whole frames in the room from `end()` to `end` exist. `chain` is that of the last.
+    fn publish(&mut self, end: Position, chain: u32);
+
+    /// Takes back everything at and above the frame boundary `end`. Never below what is committed.
+    fn truncate(&mut self, end: Position);
+
+    /// No reader on this thread needs bytes below this any more. Never goes back.
+    fn release(&mut self, below: Position);
+
+    /// The length of a segment in bytes, a power of two. No frame crosses a segment's end.
+    fn segment_length(&self) -> u32;
+}
+
+/// Where the segment of the byte at `position` starts.
+pub const fn segment_base(position: Position, segment_length: u32) -> Position {
+    Position::new(position.get() / segment_length as u64 * segment_length as u64)
+}
+
+/// Where the segment of the byte at `position` ends.
+pub const fn segment_end(position: Position, segment_length: u32) -> Position {
+    segment_base(position, segment_length).plus(segment_length as u64)
+}

@@ -1,1 +1,438 @@
-//! Room `node`.
+//! One member of the cluster: doors only.
+//!
+//! Datagrams are taken apart in `member_in` (members) and `clients` (clients), what is owed is made in
+//! `transmit`, committed frames are executed in `apply`, and `join` decides what of this member's log
+//! survives a new leader. Who leads is `raft`'s business, bytes are `log`'s; only this room knows both.
+//!
+//! **Invariant:** the node calls nothing but the memory it is lent and the service, and keeps no
+//! reference to either. **Invariant:** nothing is queued for sending: all that leaves is derived from
+//! positions when it is asked for.
+
+mod apply;
+pub mod clients;
+mod config;
+mod handle;
+mod join;
+mod member_in;
+mod report;
+mod sources;
+mod transmit;
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming};
+pub use report::{Counters, Event, Halt, Status};
+pub use sources::{Consumer, ReadError, Recall};
+pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
+
+use crate::limits::ENDPOINTS_MAX;
+use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append};
+use crate::planted::Planted;
+use crate::raft::{Ballot, Raft, Start, TransferError};
+use crate::service::Role;
+use crate::time::{Instant, Now, Timestamp};
+use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
+use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
+use crate::wire::member::{HistorySlice, Sender};
+use apply::Applier;
+use clients::Clients;
+use sources::Sources;
+
+/// How many ranges of received-ahead frames are remembered.
+pub const GAPS_MAX: usize = 32;
+/// How many events are kept for who asks late.
+pub const EVENTS_MAX: usize = 32;
+/// Room that clients' messages leave for the first records of coming terms, in bytes.
+pub(crate) const RESERVE: u64 = 2048;
+
+/// Which of a node's two sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Door {
+    /// Other members.
+    Member,
+    /// Clients.
+    Client,
+}
+
+/// Why a datagram was not taken; it has been counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Reject {
+    /// Malformed, or of an unknown type or version.
+    Wire(crate::wire::Reject),
+    /// Member traffic from an address that is not the member's.
+    Unlisted,
+    /// A member message of another cluster, or that names another sender than its address.
+    Foreign,
+    /// Of a term that does not count any more, or not yet.
+    Stale,
+    /// Log frames that could not be placed: no room, no history yet, corrupt, or here already.
+    Frames,
+    /// A request to send again that does not start at a frame of ours.
+    BadNak,
+    /// Client traffic that was refused; see the counters of `clients`.
+    Client(clients::Reject),
+    /// The node has halted.
+    Halted,
+}
+
+/// Why a node wants to be woken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Deadline {
+    /// An election or a heartbeat.
+    Raft,
+    /// A repeated request for log bytes or history.
+    Repair,
+    /// A client's stream or session.
+    Clients,
+}
+
+/// A request to the joined leader that is repeated until it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Asking {
+    from: Position,
+    to: Position,
+    next: Instant,
+}
+
+/// One member. `N` is how many client sessions, ingress streams and egress streams it has room for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Node<const N: usize> {
+    config: Config,
+    sender: Sender,
+    votes: bool,
+    raft: Raft,
+    history: History<HISTORY_TERMS>,
+    gaps: Gaps<GAPS_MAX>,
+    /// What is known of the joined leader's history.
+    known: HistorySlice,
+    /// The history that is asked for, and of which leader and term.
+    history_wanted: Option<(MemberId, Term, Asking)>,
+    /// The hole that is asked for again.
+    hole: Option<Asking>,
+    /// How far the leader's log goes, as far as is known.
+    leader_end: Position,
+    clients: Clients<N>,
+    endpoints: heapless::String<ENDPOINTS_MAX>,
+    applier: Applier,
+    sources: Sources,
+    status_replies: heapless::Deque<(SocketAddr, u64), 8>,
+    events: heapless::Deque<Event, EVENTS_MAX>,
+    counters: Counters,
+    halted: Option<Halt>,
+    role_seen: Role,
+    next_member: u8,
+}
+
+impl<const N: usize> Node<N> {
+    /// A member that starts, or starts again, with what its storage holds.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn new<const H: usize>(
+        config: Config,
+        state: NodeState,
+        recovered: &Recovered<H>,
+        now: Now,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        if state.cluster != config.cluster || state.member != config.member {
+            return Err(ConfigError::WrongNodeState);
+        }
+        if recovered.corrupt.is_some() {
+            return Err(ConfigError::CorruptLog);
+        }
+        let empty_votes = Planted::AnEmptyDirectoryVotes.is_active();
+        let votes = state.votes || empty_votes;
+        let incarnation = if empty_votes { Incarnation::FIRST } else { state.incarnation };
+        let start = Start {
+            me: config.member,
+            members: config.member_set(),
+            votes,
+            torn: recovered.torn,
+            ballot: Ballot { term: state.term, vote: state.vote },
+            tail: recovered.tail,
+            flushed: recovered.durable(),
+            timing: config.timing,
+            seed: config.seed,
+        };
+        let sender = Sender { cluster: config.cluster, incarnation, member: config.member };
+        let mut history = History::new();
+        for entry in recovered.history.entries() {
+            let end = recovered.tail.end;
+            let _known = history.adopt(entry.term, entry.base, end);
+        }
+        Ok(Self {
+            sender,
+            votes,
+            raft: Raft::new(start, now.instant),
+            history,
+            gaps: Gaps::new(),
+            known: HistorySlice::EMPTY,
+            history_wanted: None,
+            hole: None,
+            leader_end: Position::ZERO,
+            clients: Clients::new(clients_config(&config)),
+            endpoints: endpoints(&config),
+            applier: Applier::new(),
+            sources: Sources::new(),
+            status_replies: heapless::Deque::new(),
+            events: heapless::Deque::new(),
+            counters: Counters::default(),
+            halted: None,
+            role_seen: Role::Follower,
+            next_member: 0,
+            config,
+        })
+    }
+
+    /// Term and vote that have reached the disk. Older news is ignored.
+    pub fn handle_persisted(&mut self, state: NodeState) {
+        self.raft.handle_persisted(Ballot { term: state.term, vote: state.vote });
+    }
+
+    /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
+    pub fn handle_durable(&mut self, mark: Mark) {
+        self.raft.handle_durable(mark);
+    }
+
+    /// Term and vote that must reach the disk: until then this member neither votes nor joins.
+    pub fn poll_persist(&self) -> Option<NodeState> {
+        let ballot = self.raft.poll_persist()?;
+        Some(NodeState {
+            cluster: self.sender.cluster,
+            member: self.sender.member,
+            incarnation: self.sender.incarnation,
+            term: ballot.term,
+            vote: ballot.vote,
+            votes: self.votes,
+        })
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When the node wants `handle_timeout`, and why. In the past if it is overdue.
+    pub fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
+        let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
+        let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
+        let repair = [asked, self.hole.map(|h| h.next)].into_iter().flatten().min();
+        let clients = self.clients.poll_timeout().map(|at| (at, Deadline::Clients));
+        let repair = repair.map(|at| (at, Deadline::Repair));
+        [raft, repair, clients].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The leadership that this member has joined; zero if none. The term to label a flush with.
+    pub fn joined(&self) -> Term {
+        self.raft.joined().unwrap_or(Term::ZERO)
+    }
+
+    /// What is committed, as far as this member knows.
+    pub fn commit(&self) -> Position {
+        self.raft.commit()
+    }
+
+    /// What the service has executed.
+    pub fn applied(&self) -> Position {
+        self.applier.position
+    }
+
+    /// This member's role.
+    pub fn role(&self) -> Role {
+        self.raft.role()
+    }
+
+    /// This member's consensus state, for status, tests and invariants.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Which term wrote what of this member's log.
+    pub fn history(&self) -> &History<HISTORY_TERMS> {
+        &self.history
+    }
+
+    /// What it knows of clients.
+    pub fn clients(&self) -> &Clients<N> {
+        &self.clients
+    }
+
+    /// What it was told at construction.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Why it refuses to go on, if it does: then the driver stops it.
+    pub fn halted(&self) -> Option<Halt> {
+        self.halted
+    }
+
+    /// All an operator wants to see.
+    pub fn status(&self) -> Status {
+        Status {
+            member: self.config.member,
+            incarnation: self.sender.incarnation,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            appended: self.raft.tail.end,
+            durable: self.raft.flushed(),
+            committed: self.raft.commit(),
+            applied: self.applier.position,
+            digest: self.applier.digest,
+            sessions: self.clients.sessions().len() as u32,
+            votes: self.votes,
+            halted: self.halted,
+        }
+    }
+
+    /// Closes gracefully: a leader hands over first. Poll transmits until `is_resigned`.
+    pub fn resign(&mut self, now: Now) {
+        self.raft.resign(now.instant);
+    }
+
+    /// Whether a resigning node has nothing left to hand over.
+    pub fn is_resigned(&self) -> bool {
+        self.raft.is_resigned()
+    }
+
+    /// Hands leadership to another member.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn transfer(&mut self, now: Now, target: MemberId) -> Result<(), TransferError> {
+        self.raft.transfer(now.instant, target)
+    }
+
+    /// A member's address has changed (a name resolved anew).
+    pub fn set_member_address(&mut self, member: MemberId, address: SocketAddr) {
+        if let Some(Some(known)) = self.config.members.get_mut(member.slot()) {
+            known.member = address;
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.is_full() {
+            self.events.pop_front();
+        }
+        // There is room now: an event cannot be refused.
+        let _kept = self.events.push_back(event).is_ok();
+    }
+
+    fn halt(&mut self, halt: Halt) {
+        if self.halted.is_none() {
+            self.halted = Some(halt);
+            self.event(Event::Halted(halt));
+        }
+    }
+
+    /// The log has grown from `from` by frames of `term`.
+    fn grown(&mut self, term: Term, from: Position, end: Position) {
+        let _goes_on = self.history.push(term, from, end);
+        self.raft.set_tail(Tail { term: self.history.last_term(), end });
+    }
+
+    /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it knew.
+    fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
+        if self.raft.owes_barrier() {
+            self.open_term(now, log);
+        }
+        let role = self.raft.role();
+        if role != self.role_seen {
+            if self.role_seen == Role::Leader {
+                self.clients.step_down();
+            }
+            if role == Role::Candidate {
+                self.counters.elections += 1;
+            }
+            self.role_seen = role;
+            self.sources.forget_catchup();
+            self.event(Event::RoleChanged { role, term: self.raft.term() });
+        }
+    }
+
+    /// Raft 8: a new leader commits a record of its own term first (Aeron: `NewLeadershipTermEvent`).
+    fn open_term<L: Log>(&mut self, now: Now, log: &mut L) {
+        self.forget_repair();
+        let (term, base) = (self.raft.term(), log.end());
+        let record = NewLeadershipTermEvent {
+            leadership_term_id: term,
+            log_position: base,
+            timestamp: self.timestamp(now).0,
+            term_base_log_position: base,
+            leader_member_id: self.config.member,
+            log_session_id: term.to_session_id(),
+            time_unit: TimeUnit::Millis,
+            app_version: APP_VERSION,
+        };
+        let mut bytes = [0; 128];
+        let len = record.emit(&mut bytes).unwrap_or(0);
+        let record = bytes.get(..len).unwrap_or(&[]);
+        match append(log, term, &[record], self.config.mtu) {
+            Ok(span) => {
+                self.grown(term, base, span.end);
+                self.raft.set_barrier(span.end);
+                self.event(Event::Joined { term, leader: self.config.member });
+            }
+            // No room even in the reserve, or a log whose chain is unknown: another shall lead.
+            Err(_) => self.raft.step_down(now.instant),
+        }
+    }
+
+    fn forget_repair(&mut self) {
+        self.gaps.forget_on_join();
+        self.hole = None;
+        self.history_wanted = None;
+        self.leader_end = Position::ZERO;
+    }
+
+    /// The timestamp of a record appended now: wall time, but never before the last one's.
+    fn timestamp(&self, now: Now) -> Timestamp {
+        now.wall.max(self.applier.time)
+    }
+}
+
+/// The version of the application's state, in the log for upgrades to come (Aeron: `appVersion`).
+const APP_VERSION: i32 = 1;
+
+/// How long to wait before a hole is asked for, and before it is asked for again.
+const NAK_DELAY: Duration = Duration::from_millis(1);
+const NAK_REPEAT: Duration = Duration::from_millis(20);
+
+fn clients_config(config: &Config) -> clients::ClientsConfig {
+    clients::ClientsConfig {
+        member: config.member,
+        mtu: config.egress_mtu,
+        egress_segment_length: config.segment_length,
+        message_max: config.message_max + crate::wire::cluster::SESSION_HEADER_LENGTH,
+        sessions_max: usize::MAX,
+        session_timeout: config.sessions.session_timeout,
+        egress_timeout: config.sessions.egress_timeout,
+        connect_timeout: Duration::from_secs(5),
+        leader_heartbeat_timeout: config.timing.leader_timeout,
+        seed: config.seed ^ 0x636c_6965_6e74,
+    }
+}
+
+fn endpoints(config: &Config) -> heapless::String<ENDPOINTS_MAX> {
+    use core::fmt::Write;
+    let mut list = heapless::String::new();
+    for member in config.member_set().iter() {
+        let Some(address) = config.address(member) else { continue };
+        let comma = if list.is_empty() { "" } else { "," };
+        // `ENDPOINTS_MAX` has room for every member's longest endpoint.
+        let _fits = write!(list, "{comma}{member}={}", address.ingress).is_ok();
+    }
+    list
+}

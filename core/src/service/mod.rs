@@ -4,32 +4,11 @@
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
 //! so every member's service reaches the same state and gives the same answers.
 
+pub use crate::wire::cluster::CloseReason;
+pub use crate::wire::status::Role;
+
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
-
-/// What a member is at the moment (Aeron: `Cluster.Role`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Role {
-    /// Follows a leader, or looks for one.
-    Follower,
-    /// Stands for election.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// Why a session was closed (schema 111: `CloseReason`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum CloseReason {
-    /// The client asked for it.
-    ClientAction,
-    /// The service, or an operator, asked for it.
-    ServiceAction,
-    /// The client was not heard from, or did not take its egress.
-    Timeout,
-}
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -4,6 +4,18 @@
 //! id, the sender's incarnation and the joined term, without which a delayed or foreign message can
 //! count. So each of ours keeps Aeron's name and template number under schema `SCHEMA_ID`, starts with
 //! the same `Sender` block, and ends where an authentication trailer may follow.
+//!
+//! ```text
+//!   DATA frame, BEGIN|END, stream 108, session id = member, term id and offset 0
+//!   SBE header: block length, template, schema 1111, version 1
+//!   block: cluster u64, incarnation u64, member i32, flags u32, then the message's own fields
+//!   NewLeadershipTerm: group header (entry length u16 = 16, count u16), entries {term, base: i64}
+//!   anything: ignored, for an authentication trailer and newer versions
+//! ```
+
+mod code;
+
+pub use code::MEMBER_MESSAGE_MAX;
 
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 
@@ -42,6 +54,10 @@ pub struct MemberMessage {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "without an allocator there is no box; few of these exist at a time"
+)]
 pub enum Body {
     /// "I hear no leader; this is how far my log goes" (Aeron: 50; Raft's pre-vote).
     CanvassPosition(CanvassPosition),

@@ -1,0 +1,187 @@
+//! Writing records: the only place where frames are made.
+
+use super::frame::{Header, seal};
+use super::{Log, Span, segment_end};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
+use crate::units::{Position, Term};
+use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align};
+
+/// Why a record was not appended. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum AppendError {
+    /// No room now: back pressure.
+    Full,
+    /// The record is longer than `MESSAGE_MAX`.
+    TooLong,
+    /// The chain at the log's end is not known (see [`Log::chain`]).
+    ChainUnknown,
+}
+
+/// Appends one record, the concatenation of `parts`, in frames of at most `mtu` bytes, and publishes
+/// it; gives the bytes it takes, PADs before and between its frames included.
+///
+/// All or nothing. Bounded by the record's frames. `mtu` is at least twice `FRAME_ALIGNMENT`.
+///
+/// # Errors
+/// See [`AppendError`].
+pub fn append<L: Log>(
+    log: &mut L,
+    term: Term,
+    parts: &[&[u8]],
+    mtu: usize,
+) -> Result<Span, AppendError> {
+    let total = total_len(parts).ok_or(AppendError::TooLong)?;
+    let mut chain = log.chain().ok_or(AppendError::ChainUnknown)?;
+    let payload_max = payload_max(mtu);
+    let start = log.end();
+    check_room(log, start, total, payload_max)?;
+
+    let mut source = Source { parts, skipped: 0 };
+    let mut at = start;
+    let mut left = total;
+    loop {
+        let len = left.min(payload_max);
+        at = pad(log, at, term, align(FRAME_HEADER + len), &mut chain);
+        let first = if left == total { BEGIN } else { 0 };
+        let last = if left == len { END } else { 0 };
+        let header = header_at(log, at, term, FRAME_HEADER + len, first | last);
+        let frame = frame_room(log, at, header.aligned());
+        header.emit(frame);
+        let (payload, alignment) = frame[FRAME_HEADER..].split_at_mut(len);
+        source.fill(payload);
+        alignment.fill(0);
+        chain = seal(&header, frame, chain);
+        at = at.plus(header.aligned() as u64);
+        left -= len;
+        if left == 0 {
+            break;
+        }
+    }
+    log.publish(at, chain);
+    Ok(Span::new(start, at))
+}
+
+/// How many bytes of log a record of `len` bytes takes at `at`, PADs included. `None` if too long.
+pub fn encoded_len(at: Position, len: usize, mtu: usize, segment_length: u32) -> Option<u64> {
+    if len > MESSAGE_MAX {
+        return None;
+    }
+    let (_, end) = layout(at, len, payload_max(mtu), segment_length);
+    Some(end.since(at))
+}
+
+fn payload_max(mtu: usize) -> usize {
+    assert!(mtu >= 2 * FRAME_ALIGNMENT, "a frame carries something");
+    mtu / FRAME_ALIGNMENT * FRAME_ALIGNMENT - FRAME_HEADER
+}
+
+fn total_len(parts: &[&[u8]]) -> Option<usize> {
+    parts
+        .iter()
+        .try_fold(0usize, |sum, part| sum.checked_add(part.len()))
+        .filter(|total| *total <= MESSAGE_MAX)
+}
+
+/// Is there room for every frame? The room for the last one implies that of those before it.
+fn check_room<L: Log>(
+    log: &mut L,
+    start: Position,
+    total: usize,
+    payload_max: usize,
+) -> Result<(), AppendError> {
+    let (last, end) = layout(start, total, payload_max, log.segment_length());
+    let first = log.room(start).len();
+    let room = if last == start {
+        first
+    } else {
+        log.room(last).len()
+    };
+    if first == 0 || (room as u64) < end.since(last) {
+        return Err(AppendError::Full);
+    }
+    Ok(())
+}
+
+/// Where the last frame of a record starts and ends.
+fn layout(
+    start: Position,
+    total: usize,
+    payload_max: usize,
+    segment_length: u32,
+) -> (Position, Position) {
+    let mut at = start;
+    let mut left = total;
+    loop {
+        let len = left.min(payload_max);
+        let frame = align(FRAME_HEADER + len) as u64;
+        let segment_end = segment_end(at, segment_length);
+        if segment_end.since(at) < frame {
+            at = segment_end;
+        }
+        left -= len;
+        if left == 0 {
+            return (at, at.plus(frame));
+        }
+        at = at.plus(frame);
+    }
+}
+
+/// Fills the segment with a PAD if a frame of `needed` bytes does not fit in the rest of it. The PAD is
+/// shorter than that frame, so it has room wherever the frame has.
+fn pad<L: Log>(log: &mut L, at: Position, term: Term, needed: usize, chain: &mut u32) -> Position {
+    let segment_end = segment_end(at, log.segment_length());
+    let rest = segment_end.since(at) as usize;
+    if rest >= needed {
+        return at;
+    }
+    let mut header = header_at(log, at, term, rest, BEGIN | END);
+    header.is_pad = true;
+    let frame = frame_room(log, at, rest);
+    frame.fill(0);
+    header.emit(frame);
+    *chain = seal(&header, frame, *chain);
+    segment_end
+}
+
+fn header_at<L: Log>(log: &L, at: Position, term: Term, length: usize, flags: u8) -> Header {
+    let segment_length = u64::from(log.segment_length());
+    Header {
+        length: length as u32,
+        flags,
+        is_pad: false,
+        segment_offset: (at.get() % segment_length) as u32,
+        segment: (at.get() / segment_length) as u32,
+        term,
+        sums: super::checksum::Checksums { own: 0, chain: 0 },
+    }
+}
+
+fn frame_room<L: Log>(log: &mut L, at: Position, len: usize) -> &mut [u8] {
+    let room = log.room(at).get_mut(..len);
+    room.expect("the room was checked before anything was written")
+}
+
+/// The bytes of all parts, one after the other.
+struct Source<'a> {
+    parts: &'a [&'a [u8]],
+    skipped: usize,
+}
+
+impl Source<'_> {
+    fn fill(&mut self, mut target: &mut [u8]) {
+        while let (false, Some((part, rest))) = (target.is_empty(), self.parts.split_first()) {
+            let part = part.get(self.skipped..).unwrap_or(&[]);
+            let len = part.len().min(target.len());
+            let (now, later) = target.split_at_mut(len);
+            now.copy_from_slice(&part[..len]);
+            target = later;
+            self.skipped += len;
+            if len == part.len() {
+                self.parts = rest;
+                self.skipped = 0;
+            }
+        }
+    }
+}

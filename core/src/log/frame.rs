@@ -1,0 +1,126 @@
+//! The header of a log frame: an Aeron DATA or PAD header whose session id is the leadership term,
+//! whose term id is the number of the segment, and whose reserved value holds the two checksums.
+
+use super::LOG_STREAM_ID;
+use super::checksum::{Checksums, chain_of, own_of};
+use crate::limits::FRAME_HEADER;
+use crate::units::{Position, Term};
+
+use crate::wire::frame::{DataHeader, Kind, align};
+
+const RESERVED: core::ops::Range<usize> = 24..32;
+
+/// A header as values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Header {
+    /// Header and payload, without alignment bytes; at least `FRAME_HEADER`.
+    pub length: u32,
+    pub flags: u8,
+    pub is_pad: bool,
+    pub segment_offset: u32,
+    pub segment: u32,
+    pub term: Term,
+    pub sums: Checksums,
+}
+
+impl Header {
+    /// `None` if these are not the first bytes of a log frame.
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let header = DataHeader::parse(bytes).ok()?;
+        if header.stream_id != LOG_STREAM_ID || header.is_heartbeat() {
+            return None;
+        }
+        Some(Self {
+            length: u32::try_from(header.frame_length).ok()?,
+            flags: header.flags,
+            is_pad: header.kind == Kind::Pad,
+            segment_offset: u32::try_from(header.term_offset).ok()?,
+            segment: u32::try_from(header.term_id).ok()?,
+            term: Term::from_session_id(header.session_id)?,
+            sums: Checksums::from_reserved(header.reserved),
+        })
+    }
+
+    /// Writes a header at the start of `frame`, with the reserved value as 0.
+    #[inline]
+    pub fn emit(&self, frame: &mut [u8]) {
+        let header = DataHeader {
+            frame_length: self.length as i32,
+            flags: self.flags,
+            kind: if self.is_pad { Kind::Pad } else { Kind::Data },
+            term_offset: self.segment_offset as i32,
+            session_id: self.term.to_session_id(),
+            stream_id: LOG_STREAM_ID,
+            term_id: self.segment as i32,
+            reserved: 0,
+        };
+        let is_written = header.emit(frame).is_some();
+        debug_assert!(is_written, "the room was checked");
+    }
+
+    /// The length with alignment bytes.
+    #[inline]
+    pub const fn aligned(&self) -> usize {
+        align(self.length as usize)
+    }
+
+    /// Where in the log this frame says it is.
+    #[inline]
+    pub const fn position(&self, segment_length: u32) -> Position {
+        Position::new(self.segment as u64 * segment_length as u64 + self.segment_offset as u64)
+    }
+
+    /// What the checksums cover behind the header: of a PAD nothing.
+    fn body<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let end = if self.is_pad {
+            FRAME_HEADER
+        } else {
+            self.aligned()
+        };
+        frame.get(FRAME_HEADER..end).unwrap_or(&[])
+    }
+
+    /// Does the frame's own checksum hold?
+    #[inline]
+    pub fn own_holds(&self, frame: &[u8]) -> bool {
+        own_of(&blanked(frame), self.body(frame)) == self.sums.own
+    }
+
+    /// Does its chain follow from the chain `before` it?
+    #[inline]
+    pub fn chain_holds(&self, frame: &[u8], before: u32) -> bool {
+        chain_of(before, &blanked(frame), self.body(frame)) == self.sums.chain
+    }
+}
+
+/// Writes both checksums into a frame that is complete but for them; gives its chain.
+#[inline]
+pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
+    let blanked = blanked(frame);
+    let body = header.body(frame);
+    let sums = Checksums {
+        own: own_of(&blanked, body),
+        chain: chain_of(before, &blanked, body),
+    };
+    if let Some(reserved) = frame.get_mut(RESERVED) {
+        reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
+    }
+    sums.chain
+}
+
+/// The chain that stands in the frame at the start of `bytes`, and the frame's aligned length: for
+/// walking frames that are known to be good.
+#[inline]
+pub(super) fn hop(bytes: &[u8]) -> Option<(usize, u32, Term)> {
+    let header = Header::parse(bytes)?;
+    Some((header.aligned(), header.sums.chain, header.term))
+}
+
+fn blanked(frame: &[u8]) -> [u8; FRAME_HEADER] {
+    let mut header = [0; FRAME_HEADER];
+    if let Some(bytes) = frame.get(..RESERVED.start) {
+        header[..RESERVED.start].copy_from_slice(bytes);
+    }
+    header
+}

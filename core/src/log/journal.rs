@@ -1,0 +1,247 @@
+//! By which steps the window's bytes become durable, and what is written down about it.
+//!
+//! Sans-IO: the driver writes what [`Journal::poll_group`] gives, flushes, and says so. One flush is in
+//! flight at most; what arrives meanwhile is the next group. Each group is flushed together with a
+//! [`Slot`] that says where it ends (`intended`) and that all before it is durable (`confirmed`): so
+//! after a crash, a bad frame below `confirmed` is corruption, and one above it a write that was cut.
+//! When the log has come to rest, one more slot confirms the last group, so that rot in it will be seen
+//! as rot. A truncation is durable before any byte above the cut is overwritten.
+
+use super::{Frames, Log, Recovered, Slot, Span, segment_base, segment_end};
+use crate::planted::Planted;
+use crate::units::{ClusterId, Mark, Position, Term};
+
+/// After how many polls in a row that find nothing to write the log counts as at rest, by default:
+/// enough that a request and its answer do not wait for a confirming flush in between.
+pub const CONFIRM_AFTER_POLLS: u32 = 8;
+
+/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same segment
+/// file, and flushes that file once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Group {
+    /// The slot to write.
+    pub slot: Slot,
+    /// The base of the segment whose file this goes to.
+    pub slot_segment: Position,
+    /// Which of the two slots of that file is overwritten.
+    pub slot_index: usize,
+    /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read them
+    /// with `Log::read`, in one run or two.
+    pub span: Span,
+}
+
+/// The group that is being flushed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+struct Flight {
+    group: Group,
+    /// The chain at the end of the group.
+    chain: Option<u32>,
+    /// The lowest truncation since.
+    cut: Option<Position>,
+}
+
+/// See the module's text.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Journal {
+    cluster: ClusterId,
+    segment_length: u32,
+    seq: u64,
+    joined: Term,
+    /// Handed to the driver to be written.
+    written: Position,
+    durable: Position,
+    /// The chain at `durable`; `None` if it must be asked for.
+    chain: Option<u32>,
+    /// What the newest durable slot says.
+    confirmed: Position,
+    intended: Position,
+    /// A truncation that must be made durable first.
+    cut: Option<Position>,
+    flight: Option<Flight>,
+    idle_polls: u32,
+    confirm_after: u32,
+}
+
+impl Journal {
+    /// For a log as it was recovered: what is confirmed is durable, the tail above is written again.
+    pub fn new(cluster: ClusterId, segment_length: u32, recovered: &Recovered) -> Self {
+        assert!(segment_length.is_power_of_two());
+        let mut journal = Self {
+            cluster,
+            segment_length,
+            seq: recovered.slot_seq,
+            joined: recovered.joined,
+            written: recovered.confirmed,
+            durable: recovered.confirmed,
+            chain: recovered.confirmed_chain,
+            confirmed: recovered.confirmed,
+            intended: recovered.intended,
+            cut: None,
+            flight: None,
+            idle_polls: 0,
+            confirm_after: CONFIRM_AFTER_POLLS,
+        };
+        if Planted::RecoveredTailAcknowledgedWithoutRewriting.is_active() {
+            journal.written = recovered.tail.end;
+            journal.durable = recovered.tail.end;
+            journal.chain = recovered.chain;
+        }
+        journal
+    }
+
+    /// Sets after how many polls in a row with nothing to write the last group is confirmed; at least
+    /// one. A driver that polls without sleeping wants many.
+    pub fn set_confirm_after(&mut self, polls: u32) {
+        self.confirm_after = polls.max(1);
+    }
+
+    /// What to write and flush next; `None` while a flush is in flight or nothing is to do. `joined` is
+    /// the leadership that the member has joined now.
+    ///
+    /// Before: `Window::take_cut` to [`handle_truncated`](Self::handle_truncated). After the bytes are
+    /// written: `Window::set_written` with [`written`](Self::written). Bounded by the frames in a group.
+    pub fn poll_group<L: Log>(&mut self, joined: Term, log: &L) -> Option<Group> {
+        if self.flight.is_some() {
+            return None;
+        }
+        if let Some(cut) = self.cut {
+            self.chain = log.chain_at(cut);
+            return Some(self.take_off(joined, Span::new(cut, cut), self.chain));
+        }
+        let end = log
+            .end()
+            .min(segment_end(self.written, self.segment_length));
+        if end > self.written {
+            self.idle_polls = 0;
+            if self.chain.is_none() {
+                self.chain = log.chain_at(self.written);
+            }
+            let span = Span::new(self.written, end);
+            let chain = chain_at_end(log, span);
+            return Some(self.take_off(joined, span, chain));
+        }
+        self.idle_polls = self.idle_polls.saturating_add(1);
+        if self.confirmed < self.durable && self.idle_polls >= self.confirm_after {
+            let span = Span::new(self.durable, self.durable);
+            return Some(self.take_off(joined, span, self.chain));
+        }
+        None
+    }
+
+    /// The flush in flight has returned without an error: what it covered is durable. `term` of the mark
+    /// is the leadership joined when the group was polled. With no flush in flight nothing changes.
+    pub fn handle_flushed(&mut self) -> Mark {
+        if let Some(flight) = self.flight.take() {
+            let Group { slot, span, .. } = flight.group;
+            self.joined = slot.joined;
+            self.confirmed = slot.confirmed;
+            self.intended = slot.intended;
+            self.durable = span.end;
+            self.chain = flight.chain;
+            match flight.cut {
+                Some(cut) if cut < span.end => {
+                    self.durable = cut;
+                    self.chain = None;
+                    self.cut = Some(cut);
+                }
+                _ if self.cut == Some(slot.intended) => self.cut = None,
+                _ => (),
+            }
+        }
+        Mark {
+            term: self.joined,
+            position: self.durable,
+        }
+    }
+
+    /// The log was truncated to `cut`: nothing at or above it is durable any more, and if such bytes
+    /// were ever handed out, that is written down before they are overwritten.
+    pub fn handle_truncated(&mut self, cut: Position) {
+        if Planted::FlushCursorNotPulledBackByTruncation.is_active() {
+            return;
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.cut = Some(flight.cut.map_or(cut, |c| c.min(cut)));
+        }
+        if cut < self.intended {
+            self.cut = Some(self.cut.map_or(cut, |c| c.min(cut)));
+        }
+        if cut < self.durable {
+            self.durable = cut;
+            self.chain = None;
+        }
+        self.written = self.written.min(cut);
+        self.idle_polls = 0;
+    }
+
+    /// Every byte below has been handed out to be written.
+    pub fn written(&self) -> Position {
+        self.written
+    }
+
+    /// Every byte below is durable. Under a newly joined leadership, what lies below both this and the
+    /// log's end after the join is durable for that leadership too.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// The bytes of the log behind `durable`, or the slot for them, are on their way.
+    pub fn is_flushing(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    fn take_off(&mut self, joined: Term, span: Span, chain: Option<u32>) -> Group {
+        self.seq += 1;
+        let slot = Slot {
+            seq: self.seq,
+            cluster: self.cluster,
+            joined,
+            confirmed: span.start,
+            intended: span.end,
+            chain: self.chain,
+            segment_length: self.segment_length,
+        };
+        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
+        let is_confirming = span.is_empty() && self.cut.is_none();
+        let in_segment = span.start.minus(u64::from(is_confirming));
+        let group = Group {
+            slot,
+            slot_segment: segment_base(in_segment, self.segment_length),
+            slot_index: slot.index(),
+            span,
+        };
+        self.written = span.end;
+        self.flight = Some(Flight {
+            group,
+            chain,
+            cut: None,
+        });
+        group
+    }
+}
+
+/// The chain of the last frame in `span`.
+fn chain_at_end<L: Log>(log: &L, span: Span) -> Option<u32> {
+    if span.end == log.end() {
+        return log.chain();
+    }
+    let mut at = span.start;
+    let mut chain = None;
+    while at < span.end {
+        let run = log.read(at);
+        if run.is_empty() {
+            return None;
+        }
+        for frame in Frames::new(run, at, log.segment_length()) {
+            if frame.position >= span.end {
+                break;
+            }
+            chain = Some(frame.chain);
+        }
+        at = at.plus(run.len() as u64);
+    }
+    chain
+}

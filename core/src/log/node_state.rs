@@ -1,0 +1,93 @@
+//! What a member must never forget: its term and its vote.
+
+use super::sector::{SECTOR, Sector, SectorError};
+use crate::units::{ClusterId, Incarnation, MemberId, Term};
+
+const MAGIC: [u8; 4] = *b"CrcN";
+const HAS_VOTE: u16 = 1;
+const MAY_VOTE: u16 = 2;
+
+/// Raft's persistent state besides the log (Figure 2: `currentTerm`, `votedFor`), and who this is.
+///
+/// Kept in two sectors that are written in turn, each flush before the next; the newer good one counts.
+/// A torn write is one that was never acted upon.
+///
+/// ```text
+/// 16 cluster u64 | 24 incarnation u64 | 32 term i32 | 36 member u8 | 37 vote u8
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct NodeState {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// The highest term it has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<MemberId>,
+    /// Whether it may vote and stand at all: not if the directory came to be in any other way than by
+    /// `init`.
+    pub votes: bool,
+}
+
+impl NodeState {
+    /// The version that this code writes, and the newest it reads.
+    pub const VERSION: u16 = 1;
+
+    /// The bytes of a sector with this state. `seq` grows by one with every write; the sector is
+    /// written to place `seq % 2`.
+    pub fn encode(&self, seq: u64) -> [u8; SECTOR] {
+        let vote = if self.vote.is_some() { HAS_VOTE } else { 0 };
+        let votes = if self.votes { MAY_VOTE } else { 0 };
+        let mut sector = Sector::new(MAGIC, Self::VERSION, vote | votes, seq);
+        sector.put(16, self.cluster.0.to_le_bytes());
+        sector.put(24, self.incarnation.0.to_le_bytes());
+        sector.put(32, self.term.to_session_id().to_le_bytes());
+        sector.put(36, [self.member.get()]);
+        sector.put(37, [self.vote.map_or(0, MemberId::get)]);
+        sector.seal()
+    }
+
+    /// The state in the first `SECTOR` bytes, with its sequence number.
+    ///
+    /// # Errors
+    /// See [`SectorError`].
+    pub fn decode(bytes: &[u8]) -> Result<(u64, Self), SectorError> {
+        let sector = Sector::open(bytes, MAGIC, Self::VERSION)?;
+        let flags = sector.flags();
+        let vote = if flags & HAS_VOTE == 0 {
+            None
+        } else {
+            Some(MemberId::new(sector.0[37]).ok_or(SectorError::BadField)?)
+        };
+        let state = Self {
+            cluster: ClusterId(sector.u64(16)),
+            member: MemberId::new(sector.0[36]).ok_or(SectorError::BadField)?,
+            incarnation: Incarnation(sector.u64(24)),
+            term: Term::from_session_id(sector.u32(32) as i32).ok_or(SectorError::BadField)?,
+            vote,
+            votes: flags & MAY_VOTE != 0,
+        };
+        Ok((sector.seq(), state))
+    }
+
+    /// The newer of two sectors with its sequence number; `None` if both are blank.
+    ///
+    /// # Errors
+    /// A newer version in either, or the damage of one where the other is no good either: then it is
+    /// not known whom this member voted for, and it must not run.
+    pub fn newest(a: &[u8], b: &[u8]) -> Result<Option<(u64, Self)>, SectorError> {
+        match (Self::decode(a), Self::decode(b)) {
+            (Err(SectorError::NewerVersion(v)), _) | (_, Err(SectorError::NewerVersion(v))) => {
+                Err(SectorError::NewerVersion(v))
+            }
+            (Ok(a), Ok(b)) => Ok(Some(if a.0 > b.0 { a } else { b })),
+            (Ok(good), Err(_)) | (Err(_), Ok(good)) => Ok(Some(good)),
+            (Err(SectorError::Blank), Err(SectorError::Blank)) => Ok(None),
+            (Err(SectorError::Blank), Err(error)) | (Err(error), Err(_)) => Err(error),
+        }
+    }
+}

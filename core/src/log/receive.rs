@@ -1,0 +1,134 @@
+//! Landing frames that arrive in any order, any number of times, from whoever has them.
+
+use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan};
+use crate::units::{Position, Term};
+
+/// What became of one call's frames: counts to add up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Received {
+    /// Frames that became part of the log, those that waited for it included.
+    pub published: u32,
+    /// Frames that landed ahead of a hole, or of what is known of the leader's history.
+    pub ahead: u32,
+    /// Frames that are there already.
+    pub duplicates: u32,
+    /// Frames dropped because the window has no room for them.
+    pub no_room: u32,
+    /// Frames dropped because there are too many holes to remember.
+    pub gaps_full: u32,
+    /// Frames dropped because another term wrote these bytes.
+    pub wrong_term: u32,
+    /// Frames dropped, or turned back into a hole, because they do not follow from the frame before or
+    /// overlap another.
+    pub mismatched: u32,
+    /// Why the bytes behind the last good frame are none.
+    pub malformed: Option<FrameError>,
+}
+
+/// Takes a datagram of log frames: each that is whole, holds its own checksum and was written by the
+/// term that `term_at` names for its position lands in the log's room, and what is contiguous and
+/// chained is published. Where `term_at` does not know the term, frames wait.
+///
+/// A frame that is not taken is not remembered: it will be asked for again. Bounded by the frames in the
+/// datagram and those that waited for them.
+pub fn receive<L: Log, const G: usize>(
+    log: &mut L,
+    gaps: &mut Gaps<G>,
+    datagram: &[u8],
+    mut term_at: impl FnMut(Position) -> Option<Term>,
+) -> Received {
+    let mut received = Received::default();
+    let segment_length = log.segment_length();
+    let Some(at) = scan::stated_position(datagram, segment_length) else {
+        received.malformed = Some(FrameError::BadHeader);
+        return received;
+    };
+    let mut frames = Frames::new(datagram, at, segment_length).verified();
+    for frame in frames.by_ref() {
+        land(log, gaps, &frame, &mut term_at, &mut received);
+    }
+    received.malformed = frames.error();
+    if !gaps.is_empty() {
+        publish_landed(log, gaps, term_at, &mut received);
+    }
+    received
+}
+
+fn land<L: Log, const G: usize>(
+    log: &mut L,
+    gaps: &mut Gaps<G>,
+    frame: &FrameRef<'_>,
+    term_at: &mut impl FnMut(Position) -> Option<Term>,
+    received: &mut Received,
+) {
+    let end = log.end();
+    let span = Span::new(frame.position, frame.end());
+    if span.end <= end || gaps.contiguous_from(span.start) >= span.end {
+        received.duplicates += 1;
+        return;
+    }
+    let term = term_at(frame.position);
+    if term.is_some_and(|term| term != frame.term) {
+        received.wrong_term += 1;
+        return;
+    }
+    let is_next = span.start == end && term.is_some();
+    let follows = !is_next || log.chain().is_none_or(|before| frame.follows(before));
+    if span.start < end || gaps.touches(span) || !follows {
+        received.mismatched += 1;
+        return;
+    }
+    if !frame.write_to(log.room(span.start)) {
+        received.no_room += 1;
+    } else if is_next {
+        log.publish(span.end, frame.chain);
+        received.published += 1;
+    } else if gaps.insert(span).is_ok() {
+        received.ahead += 1;
+    } else {
+        received.gaps_full += 1;
+    }
+}
+
+/// Publishes what has landed and is contiguous now, checking term and chain again. Call it too when more
+/// of the leader's history became known.
+pub fn publish_landed<L: Log, const G: usize>(
+    log: &mut L,
+    gaps: &mut Gaps<G>,
+    mut term_at: impl FnMut(Position) -> Option<Term>,
+    received: &mut Received,
+) {
+    loop {
+        let at = log.end();
+        let landed = gaps.contiguous_from(at).since(at) as usize;
+        let Some(term) = term_at(at).filter(|_| landed > 0) else {
+            break;
+        };
+        let (segment_length, before) = (log.segment_length(), log.chain());
+        let room = log.room(at);
+        let run = room.get(..landed.min(room.len())).unwrap_or(&[]);
+        let Some(frame) = Frames::new(run, at, segment_length).next() else {
+            // Not what has landed here: the room is busy, or the bytes are no frame any more.
+            if !run.is_empty() {
+                gaps.remove(Span::new(at, at.plus(landed as u64)));
+                received.mismatched += 1;
+            }
+            break;
+        };
+        let (end, chain) = (frame.end(), frame.chain);
+        if frame.term != term {
+            received.wrong_term += 1;
+            gaps.remove(Span::new(at, end));
+            break;
+        }
+        if before.is_some_and(|before| !frame.follows(before)) {
+            received.mismatched += 1;
+            gaps.remove(Span::new(at, end));
+            break;
+        }
+        log.publish(end, chain);
+        received.published += 1;
+    }
+    gaps.forget_below(log.end());
+}

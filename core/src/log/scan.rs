@@ -1,0 +1,266 @@
+//! Reading frames out of bytes that may be anything: nothing here trusts a length.
+
+use super::frame::Header;
+use super::{LOG_STREAM_ID, Log, segment_end};
+use crate::limits::FRAME_HEADER;
+use crate::planted::Planted;
+use crate::units::{Position, Term};
+use crate::wire::frame::{FLAG_BEGIN, FLAG_END};
+
+const _: () = assert!(LOG_STREAM_ID == 100);
+
+/// Why the bytes at a position are not a good frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum FrameError {
+    /// Not all bytes of the frame are there.
+    Cut,
+    /// Not the header of a log frame.
+    BadHeader,
+    /// A frame of another place in the log.
+    WrongPosition,
+    /// It would run across its segment's end.
+    CrossesSegment,
+    /// The frame's own checksum does not hold.
+    BadChecksum,
+    /// It does not follow from the frame before it.
+    BadChain,
+}
+
+/// One frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameRef<'a> {
+    /// Where it starts.
+    pub position: Position,
+    /// The leadership term that wrote it.
+    pub term: Term,
+    /// The flags of its header.
+    pub flags: u8,
+    /// What it carries, without alignment bytes; empty for a PAD.
+    pub payload: &'a [u8],
+    /// Its bytes: `aligned_len` of them, or of a PAD that was sent as a header alone just that.
+    pub bytes: &'a [u8],
+    /// Its length in the log, a multiple of `FRAME_ALIGNMENT`.
+    pub aligned_len: usize,
+    /// It fills the rest of a segment and carries nothing.
+    pub is_pad: bool,
+    /// The chain that stands in it.
+    pub chain: u32,
+}
+
+impl FrameRef<'_> {
+    /// Where it ends.
+    pub fn end(&self) -> Position {
+        self.position.plus(self.aligned_len as u64)
+    }
+
+    /// Does it follow from the chain `before` it?
+    pub fn follows(&self, before: u32) -> bool {
+        Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
+    }
+
+    /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header counts,
+    /// the rest is zeroed. False, and nothing is written, if it does not fit.
+    pub(super) fn write_to(&self, room: &mut [u8]) -> bool {
+        let Some(room) = room.get_mut(..self.aligned_len) else {
+            return false;
+        };
+        let counts = if self.is_pad {
+            FRAME_HEADER
+        } else {
+            self.aligned_len
+        };
+        let (frame, filling) = room.split_at_mut(counts);
+        frame.copy_from_slice(self.bytes.get(..counts).unwrap_or(self.bytes));
+        filling.fill(0);
+        true
+    }
+
+    /// Is it a message's first frame?
+    pub fn begins(&self) -> bool {
+        self.flags & FLAG_BEGIN != 0 && !self.is_pad
+    }
+
+    /// Is it a message's last frame?
+    pub fn ends(&self) -> bool {
+        self.flags & FLAG_END != 0 && !self.is_pad
+    }
+}
+
+/// The whole frames in a run of bytes, in order, up to the first that is not good.
+#[derive(Clone, Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    at: Position,
+    segment_length: u32,
+    is_verified: bool,
+    chain: Option<u32>,
+    error: Option<FrameError>,
+}
+
+impl<'a> Frames<'a> {
+    /// The frames in `bytes`, the first of which is the one at `at`. Checks structure only.
+    pub const fn new(bytes: &'a [u8], at: Position, segment_length: u32) -> Self {
+        Self {
+            bytes,
+            at,
+            segment_length,
+            is_verified: false,
+            chain: None,
+            error: None,
+        }
+    }
+
+    /// Checks each frame's own checksum too.
+    #[must_use]
+    pub const fn verified(mut self) -> Self {
+        self.is_verified = true;
+        self
+    }
+
+    /// Checks too that the frames follow from one another, and the first from `before`.
+    #[must_use]
+    pub const fn chained(mut self, before: u32) -> Self {
+        self.chain = Some(before);
+        self
+    }
+
+    /// Where the next frame would start: the end of the last good one.
+    pub const fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Why the frames ended before the bytes did; `None` if they did not.
+    pub const fn error(&self) -> Option<FrameError> {
+        self.error
+    }
+
+    fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
+        let frame = parse(self.bytes, self.at, self.segment_length)?;
+        let header = Header::parse(frame.bytes).ok_or(FrameError::BadHeader)?;
+        if self.is_verified && !header.own_holds(frame.bytes) {
+            return Err(FrameError::BadChecksum);
+        }
+        if let Some(before) = self.chain {
+            if !header.chain_holds(frame.bytes, before) {
+                return Err(FrameError::BadChain);
+            }
+            self.chain = Some(frame.chain);
+        }
+        self.bytes = self.bytes.get(frame.bytes.len()..).unwrap_or(&[]);
+        self.at = frame.end();
+        Ok(frame)
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = FrameRef<'a>;
+
+    fn next(&mut self) -> Option<FrameRef<'a>> {
+        if self.bytes.is_empty() || self.error.is_some() {
+            return None;
+        }
+        match self.try_next() {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+}
+
+/// The position that the frame at the start of `bytes` says it has; `None` if it is no log frame.
+pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
+    Header::parse(bytes).map(|h| h.position(segment_length))
+}
+
+/// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its header
+/// alone, if nothing follows.
+#[inline]
+fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>, FrameError> {
+    if bytes.len() < FRAME_HEADER {
+        return Err(FrameError::Cut);
+    }
+    let header = Header::parse(bytes).ok_or(FrameError::BadHeader)?;
+    let is_there = header.segment_offset < segment_length
+        && header.position(segment_length) == at
+        && at.is_aligned();
+    if !is_there {
+        return Err(FrameError::WrongPosition);
+    }
+    let aligned_len = header.aligned();
+    let end = at.plus(aligned_len as u64);
+    let segment_end = segment_end(at, segment_length);
+    if end > segment_end || (header.is_pad && end != segment_end) {
+        return Err(FrameError::CrossesSegment);
+    }
+    let is_header_alone = header.is_pad && bytes.len() == FRAME_HEADER;
+    let len = if is_header_alone {
+        FRAME_HEADER
+    } else {
+        aligned_len
+    };
+    let frame = bytes.get(..len).ok_or(FrameError::Cut)?;
+    let payload = if header.is_pad {
+        &[]
+    } else {
+        frame
+            .get(FRAME_HEADER..header.length as usize)
+            .ok_or(FrameError::BadHeader)?
+    };
+    Ok(FrameRef {
+        position: at,
+        term: header.term,
+        flags: header.flags,
+        payload,
+        bytes: frame,
+        aligned_len,
+        is_pad: header.is_pad,
+        chain: header.sums.chain,
+    })
+}
+
+/// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
+/// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit.
+///
+/// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
+pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
+    let mut len = 0;
+    let mut of_term = None;
+    for frame in Frames::new(bytes, at, segment_length) {
+        let after = len + frame.aligned_len;
+        let is_other_term = of_term.is_some_and(|term| term != frame.term);
+        if after > max_len || is_other_term || (frame.is_pad && len > 0) {
+            break;
+        }
+        of_term = Some(frame.term);
+        len = after;
+        if frame.is_pad || frame.end() == segment_end(at, segment_length) {
+            break;
+        }
+    }
+    len
+}
+
+/// What of one datagram's run of frames is sent: all of it, but of a PAD its header alone (Aeron).
+pub fn sent(run: &[u8]) -> &[u8] {
+    match Header::parse(run) {
+        Some(header) if header.is_pad => run.get(..FRAME_HEADER).unwrap_or(run),
+        _ => run,
+    }
+}
+
+/// The frames from `position` on, if a frame of `term` starts there: its header says so, and its own
+/// checksum holds. This is how a peer's request for bytes is checked before it is answered.
+pub fn boundary<L: Log>(log: &L, position: Position, term: Option<Term>) -> Option<&[u8]> {
+    let run = log.read(position);
+    if Planted::NakInMidFrameAnswered.is_active() {
+        return (!run.is_empty()).then_some(run);
+    }
+    let frame = Frames::new(run, position, log.segment_length())
+        .verified()
+        .next()?;
+    term.is_none_or(|term| term == frame.term).then_some(run)
+}

@@ -1,0 +1,334 @@
+//! The memory window: a ring with slack, so that a frame never wraps.
+//!
+//! ```text
+//!   0                          capacity      + frame_max
+//!   |---- positions % capacity ----|--- slack ---|
+//!          a frame that starts here  ====== runs on into the slack;
+//!   ====== the next frame's place is its position % capacity, as always
+//! ```
+//!
+//! The first bytes of a lap that the slack stands in for are simply not used in that lap.
+
+use super::frame::hop;
+use super::{Log, Span, scan};
+use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
+use crate::planted::Planted;
+use crate::units::{Position, Term};
+use crate::wire::frame::is_term_length;
+
+/// Why a window cannot be made of this memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum WindowError {
+    /// Fewer bytes than `window_len(2 * frame_max, frame_max)`, rounded up to a power of two.
+    TooSmall,
+    /// The frame length is not a multiple of `FRAME_ALIGNMENT` in `1..=MTU_MAX`.
+    BadFrameLength,
+    /// The segment length is not a power of two in `SEGMENT_MIN..=SEGMENT_MAX`.
+    BadSegmentLength,
+}
+
+/// How many bytes of memory a window of `capacity` (a power of two) for frames of at most `frame_max`
+/// bytes needs.
+pub const fn window_len(capacity: usize, frame_max: usize) -> usize {
+    capacity.saturating_add(frame_max)
+}
+
+/// The log's recent bytes in lent memory. The oldest bytes are let go when their room is needed, but
+/// never before storage has them ([`Window::set_written`]) and readers have released them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Window<B> {
+    bytes: B,
+    capacity: u64,
+    frame_max: usize,
+    segment_length: u32,
+    start: Position,
+    end: Position,
+    /// The chain of the last frame below `start` and below `end`.
+    start_chain: Option<u32>,
+    end_chain: Option<u32>,
+    /// The term of the last frame below `start`; zero if none or unknown.
+    start_term: Term,
+    /// The first frame boundary at or behind the last lap that `end` has begun.
+    wrap: Position,
+    released: Position,
+    written: Position,
+    writing: Option<Span>,
+    cut: Option<Position>,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
+    /// An empty window at `start`, the position of the first frame to come. The capacity is the largest
+    /// power of two that leaves `frame_max` bytes of slack.
+    ///
+    /// # Errors
+    /// See [`WindowError`].
+    pub fn new(bytes: B, frame_max: usize, segment_length: u32) -> Result<Self, WindowError> {
+        if frame_max == 0 || frame_max > MTU_MAX || !frame_max.is_multiple_of(FRAME_ALIGNMENT) {
+            return Err(WindowError::BadFrameLength);
+        }
+        if !is_term_length(segment_length) {
+            return Err(WindowError::BadSegmentLength);
+        }
+        let ring = bytes.as_ref().len().saturating_sub(frame_max);
+        let capacity = ring.checked_ilog2().map_or(0, |log2| 1usize << log2);
+        if capacity < 2 * frame_max {
+            return Err(WindowError::TooSmall);
+        }
+        Ok(Self {
+            bytes,
+            capacity: capacity as u64,
+            frame_max,
+            segment_length,
+            start: Position::ZERO,
+            end: Position::ZERO,
+            start_chain: None,
+            end_chain: None,
+            start_term: Term::ZERO,
+            wrap: Position::ZERO,
+            released: Position::ZERO,
+            written: Position::ZERO,
+            writing: None,
+            cut: None,
+        })
+    }
+
+    /// Empties the window and lets it go on at `start`, after a frame with this chain and term (the
+    /// genesis chain and `Term::ZERO` at the start of a log). At recovery, `start` is the confirmed
+    /// position: [`fill`](Self::fill) then brings the tail that is to be rewritten.
+    pub fn load(&mut self, start: Position, chain: Option<u32>, term: Term) {
+        assert!(start.is_aligned());
+        self.start = start;
+        self.end = start;
+        self.start_chain = chain;
+        self.end_chain = chain;
+        self.start_term = term;
+        self.wrap = start;
+        self.released = start;
+        self.written = start;
+        self.writing = None;
+        self.cut = None;
+    }
+
+    /// Publishes the whole, good frames at the start of `run`, which are those at `end()`, as far as
+    /// there is room; gives how many bytes that was. Checks structure, checksum and chain.
+    pub fn fill(&mut self, run: &[u8]) -> usize {
+        let mut filled = 0;
+        let mut frames = scan::Frames::new(run, self.end, self.segment_length).verified();
+        if let Some(chain) = self.end_chain {
+            frames = frames.chained(chain);
+        }
+        for frame in frames {
+            if !frame.write_to(self.room(frame.position)) {
+                break;
+            }
+            self.publish(frame.end(), frame.chain);
+            filled += frame.bytes.len();
+        }
+        filled
+    }
+
+    /// Storage has copied every byte below `position`: pass `Journal::written` after each group is
+    /// written. Clamped to what exists; a truncation pulls it back.
+    pub fn set_written(&mut self, position: Position) {
+        let limit = match self.cut {
+            Some(cut) if !Planted::FlushCursorNotPulledBackByTruncation.is_active() => cut,
+            _ => self.end,
+        };
+        self.written = position.min(limit).max(self.start);
+    }
+
+    /// Storage is copying `span` out of this memory and will read it until told otherwise: there is no
+    /// room in it, even after a truncation. For drivers whose writes are not done when they return.
+    pub fn set_writing(&mut self, span: Option<Span>) {
+        self.writing = span;
+    }
+
+    /// The lowest truncation since the last call: pass it to `Journal::handle_truncated` before the
+    /// journal is polled.
+    pub fn take_cut(&mut self) -> Option<Position> {
+        self.cut.take()
+    }
+
+    /// Sets the chain at the end, looked up in storage, where a truncation below `start` has left it
+    /// unknown. False if it is known or `at` is not the end.
+    pub fn set_chain(&mut self, at: Position, chain: u32) -> bool {
+        let is_wanted = at == self.end && self.start == self.end && self.end_chain.is_none();
+        if is_wanted {
+            self.start_chain = Some(chain);
+            self.end_chain = Some(chain);
+        }
+        is_wanted
+    }
+
+    /// How many bytes the window can hold.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The largest frame in bytes.
+    pub fn frame_max(&self) -> usize {
+        self.frame_max
+    }
+
+    /// The term of the last frame below `start`; zero if there is none or it is not known.
+    pub fn start_term(&self) -> Term {
+        self.start_term
+    }
+
+    /// Storage has every byte below this.
+    pub fn written(&self) -> Position {
+        self.written
+    }
+
+    fn offset(&self, position: Position) -> usize {
+        (position.get() & (self.capacity - 1)) as usize
+    }
+
+    fn lap_end(&self, position: Position) -> Position {
+        Position::new((position.get() | (self.capacity - 1)) + 1)
+    }
+
+    /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
+    fn advance(&mut self, target: Position) {
+        let limit = self.released.min(self.written).min(self.end);
+        while self.start < target {
+            let offset = self.offset(self.start);
+            let frame = self.bytes.as_ref().get(offset..).and_then(hop);
+            let Some((len, chain, term)) = frame else {
+                break;
+            };
+            let next = self.start.plus(len as u64);
+            if next > limit {
+                break;
+            }
+            self.start = next;
+            self.start_chain = Some(chain);
+            self.start_term = term;
+        }
+    }
+
+    /// The last frame boundary below `at`'s frame walk: the boundary at or first above `at`, with the
+    /// chain there.
+    fn walk(&self, from: (Position, Option<u32>), at: Position) -> (Position, Option<u32>) {
+        let (mut position, mut chain) = from;
+        while position < at {
+            let frame = self.bytes.as_ref().get(self.offset(position)..);
+            let Some((len, next, _)) = frame.and_then(hop) else {
+                break;
+            };
+            position = position.plus(len as u64);
+            chain = Some(next);
+        }
+        (position, chain)
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
+    fn start(&self) -> Position {
+        self.start
+    }
+
+    fn end(&self) -> Position {
+        self.end
+    }
+
+    fn chain(&self) -> Option<u32> {
+        self.end_chain
+    }
+
+    fn chain_at(&self, at: Position) -> Option<u32> {
+        if at == self.end {
+            return self.end_chain;
+        }
+        if at < self.start || at > self.end {
+            return None;
+        }
+        let (position, chain) = self.walk((self.start, self.start_chain), at);
+        chain.filter(|_| position == at)
+    }
+
+    fn read(&self, at: Position) -> &[u8] {
+        if at < self.start || at >= self.end || !at.is_aligned() {
+            return &[];
+        }
+        let lap_end = self.lap_end(at);
+        let until = if self.end < lap_end {
+            self.end
+        } else {
+            self.wrap
+        };
+        let offset = self.offset(at);
+        let len = until.since(at) as usize;
+        self.bytes.as_ref().get(offset..offset + len).unwrap_or(&[])
+    }
+
+    fn room(&mut self, at: Position) -> &mut [u8] {
+        assert!(at.is_aligned());
+        assert!(at >= self.end);
+        let limit = self.released.min(self.written).max(self.start);
+        if at >= limit.plus(self.capacity) {
+            return &mut [];
+        }
+        let wanted = at.plus(self.frame_max as u64);
+        if wanted > self.start.plus(self.capacity) {
+            self.advance(wanted.minus(self.capacity));
+        }
+        let is_being_written = self.writing.is_some_and(|w| at < w.end);
+        let avail = self.start.plus(self.capacity).since(at) as usize;
+        if avail == 0 || is_being_written {
+            return &mut [];
+        }
+        let offset = self.offset(at);
+        let end = (offset + avail).min(self.capacity as usize + self.frame_max);
+        self.bytes.as_mut().get_mut(offset..end).unwrap_or(&mut [])
+    }
+
+    fn publish(&mut self, end: Position, chain: u32) {
+        assert!(end.is_aligned());
+        assert!(end >= self.end);
+        assert!(end <= self.start.plus(self.capacity));
+        let lap_end = self.lap_end(self.end);
+        if end >= lap_end {
+            let (wrap, _) = self.walk((self.end, None), lap_end);
+            assert!(wrap >= lap_end && wrap <= end, "only whole frames");
+            self.wrap = wrap;
+        }
+        self.end = end;
+        self.end_chain = Some(chain);
+    }
+
+    fn truncate(&mut self, end: Position) {
+        assert!(end.is_aligned());
+        assert!(end <= self.end);
+        if end == self.end {
+            return;
+        }
+        self.cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
+        if end < self.start {
+            let (written, writing, cut) = (self.written, self.writing, self.cut);
+            self.load(end, None, Term::ZERO);
+            (self.writing, self.cut) = (writing, cut);
+            if Planted::FlushCursorNotPulledBackByTruncation.is_active() {
+                self.written = written;
+            }
+            return;
+        }
+        let (boundary, chain) = self.walk((self.start, self.start_chain), end);
+        assert_eq!(boundary, end, "a truncation is at a frame boundary");
+        self.end = end;
+        self.end_chain = chain;
+        if !Planted::FlushCursorNotPulledBackByTruncation.is_active() {
+            self.written = self.written.min(end);
+        }
+    }
+
+    fn release(&mut self, below: Position) {
+        self.released = self.released.max(below);
+    }
+
+    fn segment_length(&self) -> u32 {
+        self.segment_length
+    }
+}

@@ -1,0 +1,175 @@
+//! What a node is told at construction, and the memory it is lent at each call.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::limits::{
+    ENDPOINT_MAX, FRAME_ALIGNMENT, MEMBERS_MAX, MESSAGE_MAX, MTU_MAX, MTU_MIN, SEGMENT_MAX,
+    SEGMENT_MIN,
+};
+use crate::log::Log;
+use crate::raft::Timing;
+use crate::units::{ClusterId, MemberId, MemberSet};
+
+/// Where a member is reached.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MemberAddress {
+    /// The source and destination of member traffic; datagrams from elsewhere are rejects.
+    pub member: SocketAddr,
+    /// The `host:port` that clients are told, as the operator wrote it.
+    pub ingress: heapless::String<ENDPOINT_MAX>,
+}
+
+/// How client sessions are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SessionTiming {
+    /// A session that is not heard from for so long is closed (Aeron: `SESSION_TIMEOUT`).
+    pub session_timeout: Duration,
+    /// A session whose egress makes no progress for so long is closed.
+    pub egress_timeout: Duration,
+}
+
+impl Default for SessionTiming {
+    /// 10 s as in Aeron, and 5 s.
+    fn default() -> Self {
+        let session_timeout = Duration::from_secs(10);
+        Self { session_timeout, egress_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What a node is told at construction.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// Names the cluster; every member has the same.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// All members, this one too, by slot.
+    pub members: [Option<MemberAddress>; MEMBERS_MAX],
+    /// Elections and heartbeats.
+    pub timing: Timing,
+    /// Client sessions.
+    pub sessions: SessionTiming,
+    /// The length of a log segment in bytes: a power of two; the same on every member.
+    pub segment_length: u32,
+    /// The longest frame and member datagram in bytes: a multiple of 32; the same on every member.
+    pub mtu: usize,
+    /// The longest client message in bytes, without headers.
+    pub message_max: usize,
+    /// The largest datagram of an egress stream in bytes: a multiple of 32.
+    pub egress_mtu: usize,
+    /// For delays and stream session ids. Different on every member and at every start.
+    pub seed: u64,
+}
+
+/// Why a configuration cannot work.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `member` is not among `members`.
+    NotAMember,
+    /// `segment_length` is not a power of two from 64 KiB to 1 GiB.
+    SegmentLength,
+    /// `mtu` or `egress_mtu` is not a multiple of 32 from 256 to 65,504.
+    Mtu,
+    /// `message_max` is 0, over 16 MiB, or over an eighth of a segment.
+    MessageMax,
+    /// A heartbeat or canvass interval is zero or not well below the leader timeout.
+    Timing,
+    /// The node state is of another cluster or another member.
+    WrongNodeState,
+    /// The log has corrupt bytes below what was confirmed durable.
+    CorruptLog,
+}
+
+impl core::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NotAMember => "this member is not in the list of members",
+            Self::SegmentLength => "the segment length is no power of two from 64 KiB to 1 GiB",
+            Self::Mtu => "an MTU is no multiple of 32 from 256 to 65504",
+            Self::MessageMax => "the longest message is 0, over 16 MiB or over an eighth of a segment",
+            Self::Timing => "the heartbeat or canvass interval is 0 or over a third of the leader timeout",
+            Self::WrongNodeState => "the node state belongs to another cluster or another member",
+            Self::CorruptLog => "the log is corrupt below what was confirmed durable",
+        })
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Config {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// The first bound that does not hold.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.address(self.member).is_none() {
+            return Err(ConfigError::NotAMember);
+        }
+        let segment = self.segment_length;
+        if !segment.is_power_of_two() || !(SEGMENT_MIN..=SEGMENT_MAX).contains(&segment) {
+            return Err(ConfigError::SegmentLength);
+        }
+        let mtu_fits =
+            |mtu: usize| (MTU_MIN..=MTU_MAX).contains(&mtu) && mtu.is_multiple_of(FRAME_ALIGNMENT);
+        if !mtu_fits(self.mtu) || !mtu_fits(self.egress_mtu) {
+            return Err(ConfigError::Mtu);
+        }
+        let longest = MESSAGE_MAX.min(segment as usize / 8);
+        if self.message_max == 0 || self.message_max > longest {
+            return Err(ConfigError::MessageMax);
+        }
+        let timing = &self.timing;
+        let third = timing.leader_timeout / 3;
+        let short = |period: Duration| !period.is_zero() && period <= third;
+        if !short(timing.heartbeat_interval) || !short(timing.canvass_interval) {
+            return Err(ConfigError::Timing);
+        }
+        Ok(())
+    }
+
+    /// All members.
+    pub fn member_set(&self) -> MemberSet {
+        let mut set = MemberSet::EMPTY;
+        for id in (0..MEMBERS_MAX as u8).filter_map(MemberId::new) {
+            if self.address(id).is_some() {
+                set.insert(id);
+            }
+        }
+        set
+    }
+
+    /// Where `member` is reached.
+    pub fn address(&self, member: MemberId) -> Option<&MemberAddress> {
+        self.members.get(member.slot()).and_then(Option::as_ref)
+    }
+
+    /// Whose address this is. An IPv4 address and the same mapped into IPv6 are equal.
+    pub fn member_at(&self, from: SocketAddr) -> Option<MemberId> {
+        let canonical = |a: SocketAddr| (a.ip().to_canonical(), a.port());
+        self.member_set()
+            .iter()
+            .find(|m| self.address(*m).is_some_and(|a| canonical(a.member) == canonical(from)))
+    }
+}
+
+/// All the memory a node is lent. It keeps no reference: the same memory is passed to each call.
+pub struct Lent<'a, L: Log> {
+    /// The log's window.
+    pub log: &'a mut L,
+    /// Receive windows of ingress streams: one equal slot for each of the `N` sessions.
+    pub ingress: &'a mut [u8],
+    /// Slots in which clients' fragmented messages are put together.
+    pub reassembly: &'a mut [u8],
+    /// Send windows of egress streams: one equal slot for each of the `N` sessions.
+    pub egress: &'a mut [u8],
+    /// Bytes recalled from storage to be executed.
+    pub replay: &'a mut [u8],
+    /// Bytes recalled from storage to be sent to a follower.
+    pub catchup: &'a mut [u8],
+    /// Where committed fragmented messages are put together: `message_max` and 64 bytes more.
+    pub assembly: &'a mut [u8],
+}

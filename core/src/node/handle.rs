@@ -1,0 +1,180 @@
+//! Facts in: datagrams, time, storage's answers, and the work they make.
+
+use core::net::SocketAddr;
+
+use super::clients::{Admission, Memory, Resolve, ResolveId, View};
+use super::{Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
+use crate::log::{Bounded, Log};
+use crate::service::Role;
+use crate::session::Authenticator;
+use crate::time::Now;
+use crate::wire;
+use crate::wire::frame::{DataFrame, DataHeader};
+use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
+
+impl<const N: usize> Node<N> {
+    /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the frames
+    /// that waited for it.
+    ///
+    /// # Errors
+    /// Why it was not taken; it has been counted, and nothing else has changed.
+    pub fn handle_datagram<L: Log>(
+        &mut self,
+        now: Now,
+        door: Door,
+        from: SocketAddr,
+        datagram: &[u8],
+        lent: &mut Lent<'_, L>,
+    ) -> Result<(), Reject> {
+        if self.halted.is_some() {
+            return Err(Reject::Halted);
+        }
+        let result = match door {
+            Door::Client => self.handle_client(now, from, datagram, lent),
+            Door::Member => match self.config.member_at(from) {
+                Some(member) if member != self.config.member => {
+                    self.handle_member(now, member, datagram, lent.log)
+                }
+                _ => Err(Reject::Unlisted),
+            },
+        };
+        self.settle(now, lent.log);
+        match result {
+            Err(Reject::Wire(_)) => self.counters.malformed += 1,
+            Err(Reject::Unlisted) => self.counters.unlisted += 1,
+            Err(Reject::Foreign) => self.counters.foreign += 1,
+            _ => {}
+        }
+        result
+    }
+
+    fn handle_client<L: Log>(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: &[u8],
+        lent: &mut Lent<'_, L>,
+    ) -> Result<(), Reject> {
+        let is_status = DataHeader::parse(datagram).is_ok_and(|h| h.stream_id == STATUS_STREAM_ID);
+        if is_status {
+            let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
+            let query = StatusQuery::parse_frame(&frame).map_err(Reject::Wire)?;
+            let reply = self.status_replies.push_back((from, query.correlation));
+            return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
+        }
+        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        let taken = self.clients.handle_datagram(now.instant, from, datagram, &mut memory);
+        taken.map_err(Reject::Client)
+    }
+
+    /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`; at
+    /// any other time it does no harm. Bounded by members and sessions.
+    pub fn handle_timeout<L: Log>(&mut self, now: Now, lent: &mut Lent<'_, L>) {
+        if self.halted.is_some() {
+            return;
+        }
+        self.raft.handle_timeout(now.instant);
+        self.settle(now, lent.log);
+        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        self.clients.handle_timeout(now.instant, &mut memory);
+    }
+
+    /// Consumes what clients have sent, as far as there is room for it in the log: a bounded number
+    /// of fragments. True if there may be more to do at once.
+    pub fn poll_ingress<L: Log>(
+        &mut self,
+        now: Now,
+        auth: &mut impl Authenticator,
+        lent: &mut Lent<'_, L>,
+    ) -> bool {
+        if self.halted.is_some() {
+            return false;
+        }
+        let before = lent.log.end();
+        let capacity = lent.log.capacity();
+        let view = self.view();
+        let admission =
+            Admission { view, timestamp: self.timestamp(now), endpoints: &self.endpoints };
+        // What is refused here for want of room stays in the client's own window.
+        let admits = self.raft.admits();
+        let room = if admits { capacity.saturating_sub(RESERVE) } else { 0 };
+        let mut log = Bounded::new(lent.log, self.applier.position.plus(room));
+        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        let more = self.clients.poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
+        let end = lent.log.end();
+        if end > before {
+            self.grown(self.raft.term(), before, end);
+        }
+        more
+    }
+
+    fn view(&self) -> View {
+        let term = self.raft.term();
+        match self.raft.leader() {
+            Some(leader) if leader != self.config.member => View::Following { leader, term },
+            Some(_) if self.clients.leading() == Some(term) => View::Leading,
+            _ => View::Unknown,
+        }
+    }
+
+    /// The driver has read the bytes that `poll_recall` asked for: so many, at the start of the
+    /// consumer's buffer.
+    pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
+        match result {
+            Ok(len) if len > 0 => self.sources.recalled(recall, len),
+            // A member that cannot read its own log can neither execute it nor serve it.
+            Ok(_) | Err(ReadError) => self.halt(Halt::CorruptLog(recall.at)),
+        }
+    }
+
+    /// A host name in a client's response channel that the driver shall resolve.
+    pub fn poll_resolve(&mut self) -> Option<Resolve> {
+        self.clients.poll_resolve()
+    }
+
+    /// The answer to `poll_resolve`: `None` if the name has no address.
+    pub fn handle_resolved(&mut self, id: ResolveId, address: Option<SocketAddr>) {
+        self.clients.handle_resolved(id, address);
+    }
+
+    pub(super) fn report(&self, correlation: u64) -> StatusReport {
+        let status = self.status();
+        let counters = &self.counters;
+        StatusReport {
+            correlation,
+            cluster: self.config.cluster,
+            incarnation: status.incarnation,
+            member: status.member,
+            role: match status.role {
+                Role::Follower => wire::status::Role::Follower,
+                Role::Candidate => wire::status::Role::Candidate,
+                Role::Leader => wire::status::Role::Leader,
+            },
+            term: status.term,
+            leader: status.leader,
+            sessions: status.sessions,
+            start: crate::units::Position::ZERO,
+            appended: status.appended,
+            durable: status.durable,
+            commit: status.committed,
+            applied: status.applied,
+            digest: status.digest,
+            window: 0,
+            leaderships: counters.elections as u32,
+            rejects: counters.malformed + counters.unlisted + counters.foreign,
+            uptime_ms: 0,
+            votes: status.votes,
+            service_ready: self.applier.ready,
+        }
+    }
+}
+
+/// The part of the lent memory that clients are served from.
+pub(super) fn memory<'a>(
+    ingress: &'a mut [u8],
+    egress: &'a mut [u8],
+    reassembly: &'a mut [u8],
+) -> Memory<'a> {
+    Memory { ingress, egress, reassembly }
+}
+

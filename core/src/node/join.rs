@@ -1,0 +1,90 @@
+//! Joining a leadership: where does this member's log part from the leader's?
+//!
+//! Raft's Log Matching: if two logs have a byte of the same term at the same position, they are equal
+//! up to there. So one point of agreement settles everything below it, and only what lies above has
+//! to be compared, term by term. A member cuts its log only at a proven conflict, the lowest position
+//! where its own term and the leader's are both known and differ; that the leader's log is shorter is
+//! no reason to cut.
+
+use crate::log::History;
+use crate::units::{Position, Term};
+use crate::wire::member::{HistorySlice, TermBase};
+
+/// What to do next with a slice of the leader's history.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Step {
+    /// It does not say enough: ask for the history from this position on.
+    Ask(Position),
+    /// The logs agree below `cut`, or wholly; then the member joins.
+    Join {
+        /// The lowest proven conflict.
+        cut: Option<Position>,
+    },
+    /// This member's own history does not go back far enough.
+    TooShort,
+}
+
+/// The term that `slice` says wrote the byte at `position`; `None` outside what it covers.
+pub(super) fn term_in(slice: &HistorySlice, position: Position) -> Option<Term> {
+    if position >= slice.covered_to {
+        return None;
+    }
+    slice.as_slice().iter().rev().find(|e| e.base <= position).map(|e| e.term)
+}
+
+/// The slice as the follower keeps it: the run that ends with the leadership's own term covers all
+/// that the leader will ever append in it.
+pub(super) fn extended(slice: &HistorySlice, leadership: Term) -> HistorySlice {
+    let mut known = *slice;
+    if is_newest(slice, leadership) {
+        known.covered_to = Position::MAX;
+    }
+    known
+}
+
+fn is_newest(slice: &HistorySlice, leadership: Term) -> bool {
+    slice.as_slice().last().is_some_and(|e| e.term == leadership)
+}
+
+/// Compares this member's log, `own` up to `end`, with a slice of the leader's history. The work is
+/// bounded by the number of terms in both.
+pub(super) fn step<const H: usize>(
+    own: &History<H>,
+    end: Position,
+    slice: &HistorySlice,
+    leadership: Term,
+) -> Step {
+    let entries = slice.as_slice();
+    let Some(first) = entries.first() else { return Step::Ask(Position::ZERO) };
+    if end == Position::ZERO {
+        let from_start = first.base == Position::ZERO;
+        return if from_start { Step::Join { cut: None } } else { Step::Ask(Position::ZERO) };
+    }
+    let agrees = |e: &&TermBase| e.base < end && own.term_at(e.base) == Some(e.term);
+    let floor = match entries.iter().rev().find(agrees) {
+        Some(entry) => entry.base,
+        None if first.base == Position::ZERO => Position::ZERO,
+        None => return ask_below(own, end.min(first.base)),
+    };
+    let known = extended(slice, leadership);
+    let bases = entries.iter().map(|e| e.base).chain(own.entries().iter().map(|e| e.base));
+    let differs = |p: &Position| match (own.term_at(*p), term_in(&known, *p)) {
+        (Some(ours), Some(theirs)) => ours != theirs,
+        _ => false,
+    };
+    let cut = bases.filter(|p| *p >= floor && *p < end).filter(differs).min();
+    if cut.is_some() || known.covered_to >= end {
+        Step::Join { cut }
+    } else {
+        Step::Ask(slice.covered_to)
+    }
+}
+
+/// Asks for the history from the base of the own term that wrote the byte before `position`.
+fn ask_below<const H: usize>(own: &History<H>, position: Position) -> Step {
+    let before = position.minus(1);
+    match own.entries().iter().rev().find(|e| e.base <= before) {
+        Some(entry) => Step::Ask(entry.base),
+        None => Step::TooShort,
+    }
+}

@@ -1,0 +1,260 @@
+//! What other members say: checked for who says it, then given to the room it concerns.
+
+use super::join::{self, Step};
+use super::{Asking, Event, Halt, NAK_DELAY, Node, Reject};
+use crate::log::{self, LOG_STREAM_ID, Log, receive, scan};
+use crate::time::{Instant, Now};
+use crate::units::{Incarnation, MemberId, Position, Tail, Term};
+use crate::wire;
+use crate::wire::frame::{DataHeader, Nak, TYPE_NAK, frame_type};
+use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm};
+
+impl<const N: usize> Node<N> {
+    pub(super) fn handle_member<L: Log>(
+        &mut self,
+        now: Now,
+        from: MemberId,
+        datagram: &[u8],
+        log: &mut L,
+    ) -> Result<(), Reject> {
+        if frame_type(datagram).map_err(Reject::Wire)? == TYPE_NAK {
+            let nak = Nak::parse(datagram).map_err(Reject::Wire)?;
+            return self.handle_nak(from, &nak, log);
+        }
+        let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
+        match header.stream_id {
+            LOG_STREAM_ID => self.handle_frames(now.instant, from, datagram, log),
+            CONSENSUS_STREAM_ID => {
+                let message = MemberMessage::parse_datagram(datagram).map_err(Reject::Wire)?;
+                self.handle_message(now, from, &message, log)
+            }
+            _ => Err(Reject::Wire(wire::Reject::Stream)),
+        }
+    }
+
+    fn handle_message<L: Log>(
+        &mut self,
+        now: Now,
+        from: MemberId,
+        message: &MemberMessage,
+        log: &mut L,
+    ) -> Result<(), Reject> {
+        if message.sender.cluster != self.config.cluster || message.sender.member != from {
+            return Err(Reject::Foreign);
+        }
+        // An incarnation that `init` did not write is a new disk under an old name: what it says of
+        // its log is served, but neither its vote nor its mark counts.
+        let counts = message.sender.incarnation == Incarnation::FIRST;
+        let instant = now.instant;
+        match &message.body {
+            Body::CanvassPosition(said) => {
+                let mut said = *said;
+                said.votes &= counts;
+                self.raft.handle_canvass(instant, from, &said);
+            }
+            Body::RequestVote(ask) if counts => self.raft.handle_request_vote(instant, from, ask),
+            Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
+            Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
+            Body::AppendPosition(ack) => self.raft.handle_append(instant, from, ack, counts),
+            Body::CommitPosition(said) => {
+                self.raft.handle_heartbeat(instant, from, said);
+                if self.raft.joined() == Some(said.term) {
+                    self.leader_end = self.leader_end.max(said.end);
+                    self.look_for_hole(instant, log);
+                }
+            }
+            Body::HistoryRequest(ask) if ask.term == self.raft.term() => {
+                self.raft.handle_history_request(instant, from, ask.from);
+            }
+            Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
+            Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),
+            _ => return Err(Reject::Stale),
+        }
+        Ok(())
+    }
+
+    /// The leader of a term says how its log came to be. Joins, if that settles where the logs part.
+    fn handle_new_leadership<L: Log>(
+        &mut self,
+        now: Now,
+        from: MemberId,
+        said: &NewLeadershipTerm,
+        log: &mut L,
+    ) {
+        let (instant, term) = (now.instant, said.term);
+        if !self.raft.observe_leader(instant, term, from) || !self.raft.is_persisted() {
+            // The leader repeats it; by then the term is on disk.
+            return;
+        }
+        if self.raft.joined() == Some(term) {
+            self.hear_again(instant, from, said, log);
+            return;
+        }
+        match join::step(&self.history, log.end(), &said.history, term) {
+            Step::Ask(position) => self.ask_history(instant, from, term, position),
+            Step::TooShort => self.halt(Halt::HistoryTooShort),
+            Step::Join { cut } => {
+                if cut.is_some_and(|cut| cut < self.raft.commit()) {
+                    // Safety is broken already; do not make it worse.
+                    self.halt(Halt::ConflictBelowCommit);
+                    return;
+                }
+                if let Some(cut) = cut {
+                    self.cut(cut, log);
+                }
+                self.forget_repair();
+                self.known = join::extended(&said.history, term);
+                self.leader_end = said.end;
+                self.raft.join(instant, term, from);
+                self.raft.handle_commit(term, said.commit);
+                self.event(Event::Joined { term, leader: from });
+                self.ask_onward(instant, log);
+            }
+        }
+    }
+
+    /// A joined leader repeats itself, or answers with more of its history: extends what is known,
+    /// never truncates.
+    fn hear_again<L: Log>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        said: &NewLeadershipTerm,
+        log: &mut L,
+    ) {
+        let planted = crate::planted::Planted::TruncateAgainOnADuplicateNewLeadershipTerm;
+        if planted.is_active() && said.end < log.end() && said.end >= log.start() {
+            self.cut(said.end, log);
+        }
+        let more = join::extended(&said.history, said.term);
+        if join::term_in(&more, log.end()).is_some() && more.covered_to > self.known.covered_to {
+            self.known = more;
+        }
+        self.history_wanted = None;
+        self.raft.join(now, said.term, from);
+        self.leader_end = self.leader_end.max(said.end);
+        self.raft.handle_commit(said.term, said.commit);
+        self.ask_onward(now, log);
+    }
+
+    fn ask_history(&mut self, now: Instant, leader: MemberId, term: Term, from: Position) {
+        let asking = Asking { from, to: from, next: now };
+        self.history_wanted = Some((leader, term, asking));
+    }
+
+    /// Frames past what is known of the leader's history wait: asks for more of it in time.
+    fn ask_onward<L: Log>(&mut self, now: Instant, log: &L) {
+        let known_to = self.known.covered_to;
+        let (Some(leader), Some(term)) = (self.raft.leader(), self.raft.joined()) else { return };
+        if self.history_wanted.is_none() && log.end() >= known_to && leader != self.config.member {
+            self.ask_history(now, leader, term, log.end());
+        }
+    }
+
+    fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
+        let from = log.end();
+        log.truncate(cut);
+        self.history.truncate(cut);
+        self.sources.truncate(cut);
+        self.raft.set_tail(Tail { term: self.history.last_term(), end: cut });
+        self.event(Event::Truncated { from, to: cut });
+    }
+
+    fn handle_frames<L: Log>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        datagram: &[u8],
+        log: &mut L,
+    ) -> Result<(), Reject> {
+        // "A voter for t10 accepts a delayed t9 frame": only the joined term's frames land.
+        let follows = matches!(self.raft.state(), crate::raft::State::Follower(_));
+        if !follows || self.raft.joined().is_none() {
+            self.counters.stale += 1;
+            return Err(Reject::Stale);
+        }
+        let known = self.known;
+        let before = log.end();
+        let mut log_bounded = log::Bounded::new(log, self.landing_limit(log.capacity()));
+        let term_at = |position| join::term_in(&known, position);
+        let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
+        self.counters.duplicate += u64::from(got.duplicates);
+        self.counters.no_room += u64::from(got.no_room + got.gaps_full);
+        self.counters.stale += u64::from(got.wrong_term);
+        self.counters.corrupt += u64::from(got.mismatched);
+        self.published(before, log);
+        self.raft.handle_frames(now, from);
+        self.ask_onward(now, log);
+        self.look_for_hole(now, log);
+        if got.malformed.is_some() {
+            self.counters.corrupt += 1;
+            return Err(Reject::Frames);
+        }
+        if got.published + got.ahead == 0 { Err(Reject::Frames) } else { Ok(()) }
+    }
+
+    /// Frames land up to here: a little room stays for the first record of a term of our own.
+    fn landing_limit(&self, capacity: u64) -> Position {
+        self.applier.position.plus(capacity.saturating_sub(super::RESERVE / 2))
+    }
+
+    /// Frames from `before` to the log's end were published: the terms are those of the leader.
+    fn published<L: Log>(&mut self, before: Position, log: &L) {
+        let end = log.end();
+        let mut at = before;
+        for entry in self.known.as_slice() {
+            let next = self.known.as_slice().iter().map(|e| e.base).find(|base| *base > entry.base);
+            let to = next.unwrap_or(end).min(end);
+            if at < to && entry.base <= at {
+                let _goes_on = self.history.push(entry.term, at, to);
+                at = to;
+            }
+        }
+        if end > before {
+            self.raft.set_tail(Tail { term: self.history.last_term(), end });
+        }
+    }
+
+    /// Missing bytes are asked for after a moment, in which they may still come.
+    fn look_for_hole<L: Log>(&mut self, now: Instant, log: &L) {
+        let end = log.end();
+        let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
+        let hole = self.gaps.first_hole(end, to);
+        self.hole = match (hole, self.hole) {
+            (None, _) => None,
+            (Some(span), Some(old)) if old.from == span.start => {
+                Some(Asking { to: span.end, ..old })
+            }
+            (Some(span), _) => {
+                let next = now.plus(NAK_DELAY);
+                Some(Asking { from: span.start, to: span.end, next })
+            }
+        };
+    }
+
+    /// A follower misses bytes. Only a frame boundary of this very log is answered.
+    fn handle_nak<L: Log>(&mut self, from: MemberId, nak: &Nak, log: &L) -> Result<(), Reject> {
+        let joined = Term::from_session_id(nak.session_id);
+        if nak.stream_id != LOG_STREAM_ID || joined != Some(self.raft.term()) {
+            self.counters.stale += 1;
+            return Err(Reject::Stale);
+        }
+        let segment = self.config.segment_length;
+        let at = wire::frame::position(nak.term_id, nak.term_offset, 0, segment);
+        let length = u64::try_from(nak.length).unwrap_or(0);
+        let Some(at) = at.filter(|at| at.is_aligned() && length > 0) else {
+            self.counters.bad_nak += 1;
+            return Err(Reject::BadNak);
+        };
+        // Bytes below the window are sent again from the follower's cursor, after a while.
+        let term = self.history.term_at(at);
+        if at >= log.start() && scan::boundary(log, at, term).is_none() {
+            self.counters.bad_nak += 1;
+            return Err(Reject::BadNak);
+        }
+        if at >= log.start() {
+            self.raft.handle_nak(from, at, at.plus(length));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! What a node says of itself: events, counters, status.
+
+use crate::service::Role;
+use crate::units::{Incarnation, MemberId, Position, SessionId, Term};
+
+/// Something an operator may want to know. Lossy: the oldest is dropped when nobody asks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Event {
+    /// This member's role has changed.
+    RoleChanged {
+        /// The new role.
+        role: Role,
+        /// In this term.
+        term: Term,
+    },
+    /// This member has joined a leadership.
+    Joined {
+        /// Of this term.
+        term: Term,
+        /// Led by this member.
+        leader: MemberId,
+    },
+    /// Bytes that no quorum had were cut from the log's end.
+    Truncated {
+        /// The old end.
+        from: Position,
+        /// The new end.
+        to: Position,
+    },
+    /// A client session was opened.
+    SessionOpened(SessionId),
+    /// A client session was closed.
+    SessionClosed(SessionId),
+    /// The node refuses to go on.
+    Halted(Halt),
+}
+
+/// Why a node refuses to go on: a node that stops is better than a node that lies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Halt {
+    /// A leader's history contradicts bytes that this member knows to be committed.
+    ConflictBelowCommit,
+    /// This member's history no longer goes back to where it and the leader agree.
+    HistoryTooShort,
+    /// Committed bytes cannot be read, or are not what was written.
+    CorruptLog(Position),
+}
+
+impl core::fmt::Display for Halt {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::ConflictBelowCommit => {
+                f.write_str("a leader's log contradicts bytes that are committed here")
+            }
+            Self::HistoryTooShort => {
+                f.write_str("this log parted from the leader's too many terms ago to be reconciled")
+            }
+            Self::CorruptLog(at) => write!(f, "the log cannot be read at position {at}"),
+        }
+    }
+}
+
+/// What was refused, and how often, beside the counters of the rooms. Wraps at 2^64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Counters {
+    /// Malformed datagrams and unknown types, on both doors.
+    pub malformed: u64,
+    /// Member traffic from an address that is not that member's.
+    pub unlisted: u64,
+    /// Member messages of another cluster.
+    pub foreign: u64,
+    /// Frames and messages of a term that does not count any more.
+    pub stale: u64,
+    /// Log frames that were here already.
+    pub duplicate: u64,
+    /// Log frames for which there was no room, or no history yet.
+    pub no_room: u64,
+    /// Log frames whose checksum or chain did not hold.
+    pub corrupt: u64,
+    /// Requests to send again that did not start at a frame of ours.
+    pub bad_nak: u64,
+    /// Requests to send again that this member has made.
+    pub naks: u64,
+    /// Elections this member has stood in.
+    pub elections: u64,
+}
+
+/// The state of one member at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Status {
+    /// This member.
+    pub member: MemberId,
+    /// This life of its directory.
+    pub incarnation: Incarnation,
+    /// Its role.
+    pub role: Role,
+    /// Its current leadership term.
+    pub term: Term,
+    /// Whom it takes for the leader.
+    pub leader: Option<MemberId>,
+    /// The end of its log.
+    pub appended: Position,
+    /// What of it is on disk.
+    pub durable: Position,
+    /// What is committed, as far as it knows.
+    pub committed: Position,
+    /// What its service has executed.
+    pub applied: Position,
+    /// A digest of the service's state at `applied`.
+    pub digest: u64,
+    /// How many client sessions are open.
+    pub sessions: u32,
+    /// Whether it counts: its incarnation is one that may vote.
+    pub votes: bool,
+    /// Why it refuses to go on, if it does.
+    pub halted: Option<Halt>,
+}

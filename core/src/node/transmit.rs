@@ -1,0 +1,283 @@
+//! What leaves: an ordered list of producers, each deriving one kind of debt from positions.
+
+use core::net::SocketAddr;
+
+use super::clients::{ClientPayload, Memory};
+use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
+use crate::log::{LOG_STREAM_ID, Log, scan};
+use crate::node::Lent;
+use crate::planted::Planted;
+use crate::raft::{Owed, State};
+use crate::time::{Instant, Now};
+use crate::units::{MemberId, Position, Tail, Term};
+use crate::wire::frame::Nak;
+use crate::wire::member::{
+    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, MEMBER_MESSAGE_MAX,
+    MemberMessage, NewLeadershipTerm, RequestVote, Resign, TermBase, TransferLeadership, Vote,
+};
+use crate::wire::status::{REPORT_LENGTH, Report};
+
+/// The longest control datagram in bytes.
+pub const CONTROL_MAX: usize = 1024;
+const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= REPORT_LENGTH);
+
+/// A small message that is written out only when it is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "lives for one call; boxing needs an allocator")]
+pub enum Control {
+    /// To a member.
+    Member(MemberMessage),
+    /// To the joined leader: send these log bytes again.
+    Nak(Nak),
+    /// To whoever asked.
+    Status(Report),
+}
+
+impl Control {
+    /// Writes it to `out`; how many bytes that were.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        match self {
+            Self::Member(message) => message.emit(out),
+            Self::Nak(nak) => nak.emit(out),
+            Self::Status(report) => report.emit(out),
+        }
+    }
+}
+
+/// One datagram that is due.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Transmit<'l> {
+    /// The socket it leaves by.
+    pub door: Door,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// What it says.
+    pub payload: Payload<'l>,
+}
+
+/// What a datagram says.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives for one call; boxing needs an allocator")]
+pub enum Payload<'l> {
+    /// Bytes of the log or of an egress stream, in place.
+    Bytes(&'l [u8]),
+    /// A small message to or from members, or a status report.
+    Control(Control),
+    /// A small message of a client's stream.
+    Client(ClientPayload<'l>),
+}
+
+impl Payload<'_> {
+    /// The bytes to send: in place, or written to `scratch`.
+    pub fn bytes<'b>(&'b self, scratch: &'b mut [u8; CONTROL_MAX]) -> &'b [u8] {
+        let len = match self {
+            Self::Bytes(bytes) => return bytes,
+            Self::Client(payload) => return payload.bytes(scratch),
+            Self::Control(control) => control.emit(scratch).unwrap_or(0),
+        };
+        scratch.get(..len).unwrap_or(&[])
+    }
+}
+
+impl<const N: usize> Node<N> {
+    /// The next datagram due; `None` when nothing more is owed now. Each may be lost, duplicated or
+    /// delayed. Each call does work bounded by the members, the sessions and one datagram.
+    pub fn poll_transmit<'l, L: Log>(
+        &mut self,
+        now: Now,
+        lent: &'l Lent<'_, L>,
+    ) -> Option<Transmit<'l>> {
+        if self.halted.is_some() {
+            return None;
+        }
+        let instant = now.instant;
+        let control = self
+            .owed_message(now, &*lent.log)
+            .or_else(|| self.owed_history_request(instant))
+            .or_else(|| self.owed_nak(instant));
+        if let Some(transmit) = control {
+            return Some(transmit);
+        }
+        self.owed_frames(lent).or_else(|| self.owed_status()).or_else(|| self.owed_client(now, lent))
+    }
+
+    fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
+        let to = self.config.address(member)?.member;
+        Some(Transmit { door: Door::Member, to, payload: Payload::Control(control) })
+    }
+
+    fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
+        self.to_member(member, Control::Member(MemberMessage { sender: self.sender, body }))
+    }
+
+    /// The end of the room for frames: past it a leader must not send.
+    fn limit<L: Log>(&self, log: &L) -> Position {
+        let floor = self.applier.position.min(self.raft.flushed());
+        floor.plus(log.capacity().saturating_sub(RESERVE / 2)).max(self.raft.tail.end)
+    }
+
+    fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
+        let limit = self.limit(log);
+        let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
+        let body = self.body(now, owed, limit);
+        self.say(to, body)
+    }
+
+    fn body(&self, now: Now, owed: Owed, limit: Position) -> Body {
+        let (term, commit) = (self.raft.term(), self.raft.commit());
+        let Tail { term: log_term, end } = self.raft.tail;
+        match owed {
+            Owed::Canvass => Body::CanvassPosition(CanvassPosition {
+                term,
+                log_term,
+                position: end,
+                hears_leader: self.raft.hears_leader(now.instant),
+                torn: self.raft.torn,
+                votes: self.votes,
+            }),
+            Owed::RequestVote { transfer } => {
+                Body::RequestVote(RequestVote { term, log_term, position: end, transfer })
+            }
+            Owed::Vote { candidate, granted } => Body::Vote(Vote { term, candidate, granted }),
+            Owed::NewLeadershipTerm { history_from } => {
+                let history = self.history.slice_from(history_from);
+                let start = TermBase { term: Term::ZERO, base: Position::ZERO };
+                Body::NewLeadershipTerm(NewLeadershipTerm { term, commit, end, start, history })
+            }
+            Owed::Commit { round } => {
+                Body::CommitPosition(CommitPosition { term, commit, end, round })
+            }
+            Owed::Append => Body::AppendPosition(self.append_position(limit)),
+            Owed::Transfer => {
+                let target = self.raft.transfer_target().unwrap_or(self.config.member);
+                Body::TransferLeadership(TransferLeadership { term, target })
+            }
+            Owed::Resign => Body::Resign(Resign { term, end }),
+        }
+    }
+
+    fn append_position(&self, limit: Position) -> AppendPosition {
+        let Tail { term: log_term, end } = self.raft.tail;
+        let joined = self.raft.joined().unwrap_or(Term::ZERO);
+        let planted = Planted::MarkCarriesTheLastFramesTerm.is_active();
+        AppendPosition {
+            term: if planted { log_term } else { joined },
+            received: end,
+            durable: self.raft.acknowledged(),
+            applied: self.applier.position,
+            window: limit.since(end).min(u64::from(u32::MAX)) as u32,
+            flush_age_ms: 0,
+            round: self.raft.round(),
+        }
+    }
+
+    fn owed_history_request(&mut self, now: Instant) -> Option<Transmit<'static>> {
+        let repeat = self.config.timing.canvass_interval;
+        let (leader, term, asking) = self.history_wanted.as_mut()?;
+        if now < asking.next {
+            return None;
+        }
+        asking.next = now.plus(repeat);
+        let request = HistoryRequest { term: *term, from: asking.from };
+        let leader = *leader;
+        self.say(leader, Body::HistoryRequest(request))
+    }
+
+    fn owed_nak(&mut self, now: Instant) -> Option<Transmit<'static>> {
+        let State::Follower(follower) = self.raft.state() else { return None };
+        let leader = follower.leader;
+        let Asking { from, to, next } = self.hole?;
+        if now < next {
+            return None;
+        }
+        self.hole = Some(Asking { from, to, next: now.plus(NAK_REPEAT) });
+        self.counters.naks += 1;
+        let segment = u64::from(self.config.segment_length);
+        let nak = Nak {
+            session_id: self.raft.joined()?.to_session_id(),
+            stream_id: LOG_STREAM_ID,
+            term_id: (from.get() / segment) as i32,
+            term_offset: (from.get() % segment) as i32,
+            length: to.since(from).min(i32::MAX as u64) as i32,
+        };
+        self.to_member(leader, Control::Nak(nak))
+    }
+
+    /// Log frames: the followers in turn, each from its own cursor, from wherever the bytes are.
+    fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
+        let end = self.raft.tail.end;
+        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
+        for _ in 0..crate::limits::MEMBERS_MAX {
+            let member = self.take_turn()?;
+            let Some(progress) = self.raft.progress_mut(member) else { continue };
+            let Some((from, to)) = progress.due(end) else { continue };
+            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+            let wanted = (to.since(from) as usize).min(bytes.len());
+            let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
+            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else { continue };
+            progress.sent(from, from.plus(run.len() as u64));
+            let Some(address) = self.config.address(member) else { continue };
+            let payload = Payload::Bytes(scan::sent(run));
+            return Some(Transmit { door: Door::Member, to: address.member, payload });
+        }
+        None
+    }
+
+    fn take_turn(&mut self) -> Option<MemberId> {
+        self.next_member = (self.next_member + 1) % crate::limits::MEMBERS_MAX as u8;
+        MemberId::new(self.next_member)
+    }
+
+    fn owed_status(&mut self) -> Option<Transmit<'static>> {
+        let (to, nonce) = self.status_replies.pop_front()?;
+        let report = self.report(nonce);
+        let payload = Payload::Control(Control::Status(report));
+        Some(Transmit { door: Door::Client, to, payload })
+    }
+
+    fn owed_client<'l, L: Log>(
+        &mut self,
+        now: Now,
+        lent: &'l Lent<'_, L>,
+    ) -> Option<Transmit<'l>> {
+        let transmit = self.clients.poll_transmit(now.instant, &*lent.ingress, &*lent.egress)?;
+        let payload = Payload::Client(transmit.payload);
+        Some(Transmit { door: Door::Client, to: transmit.to, payload })
+    }
+
+    /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until it
+    /// does; bounded by the members.
+    pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let applied = self.applier.position;
+        let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
+        let len = lent.replay.len();
+        let segment = self.config.segment_length;
+        if applied < self.raft.commit() && scan::run(bytes, applied, usize::MAX, segment) == 0 {
+            return Some(Recall { consumer: Consumer::Replay, at: applied, len });
+        }
+        self.recall_for_followers(lent)
+    }
+
+    fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let State::Leader(leader) = self.raft.state() else { return None };
+        let (end, mtu) = (self.raft.tail.end, self.config.mtu);
+        let mut wanted = None;
+        for progress in &leader.progress {
+            let Some((from, _)) = progress.due(end) else { continue };
+            if from >= lent.log.start() {
+                continue;
+            }
+            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+            if scan::run(bytes, from, mtu, self.config.segment_length) > 0 {
+                // Somebody still reads what was recalled last: others wait for their turn.
+                return None;
+            }
+            wanted = wanted.or(Some(from));
+        }
+        let len = lent.catchup.len();
+        wanted.map(|at| Recall { consumer: Consumer::Catchup, at, len })
+    }
+}
+

@@ -1,0 +1,469 @@
+//! Leading: who has how much, what is committed, and when to stop.
+
+use core::time::Duration;
+
+use super::{Owed, Raft, Rounds, State};
+use crate::limits::MEMBERS_MAX;
+use crate::planted::Planted;
+use crate::time::Instant;
+use crate::units::{MemberId, MemberSet, Position};
+use crate::wire::member::AppendPosition;
+
+/// What a leader knows of one follower, in this term. Positions only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Progress {
+    /// It has joined this term; before that, nothing it says counts.
+    pub joined: bool,
+    /// Whether its incarnation is one that counts.
+    pub counts: bool,
+    /// Its log's contiguous end.
+    pub received: Position,
+    /// What it has flushed.
+    pub durable: Position,
+    /// What its service has executed.
+    pub applied: Position,
+    /// How far it lets us send.
+    pub limit: Position,
+    /// How far we have sent.
+    pub sent: Position,
+    /// What it has asked for again.
+    pub resend: Option<(Position, Position)>,
+    /// When it was last heard, if ever in this term.
+    pub heard: Option<Instant>,
+    /// When `received` last grew, or the cursor was last set back.
+    pub moved: Instant,
+    /// The age of its oldest unflushed byte.
+    pub flush_age_ms: u32,
+    /// The last heartbeat round it has acknowledged.
+    pub round: u64,
+    /// The commit position it was last told.
+    pub commit_told: Position,
+    /// Which part of the history it has asked for.
+    pub history_from: Option<Position>,
+    /// When it is next told of the new term, while it has not joined.
+    pub greet_at: Instant,
+}
+
+impl Progress {
+    const fn new(now: Instant, end: Position) -> Self {
+        Self {
+            joined: false,
+            counts: false,
+            received: Position::ZERO,
+            durable: Position::ZERO,
+            applied: Position::ZERO,
+            limit: Position::ZERO,
+            sent: end,
+            resend: None,
+            heard: None,
+            moved: now,
+            flush_age_ms: 0,
+            round: 0,
+            commit_told: Position::ZERO,
+            history_from: None,
+            greet_at: now,
+        }
+    }
+
+    /// The span that may be sent next: first what was asked for again, then from the cursor on.
+    pub fn due(&self, end: Position) -> Option<(Position, Position)> {
+        if !self.joined {
+            return None;
+        }
+        if let Some((from, to)) = self.resend {
+            return Some((from, to.min(end)));
+        }
+        let to = self.limit.min(end);
+        (self.sent < to).then_some((self.sent, to))
+    }
+
+    /// Bytes up to `to` have been sent, from `from`.
+    pub fn sent(&mut self, from: Position, to: Position) {
+        match self.resend {
+            Some((at, end)) if at == from => {
+                self.resend = (to < end).then_some((to, end));
+            }
+            _ => self.sent = self.sent.max(to),
+        }
+    }
+}
+
+/// Why a transfer of leadership was not begun.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum TransferError {
+    /// This member does not lead.
+    NotLeader,
+    /// The target is this member, no member, or has not joined this term.
+    BadTarget,
+    /// Another transfer is under way.
+    InProgress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Transfer {
+    target: MemberId,
+    until: Instant,
+    next: Instant,
+}
+
+/// The state of a leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Leader {
+    /// Where this term's first record starts.
+    pub base: Position,
+    /// The end of this term's first record, once it is appended: nothing is committed below it alone.
+    pub barrier: Option<Position>,
+    /// The followers, by slot.
+    pub progress: [Progress; MEMBERS_MAX],
+    /// The heartbeat round.
+    pub round: u64,
+    rounds: Rounds,
+    elected: Instant,
+    transfer: Option<Transfer>,
+    resigned: bool,
+}
+
+impl Leader {
+    pub(super) fn new(now: Instant, base: Position) -> Self {
+        Self {
+            base,
+            barrier: None,
+            progress: [Progress::new(now, base); MEMBERS_MAX],
+            round: 0,
+            rounds: Rounds::new(now),
+            elected: now,
+            transfer: None,
+            resigned: false,
+        }
+    }
+
+    /// A member that looks for a leader is told at once.
+    pub(super) fn greet(&mut self, now: Instant, member: MemberId) {
+        if let Some(progress) = self.progress.get_mut(member.slot()) {
+            if progress.joined {
+                *progress = Progress {
+                    heard: progress.heard,
+                    ..Progress::new(now, progress.sent)
+                };
+            }
+            progress.greet_at = progress.greet_at.min(now);
+        }
+    }
+
+    pub(super) fn deadline(&self, others: MemberSet) -> Instant {
+        let transfer = self
+            .transfer
+            .map_or(self.rounds.next(), |t| t.next.min(t.until));
+        let greetings = others
+            .iter()
+            .filter_map(|m| self.progress.get(m.slot()))
+            .filter(|p| !p.joined)
+            .map(|p| p.greet_at);
+        greetings.fold(self.rounds.next().min(transfer), Instant::min)
+    }
+}
+
+impl Raft {
+    /// The node has appended this term's first record, which ends at `end`.
+    pub fn set_barrier(&mut self, end: Position) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.barrier = Some(end);
+        }
+    }
+
+    /// Whether this leader still has to append its term's first record.
+    pub fn owes_barrier(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if leader.barrier.is_none())
+    }
+
+    /// Whether clients' messages may be appended: this member leads, has opened its term, and is not
+    /// handing over.
+    pub fn admits(&self) -> bool {
+        matches!(&self.state, State::Leader(l) if l.barrier.is_some() && l.transfer.is_none())
+            && !self.closing
+    }
+
+    /// This leader's progress table entry for `member`.
+    pub fn progress_mut(&mut self, member: MemberId) -> Option<&mut Progress> {
+        match &mut self.state {
+            State::Leader(leader) => leader.progress.get_mut(member.slot()),
+            _ => None,
+        }
+    }
+
+    /// A follower says what it has. Acknowledgements of another term count for nothing; positions
+    /// only grow. `counts` is false for an incarnation that has not been admitted.
+    pub fn handle_append(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        ack: &AppendPosition,
+        counts: bool,
+    ) {
+        if ack.term > self.ballot.term {
+            self.observe_term(now, ack.term);
+            return;
+        }
+        if ack.term != self.ballot.term {
+            return;
+        }
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let Some(progress) = leader.progress.get_mut(from.slot()) else {
+            return;
+        };
+        progress.heard = Some(now);
+        progress.counts = counts;
+        if !progress.joined {
+            progress.joined = true;
+            progress.sent = ack.received;
+            progress.moved = now;
+        }
+        if ack.received > progress.received {
+            progress.received = ack.received;
+            progress.moved = now;
+        }
+        progress.sent = progress.sent.max(progress.received);
+        progress.durable = progress.durable.max(ack.durable.min(ack.received));
+        progress.applied = progress.applied.max(ack.applied);
+        progress.limit = progress.limit.max(ack.received.plus(u64::from(ack.window)));
+        progress.flush_age_ms = ack.flush_age_ms;
+        progress.round = progress.round.max(ack.round);
+        self.advance_commit();
+    }
+
+    /// A follower misses `[from, to)`; the node has checked that `from` is a frame boundary.
+    pub fn handle_nak(&mut self, member: MemberId, from: Position, to: Position) {
+        let end = self.tail.end;
+        let Some(progress) = self.progress_mut(member) else {
+            return;
+        };
+        if progress.joined && progress.resend.is_none() && from < to && from < progress.sent {
+            progress.resend = Some((from, to.min(end)));
+        }
+    }
+
+    /// A follower asks for history from `from` on.
+    pub fn handle_history_request(&mut self, now: Instant, member: MemberId, from: Position) {
+        if let Some(progress) = self.progress_mut(member) {
+            progress.history_from = Some(from);
+            progress.greet_at = now;
+        }
+    }
+
+    /// Raft 5.3 and 5.4.2: the k-th largest durable mark of this term, never past this leader's own
+    /// disk, never short of this term's first record.
+    pub fn advance_commit(&mut self) {
+        let State::Leader(leader) = &self.state else {
+            return;
+        };
+        let mut marks = [Position::ZERO; MEMBERS_MAX];
+        for (mark, member) in marks.iter_mut().zip(self.members.iter()) {
+            let progress = leader.progress.get(member.slot());
+            *mark = match progress {
+                _ if member == self.me => self.acknowledged(),
+                Some(p) if p.joined && p.counts => p.durable,
+                _ => Position::ZERO,
+            };
+        }
+        marks.sort_unstable_by(|a, b| b.cmp(a));
+        let minority = usize::from(Planted::CommitWithAMinority.is_active());
+        let quorum = (self.members.quorum() - minority).max(1);
+        let agreed = marks.get(quorum - 1).copied().unwrap_or(Position::ZERO);
+        let agreed = agreed.min(self.acknowledged());
+        let barrier = match leader.barrier {
+            Some(end) => end,
+            None if Planted::DropTheOwnTermBarrier.is_active() => Position::ZERO,
+            None => return,
+        };
+        if agreed >= barrier || Planted::DropTheOwnTermBarrier.is_active() {
+            self.commit = self.commit.max(agreed);
+        }
+    }
+
+    /// Raft 6.2: a leader that does not hear a quorum steps down, and with that falls silent, so that
+    /// a bridge in a partial partition is free to follow another (openraft#2080).
+    fn hears_quorum(&self, now: Instant) -> bool {
+        let State::Leader(leader) = &self.state else {
+            return false;
+        };
+        let live = |at: Instant| now.since(at) < self.timing.leader_timeout;
+        if live(leader.elected) {
+            return true;
+        }
+        let others = self.others().iter().filter(|m| {
+            leader
+                .progress
+                .get(m.slot())
+                .is_some_and(|p| p.counts && p.heard.is_some_and(live))
+        });
+        others.count() + 1 >= self.members.quorum()
+    }
+
+    pub(super) fn leader_timeout(&mut self, now: Instant) {
+        if !self.hears_quorum(now) {
+            self.step_down(now);
+            return;
+        }
+        let (others, interval) = (self.others(), self.timing.heartbeat_interval);
+        let (patience, closing) = (interval * 4, self.closing);
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        if leader.rounds.refill(now, others, interval) {
+            leader.round += 1;
+        }
+        for progress in &mut leader.progress {
+            // Nothing new for a while: what was sent is lost, and so is the request for it.
+            let stuck = progress.joined && progress.sent > progress.received;
+            if stuck && now.since(progress.moved) >= patience {
+                progress.sent = progress.received;
+                progress.resend = None;
+                progress.moved = now;
+            }
+        }
+        if leader.transfer.is_some_and(|t| now >= t.until) {
+            leader.transfer = None;
+            if closing {
+                leader.resigned = true;
+                leader.rounds.hurry(now);
+            }
+        }
+    }
+
+    /// Stops leading; the term goes on without a leader, and this member never resumes in it.
+    pub fn step_down(&mut self, now: Instant) {
+        if matches!(self.state, State::Leader(_)) {
+            self.to_canvass(now);
+        }
+    }
+
+    pub(super) fn owed_by_leader(&mut self, now: Instant) -> Option<(MemberId, Owed)> {
+        let others = self.others();
+        let interval = self.timing.canvass_interval;
+        let (commit, end, closing) = (self.commit, self.tail.end, self.closing);
+        let State::Leader(leader) = &mut self.state else {
+            return None;
+        };
+        leader.barrier?;
+        if closing && leader.resigned {
+            return leader.rounds.take().map(|member| (member, Owed::Resign));
+        }
+        for member in others.iter() {
+            let Some(p) = leader.progress.get_mut(member.slot()) else {
+                continue;
+            };
+            let history_from = p.history_from.take();
+            if history_from.is_some() || (!p.joined && now >= p.greet_at) {
+                p.greet_at = now.plus(interval);
+                return Some((member, Owed::NewLeadershipTerm { history_from }));
+            }
+        }
+        if let Some(transfer) = &mut leader.transfer
+            && now >= transfer.next
+        {
+            let (target, slot) = (transfer.target, transfer.target.slot());
+            if leader.progress.get(slot).is_some_and(|p| p.durable >= end) {
+                transfer.next = now.plus(interval);
+                return Some((target, Owed::Transfer));
+            }
+        }
+        let round = leader.round;
+        if let Some(member) = leader.rounds.take() {
+            if let Some(p) = leader.progress.get_mut(member.slot()) {
+                p.commit_told = commit;
+            }
+            return Some((member, Owed::Commit { round }));
+        }
+        for member in others.iter() {
+            let Some(p) = leader.progress.get_mut(member.slot()) else {
+                continue;
+            };
+            if p.joined && p.commit_told < commit {
+                p.commit_told = commit;
+                return Some((member, Owed::Commit { round }));
+            }
+        }
+        None
+    }
+
+    /// Hands leadership to `target`: clients' messages wait until it has everything and stands, or
+    /// until a leader timeout has passed.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn transfer(&mut self, now: Instant, target: MemberId) -> Result<(), TransferError> {
+        let until = now.plus(self.timing.leader_timeout);
+        let (me, members) = (self.me, self.members);
+        let State::Leader(leader) = &mut self.state else {
+            return Err(TransferError::NotLeader);
+        };
+        if leader.transfer.is_some() {
+            return Err(TransferError::InProgress);
+        }
+        let joined = leader
+            .progress
+            .get(target.slot())
+            .is_some_and(|p| p.joined && p.counts);
+        if target == me || !members.contains(target) || !joined {
+            return Err(TransferError::BadTarget);
+        }
+        leader.transfer = Some(Transfer {
+            target,
+            until,
+            next: now,
+        });
+        Ok(())
+    }
+
+    /// Closes gracefully: a leader hands over to the follower that has most, then says it resigns.
+    /// Nothing to do for any other member.
+    pub fn resign(&mut self, now: Instant) {
+        let best = match &self.state {
+            State::Leader(leader) => self
+                .others()
+                .iter()
+                .filter(|m| {
+                    leader
+                        .progress
+                        .get(m.slot())
+                        .is_some_and(|p| p.joined && p.counts)
+                })
+                .max_by_key(|m| {
+                    leader
+                        .progress
+                        .get(m.slot())
+                        .map(|p| (p.durable, p.received))
+                }),
+            _ => None,
+        };
+        if let Some(best) = best {
+            // An error would only say that a transfer is under way, which serves as well.
+            let _handing_over = self.transfer(now, best).is_ok();
+        } else if let State::Leader(leader) = &mut self.state {
+            leader.resigned = true;
+            leader.rounds.hurry(now);
+        }
+        self.closing = true;
+    }
+
+    /// Whether a resigning member has nothing left to hand over.
+    pub fn is_resigned(&self) -> bool {
+        let handing_over = match &self.state {
+            State::Leader(leader) => leader.transfer.is_some(),
+            _ => false,
+        };
+        self.closing && !handing_over
+    }
+
+    /// How long this leader has led.
+    pub fn led_for(&self, now: Instant) -> Duration {
+        match &self.state {
+            State::Leader(leader) => now.since(leader.elected),
+            _ => Duration::ZERO,
+        }
+    }
+}

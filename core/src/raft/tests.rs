@@ -1,0 +1,225 @@
+//! Elections and commits among `Raft`s that speak directly to one another, without bytes.
+
+use super::*;
+use crate::wire::member::{AppendPosition, CanvassPosition, RequestVote, Vote};
+
+fn id(n: u8) -> MemberId {
+    MemberId::new(n).unwrap()
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn tail(term: u32, end: u64) -> Tail {
+    Tail { term: Term::new(term), end: Position::new(end) }
+}
+
+fn member(me: u8, members: usize, tail: Tail) -> Raft {
+    let start = Start {
+        me: id(me),
+        members: MemberSet::first(members),
+        votes: true,
+        torn: false,
+        ballot: Ballot { term: tail.term, vote: None },
+        tail,
+        flushed: tail.end,
+        timing: Timing::default(),
+        seed: u64::from(me),
+    };
+    Raft::new(start, at(0))
+}
+
+fn persist(raft: &mut Raft) {
+    if let Some(ballot) = raft.poll_persist() {
+        raft.handle_persisted(ballot);
+    }
+}
+
+fn canvass(tail: Tail, hears_leader: bool) -> CanvassPosition {
+    let (log_term, position) = (tail.term, tail.end);
+    CanvassPosition { term: tail.term, log_term, position, hears_leader, torn: false, votes: true }
+}
+
+fn vote(term: u32, candidate: u8, granted: bool) -> Vote {
+    Vote { term: Term::new(term), candidate: id(candidate), granted }
+}
+
+fn ask(term: u32, tail: Tail) -> RequestVote {
+    let (log_term, position) = (tail.term, tail.end);
+    RequestVote { term: Term::new(term), log_term, position, transfer: false }
+}
+
+fn ack(term: u32, position: u64) -> AppendPosition {
+    let position = Position::new(position);
+    AppendPosition {
+        term: Term::new(term),
+        received: position,
+        durable: position,
+        applied: Position::ZERO,
+        window: 65_536,
+        flush_age_ms: 0,
+        round: 0,
+    }
+}
+
+/// Member 0 of three, elected within 400 ms, with its first record up to `barrier`.
+fn leader(before: Tail, barrier: u64) -> Raft {
+    let mut raft = member(0, 3, before);
+    raft.handle_canvass(at(1), id(1), &canvass(before, false));
+    let mut ms = 2;
+    while raft.role() != Role::Candidate {
+        raft.handle_timeout(at(ms));
+        ms += 1;
+    }
+    persist(&mut raft);
+    raft.handle_timeout(at(ms));
+    let term = raft.term().get();
+    raft.handle_vote(at(ms), id(1), &vote(term, 0, true));
+    assert_eq!(raft.role(), Role::Leader);
+    raft.set_tail(Tail { term: raft.term(), end: Position::new(barrier) });
+    raft.set_barrier(Position::new(barrier));
+    raft
+}
+
+#[test]
+fn a_single_member_elects_itself_once_its_vote_is_on_disk() {
+    let mut raft = member(0, 1, tail(0, 0));
+    for ms in 0..100 {
+        raft.handle_timeout(at(ms));
+    }
+    assert_eq!(raft.role(), Role::Candidate);
+    persist(&mut raft);
+    raft.handle_timeout(at(100));
+    assert_eq!(raft.role(), Role::Leader);
+}
+
+#[test]
+fn nobody_is_nominated_while_a_quorum_hears_a_leader() {
+    let mut raft = member(0, 3, tail(3, 320));
+    for ms in 0..2_000 {
+        raft.handle_canvass(at(ms), id(1), &canvass(tail(3, 320), true));
+        raft.handle_canvass(at(ms), id(2), &canvass(tail(3, 320), true));
+        raft.handle_timeout(at(ms));
+    }
+    assert_eq!((raft.role(), raft.term()), (Role::Follower, Term::new(3)));
+}
+
+#[test]
+fn a_shorter_log_is_not_nominated_by_longer_ones() {
+    let mut raft = member(0, 3, tail(3, 320));
+    for ms in 0..2_000 {
+        raft.handle_canvass(at(ms), id(1), &canvass(tail(3, 352), false));
+        raft.handle_canvass(at(ms), id(2), &canvass(tail(4, 32), false));
+        raft.handle_timeout(at(ms));
+    }
+    assert_eq!(raft.term(), Term::new(3));
+}
+
+#[test]
+fn a_vote_leaves_only_when_it_is_on_disk_and_is_repeated_for_the_same_candidate() {
+    let mut raft = member(0, 3, tail(1, 64));
+    raft.handle_request_vote(at(1), id(1), &ask(2, tail(1, 64)));
+    while let Some((_, owed)) = raft.poll_owed(at(1), Position::ZERO) {
+        assert!(!matches!(owed, Owed::Vote { .. }), "not on disk yet");
+    }
+    persist(&mut raft);
+    let granted = (id(1), Owed::Vote { candidate: id(1), granted: true });
+    assert_eq!(raft.poll_owed(at(1), Position::ZERO), Some(granted));
+    raft.handle_request_vote(at(2), id(2), &ask(2, tail(1, 640)));
+    let refused = (id(2), Owed::Vote { candidate: id(2), granted: false });
+    assert_eq!(raft.poll_owed(at(2), Position::ZERO), Some(refused));
+    raft.handle_request_vote(at(3), id(1), &ask(2, tail(1, 64)));
+    assert_eq!(raft.poll_owed(at(3), Position::ZERO), Some(granted));
+}
+
+#[test]
+fn a_follower_that_hears_its_leader_ignores_a_candidate_and_keeps_its_term() {
+    let mut raft = member(0, 3, tail(1, 64));
+    assert!(raft.observe_leader(at(1), Term::new(2), id(1)));
+    persist(&mut raft);
+    raft.join(at(1), Term::new(2), id(1));
+    raft.handle_request_vote(at(2), id(2), &ask(3, tail(9, 9_600)));
+    assert_eq!((raft.term(), raft.leader()), (Term::new(2), Some(id(1))));
+    raft.handle_request_vote(at(500), id(2), &ask(3, tail(9, 9_600)));
+    assert_eq!(raft.term(), Term::new(3), "its leader has been silent for too long");
+    assert_eq!(raft.joined(), None, "a voter for a higher term has left the old one");
+}
+
+#[test]
+fn a_member_of_an_empty_directory_neither_stands_nor_votes() {
+    let mut raft = member(0, 3, tail(0, 0));
+    raft.votes = false;
+    raft.handle_request_vote(at(1), id(1), &ask(2, tail(1, 64)));
+    for ms in 1..2_000 {
+        raft.handle_canvass(at(ms), id(1), &canvass(tail(0, 0), false));
+        raft.handle_timeout(at(ms));
+    }
+    assert_eq!((raft.term(), raft.poll_persist()), (Term::ZERO, None));
+}
+
+#[test]
+fn earlier_terms_are_committed_only_with_the_first_record_of_this_one() {
+    // Raft 5.4.2. The log is 640 long; this term's first record ends at 736.
+    let mut raft = leader(tail(2, 640), 736);
+    let term = raft.term().get();
+    raft.handle_durable(Mark { term: raft.term(), position: Position::new(736) });
+    raft.handle_append(at(401), id(1), &ack(term, 640), true);
+    raft.handle_append(at(401), id(2), &ack(term, 700), true);
+    assert_eq!(raft.commit(), Position::ZERO);
+    raft.handle_append(at(402), id(2), &ack(term, 736), true);
+    assert_eq!(raft.commit(), Position::new(736));
+}
+
+#[test]
+fn commit_waits_for_the_leaders_own_disk() {
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term().get();
+    raft.handle_append(at(401), id(1), &ack(term, 96), true);
+    raft.handle_append(at(401), id(2), &ack(term, 96), true);
+    assert_eq!(raft.commit(), Position::ZERO);
+    raft.handle_durable(Mark { term: raft.term(), position: Position::new(96) });
+    assert_eq!(raft.commit(), Position::new(96));
+}
+
+#[test]
+fn marks_of_another_term_or_another_incarnation_do_not_count() {
+    let mut raft = leader(tail(2, 640), 736);
+    let term = raft.term();
+    raft.handle_durable(Mark { term, position: Position::new(736) });
+    raft.handle_append(at(401), id(1), &ack(term.get() - 1, 736), true);
+    raft.handle_append(at(401), id(2), &ack(term.get(), 736), false);
+    assert_eq!(raft.commit(), Position::ZERO);
+}
+
+#[test]
+fn a_leader_without_a_quorum_steps_down_and_falls_silent() {
+    let mut raft = leader(tail(0, 0), 96);
+    for ms in 401..1_000 {
+        raft.handle_timeout(at(ms));
+    }
+    assert_eq!(raft.role(), Role::Follower);
+    while let Some((_, owed)) = raft.poll_owed(at(1_000), Position::ZERO) {
+        assert_eq!(owed, Owed::Canvass);
+    }
+}
+
+#[test]
+fn a_transfer_waits_for_the_target_and_freezes_admission() {
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term();
+    raft.handle_append(at(401), id(1), &ack(term.get(), 0), true);
+    assert_eq!(raft.transfer(at(402), id(2)), Err(TransferError::BadTarget));
+    assert_eq!(raft.transfer(at(402), id(1)), Ok(()));
+    assert!(!raft.admits());
+    let due = |raft: &mut Raft| {
+        let mut due = false;
+        while let Some((to, owed)) = raft.poll_owed(at(403), Position::ZERO) {
+            due |= owed == Owed::Transfer && to == id(1);
+        }
+        due
+    };
+    assert!(!due(&mut raft), "the target has not got everything");
+    raft.handle_append(at(403), id(1), &ack(term.get(), 96), true);
+    assert!(due(&mut raft));
+}

@@ -1,0 +1,101 @@
+//! How a message is cut to frames: every frame but the last is one MTU long.
+
+use crate::limits::FRAME_HEADER;
+use crate::wire::frame::align;
+
+/// How many bytes of a message a frame of `mtu` bytes carries at most.
+pub const fn payload_max(mtu: u32) -> usize {
+    (mtu as usize).saturating_sub(FRAME_HEADER)
+}
+
+/// The bytes of stream that a message of `len` bytes takes, with headers and alignment. An empty
+/// message takes a header. `mtu` is longer than a header.
+pub const fn framed(len: usize, mtu: u32) -> usize {
+    let payload = payload_max(mtu);
+    let rest = len % payload;
+    let whole = (len / payload).saturating_mul(mtu as usize);
+    if rest > 0 || len == 0 {
+        whole.saturating_add(align(FRAME_HEADER + rest))
+    } else {
+        whole
+    }
+}
+
+/// The longest message that takes at most `room` bytes of stream; `room` is a multiple of 32.
+pub const fn unframed(room: usize, mtu: u32) -> usize {
+    let whole = room / mtu as usize;
+    let rest = (room % mtu as usize).saturating_sub(FRAME_HEADER);
+    whole * payload_max(mtu) + rest
+}
+
+/// Reads forward over the parts of a message.
+pub struct Parts<'a> {
+    parts: &'a [&'a [u8]],
+    at: usize,
+}
+
+impl<'a> Parts<'a> {
+    /// From the first byte of the first part.
+    pub const fn new(parts: &'a [&'a [u8]]) -> Self {
+        Self { parts, at: 0 }
+    }
+
+    /// The length of all parts together, in bytes; saturates.
+    pub fn length(&self) -> usize {
+        let lengths = self.parts.iter().map(|part| part.len());
+        lengths.fold(0, usize::saturating_add)
+    }
+
+    /// Fills `place` with the next bytes, as far as there are any.
+    pub fn copy(&mut self, mut place: &mut [u8]) {
+        while let (Some((part, others)), false) = (self.parts.split_first(), place.is_empty()) {
+            let rest = part.get(self.at..).unwrap_or(&[]);
+            let len = rest.len().min(place.len());
+            let (head, tail) = core::mem::take(&mut place).split_at_mut(len);
+            head.copy_from_slice(rest.get(..len).unwrap_or(&[]));
+            place = tail;
+            self.at += len;
+            if len == rest.len() {
+                self.parts = others;
+                self.at = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_whole_frames_has_no_empty_one_behind() {
+        assert_eq!(framed(0, 512), 32);
+        assert_eq!(framed(1, 512), 64);
+        assert_eq!(framed(480, 512), 512);
+        assert_eq!(framed(481, 512), 576);
+        assert_eq!(framed(960, 512), 1024);
+    }
+
+    #[test]
+    fn the_longest_message_of_a_room_fits_it_and_one_byte_more_does_not() {
+        for mtu in [256, 512, 1408, 65_504] {
+            for room in (mtu as usize..200_000).step_by(4096) {
+                let room = align(room);
+                let longest = unframed(room, mtu);
+                assert!(framed(longest, mtu) <= room, "{room} of {mtu}");
+                assert!(framed(longest + 1, mtu) > room, "{room} of {mtu}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_read_as_one() {
+        let mut parts = Parts::new(&[b"ab", b"", b"cde"]);
+        assert_eq!(parts.length(), 5);
+        let mut place = [0; 4];
+        parts.copy(&mut place);
+        assert_eq!(&place, b"abcd");
+        parts.copy(&mut place);
+        assert_eq!(&place, b"ebcd");
+    }
+}

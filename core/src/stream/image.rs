@@ -1,0 +1,485 @@
+//! The receive side of one Aeron stream, in a slot of lent memory (Aeron: `PublicationImage`).
+//!
+//! Frames land in the slot where their position says, in any order; what has arrived without a hole
+//! is peeked at and consumed from the front, in place. What the peer must hear (status, loss, the echo
+//! of a round-trip measurement) is derived from positions when polled, so each may be lost.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::stream::arrivals::{Arrivals, NotTaken, Range};
+use crate::stream::geometry::{Ring, Segments};
+use crate::stream::{Control, Fragment, earlier};
+use crate::time::Instant;
+use crate::units::Position;
+use crate::wire::frame::{
+    DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, Kind, Nak, Rttm, Setup,
+    StatusMessage,
+};
+
+/// How often a receiver reports, in every state and with or without data.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ImageTiming {
+    /// A status message at least this often (Aeron: `RCV_STATUS_MESSAGE_TIMEOUT`, 200 ms).
+    pub status: Duration,
+    /// From seeing a hole to asking for it; absorbs reordering.
+    pub nak_delay: Duration,
+    /// From asking for a hole to asking again; doubles up to `nak_repeat_max`.
+    pub nak_repeat: Duration,
+    /// The longest time between two requests for the same hole.
+    pub nak_repeat_max: Duration,
+    /// Without any datagram for this long the sender is lost (Aeron: `IMAGE_LIVENESS_TIMEOUT`, 10 s).
+    pub liveness: Duration,
+}
+
+impl ImageTiming {
+    /// Aeron's times, except for requests of lost data, which here allow for some reordering.
+    pub const DEFAULT: Self = Self {
+        status: Duration::from_millis(200),
+        nak_delay: Duration::from_millis(1),
+        nak_repeat: Duration::from_millis(10),
+        nak_repeat_max: Duration::from_millis(80),
+        liveness: Duration::from_secs(10),
+    };
+}
+
+impl Default for ImageTiming {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Why a SETUP makes no image.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum SetupReject {
+    /// The length of its term buffers is not a power of two from 64 KiB to 1 GiB.
+    SegmentLength,
+    /// Its MTU is not a possible one, or too large for the slot.
+    Mtu,
+    /// It names no position where a frame may start.
+    Position,
+}
+
+/// Why a datagram of data changed nothing, or not everything it could have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum DataReject {
+    /// It names no place in this stream, or a frame longer than its SETUP allows.
+    Malformed,
+    /// It is of another stream or session.
+    Foreign,
+    /// It names bytes beyond the window; they were dropped.
+    OutOfWindow,
+    /// Too many holes to remember another; it was dropped.
+    TooManyHoles,
+}
+
+/// What has become of the sender.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ImageState {
+    /// Alive, or ended with data still to consume.
+    Active,
+    /// It said that it ended, and everything was consumed.
+    Ended,
+    /// Nothing was heard for the liveness time.
+    Lost,
+}
+
+/// The hole that is being asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Loss {
+    start: Position,
+    ask_at: Instant,
+    repeat: Duration,
+}
+
+/// The receive side of one stream.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Image {
+    source: SocketAddr,
+    stream_id: i32,
+    session_id: i32,
+    receiver_id: i64,
+    segments: Segments,
+    mtu: u32,
+    ring: Ring,
+    timing: ImageTiming,
+    consumed: Position,
+    arrivals: Arrivals,
+    /// The highest position the sender is known to have reached.
+    high_water: Position,
+    /// No message has begun yet: frames before the first BEGIN belong to one whose start was missed.
+    joining: bool,
+    ended_at: Option<Position>,
+    closing: bool,
+    heard_at: Instant,
+    status_position: Position,
+    status_at: Instant,
+    loss: Option<Loss>,
+    echo: Option<Rttm>,
+    dropped: u32,
+}
+
+impl Image {
+    /// Makes the image that `setup` from `source` asks for, in a slot of `slot_len` bytes.
+    ///
+    /// The window is the largest power of two that leaves one MTU of slack in the slot, at most half
+    /// of the sender's segment (Aeron: `aeron_receiver_window_length`). `receiver_id` is any number
+    /// that tells this receiver from others.
+    pub fn new(
+        now: Instant,
+        source: SocketAddr,
+        setup: &Setup,
+        receiver_id: i64,
+        slot_len: usize,
+        timing: ImageTiming,
+    ) -> Result<Self, SetupReject> {
+        let segments = Segments::new(setup.initial_term_id, setup.term_length)
+            .ok_or(SetupReject::SegmentLength)?;
+        let ring = Ring::fit(slot_len, setup.mtu as usize, segments.length() / 2)
+            .ok_or(SetupReject::Mtu)?;
+        let joined_at = segments
+            .position(setup.active_term_id, setup.term_offset)
+            .ok_or(SetupReject::Position)?;
+        Ok(Self {
+            source,
+            stream_id: setup.stream_id,
+            session_id: setup.session_id,
+            receiver_id,
+            segments,
+            mtu: setup.mtu,
+            ring,
+            timing,
+            consumed: joined_at,
+            arrivals: Arrivals::new(joined_at),
+            high_water: joined_at,
+            joining: true,
+            ended_at: None,
+            closing: false,
+            heard_at: now,
+            status_position: joined_at,
+            status_at: now,
+            loss: None,
+            echo: None,
+            dropped: 0,
+        })
+    }
+
+    /// Takes a datagram of DATA and PAD frames, or a heartbeat. Bounded by the datagram's length.
+    ///
+    /// Frames that have arrived before are ignored.
+    ///
+    /// # Errors
+    /// [`DataReject`] says what was dropped. Frames in front of the one that did not fit are kept; a
+    /// datagram that is of another stream or no part of this one changes nothing.
+    pub fn handle_data(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        slot: &mut [u8],
+    ) -> Result<(), DataReject> {
+        let first = datagram.first();
+        if first.stream_id != self.stream_id || first.session_id != self.session_id {
+            return Err(DataReject::Foreign);
+        }
+        let at = self
+            .segments
+            .position(first.term_id, first.term_offset)
+            .ok_or(DataReject::Malformed)?;
+        if datagram.is_heartbeat() {
+            return self.handle_heartbeat(now, first, at);
+        }
+        if u64::from(datagram.span()) > self.segments.remaining(at) {
+            return Err(DataReject::Malformed);
+        }
+        self.heard_at = now;
+        let taken = self.take_frames(datagram, at, slot);
+        self.skip(slot);
+        self.watch_for_loss(now);
+        if taken.is_err() {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+        taken
+    }
+
+    /// The sender repeats its SETUP: it has not heard us, so the next status is due now.
+    pub fn handle_setup(&mut self, now: Instant) {
+        self.heard_at = now;
+        self.status_at = now;
+    }
+
+    /// A round-trip measurement that asks for its echo.
+    pub fn handle_rttm(&mut self, rttm: &Rttm) {
+        if rttm.reply {
+            self.echo = Some(Rttm {
+                reply: false,
+                reception_delta: 0,
+                receiver_id: self.receiver_id,
+                ..*rttm
+            });
+        }
+    }
+
+    /// From now on every status says that nobody reads here any more.
+    pub fn close(&mut self, now: Instant) {
+        self.closing = true;
+        self.status_at = now;
+    }
+
+    /// The first fragment that is not consumed. Nothing if it has not arrived.
+    pub fn peek<'s>(&self, slot: &'s [u8]) -> Option<Fragment<'s>> {
+        let frame = self.front(slot)?;
+        Some(Fragment {
+            position: self.consumed,
+            flags: frame.header.flags,
+            reserved: frame.header.reserved,
+            payload: frame.payload(),
+        })
+    }
+
+    /// Consumes the fragment that `peek` shows, and with it PADs behind it; nothing happens if it
+    /// shows none. At most window / 32 steps, and no frame is stepped over twice.
+    pub fn consume(&mut self, slot: &[u8]) {
+        if let Some(frame) = self.front(slot) {
+            self.consumed = self.consumed.plus(frame.header.aligned_len() as u64);
+            self.skip(slot);
+        }
+    }
+
+    /// What is owed to the source now: a status, a request for lost data, an echo. Ask until `None`.
+    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
+        if self.state(now) == ImageState::Lost {
+            return None;
+        }
+        if let Some(echo) = self.echo.take() {
+            return Some(Control::Rttm(echo));
+        }
+        if let Some(status) = self.poll_status(now) {
+            return Some(Control::StatusMessage(status));
+        }
+        self.poll_nak(now).map(Control::Nak)
+    }
+
+    /// When `poll_control` will have something, or `state` will change, if nothing arrives before. A
+    /// moment that has passed once the sender is lost: the owner lets go of the image then.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let liveness = self.heard_at.plus(self.timing.liveness);
+        let ask = self.loss.map(|l| l.ask_at);
+        earlier(Some(self.status_at.min(liveness)), ask)
+    }
+
+    /// What has become of the sender.
+    pub fn state(&self, now: Instant) -> ImageState {
+        if self.ended_at.is_some_and(|end| self.consumed >= end) {
+            ImageState::Ended
+        } else if now >= self.heard_at.plus(self.timing.liveness) {
+            ImageState::Lost
+        } else {
+            ImageState::Active
+        }
+    }
+
+    /// Is this the image of that stream? Sources differ in address, so one cannot speak for another.
+    pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
+        self.session_id == session_id && self.stream_id == stream_id && self.source == source
+    }
+
+    /// Where status messages and requests go.
+    pub fn source(&self) -> SocketAddr {
+        self.source
+    }
+
+    /// The stream.
+    pub fn stream_id(&self) -> i32 {
+        self.stream_id
+    }
+
+    /// The session of the stream.
+    pub fn session_id(&self) -> i32 {
+        self.session_id
+    }
+
+    /// Everything below was consumed.
+    pub fn consumed(&self) -> Position {
+        self.consumed
+    }
+
+    /// Everything below has arrived.
+    pub fn received(&self) -> Position {
+        self.arrivals.contiguous()
+    }
+
+    /// The window in bytes.
+    pub fn window(&self) -> u32 {
+        self.ring.window()
+    }
+
+    /// How many datagrams were dropped because they were out of the window or left too many holes.
+    pub fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    fn handle_heartbeat(
+        &mut self,
+        now: Instant,
+        head: &DataHeader,
+        at: Position,
+    ) -> Result<(), DataReject> {
+        // Aeron: flow control over and under run, for heartbeats half a segment above and one below.
+        let half = u64::from(self.segments.length() / 2);
+        if at > self.consumed.plus(half) || at.plus(half * 2) < self.consumed {
+            return Err(DataReject::OutOfWindow);
+        }
+        self.heard_at = now;
+        self.high_water = self.high_water.max(at);
+        if head.is_end_of_stream() && at >= self.arrivals.contiguous() {
+            self.ended_at = Some(at);
+        }
+        self.watch_for_loss(now);
+        Ok(())
+    }
+
+    fn take_frames(
+        &mut self,
+        datagram: &Datagram<'_>,
+        mut at: Position,
+        slot: &mut [u8],
+    ) -> Result<(), DataReject> {
+        for frame in datagram.frames() {
+            let end = at.plus(frame.header.aligned_len() as u64);
+            self.take_frame(&frame, Range { start: at, end }, slot)?;
+            self.high_water = self.high_water.max(end);
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Puts one frame in its place. A PAD costs only its header, so it may jump past the window.
+    fn take_frame(
+        &mut self,
+        frame: &DataFrame<'_>,
+        range: Range,
+        slot: &mut [u8],
+    ) -> Result<(), DataReject> {
+        let bytes = frame.bytes();
+        if bytes.len() > self.mtu as usize {
+            return Err(DataReject::Malformed);
+        }
+        let stored_end = range.start.plus(bytes.len() as u64);
+        if stored_end > self.consumed.plus(u64::from(self.ring.window())) {
+            return Err(DataReject::OutOfWindow);
+        }
+        match self.arrivals.check(range) {
+            Ok(()) => {}
+            Err(NotTaken::Overlap) => return Ok(()),
+            Err(NotTaken::Full) => return Err(DataReject::TooManyHoles),
+        }
+        let offset = self.ring.offset(range.start);
+        let Some(place) = slot.get_mut(offset..offset + bytes.len()) else {
+            return Err(DataReject::OutOfWindow);
+        };
+        place.copy_from_slice(bytes);
+        self.arrivals
+            .insert(range)
+            .map_err(|_| DataReject::TooManyHoles)
+    }
+
+    /// Consumes what no application is to see: PADs, and the rest of a message whose start was missed.
+    /// Each step consumes a frame, so at most window / 32 steps.
+    fn skip(&mut self, slot: &[u8]) {
+        while let Some(frame) = self.front(slot) {
+            let is_pad = frame.header.kind == Kind::Pad;
+            let is_middle = self.joining && frame.header.flags & FLAG_BEGIN == 0;
+            if !is_pad && !is_middle {
+                self.joining = false;
+                break;
+            }
+            self.consumed = self.consumed.plus(frame.header.aligned_len() as u64);
+        }
+    }
+
+    fn front<'s>(&self, slot: &'s [u8]) -> Option<DataFrame<'s>> {
+        if self.consumed >= self.arrivals.contiguous() {
+            return None;
+        }
+        DataFrame::parse(slot.get(self.ring.offset(self.consumed)..)?).ok()
+    }
+
+    /// The first hole below what the sender is known to have sent.
+    fn hole(&self) -> Option<Range> {
+        let start = self.arrivals.contiguous();
+        let end = self.arrivals.hole_end().unwrap_or(self.high_water);
+        (end > start).then_some(Range { start, end })
+    }
+
+    fn watch_for_loss(&mut self, now: Instant) {
+        let Some(hole) = self.hole() else {
+            self.loss = None;
+            return;
+        };
+        let delay = match self.loss {
+            Some(loss) if loss.start == hole.start => return,
+            // This hole was there behind the one that just closed: no need to wait for reordering.
+            Some(_) => Duration::ZERO,
+            None => self.timing.nak_delay,
+        };
+        self.loss = Some(Loss {
+            start: hole.start,
+            ask_at: now.plus(delay),
+            repeat: self.timing.nak_repeat,
+        });
+    }
+
+    fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
+        let window = u64::from(self.ring.window());
+        let moved = self.consumed.since(self.status_position);
+        let granted = self.status_position.plus(window);
+        // The sender may be waiting: what it was granted and has not sent may be less than a frame.
+        let is_short = granted.since(self.received()) < u64::from(self.mtu);
+        let is_moved = moved >= window / 4 || (moved > 0 && is_short);
+        if now < self.status_at && !is_moved {
+            return None;
+        }
+        self.status_at = now.plus(self.timing.status);
+        self.status_position = self.consumed;
+        Some(StatusMessage {
+            flags: if self.closing {
+                FLAG_SM_END_OF_STREAM
+            } else {
+                0
+            },
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            term_id: self.segments.id(self.consumed),
+            term_offset: self.segments.offset(self.consumed),
+            window: self.ring.window() as i32,
+            receiver_id: self.receiver_id,
+            group_tag: None,
+        })
+    }
+
+    fn poll_nak(&mut self, now: Instant) -> Option<Nak> {
+        let hole = self.hole()?;
+        let loss = self.loss.as_mut().filter(|loss| now >= loss.ask_at)?;
+        loss.ask_at = now.plus(loss.repeat);
+        loss.repeat = loss
+            .repeat
+            .saturating_mul(2)
+            .min(self.timing.nak_repeat_max);
+        // A request names one segment, so what lies beyond its end is asked for next.
+        let len = hole
+            .end
+            .since(hole.start)
+            .min(self.segments.remaining(hole.start));
+        Some(Nak {
+            session_id: self.session_id,
+            stream_id: self.stream_id,
+            term_id: self.segments.id(hole.start),
+            term_offset: self.segments.offset(hole.start),
+            length: len as i32,
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! DATA and PAD frames, and the datagrams that carry them.
+
+use super::{BASE_HEADER, Base, FLAG_END_OF_STREAM, FLAGS_WHOLE, TYPE_DATA, TYPE_PAD, align};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
+use crate::wire::{Reader, Reject, Writer};
+
+/// Which of the two frames that fill a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kind {
+    /// Carries a payload.
+    Data,
+    /// Stands for `frame_length` bytes that are never sent; only its header is.
+    Pad,
+}
+
+/// The header of a DATA or PAD frame (Aeron: `DataHeaderFlyweight`).
+///
+/// ```text
+///   0        4  5  6   8        12       16       20       24              32
+///   +--------+--+--+---+--------+--------+--------+--------+---------------+
+///   | length |v |fl|typ| offset | session| stream | term id| reserved value|
+///   +--------+--+--+---+--------+--------+--------+--------+---------------+
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DataHeader {
+    /// Header and payload in bytes, without the alignment; 0 in a heartbeat, else at least 32.
+    pub frame_length: i32,
+    /// `FLAG_BEGIN` and others.
+    pub flags: u8,
+    /// DATA or PAD.
+    pub kind: Kind,
+    /// Where in its term buffer the frame starts: a multiple of 32, not negative.
+    pub term_offset: i32,
+    /// The session.
+    pub session_id: i32,
+    /// The stream.
+    pub stream_id: i32,
+    /// The term buffer.
+    pub term_id: i32,
+    /// For the application; in a log frame the two checksums.
+    pub reserved: i64,
+}
+
+impl DataHeader {
+    /// A DATA frame that holds one whole message of `payload` bytes, at the start of term 0.
+    /// `None` if the length does not fit 31 bits.
+    pub fn message(session_id: i32, stream_id: i32, payload: usize) -> Option<Self> {
+        let length = payload.checked_add(FRAME_HEADER)?;
+        Some(Self {
+            frame_length: i32::try_from(length).ok()?,
+            flags: FLAGS_WHOLE,
+            kind: Kind::Data,
+            term_offset: 0,
+            session_id,
+            stream_id,
+            term_id: 0,
+            reserved: 0,
+        })
+    }
+
+    /// Reads the 32 bytes at the start of `bytes`.
+    ///
+    /// # Errors
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`] unless DATA or PAD,
+    /// [`Reject::FrameLength`] unless 0 or at least 32, [`Reject::Alignment`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
+        let mut reader = Reader::new(bytes);
+        let base = Base::read(&mut reader)?;
+        let kind = match base.kind {
+            TYPE_DATA => Kind::Data,
+            TYPE_PAD => Kind::Pad,
+            _ => return Err(Reject::UnknownType),
+        };
+        let header = Self {
+            frame_length: base.length,
+            flags: base.flags,
+            kind,
+            term_offset: reader.i32()?,
+            session_id: reader.i32()?,
+            stream_id: reader.i32()?,
+            term_id: reader.i32()?,
+            reserved: reader.i64()?,
+        };
+        if header.frame_length != 0 && header.frame_length < FRAME_HEADER as i32 {
+            return Err(Reject::FrameLength);
+        }
+        if header.term_offset < 0 || header.term_offset % FRAME_ALIGNMENT as i32 != 0 {
+            return Err(Reject::Alignment);
+        }
+        Ok(header)
+    }
+
+    /// Writes the 32 bytes.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let mut writer = Writer::new(out);
+        self.write(&mut writer);
+        writer.finish()
+    }
+
+    pub(in crate::wire) fn write(&self, writer: &mut Writer<'_>) {
+        let kind = match self.kind {
+            Kind::Data => TYPE_DATA,
+            Kind::Pad => TYPE_PAD,
+        };
+        let base = Base {
+            length: self.frame_length,
+            flags: self.flags,
+            kind,
+        };
+        base.write(writer);
+        writer
+            .i32(self.term_offset)
+            .i32(self.session_id)
+            .i32(self.stream_id)
+            .i32(self.term_id)
+            .i64(self.reserved);
+    }
+
+    /// The frame's length in bytes; 0 in a heartbeat (or if negative, which `parse` refuses).
+    pub fn length(&self) -> usize {
+        usize::try_from(self.frame_length).unwrap_or(0)
+    }
+
+    /// Is this a heartbeat, which takes no place in the stream?
+    pub fn is_heartbeat(&self) -> bool {
+        self.frame_length == 0
+    }
+
+    /// How many bytes the frame takes in the stream, with alignment.
+    pub fn aligned_len(&self) -> usize {
+        align(self.length())
+    }
+
+    /// How many bytes the frame takes in a datagram, with alignment: a PAD only its header.
+    pub fn wire_len(&self) -> usize {
+        match self.kind {
+            Kind::Data => self.aligned_len(),
+            Kind::Pad => FRAME_HEADER,
+        }
+    }
+
+    /// Does the frame hold a whole message?
+    pub fn is_whole(&self) -> bool {
+        self.flags & FLAGS_WHOLE == FLAGS_WHOLE
+    }
+
+    /// Has the sender closed the stream here?
+    pub fn is_end_of_stream(&self) -> bool {
+        self.flags & FLAG_END_OF_STREAM != 0
+    }
+}
+
+/// One DATA or PAD frame of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DataFrame<'a> {
+    /// The header.
+    pub header: DataHeader,
+    bytes: &'a [u8],
+}
+
+impl<'a> DataFrame<'a> {
+    /// The frame at the start of `bytes`, alignment included.
+    ///
+    /// # Errors
+    /// As [`DataHeader::parse`]; [`Reject::FrameLength`] if it is a heartbeat's header or reaches
+    /// beyond `bytes`.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
+        let header = DataHeader::parse(bytes)?;
+        if header.is_heartbeat() {
+            return Err(Reject::FrameLength);
+        }
+        let bytes = bytes.get(..header.wire_len()).ok_or(Reject::FrameLength)?;
+        Ok(Self { header, bytes })
+    }
+
+    /// What the frame carries; nothing if it is a PAD.
+    pub fn payload(&self) -> &'a [u8] {
+        let end = match self.header.kind {
+            Kind::Data => self.header.length(),
+            Kind::Pad => FRAME_HEADER,
+        };
+        self.bytes.get(FRAME_HEADER..end).unwrap_or_default()
+    }
+
+    /// The bytes as they came: header, payload and alignment. A PAD is its header.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// A datagram of DATA and PAD frames, checked: of one session, stream and term buffer, each frame
+/// starting where the one before ends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Datagram<'a> {
+    first: DataHeader,
+    bytes: &'a [u8],
+    span: u32,
+}
+
+impl<'a> Datagram<'a> {
+    /// Checks a whole datagram. The work is bounded by its length.
+    ///
+    /// # Errors
+    /// As [`DataFrame::parse`] for every frame; [`Reject::DatagramShape`] if frames differ in session,
+    /// stream or term, leave gaps, follow a PAD that fills the term, or are followed by other bytes.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
+        let first = DataHeader::parse(bytes)?;
+        let is_heartbeat = first.is_heartbeat() && bytes.len() == FRAME_HEADER;
+        let mut span: usize = 0;
+        let mut rest = if is_heartbeat { &[] } else { bytes };
+        // A PAD longer than its header stands for bytes that are not here, so it can only be last.
+        // One of 32 bytes may stand anywhere: an aborted claim (Aeron: `TermScanner`).
+        let mut jumped = false;
+        while !rest.is_empty() {
+            let frame = DataFrame::parse(rest)?;
+            let header = frame.header;
+            let offset = i32::try_from(span)
+                .ok()
+                .and_then(|span| first.term_offset.checked_add(span));
+            if jumped
+                || offset != Some(header.term_offset)
+                || header.term_id != first.term_id
+                || header.session_id != first.session_id
+                || header.stream_id != first.stream_id
+            {
+                return Err(Reject::DatagramShape);
+            }
+            jumped = header.wire_len() != header.aligned_len();
+            span = span.saturating_add(header.aligned_len());
+            rest = rest.get(frame.bytes.len()..).unwrap_or_default();
+        }
+        let span = u32::try_from(span).map_err(|_| Reject::FrameLength)?;
+        Ok(Self { first, bytes, span })
+    }
+
+    /// The header of the first frame: session, stream, and where the datagram starts.
+    pub fn first(&self) -> &DataHeader {
+        &self.first
+    }
+
+    /// Is this a heartbeat, without frames?
+    pub fn is_heartbeat(&self) -> bool {
+        self.first.is_heartbeat()
+    }
+
+    /// How many bytes of the stream the datagram stands for; 0 for a heartbeat.
+    pub fn span(&self) -> u32 {
+        self.span
+    }
+
+    /// All of its bytes. Longer than a PAD at its end is [`Datagram::span`].
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Its frames, in order; none in a heartbeat.
+    pub fn frames(&self) -> DataFrames<'a> {
+        let rest = if self.is_heartbeat() { &[] } else { self.bytes };
+        DataFrames { rest }
+    }
+}
+
+/// The frames of a [`Datagram`].
+#[derive(Clone, Debug)]
+pub struct DataFrames<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for DataFrames<'a> {
+    type Item = DataFrame<'a>;
+
+    fn next(&mut self) -> Option<DataFrame<'a>> {
+        // `Datagram::parse` has seen every frame, so this only fails at the end.
+        let frame = DataFrame::parse(self.rest).ok()?;
+        self.rest = self.rest.get(frame.bytes.len()..).unwrap_or_default();
+        Some(frame)
+    }
+}
+
+const _: () = assert!(BASE_HEADER < FRAME_HEADER);

@@ -1,0 +1,342 @@
+//! The bytes of member messages.
+
+use super::{
+    AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, CommitPosition, HISTORY_SLICE_MAX,
+    HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm, RequestVote, Resign, SCHEMA_ID,
+    SCHEMA_VERSION, Sender, TermBase, TransferLeadership, Vote,
+};
+use crate::limits::FRAME_HEADER;
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
+use crate::wire::sbe::{HEADER, Header, Opened};
+use crate::wire::{Reader, Reject, Writer};
+
+mod template {
+    pub const CANVASS_POSITION: u16 = 50;
+    pub const REQUEST_VOTE: u16 = 51;
+    pub const VOTE: u16 = 52;
+    pub const NEW_LEADERSHIP_TERM: u16 = 53;
+    pub const APPEND_POSITION: u16 = 54;
+    pub const COMMIT_POSITION: u16 = 55;
+    pub const HISTORY_REQUEST: u16 = 56;
+    pub const TRANSFER_LEADERSHIP: u16 = 58;
+    pub const RESIGN: u16 = 75;
+}
+
+/// Bits of the `flags` field. Bits that a message does not name are ignored.
+mod flag {
+    pub const HEARS_LEADER: u32 = 1;
+    pub const TORN: u32 = 1 << 1;
+    pub const VOTES: u32 = 1 << 2;
+    pub const TRANSFER: u32 = 1;
+    pub const GRANTED: u32 = 1;
+}
+
+/// What every block starts with: cluster, incarnation, member, flags.
+const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
+const NEW_LEADERSHIP_TERM_BLOCK: usize = SENDER_BLOCK + 6 * 8;
+const GROUP_HEADER: usize = 4;
+const ENTRY: usize = 16;
+
+/// The longest member message, as a whole aligned frame, in bytes.
+pub const MEMBER_MESSAGE_MAX: usize = align(
+    FRAME_HEADER + HEADER + NEW_LEADERSHIP_TERM_BLOCK + GROUP_HEADER + HISTORY_SLICE_MAX * ENTRY,
+);
+// RFC 791: every host takes a datagram of 576 bytes; at most 60 are IPv4's header and 8 are UDP's.
+const _: () = assert!(MEMBER_MESSAGE_MAX <= 576 - 60 - 8);
+
+impl MemberMessage {
+    /// Writes the message as one whole frame, alignment included: at most [`MEMBER_MESSAGE_MAX`]
+    /// bytes. `None` if they do not fit `out`.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let payload = {
+            let mut writer = Writer::new(out.get_mut(FRAME_HEADER..)?);
+            self.write(&mut writer);
+            writer.finish()?
+        };
+        let session_id = i32::from(self.sender.member.get());
+        let header = DataHeader::message(session_id, CONSENSUS_STREAM_ID, payload)?;
+        header.emit(out)?;
+        let padding = out.get_mut(header.length()..header.aligned_len())?;
+        padding.fill(0);
+        Some(header.aligned_len())
+    }
+
+    /// Reads a frame of the consensus stream.
+    ///
+    /// # Errors
+    /// [`Reject::Stream`] if it is of another stream, [`Reject::Fragment`] unless it is a whole
+    /// message, [`Reject::Value`] if its session is not the sender's; and as
+    /// [`MemberMessage::parse`].
+    pub fn parse_frame(frame: &DataFrame<'_>) -> Result<Self, Reject> {
+        if frame.header.stream_id != CONSENSUS_STREAM_ID {
+            return Err(Reject::Stream);
+        }
+        if frame.header.kind != Kind::Data || !frame.header.is_whole() {
+            return Err(Reject::Fragment);
+        }
+        let message = Self::parse(frame.payload())?;
+        if frame.header.session_id != i32::from(message.sender.member.get()) {
+            return Err(Reject::Value);
+        }
+        Ok(message)
+    }
+
+    /// Reads the payload of a frame. What follows the message is ignored.
+    ///
+    /// # Errors
+    /// [`Reject::Short`], [`Reject::UnknownSchema`], [`Reject::UnknownTemplate`],
+    /// [`Reject::BlockLength`], [`Reject::Value`] for a member, term or position that cannot be,
+    /// [`Reject::Alignment`] for a position where no frame starts, [`Reject::VarData`] and
+    /// [`Reject::History`] for a history that is cut, does not fit or does not ascend.
+    pub fn parse(payload: &[u8]) -> Result<Self, Reject> {
+        let Opened {
+            header,
+            mut block,
+            mut tail,
+        } = Opened::parse(payload, SCHEMA_ID)?;
+        let sender = Sender {
+            cluster: ClusterId(block.u64()?),
+            incarnation: Incarnation(block.u64()?),
+            member: member(&mut block)?,
+        };
+        let flags = block.u32()?;
+        let block = &mut block;
+        let body = match header.template {
+            template::CANVASS_POSITION => Body::CanvassPosition(canvass_position(block, flags)?),
+            template::REQUEST_VOTE => Body::RequestVote(request_vote(block, flags)?),
+            template::VOTE => Body::Vote(vote(block, flags)?),
+            template::NEW_LEADERSHIP_TERM => {
+                Body::NewLeadershipTerm(new_leadership_term(block, &mut tail)?)
+            }
+            template::APPEND_POSITION => Body::AppendPosition(append_position(block)?),
+            template::COMMIT_POSITION => Body::CommitPosition(commit_position(block)?),
+            template::HISTORY_REQUEST => Body::HistoryRequest(HistoryRequest {
+                term: term(block)?,
+                below: position(block)?,
+            }),
+            template::TRANSFER_LEADERSHIP => Body::TransferLeadership(TransferLeadership {
+                term: term(block)?,
+                target: member(block)?,
+            }),
+            template::RESIGN => Body::Resign(Resign {
+                term: term(block)?,
+                end: position(block)?,
+            }),
+            _ => return Err(Reject::UnknownTemplate),
+        };
+        Ok(Self { sender, body })
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        let (template, length, flags) = self.body.shape();
+        let header = Header {
+            block_length: (SENDER_BLOCK + length) as u16,
+            template,
+            schema: SCHEMA_ID,
+            version: SCHEMA_VERSION,
+        };
+        header.write(writer);
+        writer
+            .u64(self.sender.cluster.0)
+            .u64(self.sender.incarnation.0)
+            .i32(i32::from(self.sender.member.get()))
+            .u32(flags);
+        self.body.write(writer);
+    }
+}
+
+impl Body {
+    /// Template, length of its own fields in bytes, flags.
+    fn shape(&self) -> (u16, usize, u32) {
+        match self {
+            Self::CanvassPosition(m) => {
+                let flags = set(m.hears_leader, flag::HEARS_LEADER)
+                    | set(m.torn, flag::TORN)
+                    | set(m.votes, flag::VOTES);
+                (template::CANVASS_POSITION, 24, flags)
+            }
+            Self::RequestVote(m) => (template::REQUEST_VOTE, 24, set(m.transfer, flag::TRANSFER)),
+            Self::Vote(m) => (template::VOTE, 12, set(m.granted, flag::GRANTED)),
+            Self::NewLeadershipTerm(_) => (template::NEW_LEADERSHIP_TERM, 48, 0),
+            Self::AppendPosition(_) => (template::APPEND_POSITION, 48, 0),
+            Self::CommitPosition(_) => (template::COMMIT_POSITION, 32, 0),
+            Self::HistoryRequest(_) => (template::HISTORY_REQUEST, 16, 0),
+            Self::TransferLeadership(_) => (template::TRANSFER_LEADERSHIP, 12, 0),
+            Self::Resign(_) => (template::RESIGN, 16, 0),
+        }
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Self::CanvassPosition(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.log_term.to_wire())
+                .i64(m.position.to_wire()),
+            Self::RequestVote(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.log_term.to_wire())
+                .i64(m.position.to_wire()),
+            Self::Vote(m) => w.i64(m.term.to_wire()).i32(i32::from(m.candidate.get())),
+            Self::NewLeadershipTerm(m) => write_new_leadership_term(m, w),
+            Self::AppendPosition(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.received.to_wire())
+                .i64(m.durable.to_wire())
+                .i64(m.applied.to_wire())
+                .u32(m.window)
+                .u32(m.flush_age_ms)
+                .u64(m.round),
+            Self::CommitPosition(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.commit.to_wire())
+                .i64(m.end.to_wire())
+                .u64(m.round),
+            Self::HistoryRequest(m) => w.i64(m.term.to_wire()).i64(m.below.to_wire()),
+            Self::TransferLeadership(m) => w.i64(m.term.to_wire()).i32(i32::from(m.target.get())),
+            Self::Resign(m) => w.i64(m.term.to_wire()).i64(m.end.to_wire()),
+        };
+    }
+}
+
+fn write_new_leadership_term<'w, 'o>(
+    m: &NewLeadershipTerm,
+    w: &'w mut Writer<'o>,
+) -> &'w mut Writer<'o> {
+    let entries = m.history.as_slice();
+    w.i64(m.term.to_wire())
+        .i64(m.commit.to_wire())
+        .i64(m.end.to_wire())
+        .i64(m.start.term.to_wire())
+        .i64(m.start.base.to_wire())
+        .i64(m.history.covered_to.to_wire())
+        .u16(ENTRY as u16)
+        .u16(entries.len() as u16);
+    for entry in entries {
+        w.i64(entry.term.to_wire()).i64(entry.base.to_wire());
+    }
+    w
+}
+
+fn canvass_position(block: &mut Reader<'_>, flags: u32) -> Result<CanvassPosition, Reject> {
+    Ok(CanvassPosition {
+        term: term(block)?,
+        log_term: term(block)?,
+        position: position(block)?,
+        hears_leader: flags & flag::HEARS_LEADER != 0,
+        torn: flags & flag::TORN != 0,
+        votes: flags & flag::VOTES != 0,
+    })
+}
+
+fn request_vote(block: &mut Reader<'_>, flags: u32) -> Result<RequestVote, Reject> {
+    Ok(RequestVote {
+        term: term(block)?,
+        log_term: term(block)?,
+        position: position(block)?,
+        transfer: flags & flag::TRANSFER != 0,
+    })
+}
+
+fn vote(block: &mut Reader<'_>, flags: u32) -> Result<Vote, Reject> {
+    Ok(Vote {
+        term: term(block)?,
+        candidate: member(block)?,
+        granted: flags & flag::GRANTED != 0,
+    })
+}
+
+fn append_position(block: &mut Reader<'_>) -> Result<AppendPosition, Reject> {
+    Ok(AppendPosition {
+        term: term(block)?,
+        received: position(block)?,
+        durable: position(block)?,
+        applied: position(block)?,
+        window: block.u32()?,
+        flush_age_ms: block.u32()?,
+        round: block.u64()?,
+    })
+}
+
+fn commit_position(block: &mut Reader<'_>) -> Result<CommitPosition, Reject> {
+    Ok(CommitPosition {
+        term: term(block)?,
+        commit: position(block)?,
+        end: position(block)?,
+        round: block.u64()?,
+    })
+}
+
+fn new_leadership_term(
+    block: &mut Reader<'_>,
+    tail: &mut Reader<'_>,
+) -> Result<NewLeadershipTerm, Reject> {
+    let message = NewLeadershipTerm {
+        term: term(block)?,
+        commit: position(block)?,
+        end: position(block)?,
+        start: term_base(block)?,
+        history: HistorySlice::EMPTY,
+    };
+    let covered_to = position(block)?;
+    let history = history(covered_to, tail)?;
+    Ok(NewLeadershipTerm { history, ..message })
+}
+
+/// The history that ends at `covered_to`: terms and bases must ascend, and none may begin beyond
+/// its end. Etcd's `logSlice.valid` asks the same of entries.
+fn history(covered_to: Position, tail: &mut Reader<'_>) -> Result<HistorySlice, Reject> {
+    let entry_length = usize::from(tail.u16()?);
+    let count = usize::from(tail.u16()?);
+    let mut slice = HistorySlice {
+        covered_to,
+        ..HistorySlice::EMPTY
+    };
+    if entry_length < ENTRY {
+        return Err(Reject::BlockLength);
+    }
+    let slots = slice.entries.get_mut(..count).ok_or(Reject::History)?;
+    let mut last: Option<TermBase> = None;
+    for slot in slots {
+        // A newer version's entries may be longer.
+        let bytes = tail.take(entry_length)?;
+        let entry = term_base(&mut Reader::new(bytes))?;
+        let ascends = last.is_none_or(|last| last.term < entry.term && last.base < entry.base);
+        if !ascends || entry.base > covered_to {
+            return Err(Reject::History);
+        }
+        *slot = entry;
+        last = Some(entry);
+    }
+    slice.len = count as u8;
+    Ok(slice)
+}
+
+fn term_base(reader: &mut Reader<'_>) -> Result<TermBase, Reject> {
+    Ok(TermBase {
+        term: term(reader)?,
+        base: position(reader)?,
+    })
+}
+
+fn term(reader: &mut Reader<'_>) -> Result<Term, Reject> {
+    Term::from_wire(reader.i64()?).ok_or(Reject::Value)
+}
+
+fn member(reader: &mut Reader<'_>) -> Result<MemberId, Reject> {
+    MemberId::from_wire(reader.i32()?).ok_or(Reject::Value)
+}
+
+/// A position where a frame may start: every position that members exchange is one.
+fn position(reader: &mut Reader<'_>) -> Result<Position, Reject> {
+    let position = Position::from_wire(reader.i64()?).ok_or(Reject::Value)?;
+    if position.is_aligned() {
+        Ok(position)
+    } else {
+        Err(Reject::Alignment)
+    }
+}
+
+const fn set(condition: bool, bit: u32) -> u32 {
+    if condition { bit } else { 0 }
+}

@@ -1,0 +1,277 @@
+//! How a member answers "how are you?": our own query and report, each one DATA frame on stream 109.
+//!
+//! The answer needs no state and is never longer than the question, so that it cannot be turned on
+//! a third party whose address was forged (RFC 4732 section 2.5, amplification).
+
+use crate::limits::FRAME_HEADER;
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use crate::wire::cluster::NULL_VALUE;
+use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
+use crate::wire::member::{SCHEMA_ID, SCHEMA_VERSION};
+use crate::wire::sbe::{HEADER, Header, Opened};
+use crate::wire::{Reader, Reject, Writer};
+
+/// The stream of status queries and reports.
+pub const STATUS_STREAM_ID: i32 = 109;
+
+const QUERY_TEMPLATE: u16 = 200;
+const REPORT_TEMPLATE: u16 = 201;
+const QUERY_BLOCK: u16 = 16;
+const REPORT_BLOCK: u16 = 128;
+const FLAG_VOTES: u32 = 1;
+const FLAG_SERVICE_READY: u32 = 1 << 1;
+
+/// The length of a query and of a report, as a whole aligned frame, in bytes.
+pub const STATUS_LENGTH: usize = align(FRAME_HEADER + HEADER + REPORT_BLOCK as usize);
+const _: () = assert!(
+    QUERY_BLOCK < REPORT_BLOCK,
+    "a query is padded, a report is not"
+);
+// RFC 791: every host takes a datagram of 576 bytes; at most 60 are IPv4's header and 8 are UDP's.
+const _: () = assert!(STATUS_LENGTH <= 576 - 60 - 8);
+
+/// What a member is at the moment (Aeron: `Cluster.Role`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Role {
+    /// Follows a leader, or looks for one.
+    Follower = 0,
+    /// Stands for election.
+    Candidate = 1,
+    /// Leads.
+    Leader = 2,
+}
+
+impl Role {
+    /// The role with Aeron's number for it.
+    ///
+    /// # Errors
+    /// [`Reject::Enumerator`].
+    pub const fn from_wire(number: i32) -> Result<Self, Reject> {
+        match number {
+            0 => Ok(Self::Follower),
+            1 => Ok(Self::Candidate),
+            2 => Ok(Self::Leader),
+            _ => Err(Reject::Enumerator),
+        }
+    }
+
+    /// Aeron's number for this role.
+    pub const fn to_wire(self) -> i32 {
+        self as i32
+    }
+}
+
+/// "How are you?"
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct StatusQuery {
+    /// Comes back in the report.
+    pub correlation: u64,
+}
+
+impl StatusQuery {
+    /// Writes the query as one whole frame of [`STATUS_LENGTH`] bytes.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let payload = STATUS_LENGTH - FRAME_HEADER;
+        let header = DataHeader::message(0, STATUS_STREAM_ID, payload)?;
+        let mut writer = Writer::new(out.get_mut(..STATUS_LENGTH)?);
+        header.write(&mut writer);
+        sbe_header(QUERY_TEMPLATE, QUERY_BLOCK).write(&mut writer);
+        writer.u64(self.correlation).u64(0);
+        writer.zeros(payload - HEADER - usize::from(QUERY_BLOCK));
+        writer.finish()
+    }
+
+    /// Reads a frame of the status stream.
+    ///
+    /// # Errors
+    /// [`Reject::Stream`], [`Reject::Fragment`]; [`Reject::Amplification`] if the frame is shorter
+    /// than a report; [`Reject::Short`], [`Reject::UnknownSchema`], [`Reject::UnknownTemplate`],
+    /// [`Reject::BlockLength`].
+    pub fn parse_frame(frame: &DataFrame<'_>) -> Result<Self, Reject> {
+        let mut opened = open(frame, QUERY_TEMPLATE)?;
+        if frame.header.aligned_len() < STATUS_LENGTH {
+            return Err(Reject::Amplification);
+        }
+        let correlation = opened.block.u64()?;
+        opened.block.u64()?;
+        Ok(Self { correlation })
+    }
+}
+
+/// "This is how I am."
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct StatusReport {
+    /// The query's.
+    pub correlation: u64,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The life of the member's data directory.
+    pub incarnation: Incarnation,
+    /// The member.
+    pub member: MemberId,
+    /// What it is at the moment.
+    pub role: Role,
+    /// Its current term.
+    pub term: Term,
+    /// Who leads, if it knows.
+    pub leader: Option<MemberId>,
+    /// How many client sessions are open.
+    pub sessions: u32,
+    /// The oldest byte of its log that it still has.
+    pub start: Position,
+    /// The end of its log.
+    pub appended: Position,
+    /// What it has flushed.
+    pub durable: Position,
+    /// What it knows to be committed.
+    pub commit: Position,
+    /// What its service has executed.
+    pub applied: Position,
+    /// The digest of its replicated state at `applied`.
+    pub digest: u64,
+    /// How many bytes of log it has room for past `appended`.
+    pub window: u32,
+    /// How many times it has seen a new leadership since its start.
+    pub leaderships: u32,
+    /// How many datagrams it has refused since its start.
+    pub rejects: u64,
+    /// For how long it has run, in milliseconds.
+    pub uptime_ms: u64,
+    /// Whether it may vote.
+    pub votes: bool,
+    /// Whether its service takes messages at the moment.
+    pub service_ready: bool,
+}
+
+impl StatusReport {
+    /// Writes the report as one whole frame of [`STATUS_LENGTH`] bytes.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let payload = HEADER + usize::from(REPORT_BLOCK);
+        let session_id = i32::from(self.member.get());
+        let header = DataHeader::message(session_id, STATUS_STREAM_ID, payload)?;
+        let mut writer = Writer::new(out.get_mut(..STATUS_LENGTH)?);
+        header.write(&mut writer);
+        sbe_header(REPORT_TEMPLATE, REPORT_BLOCK).write(&mut writer);
+        let leader = self
+            .leader
+            .map_or(NULL_VALUE as i32, |id| i32::from(id.get()));
+        let votes = if self.votes { FLAG_VOTES } else { 0 };
+        let ready = if self.service_ready {
+            FLAG_SERVICE_READY
+        } else {
+            0
+        };
+        writer
+            .u64(self.correlation)
+            .u64(self.cluster.0)
+            .u64(self.incarnation.0)
+            .i32(session_id)
+            .u32(votes | ready)
+            .i64(self.term.to_wire())
+            .i32(self.role.to_wire())
+            .i32(leader)
+            .i64(self.start.to_wire())
+            .i64(self.appended.to_wire())
+            .i64(self.durable.to_wire())
+            .i64(self.commit.to_wire())
+            .i64(self.applied.to_wire())
+            .u64(self.digest)
+            .u32(self.window)
+            .u32(self.sessions)
+            .u32(self.leaderships)
+            .u32(0)
+            .u64(self.rejects)
+            .u64(self.uptime_ms);
+        writer.zeros(STATUS_LENGTH - FRAME_HEADER - payload);
+        writer.finish()
+    }
+
+    /// Reads a frame of the status stream.
+    ///
+    /// # Errors
+    /// [`Reject::Stream`], [`Reject::Fragment`], [`Reject::Short`], [`Reject::UnknownSchema`],
+    /// [`Reject::UnknownTemplate`], [`Reject::BlockLength`], [`Reject::Enumerator`],
+    /// [`Reject::Value`].
+    pub fn parse_frame(frame: &DataFrame<'_>) -> Result<Self, Reject> {
+        let mut block = open(frame, REPORT_TEMPLATE)?.block;
+        let correlation = block.u64()?;
+        let cluster = ClusterId(block.u64()?);
+        let incarnation = Incarnation(block.u64()?);
+        let member = MemberId::from_wire(block.i32()?).ok_or(Reject::Value)?;
+        let flags = block.u32()?;
+        let term = Term::from_wire(block.i64()?).ok_or(Reject::Value)?;
+        let role = Role::from_wire(block.i32()?)?;
+        let leader = read_leader(&mut block)?;
+        let start = read_position(&mut block)?;
+        let appended = read_position(&mut block)?;
+        let durable = read_position(&mut block)?;
+        let commit = read_position(&mut block)?;
+        let applied = read_position(&mut block)?;
+        let digest = block.u64()?;
+        let window = block.u32()?;
+        let sessions = block.u32()?;
+        let leaderships = block.u32()?;
+        block.u32()?;
+        Ok(Self {
+            correlation,
+            cluster,
+            incarnation,
+            member,
+            role,
+            term,
+            leader,
+            sessions,
+            start,
+            appended,
+            durable,
+            commit,
+            applied,
+            digest,
+            window,
+            leaderships,
+            rejects: block.u64()?,
+            uptime_ms: block.u64()?,
+            votes: flags & FLAG_VOTES != 0,
+            service_ready: flags & FLAG_SERVICE_READY != 0,
+        })
+    }
+}
+
+const fn sbe_header(template: u16, block_length: u16) -> Header {
+    Header {
+        block_length,
+        template,
+        schema: SCHEMA_ID,
+        version: SCHEMA_VERSION,
+    }
+}
+
+fn open<'a>(frame: &DataFrame<'a>, template: u16) -> Result<Opened<'a>, Reject> {
+    if frame.header.stream_id != STATUS_STREAM_ID {
+        return Err(Reject::Stream);
+    }
+    if frame.header.kind != Kind::Data || !frame.header.is_whole() {
+        return Err(Reject::Fragment);
+    }
+    let opened = Opened::parse(frame.payload(), SCHEMA_ID)?;
+    if opened.header.template == template {
+        Ok(opened)
+    } else {
+        Err(Reject::UnknownTemplate)
+    }
+}
+
+fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
+    Position::from_wire(block.i64()?).ok_or(Reject::Value)
+}
+
+fn read_leader(block: &mut Reader<'_>) -> Result<Option<MemberId>, Reject> {
+    let number = block.i32()?;
+    if i64::from(number) == NULL_VALUE {
+        return Ok(None);
+    }
+    MemberId::from_wire(number).map(Some).ok_or(Reject::Value)
+}
