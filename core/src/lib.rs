@@ -6,7 +6,7 @@ pub mod client;
 pub mod gaps;
 pub mod limits;
 pub mod log;
-//pub mod node;
+pub mod node;
 #[doc(hidden)]
 pub mod planted;
 pub mod prng;

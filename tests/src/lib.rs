@@ -1,1 +1,4 @@
-//! Placeholder until its first room lands.
+//! The tests of Coracle that need more than one room: a deterministic simulator of whole clusters
+//! with their clients, networks, clocks and disks, and scenario pictures in text.
+
+pub mod sim;

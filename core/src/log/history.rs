@@ -175,6 +175,21 @@ impl<const H: usize> History<H> {
         slice
     }
 
+    /// A part of the history for a follower: from the term that wrote the byte at `from` on, or the
+    /// newest part if it did not say.
+    pub fn slice_from(&self, from: Option<Position>) -> HistorySlice {
+        let Some(from) = from else {
+            return self.slice_below(self.covered_to);
+        };
+        let first = self
+            .entries
+            .iter()
+            .rposition(|e| e.base <= from)
+            .unwrap_or(0);
+        let next = self.entries.get(first + HISTORY_SLICE_MAX);
+        self.slice_below(next.map_or(self.covered_to, |e| e.base))
+    }
+
     /// The lowest position below `own_end` where this history and the leader's `slice` both know the
     /// term, and it differs: there, and nowhere else, a follower may cut (architecture: "a proven
     /// conflict"). That the leader's log is shorter is none.

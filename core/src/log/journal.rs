@@ -6,6 +6,10 @@
 //! after a crash, a bad frame below `confirmed` is corruption, and one above it a write that was cut.
 //! When the log has come to rest, one more slot confirms the last group, so that rot in it will be seen
 //! as rot. A truncation is durable before any byte above the cut is overwritten.
+//!
+//! Of two slots in a file one is always durable while the other is overwritten. After a restart that is
+//! not known of the newest: it may be in the page cache only, of a process that was killed or whose
+//! flush failed. So the first flush of all writes it again, where and as it is.
 
 use super::{Frames, Log, Recovered, Slot, Span, segment_base, segment_end};
 use crate::planted::Planted;
@@ -57,7 +61,8 @@ pub struct Journal {
     chain: Option<u32>,
     /// What the newest durable slot says.
     confirmed: Position,
-    intended: Position,
+    /// The slot that was found at start, to be written again before anything else.
+    found: Option<Slot>,
     /// A truncation that must be made durable first.
     cut: Option<Position>,
     flight: Option<Flight>,
@@ -72,13 +77,13 @@ impl Journal {
         let mut journal = Self {
             cluster,
             segment_length,
-            seq: recovered.slot_seq,
+            seq: recovered.slot.map_or(0, |slot| slot.seq),
             joined: recovered.joined,
             written: recovered.confirmed,
             durable: recovered.confirmed,
             chain: recovered.confirmed_chain,
             confirmed: recovered.confirmed,
-            intended: recovered.intended,
+            found: recovered.slot,
             cut: None,
             flight: None,
             idle_polls: 0,
@@ -107,6 +112,9 @@ impl Journal {
         if self.flight.is_some() {
             return None;
         }
+        if let Some(slot) = self.found {
+            return Some(self.write_again(slot));
+        }
         if let Some(cut) = self.cut {
             self.chain = log.chain_at(cut);
             return Some(self.take_off(joined, Span::new(cut, cut), self.chain));
@@ -134,18 +142,19 @@ impl Journal {
     /// The flush in flight has returned without an error: what it covered is durable. `term` of the mark
     /// is the leadership joined when the group was polled. With no flush in flight nothing changes.
     pub fn handle_flushed(&mut self) -> Mark {
+        if self.found.take().is_some() {
+            self.flight = None;
+        }
         if let Some(flight) = self.flight.take() {
             let Group { slot, span, .. } = flight.group;
             self.joined = slot.joined;
             self.confirmed = slot.confirmed;
-            self.intended = slot.intended;
             self.durable = span.end;
             self.chain = flight.chain;
             match flight.cut {
                 Some(cut) if cut < span.end => {
                     self.durable = cut;
                     self.chain = None;
-                    self.cut = Some(cut);
                 }
                 _ if self.cut == Some(slot.intended) => self.cut = None,
                 _ => (),
@@ -166,7 +175,8 @@ impl Journal {
         if let Some(flight) = &mut self.flight {
             flight.cut = Some(flight.cut.map_or(cut, |c| c.min(cut)));
         }
-        if cut < self.intended {
+        // What a crash has left above `written` was never relied upon: it is simply written again.
+        if cut < self.written {
             self.cut = Some(self.cut.map_or(cut, |c| c.min(cut)));
         }
         if cut < self.durable {
@@ -195,6 +205,9 @@ impl Journal {
 
     fn take_off(&mut self, joined: Term, span: Span, chain: Option<u32>) -> Group {
         self.seq += 1;
+        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
+        let is_confirming = span.is_empty() && self.cut.is_none();
+        let in_segment = span.start.minus(u64::from(is_confirming));
         let slot = Slot {
             seq: self.seq,
             cluster: self.cluster,
@@ -203,17 +216,24 @@ impl Journal {
             intended: span.end,
             chain: self.chain,
             segment_length: self.segment_length,
+            segment: segment_base(in_segment, self.segment_length),
         };
-        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
-        let is_confirming = span.is_empty() && self.cut.is_none();
-        let in_segment = span.start.minus(u64::from(is_confirming));
+        self.written = span.end;
+        self.launch(slot, span, chain)
+    }
+
+    fn write_again(&mut self, slot: Slot) -> Group {
+        let nothing = Span::new(slot.confirmed, slot.confirmed);
+        self.launch(slot, nothing, slot.chain)
+    }
+
+    fn launch(&mut self, slot: Slot, span: Span, chain: Option<u32>) -> Group {
         let group = Group {
             slot,
-            slot_segment: segment_base(in_segment, self.segment_length),
+            slot_segment: slot.segment,
             slot_index: slot.index(),
             span,
         };
-        self.written = span.end;
         self.flight = Some(Flight {
             group,
             chain,

@@ -12,6 +12,7 @@
 //! [`Recovery`] what may be believed after a crash.
 
 mod append;
+mod bounded;
 pub mod checksum;
 mod frame;
 mod history;
@@ -27,18 +28,26 @@ mod window;
 
 pub use crate::gaps::{Gaps, GapsFull, Span};
 pub use append::{AppendError, append, encoded_len};
+pub use bounded::Bounded;
 pub use history::{HISTORY_TERMS, History};
 pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
 pub use node_state::NodeState;
 pub use receive::{Received, publish_landed, receive};
 pub use recovery::{Recovered, Recovery, RecoveryError, Seed};
-pub use scan::{FrameError, FrameRef, Frames, boundary, run};
+pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};
 pub use sector::{SECTOR, SectorError};
 pub use slot::Slot;
 pub use window::{Window, WindowError, window_len};
 
 use crate::units::Position;
+
+#[cfg(test)]
+mod crash_model;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;
 
 /// The Aeron stream of the log (Aeron Cluster: `LOG_STREAM_ID_DEFAULT`).
 pub const LOG_STREAM_ID: i32 = 100;
@@ -78,6 +87,9 @@ pub trait Log {
 
     /// No reader on this thread needs bytes below this any more. Never goes back.
     fn release(&mut self, below: Position);
+
+    /// How many bytes the window can hold.
+    fn capacity(&self) -> u64;
 
     /// The length of a segment in bytes, a power of two. No frame crosses a segment's end.
     fn segment_length(&self) -> u32;

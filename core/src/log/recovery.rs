@@ -70,8 +70,8 @@ pub struct Recovered {
     pub intended: Position,
     /// The leadership that was joined when the newest slot was written.
     pub joined: Term,
-    /// The sequence number of the newest slot; 0 if there is none.
-    pub slot_seq: u64,
+    /// The newest slot, if there is one.
+    pub slot: Option<Slot>,
     /// Which term wrote what; above a corruption only.
     pub history: History<HISTORY_TERMS>,
     /// Bytes of the last group were lost. They may have been acknowledged: prefer candidates that have
@@ -102,7 +102,7 @@ impl Recovered {
             confirmed_term: start.term,
             intended: start.position,
             joined: Term::ZERO,
-            slot_seq: 0,
+            slot: None,
             history: History::new(),
             torn: false,
             corrupt: None,
@@ -126,7 +126,6 @@ impl Recovered {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Recovery {
     found: Recovered,
-    slot: Option<Slot>,
     segment_length: u32,
     capacity: u64,
     at: Position,
@@ -163,11 +162,10 @@ impl Recovery {
             found.confirmed = slot.confirmed;
             found.intended = slot.intended;
             found.joined = slot.joined;
-            found.slot_seq = slot.seq;
+            found.slot = Some(slot);
         }
         let mut recovery = Self {
             found,
-            slot,
             segment_length,
             capacity,
             at: start.position,
@@ -260,7 +258,7 @@ impl Recovery {
         if self.at != self.found.confirmed {
             return;
         }
-        let stated = self.slot.and_then(|slot| slot.chain);
+        let stated = self.found.slot.and_then(|slot| slot.chain);
         let is_other = matches!((stated, self.chain), (Some(a), Some(b)) if a != b);
         if is_other && self.found.corrupt.is_none() {
             self.found.corrupt = Some(self.at);
@@ -284,10 +282,12 @@ impl Recovery {
         self.found.confirmed_term = Term::ZERO;
     }
 
-    /// More good frames than the window holds: they were acknowledged only if below `intended`.
+    /// More good frames than the window holds. Only those below `intended` may be acknowledged; and if
+    /// that would fit, these are what an old truncation has left.
     fn end_at_capacity(&mut self) {
-        if self.at < self.found.intended {
-            self.needed = Some(self.found.intended.since(self.found.confirmed));
+        let needed = self.found.intended.since(self.found.confirmed);
+        if self.at < self.found.intended && needed > self.capacity {
+            self.needed = Some(needed);
         }
         self.is_done = true;
     }

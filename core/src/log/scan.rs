@@ -252,15 +252,24 @@ pub fn sent(run: &[u8]) -> &[u8] {
     }
 }
 
-/// The frames from `position` on, if a frame of `term` starts there: its header says so, and its own
-/// checksum holds. This is how a peer's request for bytes is checked before it is answered.
+/// Does a frame start at `position`, where `bytes` are read from: its header says so, its own checksum
+/// holds, and `term` (if given) wrote it? So is checked where a peer asks to be sent bytes from.
+pub fn starts_frame(
+    bytes: &[u8],
+    position: Position,
+    term: Option<Term>,
+    segment_length: u32,
+) -> bool {
+    if Planted::NakInMidFrameAnswered.is_active() {
+        return !bytes.is_empty();
+    }
+    let mut frames = Frames::new(bytes, position, segment_length).verified();
+    let first = frames.next();
+    first.is_some_and(|frame| term.is_none_or(|term| term == frame.term))
+}
+
+/// The frames in memory from `position` on, if one starts there: see [`starts_frame`].
 pub fn boundary<L: Log>(log: &L, position: Position, term: Option<Term>) -> Option<&[u8]> {
     let run = log.read(position);
-    if Planted::NakInMidFrameAnswered.is_active() {
-        return (!run.is_empty()).then_some(run);
-    }
-    let frame = Frames::new(run, position, log.segment_length())
-        .verified()
-        .next()?;
-    term.is_none_or(|term| term == frame.term).then_some(run)
+    starts_frame(run, position, term, log.segment_length()).then_some(run)
 }

@@ -11,7 +11,7 @@ const HAS_CHAIN: u16 = 1;
 ///
 /// ```text
 /// 16 cluster u64 | 24 confirmed i64 | 32 intended i64 | 40 joined i32 | 44 chain u32
-/// 48 segment length u32
+/// 48 segment length u32 | 56 segment i64
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -30,6 +30,8 @@ pub struct Slot {
     pub chain: Option<u32>,
     /// The segment length of the log.
     pub segment_length: u32,
+    /// The base of the segment in whose file this slot is.
+    pub segment: Position,
 }
 
 impl Slot {
@@ -51,6 +53,7 @@ impl Slot {
         sector.put(40, self.joined.to_session_id().to_le_bytes());
         sector.put(44, self.chain.unwrap_or(0).to_le_bytes());
         sector.put(48, self.segment_length.to_le_bytes());
+        sector.put(56, self.segment.to_wire().to_le_bytes());
         sector.seal()
     }
 
@@ -64,9 +67,10 @@ impl Slot {
         let fields = (
             position(24),
             position(32),
+            position(56),
             Term::from_session_id(sector.u32(40) as i32),
         );
-        let (Some(confirmed), Some(intended), Some(joined)) = fields else {
+        let (Some(confirmed), Some(intended), Some(segment), Some(joined)) = fields else {
             return Err(SectorError::BadField);
         };
         let is_in_order = confirmed <= intended && confirmed.is_aligned() && intended.is_aligned();
@@ -82,6 +86,7 @@ impl Slot {
             intended,
             chain: (sector.flags() & HAS_CHAIN != 0).then(|| sector.u32(44)),
             segment_length,
+            segment,
         })
     }
 

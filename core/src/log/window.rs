@@ -162,11 +162,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         is_wanted
     }
 
-    /// How many bytes the window can hold.
-    pub fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// The largest frame in bytes.
     pub fn frame_max(&self) -> usize {
         self.frame_max
@@ -289,6 +284,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         assert!(end.is_aligned());
         assert!(end >= self.end);
         assert!(end <= self.start.plus(self.capacity));
+        debug_assert_eq!(self.walk((self.end, None), end).0, end, "whole frames");
         let lap_end = self.lap_end(self.end);
         if end >= lap_end {
             let (wrap, _) = self.walk((self.end, None), lap_end);
@@ -326,6 +322,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
 
     fn release(&mut self, below: Position) {
         self.released = self.released.max(below);
+    }
+
+    fn capacity(&self) -> u64 {
+        self.capacity
     }
 
     fn segment_length(&self) -> u32 {

@@ -1,12 +1,12 @@
 //! Committed frames into replicated state: the only writer of it, alike on every member.
 
-use super::clients::Memory;
+use super::clients::{EgressError, Memory};
 use super::handle::memory;
 use super::{Clients, Event, Halt, Lent, Node};
-use crate::log::{Frames, Log, Messages};
+use crate::log::{FrameError, Frames, Log, Messages};
 use crate::service::{Cluster, LeadershipTerm, OfferError, Outbox, Role, Service};
 use crate::session::Opened;
-use crate::time::{Instant, Now, Timestamp};
+use crate::time::{Now, Timestamp};
 use crate::units::{Position, SessionId};
 use crate::wire::cluster::{CloseReason, Message};
 
@@ -47,19 +47,26 @@ impl Applier {
 struct Effects<'a, 'm, const N: usize> {
     clients: &'a mut Clients<N>,
     memory: &'a mut Memory<'m>,
-    now: Instant,
     time: Timestamp,
 }
 
 impl<const N: usize> Outbox for Effects<'_, '_, N> {
     fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError> {
-        let offered = self.clients.offer(self.now, session, self.time, parts, self.memory);
-        offered.map_err(Into::into)
+        self.clients
+            .offer(session, self.time, parts, self.memory)
+            .map_err(|error| match error {
+                EgressError::UnknownSession => OfferError::UnknownSession,
+                EgressError::TooLong => OfferError::TooLong,
+            })
     }
 
     fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
         let open = self.clients.ask_close(session, CloseReason::ServiceAction);
-        if open { Ok(()) } else { Err(OfferError::UnknownSession) }
+        if open {
+            Ok(())
+        } else {
+            Err(OfferError::UnknownSession)
+        }
     }
 }
 
@@ -84,7 +91,7 @@ impl<const N: usize> Node<N> {
             return false;
         }
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        self.tell_role(now, service, &mut memory);
+        self.tell_role(service, &mut memory);
         let before = self.applier.position;
         let commit = self.raft.commit();
         let (bytes, cold) = self.sources.for_replay(&*lent.log, &*lent.replay, before);
@@ -98,61 +105,79 @@ impl<const N: usize> Node<N> {
             if !self.applier.ready {
                 break;
             }
-            let Some(frame) = frames.next().filter(|f| f.end() <= commit) else { break };
+            let Some(frame) = frames.next().filter(|f| f.end() <= commit) else {
+                break;
+            };
             budget -= 1;
             self.applier.position = frame.end();
             let mut messages = self.applier.messages.clone();
             if let Some(message) = messages.push(frame, lent.assembly) {
                 let role = self.raft.role();
-                let at = At { start: message.start, end: message.end, role };
+                let at = At {
+                    start: message.start,
+                    end: message.end,
+                    role,
+                };
                 self.execute(now, at, message.bytes, service, &mut memory);
             }
             self.applier.messages = messages;
         }
-        if frames.error().is_some() && self.applier.position == before {
-            self.halt_unless_cut(cold, bytes.len(), before, lent.replay.len());
+        if let Some(error) = frames.error()
+            && self.applier.position == before
+        {
+            // Frames that are cut off at the end of recalled bytes are recalled again, to their end.
+            let more_to_come = cold && error == FrameError::Cut && bytes.len() < lent.replay.len();
+            if !more_to_come {
+                self.halt(Halt::CorruptLog(before));
+            }
         }
         lent.log.release(self.applier.position);
         if self.applier.position > before {
             self.applier.digest = service.digest();
         }
-        let unread = self.applier.position < commit && !frames.clone_is_done();
-        budget == 0 || (unread && self.applier.ready && self.applier.position > before)
+        let more = self.applier.position < commit && self.applier.position > before;
+        more && self.applier.ready
     }
 
-    /// Frames that are cut off at the end of recalled bytes are read again; all else is corruption.
-    fn halt_unless_cut(&mut self, cold: bool, have: usize, at: Position, room: usize) {
-        if !cold || have >= room {
-            self.halt(Halt::CorruptLog(at));
-        }
-    }
-
-    fn tell_role<S: Service>(&mut self, now: Now, service: &mut S, memory: &mut Memory<'_>) {
+    fn tell_role<S: Service>(&mut self, service: &mut S, memory: &mut Memory<'_>) {
         let role = self.raft.role();
-        let at = At { start: self.applier.position, end: self.applier.position, role };
+        let at = At {
+            start: self.applier.position,
+            end: self.applier.position,
+            role,
+        };
         if !self.applier.started {
             self.applier.started = true;
-            self.with_cluster(now, at, memory, |cluster| service.on_start(cluster));
+            self.with_cluster(at, memory, |cluster| service.on_start(cluster));
             self.applier.digest = service.digest();
         }
         if role != self.applier.role_told {
             self.applier.role_told = role;
-            self.with_cluster(now, at, memory, |cluster| service.on_role_change(cluster, role));
+            self.with_cluster(at, memory, |cluster| service.on_role_change(cluster, role));
         }
     }
 
     fn with_cluster(
         &mut self,
-        now: Now,
         at: At,
         memory: &mut Memory<'_>,
         call: impl FnOnce(&mut Cluster<'_>),
     ) {
         let time = self.applier.time;
         let clients = &mut self.clients;
-        let mut effects = Effects { clients, memory, now: now.instant, time };
+        let mut effects = Effects {
+            clients,
+            memory,
+            time,
+        };
         let member = self.config.member;
-        call(&mut Cluster::new(time, at.end, member, at.role, &mut effects));
+        call(&mut Cluster::new(
+            time,
+            at.end,
+            member,
+            at.role,
+            &mut effects,
+        ));
     }
 
     fn execute<S: Service>(
@@ -164,49 +189,63 @@ impl<const N: usize> Node<N> {
         memory: &mut Memory<'_>,
     ) {
         // Records of a newer version are skipped alike on every member that does not know them.
-        let Ok(record) = Message::parse(bytes) else { return };
+        let Ok(record) = Message::parse(bytes) else {
+            return;
+        };
         match record {
             Message::NewLeadershipTermEvent(event) => {
                 self.set_time(event.timestamp);
-                let term = event.leadership_term_id;
+                let term = event.term;
                 let leading = at.role == Role::Leader && term == self.raft.term();
-                if leading && event.leader_member_id == self.config.member {
+                if leading && event.leader == self.config.member {
                     self.clients.become_leader(now.instant, term);
                 }
-                let (base, leader) = (at.start, event.leader_member_id);
+                let (base, leader) = (at.start, event.leader);
                 let timestamp = self.applier.time;
-                let begun = LeadershipTerm { term, base, leader, timestamp };
-                self.with_cluster(now, at, memory, |c| service.on_new_leadership_term(c, &begun));
+                let begun = LeadershipTerm {
+                    term,
+                    base,
+                    leader,
+                    timestamp,
+                };
+                self.with_cluster(at, memory, |c| service.on_new_leadership_term(c, &begun));
             }
             Message::SessionOpenEvent(event) => {
                 self.set_time(event.timestamp);
                 let id = SessionId::new(at.start);
-                let time = self.applier.time;
-                let opened = self.clients.on_applied_open(now.instant, id, time, &event);
+                let endpoints = &self.endpoints;
+                let opened =
+                    self.clients
+                        .apply_open(now.instant, at.start, &event, endpoints, memory);
                 if opened == Opened::Yes {
                     self.event(Event::SessionOpened(id));
-                    let principal = event.encoded_principal;
-                    self.with_cluster(now, at, memory, |c| {
+                    let principal = event.principal;
+                    self.with_cluster(at, memory, |c| {
                         service.on_session_open(c, id, principal);
                     });
                 }
             }
             Message::SessionCloseEvent(event) => {
                 self.set_time(event.timestamp);
-                let (id, reason) = (event.cluster_session_id, event.close_reason);
-                if self.clients.on_applied_close(now.instant, id, reason, memory) {
+                let (id, reason) = (event.session, event.reason);
+                if self
+                    .clients
+                    .apply_close(now.instant, id, reason, memory)
+                    .is_some()
+                {
                     self.event(Event::SessionClosed(id));
-                    self.with_cluster(now, at, memory, |c| {
+                    self.with_cluster(at, memory, |c| {
                         service.on_session_close(c, id, reason);
                     });
                 }
             }
             Message::SessionMessage(message) => {
                 self.set_time(message.header.timestamp);
-                let id = message.header.cluster_session_id;
+                let id = message.header.session;
                 if self.clients.sessions().contains(id) {
                     let payload = message.payload;
-                    self.with_cluster(now, at, memory, |c| {
+                    self.clients.apply_message(id, payload.len());
+                    self.with_cluster(at, memory, |c| {
                         service.on_session_message(c, id, payload);
                     });
                 }

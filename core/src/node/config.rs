@@ -34,7 +34,10 @@ impl Default for SessionTiming {
     /// 10 s as in Aeron, and 5 s.
     fn default() -> Self {
         let session_timeout = Duration::from_secs(10);
-        Self { session_timeout, egress_timeout: Duration::from_secs(5) }
+        Self {
+            session_timeout,
+            egress_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -90,8 +93,12 @@ impl core::fmt::Display for ConfigError {
             Self::NotAMember => "this member is not in the list of members",
             Self::SegmentLength => "the segment length is no power of two from 64 KiB to 1 GiB",
             Self::Mtu => "an MTU is no multiple of 32 from 256 to 65504",
-            Self::MessageMax => "the longest message is 0, over 16 MiB or over an eighth of a segment",
-            Self::Timing => "the heartbeat or canvass interval is 0 or over a third of the leader timeout",
+            Self::MessageMax => {
+                "the longest message is 0, over 16 MiB or over an eighth of a segment"
+            }
+            Self::Timing => {
+                "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
+            }
             Self::WrongNodeState => "the node state belongs to another cluster or another member",
             Self::CorruptLog => "the log is corrupt below what was confirmed durable",
         })
@@ -150,9 +157,10 @@ impl Config {
     /// Whose address this is. An IPv4 address and the same mapped into IPv6 are equal.
     pub fn member_at(&self, from: SocketAddr) -> Option<MemberId> {
         let canonical = |a: SocketAddr| (a.ip().to_canonical(), a.port());
-        self.member_set()
-            .iter()
-            .find(|m| self.address(*m).is_some_and(|a| canonical(a.member) == canonical(from)))
+        self.member_set().iter().find(|m| {
+            self.address(*m)
+                .is_some_and(|a| canonical(a.member) == canonical(from))
+        })
     }
 }
 

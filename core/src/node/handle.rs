@@ -59,11 +59,13 @@ impl<const N: usize> Node<N> {
         if is_status {
             let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
             let query = StatusQuery::parse_frame(&frame).map_err(Reject::Wire)?;
-            let reply = self.status_replies.push_back((from, query.correlation));
+            let reply = self.status_replies.push((from, query.correlation));
             return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
         }
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        let taken = self.clients.handle_datagram(now.instant, from, datagram, &mut memory);
+        let taken = self
+            .clients
+            .handle_datagram(now.instant, from, datagram, &mut memory);
         taken.map_err(Reject::Client)
     }
 
@@ -75,8 +77,7 @@ impl<const N: usize> Node<N> {
         }
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
-        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        self.clients.handle_timeout(now.instant, &mut memory);
+        self.clients.handle_timeout(now.instant);
     }
 
     /// Consumes what clients have sent, as far as there is room for it in the log: a bounded number
@@ -93,14 +94,23 @@ impl<const N: usize> Node<N> {
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let view = self.view();
-        let admission =
-            Admission { view, timestamp: self.timestamp(now), endpoints: &self.endpoints };
+        let admission = Admission {
+            view,
+            timestamp: self.timestamp(now),
+            endpoints: &self.endpoints,
+        };
         // What is refused here for want of room stays in the client's own window.
         let admits = self.raft.admits();
-        let room = if admits { capacity.saturating_sub(RESERVE) } else { 0 };
+        let room = if admits {
+            capacity.saturating_sub(RESERVE)
+        } else {
+            0
+        };
         let mut log = Bounded::new(lent.log, self.applier.position.plus(room));
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        let more = self.clients.poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
+        let more = self
+            .clients
+            .poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
@@ -175,6 +185,9 @@ pub(super) fn memory<'a>(
     egress: &'a mut [u8],
     reassembly: &'a mut [u8],
 ) -> Memory<'a> {
-    Memory { ingress, egress, reassembly }
+    Memory {
+        ingress,
+        egress,
+        reassembly,
+    }
 }
-

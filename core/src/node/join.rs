@@ -29,7 +29,12 @@ pub(super) fn term_in(slice: &HistorySlice, position: Position) -> Option<Term> 
     if position >= slice.covered_to {
         return None;
     }
-    slice.as_slice().iter().rev().find(|e| e.base <= position).map(|e| e.term)
+    slice
+        .as_slice()
+        .iter()
+        .rev()
+        .find(|e| e.base <= position)
+        .map(|e| e.term)
 }
 
 /// The slice as the follower keeps it: the run that ends with the leadership's own term covers all
@@ -43,7 +48,10 @@ pub(super) fn extended(slice: &HistorySlice, leadership: Term) -> HistorySlice {
 }
 
 fn is_newest(slice: &HistorySlice, leadership: Term) -> bool {
-    slice.as_slice().last().is_some_and(|e| e.term == leadership)
+    slice
+        .as_slice()
+        .last()
+        .is_some_and(|e| e.term == leadership)
 }
 
 /// Compares this member's log, `own` up to `end`, with a slice of the leader's history. The work is
@@ -55,10 +63,16 @@ pub(super) fn step<const H: usize>(
     leadership: Term,
 ) -> Step {
     let entries = slice.as_slice();
-    let Some(first) = entries.first() else { return Step::Ask(Position::ZERO) };
+    let Some(first) = entries.first() else {
+        return Step::Ask(Position::ZERO);
+    };
     if end == Position::ZERO {
         let from_start = first.base == Position::ZERO;
-        return if from_start { Step::Join { cut: None } } else { Step::Ask(Position::ZERO) };
+        return if from_start {
+            Step::Join { cut: None }
+        } else {
+            Step::Ask(Position::ZERO)
+        };
     }
     let agrees = |e: &&TermBase| e.base < end && own.term_at(e.base) == Some(e.term);
     let floor = match entries.iter().rev().find(agrees) {
@@ -67,12 +81,18 @@ pub(super) fn step<const H: usize>(
         None => return ask_below(own, end.min(first.base)),
     };
     let known = extended(slice, leadership);
-    let bases = entries.iter().map(|e| e.base).chain(own.entries().iter().map(|e| e.base));
+    let bases = entries
+        .iter()
+        .map(|e| e.base)
+        .chain(own.entries().iter().map(|e| e.base));
     let differs = |p: &Position| match (own.term_at(*p), term_in(&known, *p)) {
         (Some(ours), Some(theirs)) => ours != theirs,
         _ => false,
     };
-    let cut = bases.filter(|p| *p >= floor && *p < end).filter(differs).min();
+    let cut = bases
+        .filter(|p| *p >= floor && *p < end)
+        .filter(differs)
+        .min();
     if cut.is_some() || known.covered_to >= end {
         Step::Join { cut }
     } else {

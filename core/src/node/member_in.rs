@@ -2,11 +2,11 @@
 
 use super::join::{self, Step};
 use super::{Asking, Event, Halt, NAK_DELAY, Node, Reject};
-use crate::log::{self, LOG_STREAM_ID, Log, receive, scan};
+use crate::log::{Bounded, LOG_STREAM_ID, Log, receive, scan};
 use crate::time::{Instant, Now};
 use crate::units::{Incarnation, MemberId, Position, Tail, Term};
 use crate::wire;
-use crate::wire::frame::{DataHeader, Nak, TYPE_NAK, frame_type};
+use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm};
 
 impl<const N: usize> Node<N> {
@@ -25,7 +25,9 @@ impl<const N: usize> Node<N> {
         match header.stream_id {
             LOG_STREAM_ID => self.handle_frames(now.instant, from, datagram, log),
             CONSENSUS_STREAM_ID => {
-                let message = MemberMessage::parse_datagram(datagram).map_err(Reject::Wire)?;
+                let message = DataFrame::parse(datagram)
+                    .and_then(|frame| MemberMessage::parse_frame(&frame))
+                    .map_err(Reject::Wire)?;
                 self.handle_message(now, from, &message, log)
             }
             _ => Err(Reject::Wire(wire::Reject::Stream)),
@@ -138,14 +140,20 @@ impl<const N: usize> Node<N> {
     }
 
     fn ask_history(&mut self, now: Instant, leader: MemberId, term: Term, from: Position) {
-        let asking = Asking { from, to: from, next: now };
+        let asking = Asking {
+            from,
+            to: from,
+            next: now,
+        };
         self.history_wanted = Some((leader, term, asking));
     }
 
     /// Frames past what is known of the leader's history wait: asks for more of it in time.
     fn ask_onward<L: Log>(&mut self, now: Instant, log: &L) {
         let known_to = self.known.covered_to;
-        let (Some(leader), Some(term)) = (self.raft.leader(), self.raft.joined()) else { return };
+        let (Some(leader), Some(term)) = (self.raft.leader(), self.raft.joined()) else {
+            return;
+        };
         if self.history_wanted.is_none() && log.end() >= known_to && leader != self.config.member {
             self.ask_history(now, leader, term, log.end());
         }
@@ -156,7 +164,10 @@ impl<const N: usize> Node<N> {
         log.truncate(cut);
         self.history.truncate(cut);
         self.sources.truncate(cut);
-        self.raft.set_tail(Tail { term: self.history.last_term(), end: cut });
+        self.raft.set_tail(Tail {
+            term: self.history.last_term(),
+            end: cut,
+        });
         self.event(Event::Truncated { from, to: cut });
     }
 
@@ -175,7 +186,7 @@ impl<const N: usize> Node<N> {
         }
         let known = self.known;
         let before = log.end();
-        let mut log_bounded = log::Bounded::new(log, self.landing_limit(log.capacity()));
+        let mut log_bounded = Bounded::new(log, self.landing_limit(log.capacity()));
         let term_at = |position| join::term_in(&known, position);
         let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
         self.counters.duplicate += u64::from(got.duplicates);
@@ -190,12 +201,18 @@ impl<const N: usize> Node<N> {
             self.counters.corrupt += 1;
             return Err(Reject::Frames);
         }
-        if got.published + got.ahead == 0 { Err(Reject::Frames) } else { Ok(()) }
+        if got.published + got.ahead == 0 {
+            Err(Reject::Frames)
+        } else {
+            Ok(())
+        }
     }
 
     /// Frames land up to here: a little room stays for the first record of a term of our own.
     fn landing_limit(&self, capacity: u64) -> Position {
-        self.applier.position.plus(capacity.saturating_sub(super::RESERVE / 2))
+        self.applier
+            .position
+            .plus(capacity.saturating_sub(super::RESERVE / 2))
     }
 
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
@@ -203,7 +220,12 @@ impl<const N: usize> Node<N> {
         let end = log.end();
         let mut at = before;
         for entry in self.known.as_slice() {
-            let next = self.known.as_slice().iter().map(|e| e.base).find(|base| *base > entry.base);
+            let next = self
+                .known
+                .as_slice()
+                .iter()
+                .map(|e| e.base)
+                .find(|base| *base > entry.base);
             let to = next.unwrap_or(end).min(end);
             if at < to && entry.base <= at {
                 let _goes_on = self.history.push(entry.term, at, to);
@@ -211,23 +233,33 @@ impl<const N: usize> Node<N> {
             }
         }
         if end > before {
-            self.raft.set_tail(Tail { term: self.history.last_term(), end });
+            self.raft.set_tail(Tail {
+                term: self.history.last_term(),
+                end,
+            });
         }
     }
 
     /// Missing bytes are asked for after a moment, in which they may still come.
     fn look_for_hole<L: Log>(&mut self, now: Instant, log: &L) {
         let end = log.end();
+        // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
+        let to = to.min(self.landing_limit(log.capacity())).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {
             (None, _) => None,
-            (Some(span), Some(old)) if old.from == span.start => {
-                Some(Asking { to: span.end, ..old })
-            }
+            (Some(span), Some(old)) if old.from == span.start => Some(Asking {
+                to: span.end,
+                ..old
+            }),
             (Some(span), _) => {
                 let next = now.plus(NAK_DELAY);
-                Some(Asking { from: span.start, to: span.end, next })
+                Some(Asking {
+                    from: span.start,
+                    to: span.end,
+                    next,
+                })
             }
         };
     }

@@ -27,14 +27,15 @@ pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 
 use crate::limits::ENDPOINTS_MAX;
-use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append};
+use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append, encoded_len};
 use crate::planted::Planted;
-use crate::raft::{Ballot, Raft, Start, TransferError};
+use crate::raft::{Ballot, Raft, Start, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
 use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
 use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
 use crate::wire::member::{HistorySlice, Sender};
+use crate::wire::sbe::HEADER;
 use apply::Applier;
 use clients::Clients;
 use sources::Sources;
@@ -120,8 +121,8 @@ pub struct Node<const N: usize> {
     endpoints: heapless::String<ENDPOINTS_MAX>,
     applier: Applier,
     sources: Sources,
-    status_replies: heapless::Deque<(SocketAddr, u64), 8>,
-    events: heapless::Deque<Event, EVENTS_MAX>,
+    status_replies: heapless::Vec<(SocketAddr, u64), 8>,
+    events: heapless::Vec<Event, EVENTS_MAX>,
     counters: Counters,
     halted: Option<Halt>,
     role_seen: Role,
@@ -133,10 +134,10 @@ impl<const N: usize> Node<N> {
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn new<const H: usize>(
+    pub fn new(
         config: Config,
         state: NodeState,
-        recovered: &Recovered<H>,
+        recovered: &Recovered,
         now: Now,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -148,29 +149,35 @@ impl<const N: usize> Node<N> {
         }
         let empty_votes = Planted::AnEmptyDirectoryVotes.is_active();
         let votes = state.votes || empty_votes;
-        let incarnation = if empty_votes { Incarnation::FIRST } else { state.incarnation };
+        let incarnation = if empty_votes {
+            Incarnation::FIRST
+        } else {
+            state.incarnation
+        };
         let start = Start {
             me: config.member,
             members: config.member_set(),
             votes,
             torn: recovered.torn,
-            ballot: Ballot { term: state.term, vote: state.vote },
+            ballot: Ballot {
+                term: state.term,
+                vote: state.vote,
+            },
             tail: recovered.tail,
-            flushed: recovered.durable(),
+            flushed: recovered.confirmed,
             timing: config.timing,
             seed: config.seed,
         };
-        let sender = Sender { cluster: config.cluster, incarnation, member: config.member };
-        let mut history = History::new();
-        for entry in recovered.history.entries() {
-            let end = recovered.tail.end;
-            let _known = history.adopt(entry.term, entry.base, end);
-        }
+        let sender = Sender {
+            cluster: config.cluster,
+            incarnation,
+            member: config.member,
+        };
         Ok(Self {
             sender,
             votes,
             raft: Raft::new(start, now.instant),
-            history,
+            history: recovered.history.clone(),
             gaps: Gaps::new(),
             known: HistorySlice::EMPTY,
             history_wanted: None,
@@ -180,8 +187,8 @@ impl<const N: usize> Node<N> {
             endpoints: endpoints(&config),
             applier: Applier::new(),
             sources: Sources::new(),
-            status_replies: heapless::Deque::new(),
-            events: heapless::Deque::new(),
+            status_replies: heapless::Vec::new(),
+            events: heapless::Vec::new(),
             counters: Counters::default(),
             halted: None,
             role_seen: Role::Follower,
@@ -192,7 +199,10 @@ impl<const N: usize> Node<N> {
 
     /// Term and vote that have reached the disk. Older news is ignored.
     pub fn handle_persisted(&mut self, state: NodeState) {
-        self.raft.handle_persisted(Ballot { term: state.term, vote: state.vote });
+        self.raft.handle_persisted(Ballot {
+            term: state.term,
+            vote: state.vote,
+        });
     }
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
@@ -215,17 +225,30 @@ impl<const N: usize> Node<N> {
 
     /// The next event, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        if self.events.is_empty() {
+            None
+        } else {
+            Some(self.events.remove(0))
+        }
     }
 
     /// When the node wants `handle_timeout`, and why. In the past if it is overdue.
     pub fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
-        let repair = [asked, self.hole.map(|h| h.next)].into_iter().flatten().min();
-        let clients = self.clients.poll_timeout().map(|at| (at, Deadline::Clients));
+        let repair = [asked, self.hole.map(|h| h.next)]
+            .into_iter()
+            .flatten()
+            .min();
+        let clients = self
+            .clients
+            .poll_timeout()
+            .map(|at| (at, Deadline::Clients));
         let repair = repair.map(|at| (at, Deadline::Repair));
-        [raft, repair, clients].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [raft, repair, clients]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
     }
 
     /// The leadership that this member has joined; zero if none. The term to label a flush with.
@@ -324,10 +347,10 @@ impl<const N: usize> Node<N> {
 
     fn event(&mut self, event: Event) {
         if self.events.is_full() {
-            self.events.pop_front();
+            self.events.remove(0);
         }
         // There is room now: an event cannot be refused.
-        let _kept = self.events.push_back(event).is_ok();
+        let _kept = self.events.push(event).is_ok();
     }
 
     fn halt(&mut self, halt: Halt) {
@@ -340,7 +363,10 @@ impl<const N: usize> Node<N> {
     /// The log has grown from `from` by frames of `term`.
     fn grown(&mut self, term: Term, from: Position, end: Position) {
         let _goes_on = self.history.push(term, from, end);
-        self.raft.set_tail(Tail { term: self.history.last_term(), end });
+        self.raft.set_tail(Tail {
+            term: self.history.last_term(),
+            end,
+        });
     }
 
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it knew.
@@ -348,30 +374,42 @@ impl<const N: usize> Node<N> {
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
+        if !matches!(self.raft.state(), State::Follower(_)) {
+            self.hole = None;
+        }
+        self.history_wanted = self
+            .history_wanted
+            .filter(|(_, t, _)| *t == self.raft.term());
         let role = self.raft.role();
         if role != self.role_seen {
             if self.role_seen == Role::Leader {
-                self.clients.step_down();
+                self.clients.step_down(now.instant);
             }
             if role == Role::Candidate {
                 self.counters.elections += 1;
             }
             self.role_seen = role;
             self.sources.forget_catchup();
-            self.event(Event::RoleChanged { role, term: self.raft.term() });
+            self.event(Event::RoleChanged {
+                role,
+                term: self.raft.term(),
+            });
         }
     }
 
     /// Raft 8: a new leader commits a record of its own term first (Aeron: `NewLeadershipTermEvent`).
     fn open_term<L: Log>(&mut self, now: Now, log: &mut L) {
         self.forget_repair();
-        let (term, base) = (self.raft.term(), log.end());
+        let (term, base, mtu) = (self.raft.term(), log.end(), self.config.mtu);
+        let len = HEADER + usize::from(NewLeadershipTermEvent::BLOCK);
+        let taken = encoded_len(base, len, mtu, log.segment_length()).unwrap_or(0);
+        let end = base.plus(taken);
         let record = NewLeadershipTermEvent {
-            leadership_term_id: term,
-            log_position: base,
-            timestamp: self.timestamp(now).0,
-            term_base_log_position: base,
-            leader_member_id: self.config.member,
+            term,
+            position: end,
+            timestamp: self.timestamp(now),
+            base,
+            leader: self.config.member,
             log_session_id: term.to_session_id(),
             time_unit: TimeUnit::Millis,
             app_version: APP_VERSION,
@@ -379,11 +417,14 @@ impl<const N: usize> Node<N> {
         let mut bytes = [0; 128];
         let len = record.emit(&mut bytes).unwrap_or(0);
         let record = bytes.get(..len).unwrap_or(&[]);
-        match append(log, term, &[record], self.config.mtu) {
+        match append(log, term, &[record], mtu) {
             Ok(span) => {
                 self.grown(term, base, span.end);
                 self.raft.set_barrier(span.end);
-                self.event(Event::Joined { term, leader: self.config.member });
+                self.event(Event::Joined {
+                    term,
+                    leader: self.config.member,
+                });
             }
             // No room even in the reserve, or a log whose chain is unknown: another shall lead.
             Err(_) => self.raft.step_down(now.instant),
@@ -429,7 +470,9 @@ fn endpoints(config: &Config) -> heapless::String<ENDPOINTS_MAX> {
     use core::fmt::Write;
     let mut list = heapless::String::new();
     for member in config.member_set().iter() {
-        let Some(address) = config.address(member) else { continue };
+        let Some(address) = config.address(member) else {
+            continue;
+        };
         let comma = if list.is_empty() { "" } else { "," };
         // `ENDPOINTS_MAX` has room for every member's longest endpoint.
         let _fits = write!(list, "{comma}{member}={}", address.ingress).is_ok();

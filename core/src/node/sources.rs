@@ -44,7 +44,10 @@ impl Cold {
             return &[];
         }
         let skipped = at.since(self.at) as usize;
-        bytes.get(..self.len).and_then(|b| b.get(skipped..)).unwrap_or(&[])
+        bytes
+            .get(..self.len)
+            .and_then(|b| b.get(skipped..))
+            .unwrap_or(&[])
     }
 }
 
@@ -57,8 +60,14 @@ pub(super) struct Sources {
 
 impl Sources {
     pub const fn new() -> Self {
-        let none = Cold { at: Position::ZERO, len: 0 };
-        Self { replay: none, catchup: none }
+        let none = Cold {
+            at: Position::ZERO,
+            len: 0,
+        };
+        Self {
+            replay: none,
+            catchup: none,
+        }
     }
 
     /// The driver has read `len` bytes for `recall`.
@@ -88,16 +97,19 @@ impl Sources {
         replay: &'l [u8],
         at: Position,
     ) -> (&'l [u8], bool) {
-        if at >= log.start() { (log.read(at), false) } else { (self.replay.read(replay, at), true) }
+        if at >= log.start() {
+            (log.read(at), false)
+        } else {
+            (self.replay.read(replay, at), true)
+        }
     }
 
     /// The frames from `at` on, for a follower.
-    pub fn for_catchup<'l, L: Log>(
-        &self,
-        log: &'l L,
-        catchup: &'l [u8],
-        at: Position,
-    ) -> &'l [u8] {
-        if at >= log.start() { log.read(at) } else { self.catchup.read(catchup, at) }
+    pub fn for_catchup<'l, L: Log>(&self, log: &'l L, catchup: &'l [u8], at: Position) -> &'l [u8] {
+        if at >= log.start() {
+            log.read(at)
+        } else {
+            self.catchup.read(catchup, at)
+        }
     }
 }

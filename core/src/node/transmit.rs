@@ -2,12 +2,12 @@
 
 use core::net::SocketAddr;
 
-use super::clients::{ClientPayload, Memory};
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
-use crate::log::{LOG_STREAM_ID, Log, scan};
+use crate::log::{Frames, LOG_STREAM_ID, Log, scan};
 use crate::node::Lent;
 use crate::planted::Planted;
 use crate::raft::{Owed, State};
+use crate::stream;
 use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire::frame::Nak;
@@ -15,24 +15,27 @@ use crate::wire::member::{
     AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, MEMBER_MESSAGE_MAX,
     MemberMessage, NewLeadershipTerm, RequestVote, Resign, TermBase, TransferLeadership, Vote,
 };
-use crate::wire::status::{REPORT_LENGTH, Report};
+use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
 /// The longest control datagram in bytes.
 pub const CONTROL_MAX: usize = 1024;
-const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= REPORT_LENGTH);
+const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= STATUS_LENGTH);
 
 /// A small message that is written out only when it is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-#[allow(clippy::large_enum_variant, reason = "lives for one call; boxing needs an allocator")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one call; boxing needs an allocator"
+)]
 pub enum Control {
     /// To a member.
     Member(MemberMessage),
     /// To the joined leader: send these log bytes again.
     Nak(Nak),
     /// To whoever asked.
-    Status(Report),
+    Status(StatusReport),
 }
 
 impl Control {
@@ -59,14 +62,17 @@ pub struct Transmit<'l> {
 
 /// What a datagram says.
 #[derive(Clone, Copy, PartialEq, Debug)]
-#[allow(clippy::large_enum_variant, reason = "lives for one call; boxing needs an allocator")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "lives for one call; boxing needs an allocator"
+)]
 pub enum Payload<'l> {
     /// Bytes of the log or of an egress stream, in place.
     Bytes(&'l [u8]),
     /// A small message to or from members, or a status report.
     Control(Control),
     /// A small message of a client's stream.
-    Client(ClientPayload<'l>),
+    Client(stream::Control),
 }
 
 impl Payload<'_> {
@@ -74,7 +80,13 @@ impl Payload<'_> {
     pub fn bytes<'b>(&'b self, scratch: &'b mut [u8; CONTROL_MAX]) -> &'b [u8] {
         let len = match self {
             Self::Bytes(bytes) => return bytes,
-            Self::Client(payload) => return payload.bytes(scratch),
+            Self::Client(control) => {
+                let mut small = [0; stream::CONTROL_MAX];
+                let bytes = control.emit(&mut small);
+                let (room, _) = scratch.split_at_mut(bytes.len().min(CONTROL_MAX));
+                room.copy_from_slice(bytes);
+                room.len()
+            }
             Self::Control(control) => control.emit(scratch).unwrap_or(0),
         };
         scratch.get(..len).unwrap_or(&[])
@@ -100,22 +112,36 @@ impl<const N: usize> Node<N> {
         if let Some(transmit) = control {
             return Some(transmit);
         }
-        self.owed_frames(lent).or_else(|| self.owed_status()).or_else(|| self.owed_client(now, lent))
+        self.owed_frames(lent)
+            .or_else(|| self.owed_status())
+            .or_else(|| self.owed_client(now, lent))
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
         let to = self.config.address(member)?.member;
-        Some(Transmit { door: Door::Member, to, payload: Payload::Control(control) })
+        Some(Transmit {
+            door: Door::Member,
+            to,
+            payload: Payload::Control(control),
+        })
     }
 
     fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
-        self.to_member(member, Control::Member(MemberMessage { sender: self.sender, body }))
+        self.to_member(
+            member,
+            Control::Member(MemberMessage {
+                sender: self.sender,
+                body,
+            }),
+        )
     }
 
     /// The end of the room for frames: past it a leader must not send.
     fn limit<L: Log>(&self, log: &L) -> Position {
         let floor = self.applier.position.min(self.raft.flushed());
-        floor.plus(log.capacity().saturating_sub(RESERVE / 2)).max(self.raft.tail.end)
+        floor
+            .plus(log.capacity().saturating_sub(RESERVE / 2))
+            .max(self.raft.tail.end)
     }
 
     fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
@@ -127,7 +153,10 @@ impl<const N: usize> Node<N> {
 
     fn body(&self, now: Now, owed: Owed, limit: Position) -> Body {
         let (term, commit) = (self.raft.term(), self.raft.commit());
-        let Tail { term: log_term, end } = self.raft.tail;
+        let Tail {
+            term: log_term,
+            end,
+        } = self.raft.tail;
         match owed {
             Owed::Canvass => Body::CanvassPosition(CanvassPosition {
                 term,
@@ -137,18 +166,37 @@ impl<const N: usize> Node<N> {
                 torn: self.raft.torn,
                 votes: self.votes,
             }),
-            Owed::RequestVote { transfer } => {
-                Body::RequestVote(RequestVote { term, log_term, position: end, transfer })
-            }
-            Owed::Vote { candidate, granted } => Body::Vote(Vote { term, candidate, granted }),
+            Owed::RequestVote { transfer } => Body::RequestVote(RequestVote {
+                term,
+                log_term,
+                position: end,
+                transfer,
+            }),
+            Owed::Vote { candidate, granted } => Body::Vote(Vote {
+                term,
+                candidate,
+                granted,
+            }),
             Owed::NewLeadershipTerm { history_from } => {
                 let history = self.history.slice_from(history_from);
-                let start = TermBase { term: Term::ZERO, base: Position::ZERO };
-                Body::NewLeadershipTerm(NewLeadershipTerm { term, commit, end, start, history })
+                let start = TermBase {
+                    term: Term::ZERO,
+                    base: Position::ZERO,
+                };
+                Body::NewLeadershipTerm(NewLeadershipTerm {
+                    term,
+                    commit,
+                    end,
+                    start,
+                    history,
+                })
             }
-            Owed::Commit { round } => {
-                Body::CommitPosition(CommitPosition { term, commit, end, round })
-            }
+            Owed::Commit { round } => Body::CommitPosition(CommitPosition {
+                term,
+                commit,
+                end,
+                round,
+            }),
             Owed::Append => Body::AppendPosition(self.append_position(limit)),
             Owed::Transfer => {
                 let target = self.raft.transfer_target().unwrap_or(self.config.member);
@@ -159,7 +207,10 @@ impl<const N: usize> Node<N> {
     }
 
     fn append_position(&self, limit: Position) -> AppendPosition {
-        let Tail { term: log_term, end } = self.raft.tail;
+        let Tail {
+            term: log_term,
+            end,
+        } = self.raft.tail;
         let joined = self.raft.joined().unwrap_or(Term::ZERO);
         let planted = Planted::MarkCarriesTheLastFramesTerm.is_active();
         AppendPosition {
@@ -180,19 +231,28 @@ impl<const N: usize> Node<N> {
             return None;
         }
         asking.next = now.plus(repeat);
-        let request = HistoryRequest { term: *term, from: asking.from };
+        let request = HistoryRequest {
+            term: *term,
+            from: asking.from,
+        };
         let leader = *leader;
         self.say(leader, Body::HistoryRequest(request))
     }
 
     fn owed_nak(&mut self, now: Instant) -> Option<Transmit<'static>> {
-        let State::Follower(follower) = self.raft.state() else { return None };
+        let State::Follower(follower) = self.raft.state() else {
+            return None;
+        };
         let leader = follower.leader;
         let Asking { from, to, next } = self.hole?;
         if now < next {
             return None;
         }
-        self.hole = Some(Asking { from, to, next: now.plus(NAK_REPEAT) });
+        self.hole = Some(Asking {
+            from,
+            to,
+            next: now.plus(NAK_REPEAT),
+        });
         self.counters.naks += 1;
         let segment = u64::from(self.config.segment_length);
         let nak = Nak {
@@ -211,16 +271,30 @@ impl<const N: usize> Node<N> {
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
         for _ in 0..crate::limits::MEMBERS_MAX {
             let member = self.take_turn()?;
-            let Some(progress) = self.raft.progress_mut(member) else { continue };
-            let Some((from, to)) = progress.due(end) else { continue };
+            let Some(progress) = self.raft.progress_mut(member) else {
+                continue;
+            };
+            let Some((from, to)) = progress.due(end) else {
+                continue;
+            };
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            let wanted = (to.since(from) as usize).min(bytes.len());
+            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
+            let least = if progress.resend.is_some() { mtu } else { 0 };
+            let wanted = (to.since(from) as usize).max(least).min(bytes.len());
             let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
-            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else { continue };
+            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
+                continue;
+            };
             progress.sent(from, from.plus(run.len() as u64));
-            let Some(address) = self.config.address(member) else { continue };
+            let Some(address) = self.config.address(member) else {
+                continue;
+            };
             let payload = Payload::Bytes(scan::sent(run));
-            return Some(Transmit { door: Door::Member, to: address.member, payload });
+            return Some(Transmit {
+                door: Door::Member,
+                to: address.member,
+                payload,
+            });
         }
         None
     }
@@ -231,20 +305,27 @@ impl<const N: usize> Node<N> {
     }
 
     fn owed_status(&mut self) -> Option<Transmit<'static>> {
-        let (to, nonce) = self.status_replies.pop_front()?;
+        let (to, nonce) = self.status_replies.pop()?;
         let report = self.report(nonce);
         let payload = Payload::Control(Control::Status(report));
-        Some(Transmit { door: Door::Client, to, payload })
+        Some(Transmit {
+            door: Door::Client,
+            to,
+            payload,
+        })
     }
 
-    fn owed_client<'l, L: Log>(
-        &mut self,
-        now: Now,
-        lent: &'l Lent<'_, L>,
-    ) -> Option<Transmit<'l>> {
-        let transmit = self.clients.poll_transmit(now.instant, &*lent.ingress, &*lent.egress)?;
-        let payload = Payload::Client(transmit.payload);
-        Some(Transmit { door: Door::Client, to: transmit.to, payload })
+    fn owed_client<'l, L: Log>(&mut self, now: Now, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
+        let transmit = self.clients.poll_transmit(now.instant, &*lent.egress)?;
+        let payload = match transmit.payload {
+            stream::Output::Frames(bytes) => Payload::Bytes(bytes),
+            stream::Output::Control(control) => Payload::Client(control),
+        };
+        Some(Transmit {
+            door: Door::Client,
+            to: transmit.to,
+            payload,
+        })
     }
 
     /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until it
@@ -254,18 +335,27 @@ impl<const N: usize> Node<N> {
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
         let len = lent.replay.len();
         let segment = self.config.segment_length;
-        if applied < self.raft.commit() && scan::run(bytes, applied, usize::MAX, segment) == 0 {
-            return Some(Recall { consumer: Consumer::Replay, at: applied, len });
+        let readable = Frames::new(bytes, applied, segment).next().is_some();
+        if applied < self.raft.commit() && !readable {
+            return Some(Recall {
+                consumer: Consumer::Replay,
+                at: applied,
+                len,
+            });
         }
         self.recall_for_followers(lent)
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        let State::Leader(leader) = self.raft.state() else { return None };
+        let State::Leader(leader) = self.raft.state() else {
+            return None;
+        };
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);
         let mut wanted = None;
         for progress in &leader.progress {
-            let Some((from, _)) = progress.due(end) else { continue };
+            let Some((from, _)) = progress.due(end) else {
+                continue;
+            };
             if from >= lent.log.start() {
                 continue;
             }
@@ -277,7 +367,10 @@ impl<const N: usize> Node<N> {
             wanted = wanted.or(Some(from));
         }
         let len = lent.catchup.len();
-        wanted.map(|at| Recall { consumer: Consumer::Catchup, at, len })
+        wanted.map(|at| Recall {
+            consumer: Consumer::Catchup,
+            at,
+            len,
+        })
     }
 }
-

@@ -159,7 +159,8 @@ impl Leader {
         let greetings = others
             .iter()
             .filter_map(|m| self.progress.get(m.slot()))
-            .filter(|p| !p.joined)
+            // A leader that has resigned greets nobody: a greeting left undone is no deadline.
+            .filter(|p| !p.joined && !self.resigned)
             .map(|p| p.greet_at);
         greetings.fold(self.rounds.next().min(transfer), Instant::min)
     }
@@ -366,8 +367,8 @@ impl Raft {
             && now >= transfer.next
         {
             let (target, slot) = (transfer.target, transfer.target.slot());
+            transfer.next = now.plus(interval);
             if leader.progress.get(slot).is_some_and(|p| p.durable >= end) {
-                transfer.next = now.plus(interval);
                 return Some((target, Owed::Transfer));
             }
         }
@@ -457,6 +458,14 @@ impl Raft {
             _ => false,
         };
         self.closing && !handing_over
+    }
+
+    /// Whom leadership is being handed to.
+    pub fn transfer_target(&self) -> Option<MemberId> {
+        match &self.state {
+            State::Leader(leader) => leader.transfer.map(|t| t.target),
+            _ => None,
+        }
     }
 
     /// How long this leader has led.

@@ -347,6 +347,15 @@ impl Raft {
         !matches!(self.state, State::Leader(_))
     }
 
+    /// The last heartbeat round heard.
+    pub fn round(&self) -> u64 {
+        match &self.state {
+            State::Follower(follower) => follower.round,
+            State::Leader(leader) => leader.round,
+            _ => 0,
+        }
+    }
+
     /// The role, as services and status see it.
     pub fn role(&self) -> Role {
         match self.state {

@@ -28,36 +28,37 @@ pub const fn unframed(room: usize, mtu: u32) -> usize {
     whole * payload_max(mtu) + rest
 }
 
-/// Reads forward over the parts of a message.
+/// Reads forward over the parts of a message: one in front, and then the others.
 pub struct Parts<'a> {
+    front: &'a [u8],
     parts: &'a [&'a [u8]],
-    at: usize,
 }
 
 impl<'a> Parts<'a> {
-    /// From the first byte of the first part.
-    pub const fn new(parts: &'a [&'a [u8]]) -> Self {
-        Self { parts, at: 0 }
+    /// From the first byte of `front`.
+    pub const fn new(front: &'a [u8], parts: &'a [&'a [u8]]) -> Self {
+        Self { front, parts }
     }
 
-    /// The length of all parts together, in bytes; saturates.
+    /// The length of what is left, in bytes; saturates.
     pub fn length(&self) -> usize {
         let lengths = self.parts.iter().map(|part| part.len());
-        lengths.fold(0, usize::saturating_add)
+        lengths.fold(self.front.len(), usize::saturating_add)
     }
 
     /// Fills `place` with the next bytes, as far as there are any.
     pub fn copy(&mut self, mut place: &mut [u8]) {
-        while let (Some((part, others)), false) = (self.parts.split_first(), place.is_empty()) {
-            let rest = part.get(self.at..).unwrap_or(&[]);
-            let len = rest.len().min(place.len());
+        while !place.is_empty() {
+            let len = self.front.len().min(place.len());
+            let (bytes, rest) = self.front.split_at(len);
             let (head, tail) = core::mem::take(&mut place).split_at_mut(len);
-            head.copy_from_slice(rest.get(..len).unwrap_or(&[]));
-            place = tail;
-            self.at += len;
-            if len == rest.len() {
-                self.parts = others;
-                self.at = 0;
+            head.copy_from_slice(bytes);
+            (self.front, place) = (rest, tail);
+            if self.front.is_empty() {
+                let Some((part, others)) = self.parts.split_first() else {
+                    return;
+                };
+                (self.front, self.parts) = (part, others);
             }
         }
     }
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn parts_are_read_as_one() {
-        let mut parts = Parts::new(&[b"ab", b"", b"cde"]);
+        let mut parts = Parts::new(b"", &[b"ab", b"", b"cde"]);
         assert_eq!(parts.length(), 5);
         let mut place = [0; 4];
         parts.copy(&mut place);

@@ -187,13 +187,26 @@ impl Publication {
     /// # Errors
     /// [`OfferError`].
     pub fn offer(&mut self, parts: &[&[u8]], slot: &mut [u8]) -> Result<Position, OfferError> {
+        self.offer_headed(&[], parts, slot)
+    }
+
+    /// As [`Publication::offer`], with one more part in front.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer_headed(
+        &mut self,
+        head: &[u8],
+        parts: &[&[u8]],
+        slot: &mut [u8],
+    ) -> Result<Position, OfferError> {
         if self.closed {
             return Err(OfferError::Closed);
         }
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let parts = Parts::new(parts);
+        let parts = Parts::new(head, parts);
         let len = parts.length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);

@@ -1,7 +1,8 @@
-//! Channels and endpoints as text: `aeron:udp?endpoint=host:port|...` and lists of ingress endpoints.
+//! Channels and endpoints as text: `aeron:udp?endpoint=host:port|...` and lists of ingress
+//! endpoints.
 //!
-//! The core resolves no names: an [`Endpoint`] that is not a literal address is the driver's to look
-//! up. Aeron: `ChannelUri`, `AeronCluster.parseIngressEndpoints`.
+//! The core resolves no names: an [`Endpoint`] that is not a literal address is the driver's to
+//! look up. Aeron: `ChannelUri`, `AeronCluster.parseIngressEndpoints`.
 
 use core::fmt::{self, Write};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -143,8 +144,8 @@ impl<'a> Endpoints<'a> {
     /// Checks a list. Members may stand in any order (Aeron's schema speaks of the leader first).
     ///
     /// # Errors
-    /// [`Reject::EndpointList`] if it is empty, longer than `ENDPOINTS_MAX`, or names a member twice
-    /// or one that cannot be; [`Reject::Endpoint`].
+    /// [`Reject::EndpointList`] if it is empty, longer than `ENDPOINTS_MAX`, or names a member
+    /// twice or one that cannot be; [`Reject::Endpoint`].
     pub fn parse(text: &'a str) -> Result<Self, Reject> {
         if text.len() > ENDPOINTS_MAX {
             return Err(Reject::EndpointList);
@@ -236,6 +237,7 @@ impl Write for Text<'_> {
 mod tests {
     use super::*;
     use crate::limits::MEMBERS_MAX;
+    use crate::wire::golden::damage;
 
     #[test]
     fn a_channel_leads_to_its_endpoint() {
@@ -358,5 +360,35 @@ mod tests {
         let mut out = [0; ENDPOINTS_MAX];
         let text = format_endpoints(&mut out, members.map(|id| (id, endpoint))).expect("fits");
         assert!(Endpoints::parse(text).is_ok());
+    }
+
+    #[test]
+    fn damaged_text_is_a_reject_or_means_what_it_is_read_as() {
+        let text = "0=a.example:20110,1=192.0.2.1:20110,2=[2001:db8::3]:20110";
+        damage(text.as_bytes(), |damaged| {
+            let Ok(text) = core::str::from_utf8(damaged) else {
+                return;
+            };
+            if let Ok(list) = Endpoints::parse(text) {
+                let mut out = [0; ENDPOINTS_MAX];
+                let again = format_endpoints(&mut out, list.iter()).expect("fits");
+                let again = Endpoints::parse(again).expect("we read what we write");
+                assert!(again.iter().eq(list.iter()), "{text}");
+            }
+        });
+        let text = "aeron:udp?endpoint=[2001:db8::3]:20110|term-length=64k";
+        damage(text.as_bytes(), |damaged| {
+            if let Some(channel) = core::str::from_utf8(damaged)
+                .ok()
+                .and_then(|text| Channel::parse(text).ok())
+            {
+                assert!(
+                    channel
+                        .endpoint
+                        .literal()
+                        .is_none_or(|a| a.port() == channel.endpoint.port)
+                );
+            }
+        });
     }
 }

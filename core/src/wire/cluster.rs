@@ -1,7 +1,8 @@
 //! Aeron Cluster's own messages: schema 111, version 17.
 //!
-//! Clients and cluster talk in templates 1 to 8, 26 and 27; the log holds 1, 20 to 24. Offsets, null
-//! values and codes are those of `aeron-cluster-codecs.xml`. Everything is borrowed from the message.
+//! Clients and cluster talk in templates 1 to 8, 26 and 27; the log holds 1, 20 to 24. Offsets,
+//! null values and codes are those of `aeron-cluster-codecs.xml`. Everything is borrowed from the
+//! message.
 
 mod code;
 mod record;
@@ -180,3 +181,6 @@ fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
 fn read_member(block: &mut Reader<'_>) -> Result<MemberId, Reject> {
     MemberId::from_wire(block.i32()?).ok_or(Reject::Value)
 }
+
+#[cfg(test)]
+mod tests;

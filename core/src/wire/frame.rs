@@ -191,47 +191,4 @@ impl Base {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_wrap_with_the_term_id() {
-        let term = 64 * 1024;
-        assert_eq!(position(5, 0, 5, term), Some(Position::ZERO));
-        let wrapped = position(i32::MIN + 1, 32, i32::MAX, term);
-        assert_eq!(wrapped, Some(Position::new(2 * 65536 + 32)));
-        assert_eq!(position(4, 0, 5, term), None, "before the first term");
-        assert_eq!(position(5, -32, 5, term), None);
-        assert_eq!(position(5, 65536 + 32, 5, term), None);
-        assert_eq!(position(5, 0, 5, term + 32), None);
-    }
-
-    #[test]
-    fn a_place_is_found_again_from_its_position() {
-        let mut prng = crate::prng::Prng::new(1);
-        for _ in 0..10_000 {
-            let term_length = 1u32 << (16 + prng.below(15));
-            let initial = prng.next() as i32;
-            let offset = (prng.below(u64::from(term_length)) & !31) as i32;
-            let term_id = initial.wrapping_add(prng.below(1 << 31) as i32);
-            let at = position(term_id, offset, initial, term_length).expect("in range");
-            assert_eq!(locate(at, initial, term_length), Some((term_id, offset)));
-        }
-        assert_eq!(locate(Position::MAX, 0, SEGMENT_MIN), None);
-    }
-
-    #[test]
-    fn alignment_saturates() {
-        assert_eq!([0, 1, 32, 33].map(align), [0, 32, 32, 64]);
-        assert_eq!(align(usize::MAX) % FRAME_ALIGNMENT, 0);
-    }
-
-    #[test]
-    fn unknown_types_and_versions_are_typed() {
-        let resolution = [12, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0];
-        assert_eq!(parse_datagram(&resolution), Err(Reject::UnknownType));
-        let newer = [12, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0];
-        assert_eq!(parse_datagram(&newer), Err(Reject::FrameVersion));
-        assert_eq!(parse_datagram(&newer[..7]), Err(Reject::Short));
-    }
-}
+mod tests;

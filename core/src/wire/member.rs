@@ -2,8 +2,8 @@
 //!
 //! Aeron Cluster's consensus messages (schema 111, templates 50 to 57) have no room for the cluster
 //! id, the sender's incarnation and the joined term, without which a delayed or foreign message can
-//! count. So each of ours keeps Aeron's name and template number under schema `SCHEMA_ID`, starts with
-//! the same `Sender` block, and ends where an authentication trailer may follow.
+//! count. So each of ours keeps Aeron's name and template number under schema `SCHEMA_ID`, starts
+//! with the same `Sender` block, and ends where an authentication trailer may follow.
 //!
 //! ```text
 //!   DATA frame, BEGIN|END, stream 108, session id = member, term id and offset 0
@@ -27,6 +27,10 @@ pub const SCHEMA_VERSION: u16 = 1;
 pub const CONSENSUS_STREAM_ID: i32 = 108;
 /// How many terms of history one `NewLeadershipTerm` carries at most.
 pub const HISTORY_SLICE_MAX: usize = 16;
+const _: () = assert!(
+    HISTORY_SLICE_MAX <= u8::MAX as usize,
+    "`HistorySlice::len` is a byte"
+);
 
 /// Who speaks: the first block of every member message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,7 +75,7 @@ pub enum Body {
     AppendPosition(AppendPosition),
     /// "This much is committed"; the leader's heartbeat (Aeron: 55).
     CommitPosition(CommitPosition),
-    /// "Send me the history below this position" (Aeron's CatchupPosition: 56).
+    /// "Send me the history from this position on" (Aeron's CatchupPosition: 56).
     HistoryRequest(HistoryRequest),
     /// "I am closing: elect another now" (Aeron: TerminationPosition, 75).
     Resign(Resign),
@@ -135,7 +139,8 @@ pub struct TermBase {
 
 /// A bounded run of the leader's term history, ascending.
 ///
-/// It says which term wrote every byte in `[entries[0].base, covered_to)`; nothing about bytes below.
+/// It says which term wrote every byte in `[entries[0].base, covered_to)`; nothing about bytes
+/// below.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HistorySlice {
@@ -222,8 +227,8 @@ pub struct CommitPosition {
 pub struct HistoryRequest {
     /// The leadership term being joined.
     pub term: Term,
-    /// The history wanted ends here: the base of the oldest entry the sender already knows.
-    pub below: Position,
+    /// The history wanted starts with the term that wrote this byte.
+    pub from: Position,
 }
 
 /// See [`Body::Resign`].
@@ -245,3 +250,6 @@ pub struct TransferLeadership {
     /// The member that shall stand for the next term.
     pub target: MemberId,
 }
+
+#[cfg(test)]
+mod tests;

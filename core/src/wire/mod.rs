@@ -9,6 +9,8 @@ mod bytes;
 pub mod channel;
 pub mod cluster;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod member;
 mod reject;
 pub mod sbe;

@@ -1,4 +1,5 @@
-//! How a member answers "how are you?": our own query and report, each one DATA frame on stream 109.
+//! How a member answers "how are you?": our own query and report, each one DATA frame on stream
+//! 109.
 //!
 //! The answer needs no state and is never longer than the question, so that it cannot be turned on
 //! a third party whose address was forged (RFC 4732 section 2.5, amplification).
@@ -274,4 +275,116 @@ fn read_leader(block: &mut Reader<'_>) -> Result<Option<MemberId>, Reject> {
         return Ok(None);
     }
     MemberId::from_wire(number).map(Some).ok_or(Reject::Value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::Datagram;
+    use crate::wire::golden::{damage, golden, newer, shorter};
+
+    const QUERY: StatusQuery = StatusQuery {
+        correlation: 0xAB_CDEF,
+    };
+
+    fn report() -> StatusReport {
+        StatusReport {
+            correlation: 0xAB_CDEF,
+            cluster: ClusterId(0xC0_FFEE),
+            incarnation: Incarnation(1),
+            member: MemberId::new(2).expect("in range"),
+            role: Role::Leader,
+            term: Term::new(5),
+            leader: MemberId::new(2),
+            sessions: 12,
+            start: Position::new(64),
+            appended: Position::new(9600),
+            durable: Position::new(9568),
+            commit: Position::new(3200),
+            applied: Position::new(3168),
+            digest: 0xFEDC_BA98_7654_3210,
+            window: 65_536,
+            leaderships: 3,
+            rejects: 7,
+            uptime_ms: 86_400_000,
+            votes: true,
+            service_ready: true,
+        }
+    }
+
+    fn read<T>(
+        bytes: &[u8],
+        parse: impl Fn(&DataFrame<'_>) -> Result<T, Reject>,
+    ) -> Result<T, Reject> {
+        let datagram = Datagram::parse(bytes)?;
+        parse(&datagram.frames().next().ok_or(Reject::Short)?)
+    }
+
+    #[test]
+    fn golden_query_and_report_are_read_and_written() {
+        let mut out = [0xee; STATUS_LENGTH];
+        let bytes = golden!("status_query");
+        assert_eq!(read(&bytes, StatusQuery::parse_frame), Ok(QUERY));
+        assert_eq!(QUERY.emit(&mut out), Some(STATUS_LENGTH));
+        assert_eq!(bytes, out);
+        let bytes = golden!("status_report");
+        assert_eq!(read(&bytes, StatusReport::parse_frame), Ok(report()));
+        assert_eq!(report().emit(&mut out), Some(STATUS_LENGTH));
+        assert_eq!(bytes, out);
+        assert_eq!(report().emit(&mut out[1..]), None);
+        assert_eq!(QUERY.emit(&mut out[1..]), None);
+    }
+
+    #[test]
+    fn no_answer_is_longer_than_its_question() {
+        let bytes = golden!("status_query");
+        let mut short = bytes[..STATUS_LENGTH - 32].to_vec();
+        short[0] = (STATUS_LENGTH - 32) as u8;
+        let rejected = read(&short, StatusQuery::parse_frame);
+        assert_eq!(rejected, Err(Reject::Amplification));
+    }
+
+    #[test]
+    fn a_member_that_knows_no_leader_says_so() {
+        let lost = StatusReport {
+            leader: None,
+            role: Role::Candidate,
+            votes: false,
+            ..report()
+        };
+        let mut out = [0; STATUS_LENGTH];
+        lost.emit(&mut out).expect("fits");
+        assert_eq!(read(&out, StatusReport::parse_frame), Ok(lost));
+    }
+
+    #[test]
+    fn damaged_reports_are_rejects_or_mean_what_they_are_read_as() {
+        damage(&golden!("status_report"), |damaged| {
+            if let Ok(report) = read(damaged, StatusReport::parse_frame) {
+                let mut out = [0; STATUS_LENGTH];
+                report.emit(&mut out).expect("fits");
+                assert_eq!(read(&out, StatusReport::parse_frame), Ok(report));
+            }
+        });
+        damage(&golden!("status_query"), |damaged| {
+            let query = read(damaged, StatusQuery::parse_frame);
+            assert!(query.is_err() || damaged.len() == STATUS_LENGTH);
+        });
+    }
+
+    #[test]
+    fn a_newer_report_is_longer_and_a_broken_one_shorter() {
+        let bytes = golden!("status_report");
+        let mut long = newer(&bytes, FRAME_HEADER, 24);
+        let length = STATUS_LENGTH + 24;
+        long[..4].copy_from_slice(&(length as i32).to_le_bytes());
+        long.resize(align(length), 0);
+        assert_eq!(read(&long, StatusReport::parse_frame), Ok(report()));
+        let mut short = shorter(&bytes, FRAME_HEADER);
+        short.push(0);
+        let rejected = read(&short, StatusReport::parse_frame);
+        assert_eq!(rejected, Err(Reject::BlockLength));
+        let query = read(&bytes, StatusQuery::parse_frame);
+        assert_eq!(query, Err(Reject::UnknownTemplate));
+    }
 }

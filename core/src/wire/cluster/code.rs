@@ -4,7 +4,12 @@ use crate::wire::Reject;
 
 /// An enumeration: its values with their numbers.
 macro_rules! code {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $number:literal,)+ }) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident {
+            $($(#[$value_doc:meta])* $value:ident = $number:literal,)+
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]

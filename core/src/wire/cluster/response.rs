@@ -28,7 +28,8 @@ pub struct SessionEvent<'a> {
     pub version: i32,
     /// How long the leader may be silent, in nanoseconds, since version 13.
     pub leader_heartbeat_timeout_ns: Option<i64>,
-    /// The ingress endpoints if the code is OK or REDIRECT; else a message.
+    /// The members' ingress endpoints if the code is REDIRECT; else a message. Empty if the code is
+    /// OK (Aeron: `ClusterSession.sendSessionOpenEvent`), though clients take anything there.
     pub detail: &'a str,
 }
 

@@ -4,11 +4,12 @@ use super::{
     Base, FLAG_HAS_GROUP_TAG, FLAG_REPLY, TYPE_ERROR, TYPE_NAK, TYPE_RTTM, TYPE_SETUP,
     TYPE_STATUS_MESSAGE, is_term_length,
 };
-use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MTU_MAX};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MTU_DEFAULT, MTU_MAX};
 use crate::wire::{Reject, Writer};
 
 /// The longest text of an [`ErrFrame`] in bytes (Aeron: `MAX_ERROR_MESSAGE_LENGTH`).
 pub const ERROR_TEXT_MAX: usize = 1023;
+const _: () = assert!(ErrFrame::LENGTH_MAX <= MTU_DEFAULT, "sent as one datagram");
 
 /// Announces a stream (Aeron: `SetupFlyweight`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,9 +42,9 @@ impl Setup {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`];
-    /// [`Reject::Alignment`] and [`Reject::Value`] for what Aeron's `SetupFlyweight.isValid` refuses,
-    /// and for an active term before the first.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`]; [`Reject::Alignment`] and [`Reject::Value`] for what Aeron's
+    /// `SetupFlyweight.isValid` refuses, and for an active term before the first.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_SETUP, Self::LENGTH)?;
         let setup = Self {
@@ -119,8 +120,8 @@ impl StatusMessage {
     /// Reads the frame at the start of `bytes`. Feedback that is not a group tag is ignored.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::Alignment`], [`Reject::Value`] for a negative window.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::Alignment`], [`Reject::Value`] for a negative window.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_STATUS_MESSAGE, Self::LENGTH)?;
         let mut message = Self {
@@ -184,12 +185,12 @@ impl Nak {
     /// The length of the frame in bytes.
     pub const LENGTH: usize = 28;
 
-    /// Reads the frame at the start of `bytes`. Whether the range is inside its term is for those to
-    /// check who know the term's length.
+    /// Reads the frame at the start of `bytes`. Whether the range is inside its term is for those
+    /// to check who know the term's length.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::Alignment`], [`Reject::Value`] for a negative length.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::Alignment`], [`Reject::Value`] for a negative length.
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (_, mut reader) = Base::open(bytes, TYPE_NAK, Self::LENGTH)?;
         let nak = Self {
@@ -244,7 +245,8 @@ impl Rttm {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`].
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_RTTM, Self::LENGTH)?;
         Ok(Self {
@@ -298,8 +300,8 @@ impl<'a> ErrFrame<'a> {
     /// Reads the frame at the start of `bytes`.
     ///
     /// # Errors
-    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`], [`Reject::FrameLength`],
-    /// [`Reject::VarData`] if the text reaches beyond the frame.
+    /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`],
+    /// [`Reject::FrameLength`], [`Reject::VarData`] if the text reaches beyond the frame.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
         let (base, mut reader) = Base::open(bytes, TYPE_ERROR, Self::LENGTH)?;
         let session_id = reader.i32()?;

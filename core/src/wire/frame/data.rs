@@ -205,8 +205,9 @@ impl<'a> Datagram<'a> {
     /// Checks a whole datagram. The work is bounded by its length.
     ///
     /// # Errors
-    /// As [`DataFrame::parse`] for every frame; [`Reject::DatagramShape`] if frames differ in session,
-    /// stream or term, leave gaps, follow a PAD that fills the term, or are followed by other bytes.
+    /// As [`DataFrame::parse`] for every frame; [`Reject::DatagramShape`] if frames differ in
+    /// session, stream or term, leave gaps, follow a PAD that fills the term, or are followed by
+    /// other bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
         let first = DataHeader::parse(bytes)?;
         let is_heartbeat = first.is_heartbeat() && bytes.len() == FRAME_HEADER;

@@ -113,7 +113,7 @@ impl MemberMessage {
             template::COMMIT_POSITION => Body::CommitPosition(commit_position(block)?),
             template::HISTORY_REQUEST => Body::HistoryRequest(HistoryRequest {
                 term: term(block)?,
-                below: position(block)?,
+                from: position(block)?,
             }),
             template::TRANSFER_LEADERSHIP => Body::TransferLeadership(TransferLeadership {
                 term: term(block)?,
@@ -192,7 +192,7 @@ impl Body {
                 .i64(m.commit.to_wire())
                 .i64(m.end.to_wire())
                 .u64(m.round),
-            Self::HistoryRequest(m) => w.i64(m.term.to_wire()).i64(m.below.to_wire()),
+            Self::HistoryRequest(m) => w.i64(m.term.to_wire()).i64(m.from.to_wire()),
             Self::TransferLeadership(m) => w.i64(m.term.to_wire()).i32(i32::from(m.target.get())),
             Self::Resign(m) => w.i64(m.term.to_wire()).i64(m.end.to_wire()),
         };

@@ -1,0 +1,200 @@
+//! What committed records do to the table, and what a change of role does to everything else.
+
+use core::net::SocketAddr;
+
+use crate::node::clients::link::{Answer, Close, Greeting, Live, Stage};
+use crate::node::clients::{Clients, Memory};
+use crate::session::connect::Refusal;
+use crate::session::{Attempt, Channel, Opened, Principal, Request, Session};
+use crate::time::Instant;
+use crate::units::{Position, SessionId, Term};
+use crate::wire::cluster::{CloseReason, SessionOpenEvent};
+
+impl<const N: usize> Clients<N> {
+    /// Applies a committed open event that starts at `at`, which is the session's id. On the leader the
+    /// client is told. Looks at every session and every link once.
+    ///
+    /// Only after `Opened::Yes` does the service hear of the session.
+    pub fn apply_open(
+        &mut self,
+        now: Instant,
+        at: Position,
+        event: &SessionOpenEvent<'_>,
+        endpoints: &str,
+        memory: &mut Memory<'_>,
+    ) -> Opened {
+        let id = SessionId::new(at);
+        let outcome = match session(id, event) {
+            Some(session) => self.table.apply_open(session),
+            None => Opened::Invalid,
+        };
+        if self.leading.is_none() {
+            return outcome;
+        }
+        match (outcome, self.appended(id)) {
+            (Opened::Yes, Some(slot)) => self.open_link(now, id, slot, endpoints, memory.egress),
+            (Opened::Yes, None) => self.serve(now, id),
+            (_, Some(slot)) => {
+                let deadline = now.plus(self.config.connect_timeout);
+                if let Some(link) = self.links.get_mut(slot) {
+                    link.stage = Stage::Answer(Answer::Refused(Refusal::SessionLimit));
+                    link.deadline = deadline;
+                }
+            }
+            (_, None) => {}
+        }
+        outcome
+    }
+
+    /// The link whose open event is the record at this session's position.
+    fn appended(&self, id: SessionId) -> Option<usize> {
+        let mut links = self.links.iter();
+        let found = links.find(
+            |(_, link)| matches!(&link.stage, Stage::Appended { session, .. } if *session == id),
+        );
+        found.map(|(slot, _)| slot)
+    }
+
+    fn open_link(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        slot: usize,
+        endpoints: &str,
+        egress: &mut [u8],
+    ) {
+        let Some(link) = self.links.get_mut(slot) else {
+            return;
+        };
+        let Stage::Appended { bound, .. } = link.stage else {
+            return;
+        };
+        let mut live = Live::new(id, now, Greeting::Opened);
+        live.bound = Some(bound);
+        link.stage = Stage::Open(live);
+        self.note_served(id, slot);
+        self.say_greeting(slot, endpoints, egress);
+    }
+
+    /// A committed message of this session, `payload` bytes without its header, has been handed to the
+    /// service: its answer, if any, is in the egress now.
+    pub fn apply_message(&mut self, session: SessionId, payload: usize) {
+        let cost = self.egress_cost(payload);
+        let slot = self.serving(session);
+        if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {
+            live.in_flight = live.in_flight.saturating_sub(cost);
+        }
+    }
+
+    /// Applies a committed close event. On the leader the client is told, and its egress stream ends
+    /// once it is drained. `None` if the session is not open: then nobody hears of it.
+    pub fn apply_close(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        reason: CloseReason,
+        memory: &mut Memory<'_>,
+    ) -> Option<Session> {
+        let closed = self.table.apply_close(session)?;
+        if let Some(slot) = self.serving(session) {
+            self.served.retain(|(id, _)| *id != session);
+            self.say_closed(slot, session, reason, memory.egress);
+            let deadline = now.plus(self.config.connect_timeout);
+            if let Some(link) = self.links.get_mut(slot) {
+                link.leave(now, deadline);
+            }
+        }
+        Some(closed)
+    }
+
+    /// The service, executing a committed record, asks for a session's end: replicated, so that
+    /// whoever leads owes the log a close event. False if the session is not open.
+    pub fn ask_close(&mut self, session: SessionId, reason: CloseReason) -> bool {
+        if !self.table.ask_close(session, reason) {
+            return false;
+        }
+        let slot = self.serving(session);
+        if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {
+            live.owe_close(reason);
+        }
+        true
+    }
+
+    /// This member leads `term` and has applied that term's own first record: the table is now what
+    /// every message of this term will meet. Opens a fresh egress stream to every open session; what
+    /// remains of an earlier role is dropped if its room is needed.
+    pub fn become_leader(&mut self, now: Instant, term: Term) {
+        self.step_down(now);
+        self.leading = Some(term);
+        if self.links.len() + self.table.len() > N {
+            for slot in 0..N {
+                self.disconnect(slot);
+            }
+        }
+        for at in 0..self.table.len() {
+            if let Some(session) = self.table.iter().nth(at) {
+                let id = session.id;
+                self.serve(now, id);
+            }
+        }
+    }
+
+    /// This member no longer leads. Sessions stay open, in the table; their clients see this end of
+    /// their egress end. Those who were about to open a session are sent to the next leader.
+    pub fn step_down(&mut self, now: Instant) {
+        let was_leading = self.leading.take().is_some();
+        self.served.clear();
+        self.drop_assemblies();
+        if !was_leading {
+            return;
+        }
+        let deadline = now.plus(self.config.connect_timeout);
+        for (_, link) in self.links.iter_mut() {
+            if link.is_opening() {
+                link.stage = Stage::Answer(Answer::Redirect);
+                link.deadline = deadline;
+            } else if link.live().is_some() {
+                link.leave(now, deadline);
+            }
+        }
+    }
+
+    /// Connects to an open session's client to say that this member leads.
+    fn serve(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.table.get(id) else {
+            return;
+        };
+        let mut live = Live::new(id, now, Greeting::NewLeader);
+        live.close = session.closing.map_or(Close::No, Close::Owed);
+        let attempt = Attempt {
+            id: 0,
+            from: SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let request = session.request.clone();
+        if let Some(slot) = self.connect(now, request, attempt, Stage::Open(live)) {
+            self.note_served(id, slot);
+        }
+    }
+
+    fn note_served(&mut self, id: SessionId, slot: usize) {
+        let at = self.served.partition_point(|(served, _)| *served < id);
+        let noted = self.served.insert(at, (id, slot));
+        assert!(noted.is_ok(), "no more links than slots");
+    }
+}
+
+/// The session that an event opens; `None` if it has no room for what the event says, which no leader
+/// of this version appends.
+fn session(id: SessionId, event: &SessionOpenEvent<'_>) -> Option<Session> {
+    Some(Session {
+        id,
+        request: Request {
+            correlation_id: event.correlation,
+            response_stream_id: event.response_stream_id,
+            response_channel: Channel::try_from(event.response_channel).ok()?,
+        },
+        principal: Principal::from_slice(event.principal).ok()?,
+        opened_at: event.timestamp,
+        closing: None,
+    })
+}

@@ -1,0 +1,303 @@
+//! The egress side: making and ending streams to clients, and sending a session's messages.
+
+use core::net::SocketAddr;
+
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
+use crate::node::clients::link::{Link, Stage, Stream};
+use crate::node::clients::slots::{share_len, share_mut};
+use crate::node::clients::{Clients, ClientsConfig, Count, Memory, Reject};
+use crate::session::{Attempt, Request};
+use crate::stream::{OfferError, Publication, PublicationConfig, PublicationTiming};
+use crate::time::{Instant, Timestamp};
+use crate::units::SessionId;
+use crate::wire::channel::Channel;
+use crate::wire::cluster::{CloseReason, SESSION_HEADER_LENGTH, SessionMessageHeader};
+use crate::wire::frame::Frame;
+
+/// Why a message was not accepted for a session: the same on every member, whatever its role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum EgressError {
+    /// No such session is open at this position of the log.
+    UnknownSession,
+    /// Longer than `message_max` with its session header.
+    TooLong,
+}
+
+impl<const N: usize> Clients<N> {
+    /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that of
+    /// the record being executed. Finds the session by binary search; copies the message once.
+    ///
+    /// Only the leader sends; on other members, and to a session that has not heard yet that this
+    /// member leads, an accepted message goes nowhere (as in Aeron). If the session's egress slot is
+    /// full, the message is lost, and therefore the session is closed by a replicated event.
+    ///
+    /// # Errors
+    /// See [`EgressError`].
+    pub fn offer(
+        &mut self,
+        session: SessionId,
+        timestamp: Timestamp,
+        parts: &[&[u8]],
+        memory: &mut Memory<'_>,
+    ) -> Result<(), EgressError> {
+        let payload = parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let len = payload.saturating_add(SESSION_HEADER_LENGTH);
+        if len > self.config.message_max {
+            return Err(EgressError::TooLong);
+        }
+        if !self.table.contains(session) {
+            return Err(EgressError::UnknownSession);
+        }
+        let (Some(term), Some(slot)) = (self.leading, self.serving(session)) else {
+            return Ok(());
+        };
+        let header = SessionMessageHeader {
+            term,
+            session,
+            timestamp,
+        };
+        let bytes = share_mut(memory.egress, slot, N);
+        let Some(link) = self.links.get_mut(slot) else {
+            return Ok(());
+        };
+        if link.live().is_none_or(|live| live.greeting.is_some()) {
+            self.count(Count::EgressUnheard);
+            return Ok(());
+        }
+        let offered = link.publication_mut();
+        let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
+        if !matches!(offered, Some(Ok(_))) {
+            self.overflow(slot);
+        }
+        Ok(())
+    }
+
+    /// A message to this session's client was lost: the session must end, or the client would never
+    /// know that something is missing.
+    pub(super) fn overflow(&mut self, slot: usize) {
+        self.count(Count::EgressOverflow);
+        if let Some(live) = self.links.get_mut(slot).and_then(Link::live_mut) {
+            live.owe_close(CloseReason::Timeout);
+        }
+    }
+
+    /// The slot of the link that serves an open session; only the leader serves.
+    pub(super) fn serving(&self, session: SessionId) -> Option<usize> {
+        let at = self.served.binary_search_by_key(&session, |(id, _)| *id);
+        self.served.get(at.ok()?).map(|(_, slot)| *slot)
+    }
+
+    /// Starts an egress connection in a free slot, or in that of one that is only leaving. `None` if
+    /// there is no such slot.
+    pub(super) fn connect(
+        &mut self,
+        now: Instant,
+        request: Request,
+        attempt: Attempt,
+        stage: Stage,
+    ) -> Option<usize> {
+        let slot = self.free_slot()?;
+        let retry_at = now.plus(super::resolve::RETRY);
+        let channel = Channel::parse(&request.response_channel).ok();
+        let stream = match channel.and_then(|channel| channel.endpoint.literal()) {
+            Some(address) => Stream::Resolved(address),
+            None => Stream::Unresolved {
+                asked: false,
+                retry_at,
+            },
+        };
+        let link = Link {
+            request,
+            attempt,
+            stream,
+            stage,
+            deadline: now.plus(self.config.connect_timeout),
+        };
+        let key = self.choose_session_id();
+        self.links.put(slot, key, link);
+        Some(slot)
+    }
+
+    pub(super) fn free_slot(&mut self) -> Option<usize> {
+        if let Some(slot) = self.links.free() {
+            return Some(slot);
+        }
+        let is_leaving = |link: &Link| matches!(link.stage, Stage::Leaving { .. });
+        let mut links = self.links.iter();
+        let (slot, _) = links.find(|(_, link)| is_leaving(link))?;
+        drop(links);
+        self.disconnect(slot);
+        Some(slot)
+    }
+
+    /// Makes the publication of a link whose address is known. A link that cannot have one is dropped.
+    pub(super) fn open_stream(&mut self, now: Instant, slot: usize, egress_len: usize) {
+        let (Some(key), Some(link)) = (self.links.key(slot), self.links.get_mut(slot)) else {
+            return;
+        };
+        let Stream::Resolved(target) = link.stream else {
+            return;
+        };
+        let config = PublicationConfig {
+            target,
+            stream_id: link.request.response_stream_id,
+            session_id: key,
+            initial_term_id: self.prng.next() as i32,
+            segment_length: self.config.egress_segment_length,
+            mtu: self.config.mtu as u32,
+            timing: PublicationTiming::DEFAULT,
+        };
+        if let Ok(publication) = Publication::new(now, &config, share_len(egress_len, N)) {
+            let progress = (publication.acked(), now);
+            link.stream = Stream::Ready {
+                publication,
+                progress,
+            };
+        }
+    }
+
+    /// Lets go of a link and of its stream's session id.
+    pub(super) fn disconnect(&mut self, slot: usize) {
+        if let Some(key) = self.links.key(slot) {
+            if self.retired.is_full() {
+                self.retired.remove(0);
+            }
+            let kept = self.retired.push(key);
+            assert!(kept.is_ok(), "room was made");
+        }
+        self.links.remove(slot);
+    }
+
+    /// A random id that no stream of ours has or had lately: clients key streams by it, so one that
+    /// they still remember would be taken for its predecessor.
+    fn choose_session_id(&mut self) -> i32 {
+        let mut key = self.prng.next() as i32;
+        // At most N + RETIRED_MAX ids are taken, so among one more there is a free one.
+        for _ in 0..=N + super::RETIRED_MAX {
+            if self.links.find(key).is_none() && !self.retired.contains(&key) {
+                break;
+            }
+            key = key.wrapping_add(1);
+        }
+        key
+    }
+
+    /// The egress that a message is taken for until it is applied: as if it were echoed.
+    pub(super) fn egress_cost(&self, payload: usize) -> u64 {
+        framed_bound(
+            payload.saturating_add(SESSION_HEADER_LENGTH),
+            self.config.mtu,
+        )
+    }
+
+    /// What a client's driver says about an egress stream.
+    pub(super) fn handle_feedback(
+        &mut self,
+        now: Instant,
+        frame: &Frame<'_>,
+        memory: &Memory<'_>,
+    ) -> Result<(), Reject> {
+        let unknown = Reject::Refused(Count::UnknownStream);
+        let session_id = match frame {
+            Frame::StatusMessage(status) => status.session_id,
+            Frame::Nak(nak) => nak.session_id,
+            Frame::Error(error) => error.session_id,
+            _ => return Err(unknown),
+        };
+        let slot = self.links.find(session_id).ok_or(unknown)?;
+        let link = self.links.get_mut(slot).ok_or(unknown)?;
+        let publication = link.publication_mut().ok_or(unknown)?;
+        match frame {
+            Frame::StatusMessage(status) => publication.handle_status(now, status),
+            Frame::Nak(nak) => {
+                let bytes = super::slots::share(memory.egress, slot, N);
+                publication.handle_nak(now, nak, bytes)
+            }
+            // The client's driver refuses the stream: it will send no more status messages, and the
+            // session ends by its egress timeout.
+            _ => return Err(Reject::Refused(Count::EgressRefused)),
+        }
+        .map_err(|_| Reject::Refused(Count::FeedbackStale))
+    }
+}
+
+/// Why the configuration cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The MTU or the egress segment length is out of its bounds, or an egress slot is below two MTUs.
+    Egress,
+    /// An ingress slot is too small for one window of this MTU.
+    Ingress,
+    /// An eighth of an egress segment does not hold one message of `message_max`, or the window of an
+    /// egress slot (a power of two, at most half a segment) does not hold four.
+    MessageMax,
+    /// The reassembly memory has no slot of `message_max` bytes.
+    Reassembly,
+    /// No session may be open.
+    SessionsMax,
+}
+
+impl ClientsConfig {
+    /// Whether `slots` ingress and egress streams can be served with so much memory, in bytes.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check(
+        &self,
+        slots: usize,
+        ingress: usize,
+        egress: usize,
+        reassembly: usize,
+    ) -> Result<(), ConfigError> {
+        let config = PublicationConfig {
+            target: SocketAddr::from(([0, 0, 0, 0], 0)),
+            stream_id: 0,
+            session_id: 0,
+            initial_term_id: 0,
+            segment_length: self.egress_segment_length,
+            mtu: u32::try_from(self.mtu).map_err(|_| ConfigError::Egress)?,
+            timing: PublicationTiming::DEFAULT,
+        };
+        let publication = Publication::new(Instant::default(), &config, share_len(egress, slots))
+            .map_err(|_| ConfigError::Egress)?;
+        if share_len(ingress, slots) < 2 * self.mtu {
+            return Err(ConfigError::Ingress);
+        }
+        let messages = SESSION_HEADER_LENGTH..=publication.message_max();
+        // Half a window may be taken when a message is admitted, its answer needs room, and so does a
+        // PAD in front of that. With less a client that reads well could find its session closed.
+        let needed = framed_bound(self.message_max, self.mtu).saturating_mul(4);
+        if !messages.contains(&self.message_max) || needed > u64::from(publication.window()) {
+            return Err(ConfigError::MessageMax);
+        }
+        if reassembly < self.message_max {
+            return Err(ConfigError::Reassembly);
+        }
+        if self.sessions_max == 0 {
+            return Err(ConfigError::SessionsMax);
+        }
+        Ok(())
+    }
+}
+
+/// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
+/// frame.
+fn framed_bound(len: usize, mtu: usize) -> u64 {
+    let frames = len
+        .checked_div(mtu.saturating_sub(FRAME_HEADER))
+        .unwrap_or(0)
+        + 1;
+    let overhead = frames.saturating_mul(FRAME_HEADER) + FRAME_ALIGNMENT;
+    (len as u64).saturating_add(overhead as u64)
+}
+
+/// Why an offer to a stream failed: later is another chance, or never.
+pub(super) fn is_temporary(error: OfferError) -> bool {
+    matches!(error, OfferError::NotConnected | OfferError::BackPressured)
+}

@@ -1,0 +1,224 @@
+//! The ingress side: which streams come in, and what arrives on them.
+
+use core::net::SocketAddr;
+
+use crate::node::clients::slots::{share_len, share_mut};
+use crate::node::clients::{Clients, Count, Memory, Reject};
+use crate::stream::{DataReject, Image, ImageState, ImageTiming, elicit_setup};
+use crate::time::Instant;
+use crate::wire::cluster::INGRESS_STREAM_ID;
+use crate::wire::frame::{DataHeader, Datagram, Frame, Rttm, Setup, StatusMessage, parse_datagram};
+
+/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds no
+/// place sends again and is remembered then.
+pub(super) const STRANGERS_MAX: usize = 8;
+
+/// A sender whose SETUP we have not seen: this member has restarted, or the frame was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Stranger {
+    pub from: SocketAddr,
+    /// Asks for the SETUP.
+    pub owed: StatusMessage,
+}
+
+/// One ingress stream and the message that is being put together from it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Ingress {
+    pub image: Image,
+    /// Ascends with every image: a session may move to a younger one only.
+    pub serial: u64,
+    pub assembly: Assembly,
+}
+
+/// Where a fragmented message stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Assembly {
+    /// The next fragment begins a message.
+    Idle,
+    /// The first `len` bytes of a message lie in this slot of the pool.
+    Gathering { slot: usize, len: usize },
+    /// The rest of a message that is not wanted.
+    Skipping,
+}
+
+/// Which slots of the reassembly memory are taken. More than `N` are never needed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Pool<const N: usize> {
+    taken: [bool; N],
+}
+
+impl<const N: usize> Pool<N> {
+    pub(super) const fn new() -> Self {
+        Self { taken: [false; N] }
+    }
+
+    /// Takes one of the first `count` slots.
+    pub(super) fn take(&mut self, count: usize) -> Option<usize> {
+        let slot = self.taken.iter().take(count).position(|taken| !taken)?;
+        *self.taken.get_mut(slot)? = true;
+        Some(slot)
+    }
+
+    pub(super) fn give_back(&mut self, slot: usize) {
+        if let Some(taken) = self.taken.get_mut(slot) {
+            *taken = false;
+        }
+    }
+
+    /// How many slots are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.iter().filter(|taken| **taken).count()
+    }
+}
+
+impl<const N: usize> Clients<N> {
+    /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
+    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length of
+    /// the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    ///
+    /// # Errors
+    /// What the datagram was refused for; it has been counted. The driver may ignore it.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        memory: &mut Memory<'_>,
+    ) -> Result<(), Reject> {
+        let taken = match parse_datagram(datagram) {
+            Ok(Frame::Data(data)) => self.handle_data(now, from, &data, memory),
+            Ok(Frame::Setup(setup)) => self.handle_setup(now, from, &setup, memory),
+            Ok(Frame::Rttm(rttm)) => self.handle_rttm(from, &rttm),
+            Ok(frame) => self.handle_feedback(now, &frame, memory),
+            Err(malformed) => Err(Reject::Malformed(malformed)),
+        };
+        if let Err(reject) = taken {
+            self.count_reject(reject);
+        }
+        taken
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        data: &Datagram<'_>,
+        memory: &mut Memory<'_>,
+    ) -> Result<(), Reject> {
+        let DataHeader {
+            stream_id,
+            session_id,
+            ..
+        } = *data.first();
+        if stream_id != INGRESS_STREAM_ID {
+            return Err(Reject::Refused(Count::UnknownStream));
+        }
+        let Some(slot) = self.ingress.find(session_id) else {
+            self.remember_stranger(from, data.first());
+            return Err(Reject::Refused(Count::UnknownStream));
+        };
+        let bytes = share_mut(memory.ingress, slot, N);
+        let Some(ingress) = self.ingress.get_mut(slot) else {
+            return Err(Reject::Refused(Count::UnknownStream));
+        };
+        if !ingress.image.is(from, stream_id, session_id) {
+            return Err(Reject::Refused(Count::ForeignSource));
+        }
+        let taken = ingress.image.handle_data(now, data, bytes);
+        taken.map_err(|reject| {
+            Reject::Refused(match reject {
+                DataReject::Foreign => Count::UnknownStream,
+                _ => Count::DataDropped,
+            })
+        })
+    }
+
+    fn handle_setup(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        setup: &Setup,
+        memory: &Memory<'_>,
+    ) -> Result<(), Reject> {
+        if setup.stream_id != INGRESS_STREAM_ID {
+            return Err(Reject::Refused(Count::UnknownStream));
+        }
+        if let Some(known) = self.ingress.find(setup.session_id) {
+            return match self.ingress.get_mut(known) {
+                Some(known) if known.image.is(from, setup.stream_id, setup.session_id) => {
+                    known.image.handle_setup(now);
+                    Ok(())
+                }
+                _ => Err(Reject::Refused(Count::ForeignSource)),
+            };
+        }
+        let Some(slot) = self.ingress.free() else {
+            return Err(Reject::Refused(Count::ImageLimit));
+        };
+        let len = share_len(memory.ingress.len(), N);
+        let timing = ImageTiming::DEFAULT;
+        let image = Image::new(now, from, setup, self.receiver_id, len, timing)
+            .map_err(|_| Reject::Refused(Count::ImageRefused))?;
+        self.serial = self.serial.saturating_add(1);
+        let ingress = Ingress {
+            image,
+            serial: self.serial,
+            assembly: Assembly::Idle,
+        };
+        self.ingress.put(slot, setup.session_id, ingress);
+        self.strangers
+            .retain(|stranger| stranger.owed.session_id != setup.session_id);
+        Ok(())
+    }
+
+    fn handle_rttm(&mut self, from: SocketAddr, rttm: &Rttm) -> Result<(), Reject> {
+        let slot = self.ingress.find(rttm.session_id);
+        match slot.and_then(|slot| self.ingress.get_mut(slot)) {
+            Some(ingress) if ingress.image.is(from, rttm.stream_id, rttm.session_id) => {
+                ingress.image.handle_rttm(rttm);
+                Ok(())
+            }
+            _ => Err(Reject::Refused(Count::UnknownStream)),
+        }
+    }
+
+    /// Asks an unknown sender for its SETUP, unless there would be no place for it.
+    fn remember_stranger(&mut self, from: SocketAddr, first: &DataHeader) {
+        let Some(owed) = elicit_setup(first, self.receiver_id) else {
+            return;
+        };
+        let stranger = Stranger { from, owed };
+        if self.ingress.free().is_some() && !self.strangers.contains(&stranger) {
+            // Full: the sender's next heartbeat finds a place.
+            let _unless_full = self.strangers.push(stranger);
+        }
+    }
+
+    /// Forgets the streams that ended or fell silent. Looks at each once.
+    pub(super) fn expire_images(&mut self, now: Instant) {
+        for slot in 0..N {
+            let state = self.ingress.get(slot).map(|i| i.image.state(now));
+            if state.is_some_and(|state| state != ImageState::Active) {
+                self.remove_image(slot);
+            }
+        }
+    }
+
+    fn remove_image(&mut self, slot: usize) {
+        if let Some(ingress) = self.ingress.remove(slot)
+            && let Assembly::Gathering { slot, .. } = ingress.assembly
+        {
+            self.pool.give_back(slot);
+        }
+    }
+
+    /// Gives up every message that is being put together: it belongs to another leadership.
+    pub(super) fn drop_assemblies(&mut self) {
+        for (_, ingress) in self.ingress.iter_mut() {
+            if let Assembly::Gathering { slot, .. } = ingress.assembly {
+                self.pool.give_back(slot);
+                ingress.assembly = Assembly::Skipping;
+            }
+        }
+    }
+}

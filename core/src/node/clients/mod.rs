@@ -1,0 +1,228 @@
+//! Everything a node knows about clients, in every role.
+//!
+//! Clients are real Aeron clients: each sends on an ingress stream, which is received by an image in a
+//! slot of lent memory, and each reads an egress stream, which is a publication in such a slot. What
+//! is replicated about them is only the [`SessionTable`], which changes when a committed record is
+//! applied. All else is this member's own and dies with its role: a new leader opens a fresh egress
+//! stream to every open session and says that it leads.
+//!
+//! **Invariant:** a message leaves its client's window only when it is in the log, or refused by a
+//! typed answer, or when it can never be executed (its session is gone, its leadership is over).
+//! Whatever else is in the way (no room in the log, no reassembly slot, an egress that fills up) leaves
+//! it in its stream's own window, which closes, and the client's `offer` says so.
+//!
+//! **Invariant:** nothing is appended to the log except by [`Clients::poll_admit`], and there only
+//! while this member leads.
+
+mod admit;
+mod answer;
+mod apply;
+mod counters;
+mod egress;
+mod ingress;
+mod link;
+mod message;
+mod resolve;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod timeouts;
+mod transmit;
+
+use core::time::Duration;
+
+use heapless::Vec;
+
+pub use counters::{COUNTS, Count, Counters};
+pub use egress::{ConfigError, EgressError};
+pub use resolve::{HOST_MAX, Resolve, ResolveId};
+pub use transmit::ClientTransmit;
+
+use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
+use crate::node::clients::link::Link;
+use crate::node::clients::slots::Slots;
+use crate::node::clients::transmit::Turn;
+use crate::prng::Prng;
+use crate::session::SessionTable;
+use crate::time::Timestamp;
+use crate::units::{MemberId, SessionId, Term};
+use crate::wire::Reject as Malformed;
+
+/// How many egress session ids are not chosen again for a while after they were used.
+const RETIRED_MAX: usize = 32;
+
+/// What a node's operator decides about clients. Times are far above a round trip.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ClientsConfig {
+    /// This member.
+    pub member: MemberId,
+    /// The longest datagram of log and egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
+    pub mtu: usize,
+    /// The length of the egress streams' Aeron term buffers: a power of two, 64 KiB to 1 GiB.
+    pub egress_segment_length: u32,
+    /// The longest message, session header (32 bytes) included. The reassembly memory is cut to this.
+    pub message_max: usize,
+    /// How many sessions may be open. Never as many as there are slots, of which some are kept for
+    /// answering those who are refused: see [`Clients::session_limit`].
+    pub sessions_max: usize,
+    /// A session that is not heard from for this long is closed (Aeron: `SESSION_TIMEOUT`, 10 s).
+    pub session_timeout: Duration,
+    /// A session whose egress has waited this long without progress is closed.
+    pub egress_timeout: Duration,
+    /// How long an attempt to connect may take (Aeron: 5 s).
+    pub connect_timeout: Duration,
+    /// How long a leader may be silent: told to clients.
+    pub leader_heartbeat_timeout: Duration,
+    /// Seeds stream session ids: different on every member and at every start.
+    pub seed: u64,
+}
+
+/// The memory that the node was lent, as far as clients need it. Each part is cut in equal slots.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// `N` slots, one for each ingress stream.
+    pub ingress: &'a mut [u8],
+    /// `N` slots, one for each egress stream.
+    pub egress: &'a mut [u8],
+    /// Slots of `message_max` bytes, shared by all ingress streams.
+    pub reassembly: &'a mut [u8],
+}
+
+/// Who leads, as this member sees it now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum View {
+    /// This member leads, and has applied its own term's first record.
+    Leading,
+    /// Another member leads.
+    Following {
+        /// Who.
+        leader: MemberId,
+        /// Its term.
+        term: Term,
+    },
+    /// No leader is known, or this member leads but has not applied its own first record. Clients
+    /// wait, their requests stay in their windows.
+    Unknown,
+}
+
+/// What admission goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Admission<'a> {
+    /// Who leads.
+    pub view: View,
+    /// The timestamp of records appended now: never below that of the record before.
+    pub timestamp: Timestamp,
+    /// All members' ingress endpoints, `0=host:port,1=host:port,...`, at most `ENDPOINTS_MAX` bytes.
+    pub endpoints: &'a str,
+}
+
+/// Why a datagram was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Reject {
+    /// It does not parse.
+    Malformed(Malformed),
+    /// It parses, and was not taken; counted under this name.
+    Refused(Count),
+}
+
+/// See the module. `N` is the number of ingress streams, of egress streams, and of open sessions.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Clients<const N: usize> {
+    config: ClientsConfig,
+    prng: Prng,
+    receiver_id: i64,
+    /// Replicated: changes in `apply` only.
+    table: SessionTable<N>,
+    /// Set while this member leads and has applied its own term's first record.
+    leading: Option<Term>,
+    ingress: Slots<Ingress, N>,
+    serial: u64,
+    pool: Pool<N>,
+    strangers: Vec<Stranger, STRANGERS_MAX>,
+    links: Slots<Link, N>,
+    /// Which link serves which open session, by ascending session: only while leading.
+    served: Vec<(SessionId, usize), N>,
+    retired: Vec<i32, RETIRED_MAX>,
+    admit_next: usize,
+    turn: Turn,
+    counters: Counters,
+}
+
+impl<const N: usize> Clients<N> {
+    /// No client yet. `N` and the configuration must fit the memory that will be lent.
+    pub fn new(config: ClientsConfig) -> Self {
+        let mut prng = Prng::new(config.seed);
+        let receiver_id = prng.next() as i64;
+        Self {
+            config,
+            prng,
+            receiver_id,
+            table: SessionTable::new(),
+            leading: None,
+            ingress: Slots::new(),
+            serial: 0,
+            pool: Pool::new(),
+            strangers: Vec::new(),
+            links: Slots::new(),
+            served: Vec::new(),
+            retired: Vec::new(),
+            admit_next: 0,
+            turn: Turn::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The open sessions: replicated.
+    pub fn sessions(&self) -> &SessionTable<N> {
+        &self.table
+    }
+
+    /// How many sessions this member admits: `sessions_max`, less if there are not enough slots to
+    /// keep one in eight, at least one, for answering clients that are refused.
+    pub fn session_limit(&self) -> usize {
+        let spare = if N > 1 { (N / 8).max(1) } else { 0 };
+        self.config.sessions_max.min(N - spare)
+    }
+
+    /// How many sessions this member serves over a connected egress stream; 0 unless it leads.
+    pub fn sessions_connected(&self) -> usize {
+        let served = self.served.iter();
+        served
+            .filter(|(_, slot)| self.links.get(*slot).is_some_and(Link::is_connected))
+            .count()
+    }
+
+    /// How many ingress streams are being received.
+    pub fn ingress_streams(&self) -> usize {
+        self.ingress.len()
+    }
+
+    /// How many slots of the reassembly memory are taken.
+    pub fn reassemblies(&self) -> usize {
+        self.pool.taken()
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The term that this member leads in, once it serves clients.
+    pub fn leading(&self) -> Option<Term> {
+        self.leading
+    }
+
+    fn count(&mut self, count: Count) {
+        self.counters.count(count);
+    }
+
+    fn count_reject(&mut self, reject: Reject) {
+        match reject {
+            Reject::Malformed(malformed) => self.counters.count_malformed(malformed),
+            Reject::Refused(count) => self.counters.count(count),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A table of `N` numbered slots, each with a stream session id as its key.
+//!
+//! The slot's number is also its share of the lent memory. Keys lie together, so that finding a
+//! datagram's stream among hundreds touches few cache lines.
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Slots<T, const N: usize> {
+    keys: [Option<i32>; N],
+    items: [Option<T>; N],
+}
+
+impl<T, const N: usize> Slots<T, N> {
+    pub(super) const fn new() -> Self {
+        Self {
+            keys: [None; N],
+            items: [const { None }; N],
+        }
+    }
+
+    /// The number of the slot with this key. Compares at most `N` keys.
+    pub(super) fn find(&self, key: i32) -> Option<usize> {
+        self.keys.iter().position(|k| *k == Some(key))
+    }
+
+    /// The key of a taken slot.
+    pub(super) fn key(&self, slot: usize) -> Option<i32> {
+        self.keys.get(slot).copied().flatten()
+    }
+
+    /// The lowest free slot.
+    pub(super) fn free(&self) -> Option<usize> {
+        self.keys.iter().position(Option::is_none)
+    }
+
+    /// How many slots are taken.
+    pub(super) fn len(&self) -> usize {
+        self.keys.iter().flatten().count()
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&T> {
+        self.items.get(slot)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
+        self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// Fills a slot; what was there is forgotten. A slot beyond `N` stays what it is: nothing.
+    pub(super) fn put(&mut self, slot: usize, key: i32, item: T) {
+        if let (Some(k), Some(i)) = (self.keys.get_mut(slot), self.items.get_mut(slot)) {
+            *k = Some(key);
+            *i = Some(item);
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
+        *self.keys.get_mut(slot)? = None;
+        self.items.get_mut(slot)?.take()
+    }
+
+    /// The taken slots with their numbers, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        let items = self.items.iter().enumerate();
+        items.filter_map(|(slot, item)| Some((slot, item.as_ref()?)))
+    }
+
+    /// As [`Slots::iter`].
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
+        let items = self.items.iter_mut().enumerate();
+        items.filter_map(|(slot, item)| Some((slot, item.as_mut()?)))
+    }
+}
+
+/// One of `count` equal shares of lent memory, cut down to whole cache lines; empty if there is none.
+pub(super) fn share(memory: &[u8], slot: usize, count: usize) -> &[u8] {
+    let len = share_len(memory.len(), count);
+    let start = slot.saturating_mul(len);
+    memory
+        .get(start..start.saturating_add(len))
+        .unwrap_or_default()
+}
+
+/// As [`share`].
+pub(super) fn share_mut(memory: &mut [u8], slot: usize, count: usize) -> &mut [u8] {
+    let len = share_len(memory.len(), count);
+    let start = slot.saturating_mul(len);
+    memory
+        .get_mut(start..start.saturating_add(len))
+        .unwrap_or_default()
+}
+
+/// The length of such a share in bytes.
+pub(super) fn share_len(memory: usize, count: usize) -> usize {
+    memory.checked_div(count).unwrap_or(0) & !63
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_found_by_its_key_until_it_is_removed() {
+        let mut slots = Slots::<u8, 2>::new();
+        slots.put(1, -7, 70);
+        assert_eq!(
+            (slots.find(-7), slots.free(), slots.len()),
+            (Some(1), Some(0), 1)
+        );
+        assert_eq!(slots.remove(1), Some(70));
+        assert_eq!((slots.find(-7), slots.len()), (None, 0));
+        slots.put(2, 9, 90);
+        assert_eq!((slots.find(9), slots.remove(2)), (None, None));
+    }
+
+    #[test]
+    fn shares_are_equal_disjoint_and_never_outside() {
+        let mut memory = [0u8; 300];
+        for slot in 0..2 {
+            share_mut(&mut memory, slot, 2).fill(slot as u8 + 1);
+        }
+        assert_eq!(share(&memory, 0, 2), [1; 128]);
+        assert_eq!(share(&memory, 1, 2), [2; 128]);
+        assert!(share(&memory, 2, 2).is_empty());
+        assert!(share(&memory, 0, 0).is_empty());
+    }
+}

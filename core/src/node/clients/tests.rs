@@ -1,0 +1,9 @@
+//! Scenarios: one node's clients room, an in-memory log, and scripted clients made of the same streams
+//! that real ones are.
+
+mod closing;
+mod flow;
+mod hostile;
+mod opening;
+mod terms;
+mod world;

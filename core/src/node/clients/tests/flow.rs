@@ -1,0 +1,111 @@
+//! Back pressure: what has no room waits in its own window, and nothing accepted is lost.
+
+extern crate std;
+
+use core::time::Duration;
+use std::vec;
+use std::vec::Vec;
+
+use super::world::{Event, MESSAGE_MAX, TERM, World};
+use crate::log::Log;
+use crate::node::clients::Count;
+
+#[test]
+fn a_full_log_closes_the_window_and_loses_nothing() {
+    let mut world = World::with_log(8192);
+    world.node.become_leader(world.now, TERM);
+    let at = world.join_open();
+    world.commits = false;
+    let sent: Vec<Vec<u8>> = (0..200u8).map(|n| vec![n; 700]).collect();
+    for message in &sent {
+        world.clients[at].say(message);
+    }
+    world.run(100);
+    let end = world.log.end();
+    let waiting = world.clients[at].waiting.len();
+    assert!(waiting > 100, "the client's offer says so: {waiting}");
+    world.run(100);
+    assert_eq!(
+        (world.log.end(), world.clients[at].waiting.len()),
+        (end, waiting)
+    );
+    // A session that waits for us is not silent.
+    world.sleep(Duration::from_secs(11), Duration::from_millis(100));
+    world.commits = true;
+    world.run(500);
+    let session = world.clients[at].session.unwrap();
+    assert_eq!(world.messages_of(session), sent);
+    assert_eq!(world.clients[at].replies, sent);
+    assert_eq!(world.close_reasons().len(), 0);
+}
+
+#[test]
+fn a_reader_that_pauses_gets_everything() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let sent: Vec<Vec<u8>> = (0..200u8)
+        .map(|n| vec![n; 1000 + usize::from(n) * 10])
+        .collect();
+    for message in &sent {
+        world.clients[at].say(message);
+    }
+    for _ in 0..20 {
+        world.clients[at].reads = false;
+        world.run(50);
+        world.clients[at].reads = true;
+        world.run(100);
+    }
+    assert_eq!(world.clients[at].replies, sent);
+    assert_eq!(world.node.counters().get(Count::EgressOverflow), 0);
+}
+
+#[test]
+fn fragmented_messages_share_one_reassembly_slot() {
+    let mut world = World::leading();
+    let a = world.join_open();
+    let b = world.join_open();
+    for n in 0..20 {
+        world.clients[a].say(&[n; 4000]);
+        world.clients[b].say(&[n; 3000]);
+    }
+    world.run(200);
+    for (at, len) in [(a, 4000), (b, 3000)] {
+        let expected: Vec<Vec<u8>> = (0..20).map(|n| vec![n; len]).collect();
+        assert_eq!(world.clients[at].replies, expected);
+    }
+    assert_eq!(world.node.reassemblies(), 0);
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_in_words_and_the_next_one_goes_on() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let most = MESSAGE_MAX - 32;
+    world.clients[at].say(&vec![1; most + 1]);
+    world.clients[at].say(&vec![2; most]);
+    world.clients[at].say(&vec![3; 2 * MESSAGE_MAX]);
+    world.run(50);
+    assert_eq!(world.clients[at].replies, [vec![2; most]]);
+    let refused = |event: &&Event| matches!(event, Event::Session { code: 1, detail, .. } if detail.contains("4096"));
+    assert_eq!(world.clients[at].events.iter().filter(refused).count(), 2);
+    assert_eq!(world.node.counters().get(Count::MessageTooLong), 2);
+    assert_eq!(world.node.reassemblies(), 0);
+}
+
+#[test]
+fn a_half_sent_message_frees_its_slot_when_its_stream_dies() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let other = world.join_open();
+    world.clients[at].say(&[1; 4000]);
+    world.cut_after(at, 1);
+    world.run(5);
+    assert_eq!(world.node.reassemblies(), 1);
+    world.clients[other].say(&[2; 4000]);
+    for _ in 0..24 {
+        world.clients[other].keep_alive();
+        world.sleep(Duration::from_millis(500), Duration::from_millis(50));
+    }
+    assert_eq!(world.node.reassemblies(), 0);
+    assert_eq!(world.clients[other].replies, [vec![2; 4000]]);
+}

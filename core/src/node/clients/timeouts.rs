@@ -1,0 +1,127 @@
+//! What happens because nothing happened.
+
+use core::time::Duration;
+
+use crate::node::clients::link::{Close, Link, Live, Stage, Stream};
+use crate::node::clients::{Clients, Count};
+use crate::time::Instant;
+use crate::wire::cluster::CloseReason;
+
+/// How long a drained stream goes on to announce its end, which is repeated every 100 ms.
+const LINGER: Duration = Duration::from_millis(250);
+
+impl<const N: usize> Clients<N> {
+    /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and finds
+    /// the sessions that are to be closed (they are by [`Clients::poll_admit`], which appends). Looks
+    /// at every ingress stream and every egress connection once.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire_images(now);
+        for slot in 0..N {
+            self.expire_link(now, slot);
+        }
+    }
+
+    fn expire_link(&mut self, now: Instant, slot: usize) {
+        let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
+        let Some(link) = self.links.get_mut(slot) else {
+            return;
+        };
+        link.note_time(now);
+        match &mut link.stage {
+            Stage::Open(_) => {
+                let overdue = link.overdue(now, session, egress);
+                if let (Some(count), Some(live)) = (overdue, link.live_mut())
+                    && live.owe_close(CloseReason::Timeout)
+                {
+                    self.count(count);
+                }
+            }
+            Stage::Appended { .. } => {}
+            _ if now >= link.deadline => self.disconnect(slot),
+            _ => {}
+        }
+    }
+
+    /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`] will
+    /// have something to do if nothing arrives. Looks at every stream once.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let images = self
+            .ingress
+            .iter()
+            .filter_map(|(_, i)| i.image.poll_timeout());
+        let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
+        let links = self.links.iter();
+        let links = links.filter_map(|(_, link)| link.poll_timeout(session, egress));
+        images.chain(links).min()
+    }
+}
+
+impl Link {
+    /// Keeps the stream's own times, and notes when its client last took something.
+    fn note_time(&mut self, now: Instant) {
+        let greets = self.live().is_some_and(|live| live.greeting.is_some());
+        match &mut self.stream {
+            Stream::Unresolved { asked, retry_at } => {
+                if now >= *retry_at {
+                    *asked = false;
+                    *retry_at = now.plus(super::resolve::RETRY);
+                }
+            }
+            Stream::Resolved(_) => {}
+            Stream::Ready {
+                publication,
+                progress,
+            } => {
+                publication.handle_timeout(now);
+                if publication.acked() > progress.0 || (publication.is_drained() && !greets) {
+                    *progress = (publication.acked(), now);
+                }
+                if let Stage::Leaving { lingers } = &mut self.stage
+                    && !*lingers
+                    && publication.is_drained()
+                {
+                    *lingers = true;
+                    self.deadline = self.deadline.min(now.plus(LINGER));
+                }
+            }
+        }
+    }
+
+    /// Is the client silent, or does it not take its egress? A stream that was never connected counts
+    /// as stuck: a new leader's greeting waits for it.
+    fn overdue(&self, now: Instant, session: Duration, egress: Duration) -> Option<Count> {
+        let live = self.live()?;
+        if now >= live.heard_at.plus(session) {
+            return Some(Count::SessionTimeout);
+        }
+        match &self.stream {
+            Stream::Ready { progress, .. } if self.is_waiting(live) => {
+                (now >= progress.1.plus(egress)).then_some(Count::EgressTimeout)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_waiting(&self, live: &Live) -> bool {
+        let pending = self.publication().is_some_and(|p| !p.is_drained());
+        pending || live.greeting.is_some()
+    }
+
+    fn poll_timeout(&self, session: Duration, egress: Duration) -> Option<Instant> {
+        let stream = match &self.stream {
+            Stream::Unresolved { retry_at, .. } => Some(*retry_at),
+            Stream::Resolved(_) => None,
+            Stream::Ready { publication, .. } => publication.poll_timeout(),
+        };
+        let stage = match (&self.stage, &self.stream) {
+            (Stage::Appended { .. }, _) => None,
+            (Stage::Open(live), _) if live.close != Close::No => None,
+            (Stage::Open(live), Stream::Ready { progress, .. }) if self.is_waiting(live) => {
+                Some(live.heard_at.plus(session).min(progress.1.plus(egress)))
+            }
+            (Stage::Open(live), _) => Some(live.heard_at.plus(session)),
+            _ => Some(self.deadline),
+        };
+        [stream, stage].into_iter().flatten().min()
+    }
+}

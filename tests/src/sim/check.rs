@@ -1,0 +1,450 @@
+//! The invariants, named after the paper (Ongaro and Ousterhout, figure 3), and ours. Checked after
+//! every call into a member, at the cost of what has changed.
+//!
+//! The checker keeps ghosts: what a perfect observer would know of every log, vote and commit. It
+//! reads bytes with its own parser and never asks one member about another.
+
+use std::collections::BTreeMap;
+
+use coracle_core::log::Log;
+use coracle_core::service::Role;
+use hashbrown::HashMap;
+
+use super::ghost::{GhostLog, Row};
+use super::model::Model;
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: &'static str,
+    /// How.
+    pub detail: String,
+}
+
+/// Shorthand for the result of every check.
+pub type Checked = Result<(), Violation>;
+
+pub(super) fn broken(invariant: &'static str, detail: String) -> Checked {
+    Err(Violation { invariant, detail })
+}
+
+/// What a member shows after a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The member.
+    pub member: u8,
+    /// Its role.
+    pub role: Role,
+    /// The term it has joined; 0 if none.
+    pub joined: u32,
+    /// Its current term.
+    pub term: u32,
+    /// Its commit position.
+    pub commit: u64,
+    /// How far its service has executed.
+    pub applied: u64,
+    /// The digest of its service.
+    pub digest: u64,
+    /// The lowest position that its log was cut to during the call.
+    pub cut: Option<u64>,
+}
+
+/// Whether the medium of `member` holds `frame` where `row` says.
+pub type OnMedium<'a> = &'a dyn Fn(u8, &Row, &[u8]) -> bool;
+
+/// What the checker knows of one member.
+#[derive(Clone, Debug, Default)]
+pub struct MemberGhost {
+    /// Its published log.
+    pub log: GhostLog,
+    /// The role, term and positions last seen in this life.
+    last: Option<Seen>,
+    /// The highest acknowledgement that left: its term and durable position.
+    pub(super) acknowledged: (u32, u64),
+    /// The durable position that its storage has reported and that was not cut since.
+    pub(super) promised: u64,
+    /// How much of the committed log its medium is known to hold.
+    on_medium: u64,
+    /// The newest durable ballot.
+    pub(super) ballot: (u32, Option<u8>),
+    /// Whether its directory lets it vote.
+    pub(super) votes: bool,
+    /// The highest acknowledgement that left before its directory was emptied.
+    last_words: (u32, u64),
+}
+
+/// All ghosts.
+#[derive(Clone, Debug)]
+pub struct Checker {
+    members: Vec<MemberGhost>,
+    leaders: BTreeMap<u32, u8>,
+    places: HashMap<(u64, u32), u64>,
+    votes: HashMap<(u8, u32), u8>,
+    committed: GhostLog,
+    commit_of_term: BTreeMap<u32, u64>,
+    /// The replicated state that the committed log makes.
+    pub model: Model,
+    /// Logs that were cut.
+    pub truncations: u64,
+}
+
+impl Checker {
+    /// For a cluster of `members` with room for `sessions` sessions.
+    pub fn new(members: usize, sessions: usize) -> Self {
+        let ghost = MemberGhost {
+            votes: true,
+            ..MemberGhost::default()
+        };
+        Self {
+            members: vec![ghost; members],
+            leaders: BTreeMap::new(),
+            places: HashMap::new(),
+            votes: HashMap::new(),
+            committed: GhostLog::default(),
+            commit_of_term: BTreeMap::new(),
+            model: Model::new(sessions),
+            truncations: 0,
+        }
+    }
+
+    /// Has anything been committed by the leader of this term?
+    pub fn committed_in(&self, term: u32) -> bool {
+        self.commit_of_term.contains_key(&term)
+    }
+
+    pub(super) fn ghost(&mut self, member: u8) -> &mut MemberGhost {
+        &mut self.members[usize::from(member)]
+    }
+
+    /// The first candidate that this member has voted for in this term, which may be this one.
+    pub(super) fn vote_of(&mut self, member: u8, term: u32, candidate: u8) -> u8 {
+        *self.votes.entry((member, term)).or_insert(candidate)
+    }
+
+    /// How many terms had a leader.
+    pub fn elections(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// The end of the committed log.
+    pub fn committed(&self) -> u64 {
+        self.committed.end()
+    }
+
+    /// The frames of a member's log.
+    pub fn rows(&self, member: u8) -> &[Row] {
+        self.members[usize::from(member)].log.rows()
+    }
+
+    /// A member starts: its recovered log, read back by the driver, and its ballot.
+    ///
+    /// # Errors
+    /// A forgotten ballot, or a log that lacks what was reported durable.
+    pub fn started(
+        &mut self,
+        member: u8,
+        recovered: GhostLog,
+        ballot: (u32, Option<u8>),
+        votes: bool,
+    ) -> Checked {
+        let ghost = &mut self.members[usize::from(member)];
+        if votes && ballot.0 < ghost.ballot.0 {
+            let detail = format!(
+                "n{member} had {:?} on disk, starts with {ballot:?}",
+                ghost.ballot
+            );
+            return broken("Terms Never Forgotten", detail);
+        }
+        if votes && ballot.0 == ghost.ballot.0 && ghost.ballot.1.is_some() && ballot != ghost.ballot
+        {
+            let detail = format!(
+                "n{member} had {:?} on disk, starts with {ballot:?}",
+                ghost.ballot
+            );
+            return broken("Votes Never Forgotten", detail);
+        }
+        if votes && recovered.end() < ghost.promised {
+            let detail = format!(
+                "n{member} reported {} durable and starts with {}",
+                ghost.promised,
+                recovered.end()
+            );
+            return broken("Durable Survives", detail);
+        }
+        ghost.last = None;
+        ghost.acknowledged = (0, 0);
+        ghost.ballot = ballot;
+        ghost.votes = votes;
+        ghost.promised = ghost.promised.min(recovered.end());
+        ghost.on_medium = 0;
+        ghost.log = recovered;
+        self.note_places(member, 0)
+    }
+
+    /// A member's directory has been emptied: nothing that it promised holds any longer.
+    pub fn wiped(&mut self, member: u8) {
+        let ghost = &mut self.members[usize::from(member)];
+        if ghost.votes {
+            ghost.last_words = ghost.acknowledged;
+        }
+        ghost.votes = false;
+        ghost.promised = 0;
+        ghost.on_medium = 0;
+        ghost.ballot = (0, None);
+        ghost.log = GhostLog::default();
+    }
+
+    /// Everything there is to check after a call into a member.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    pub fn observe(&mut self, seen: &Seen, log: &impl Log, on_medium: OnMedium<'_>) -> Checked {
+        self.check_cut(seen)?;
+        self.follow_log(seen, log)?;
+        let before = self.members[usize::from(seen.member)].last;
+        if before.is_none_or(|b| b.role != seen.role || b.joined != seen.joined) {
+            self.check_leader(seen)?;
+        }
+        self.check_monotone(seen, before)?;
+        if before.is_none_or(|b| b.commit != seen.commit) {
+            self.check_commit(seen, on_medium)?;
+        }
+        if before.is_none_or(|b| b.applied != seen.applied || b.digest != seen.digest) {
+            self.check_applied(seen)?;
+        }
+        self.members[usize::from(seen.member)].last = Some(*seen);
+        Ok(())
+    }
+
+    fn check_cut(&mut self, seen: &Seen) -> Checked {
+        let Some(cut) = seen.cut else {
+            return Ok(());
+        };
+        let ghost = &mut self.members[usize::from(seen.member)];
+        if cut >= ghost.log.end() {
+            return Ok(());
+        }
+        self.truncations += 1;
+        let Some(before) = ghost.last else {
+            ghost.promised = ghost.promised.min(cut);
+            ghost.log.truncate(cut);
+            return Ok(());
+        };
+        let member = seen.member;
+        if cut < before.commit.max(seen.commit) {
+            let detail = format!("n{member} cut to {cut}, committed {}", before.commit);
+            return broken("No Truncation Below Commit", detail);
+        }
+        if before.role == Role::Leader && seen.role == Role::Leader && before.joined == seen.joined
+        {
+            let detail = format!("n{member} leads t{} and cut to {cut}", seen.joined);
+            return broken("Leader Append-Only", detail);
+        }
+        let (term, durable) = ghost.acknowledged;
+        if seen.joined == term && cut < durable {
+            let detail = format!("n{member} acknowledged {durable} in t{term} and cut to {cut}");
+            return broken("No Truncation Below Acknowledged", detail);
+        }
+        ghost.promised = ghost.promised.min(cut);
+        ghost.on_medium = ghost.on_medium.min(cut);
+        if !ghost.log.truncate(cut) {
+            return broken(
+                "Whole Frames",
+                format!("n{member} cut inside a frame, at {cut}"),
+            );
+        }
+        Ok(())
+    }
+
+    fn follow_log(&mut self, seen: &Seen, log: &impl Log) -> Checked {
+        let member = seen.member;
+        let ghost = &mut self.members[usize::from(member)];
+        let end = log.end().get();
+        if end == ghost.log.end() {
+            return Ok(());
+        }
+        if end < ghost.log.end() {
+            let detail = format!("n{member} went from {} to {end} unsaid", ghost.log.end());
+            return broken("Log Never Shrinks Silently", detail);
+        }
+        match ghost.log.follow(log) {
+            Ok(first) => self.note_places(member, first),
+            Err(at) => broken(
+                "Whole Frames",
+                format!("n{member} published no frame at {at}"),
+            ),
+        }
+    }
+
+    fn note_places(&mut self, member: u8, first: usize) -> Checked {
+        let ghost = &self.members[usize::from(member)];
+        for row in &ghost.log.rows()[first..] {
+            let hash = *self.places.entry((row.end, row.term)).or_insert(row.hash);
+            if hash != row.hash {
+                let detail = format!(
+                    "n{member} has other bytes than were seen at (t{}, {})",
+                    row.term, row.end
+                );
+                return broken("Log Matching", detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_leader(&mut self, seen: &Seen) -> Checked {
+        if seen.role != Role::Leader {
+            return Ok(());
+        }
+        let leader = *self.leaders.entry(seen.joined).or_insert(seen.member);
+        if leader != seen.member {
+            let detail = format!("n{leader} and n{} both lead t{}", seen.member, seen.joined);
+            return broken("Election Safety", detail);
+        }
+        let earlier = self.commit_of_term.range(..seen.joined);
+        let must_have = earlier.map(|(_, position)| *position).max().unwrap_or(0);
+        self.check_complete(seen.member, seen.joined, must_have)
+    }
+
+    fn check_complete(&self, member: u8, term: u32, must_have: u64) -> Checked {
+        let log = &self.members[usize::from(member)].log;
+        if log.agrees(&self.committed, must_have) {
+            return Ok(());
+        }
+        let detail = format!(
+            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has {})",
+            log.end()
+        );
+        broken("Leader Completeness", detail)
+    }
+
+    fn check_monotone(&self, seen: &Seen, before: Option<Seen>) -> Checked {
+        let member = seen.member;
+        let log = &self.members[usize::from(member)].log;
+        if seen.applied > seen.commit {
+            let detail = format!("n{member} applied {} of {}", seen.applied, seen.commit);
+            return broken("Applied Within Committed", detail);
+        }
+        if seen.commit > log.end() {
+            let detail = format!("n{member} has {} of {} committed", log.end(), seen.commit);
+            return broken("Committed Within Log", detail);
+        }
+        let Some(before) = before else {
+            return Ok(());
+        };
+        for (what, was, is) in [
+            ("commit", before.commit, seen.commit),
+            ("applied", before.applied, seen.applied),
+            ("term", u64::from(before.term), u64::from(seen.term)),
+        ] {
+            if is < was {
+                let detail = format!("n{member}: {what} went from {was} to {is}");
+                return broken("Positions And Terms Monotone", detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commit(&mut self, seen: &Seen, on_medium: OnMedium<'_>) -> Checked {
+        let (member, commit) = (seen.member, seen.commit);
+        if commit == 0 {
+            return Ok(());
+        }
+        let known = self.committed.end();
+        if !self.members[usize::from(member)]
+            .log
+            .agrees(&self.committed, commit.min(known))
+        {
+            let detail = format!(
+                "n{member} committed other bytes below {}",
+                commit.min(known)
+            );
+            return broken("State Machine Safety", detail);
+        }
+        if commit <= known {
+            return Ok(());
+        }
+        if seen.role != Role::Leader {
+            let detail = format!("n{member} committed {commit} before any leader did");
+            return broken("Leaders Commit First", detail);
+        }
+        let rows: Vec<Row> = self.members[usize::from(member)].log.above(known).to_vec();
+        let mut last_term = 0;
+        for row in rows.iter().take_while(|r| r.end <= commit) {
+            let bytes = self.members[usize::from(member)]
+                .log
+                .bytes(row.start, row.end);
+            self.committed.adopt(*row, bytes);
+            last_term = row.term;
+        }
+        if self.committed.end() != commit || last_term != seen.joined {
+            // Raft 5.4.2: only entries of the leader's own term are committed by counting.
+            let detail = format!(
+                "n{member} leads t{} and committed t{last_term}",
+                seen.joined
+            );
+            return broken("Own Term Commits First", detail);
+        }
+        self.commit_of_term.insert(seen.joined, commit);
+        self.check_quorum(seen, on_medium)?;
+        self.check_newer_leaders(seen)?;
+        let Self {
+            model, committed, ..
+        } = self;
+        model
+            .apply(committed)
+            .or_else(|detail| broken("Session Order", detail))
+    }
+
+    /// Ghost of the media: what a leader has committed is durable on a quorum of voters right now.
+    fn check_quorum(&mut self, seen: &Seen, on_medium: OnMedium<'_>) -> Checked {
+        let mut holders = 0;
+        for (member, ghost) in self.members.iter_mut().enumerate() {
+            for row in self.committed.above(ghost.on_medium) {
+                if !on_medium(member as u8, row, self.committed.bytes(row.start, row.end)) {
+                    break;
+                }
+                ghost.on_medium = row.end;
+            }
+            // What a directory held and said before it was emptied was true then, and may arrive late.
+            let (term, durable) = ghost.last_words;
+            let has = ghost.votes && ghost.on_medium >= seen.commit;
+            let had = !ghost.votes && term == seen.joined && durable >= seen.commit;
+            holders += usize::from(has || had);
+        }
+        if holders <= self.members.len() / 2 {
+            let detail = format!(
+                "n{} committed {} in t{}, durable on {holders} of {} members",
+                seen.member,
+                seen.commit,
+                seen.joined,
+                self.members.len()
+            );
+            return broken("Commit Within Durable Quorum", detail);
+        }
+        Ok(())
+    }
+
+    /// Leader Completeness the other way round: an old leader commits after a newer one was elected.
+    fn check_newer_leaders(&self, seen: &Seen) -> Checked {
+        for (member, ghost) in self.members.iter().enumerate() {
+            let Some(last) = ghost.last else { continue };
+            if last.role == Role::Leader && last.joined > seen.joined {
+                self.check_complete(member as u8, last.joined, seen.commit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_applied(&self, seen: &Seen) -> Checked {
+        let expected = self.model.digest_at(seen.applied);
+        if seen.digest != expected {
+            let detail = format!(
+                "n{} has digest {:x} at {}, the log makes {expected:x}",
+                seen.member, seen.digest, seen.applied
+            );
+            return broken("State Machine Safety", detail);
+        }
+        Ok(())
+    }
+}

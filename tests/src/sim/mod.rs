@@ -1,0 +1,38 @@
+//! A whole cluster with its clients in one process, from one seed.
+//!
+//! ```text
+//! plan      what a seed means            run      faults, then none, then a verdict
+//! world     what happens next            troubles what goes wrong
+//! member    a machine and its process    turn, storage, start: its driver
+//! client    a client and its work        services what members run
+//! net disk clock   the surroundings      spy ghost check check_sent model   the observer
+//! ```
+//!
+//! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same code
+//! give the same run, to the step.
+
+pub mod check;
+pub mod check_sent;
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod ghost;
+pub mod member;
+pub mod model;
+pub mod net;
+pub mod plan;
+pub mod rng;
+pub mod run;
+pub mod services;
+pub mod spy;
+pub mod start;
+pub mod stats;
+pub mod storage;
+pub mod tell;
+pub mod trace;
+pub mod troubles;
+pub mod turn;
+pub mod work;
+pub mod world;
+
+pub use run::{Failure, Options, Outcome, run};

@@ -1,0 +1,251 @@
+//! How a member starts, dies, and starts again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use coracle_core::log::{NodeState, Recovered, Recovery, Seed, Slot, Window, window_len};
+use coracle_core::node::{Config, MemberAddress, Node, SessionTiming};
+use coracle_core::raft::Timing;
+use coracle_core::units::{Incarnation, MemberId, Term};
+
+use super::check::{Checked, Violation};
+use super::clock::{Clock, MILLI, SECOND};
+use super::disk::{Disk, Name, SECTOR};
+use super::ghost::GhostLog;
+use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
+use super::net::{Door, member_address};
+use super::services::History;
+use super::spy::SpyLog;
+use super::stats::Fault;
+use super::storage::{DATA_AT, read_log, write_state};
+use super::world::{What, World};
+
+/// How long a cluster without a leader waits, in these tests.
+pub const LEADER_TIMEOUT: Duration = Duration::from_millis(400);
+
+impl Member {
+    /// What `init` does to a directory, flushed.
+    pub(super) fn init(&mut self) {
+        let Some(member) = MemberId::new(self.id) else {
+            return;
+        };
+        let state = NodeState {
+            cluster: CLUSTER,
+            member,
+            incarnation: self.incarnation,
+            term: Term::ZERO,
+            vote: None,
+            votes: self.votes,
+        };
+        write_state(&mut self.disk, 1, &state);
+        let mut flush = self.disk.begin_flush(Name::State);
+        let mut rng = super::rng::Rng::new(0);
+        self.disk.step_flush(&mut flush, true, &mut rng);
+    }
+
+    fn read_state(&self) -> Option<(u64, NodeState)> {
+        let file = self.disk.cached(Name::State)?;
+        let (a, b) = file.split_at_checked(SECTOR)?;
+        NodeState::newest(a, b).ok()?
+    }
+}
+
+/// Reads the newest slot and then the whole log of `disk`.
+fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
+    let mut newest = None;
+    for base in disk.segments() {
+        let Some(file) = disk.cached(Name::Segment(base)) else {
+            continue;
+        };
+        for slot in file[..DATA_AT].chunks(SECTOR) {
+            newest = Slot::newest(newest, Slot::decode(slot)).map_err(|e| format!("{e:?}"))?;
+        }
+    }
+    let seed = Seed::genesis(CLUSTER);
+    let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
+        .map_err(|e| format!("{e:?}"))?;
+    let mut buffer = vec![0; SEGMENT as usize];
+    while let Some(at) = recovery.wanted() {
+        let len = read_log(disk, at.get(), &mut buffer);
+        recovery.feed(&buffer[..len]);
+    }
+    let recovered = recovery.finish().map_err(|e| format!("{e:?}"))?;
+    let mut ghost = GhostLog::default();
+    while ghost.end() < recovered.tail.end.get() {
+        let len = read_log(disk, ghost.end(), &mut buffer);
+        let mut at = 0;
+        while ghost.end() < recovered.tail.end.get() && at < len {
+            let Some(row) = ghost.push(&buffer[at..len]) else {
+                return Err(format!("no frame at {} of a recovered log", ghost.end()));
+            };
+            at += (row.end - row.start) as usize;
+        }
+        if at == 0 {
+            return Err(format!("a recovered log ends at {}", ghost.end()));
+        }
+    }
+    Ok((recovered, ghost))
+}
+
+impl World {
+    /// Starts a member that is down.
+    ///
+    /// # Errors
+    /// A broken invariant: a forgotten vote, lost bytes, or a directory that cannot be read.
+    pub fn start(&mut self, member: usize) -> Checked {
+        let broken = |detail: String| Violation {
+            invariant: "Restart Recovers",
+            detail: format!("n{member}: {detail}"),
+        };
+        let (state_seq, state) = self.members[member]
+            .read_state()
+            .ok_or_else(|| broken("the node state cannot be read".into()))?;
+        self.rewrite_state(member, state_seq + 1, &state);
+        let (recovered, ghost) = recover(&self.members[member].disk).map_err(broken)?;
+        if let Some(at) = recovered.corrupt {
+            return Err(broken(format!("corrupt at {at}, and no disk here rots")));
+        }
+        self.note(
+            member as u8,
+            "starts",
+            recovered.confirmed.get(),
+            recovered.tail.end.get(),
+        );
+        let ballot = (state.term.get(), state.vote.map(MemberId::get));
+        self.checker
+            .started(member as u8, ghost, ballot, state.votes)?;
+        let rate = self
+            .rng
+            .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
+        let clock = Clock::new(self.now, rate, &mut self.rng);
+        let mut log = window(&recovered, self.plan.mtu).map_err(broken)?;
+        fill(&self.members[member].disk, &recovered, &mut log).map_err(broken)?;
+        let config = self.config(member);
+        let node = Node::new(config, state, &recovered, clock.read(self.now))
+            .map_err(|e| broken(format!("{e:?}")))?;
+        let m = &mut self.members[member];
+        m.clock = clock;
+        m.process = Some(Process {
+            node: Box::new(node),
+            log: SpyLog::new(log),
+            memory: Memory::new(),
+            journal: recovered.journal(CLUSTER, SEGMENT),
+            service: History::new(true),
+            inbox: VecDeque::new(),
+            flush: None,
+            state_flush: None,
+            recall: None,
+            turn_at: None,
+            state_seq: state_seq + 2,
+        });
+        self.want_turn(member, 0);
+        self.observe(member)
+    }
+
+    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it is
+    /// written again and flushed before the node hears of it.
+    fn rewrite_state(&mut self, member: usize, seq: u64, state: &NodeState) {
+        let disk = &mut self.members[member].disk;
+        write_state(disk, seq, state);
+        let mut flush = disk.begin_flush(Name::State);
+        disk.step_flush(&mut flush, true, &mut self.rng);
+    }
+
+    fn config(&mut self, member: usize) -> Config {
+        let address = |id: u8| {
+            let ingress = member_address(id, Door::Client).to_string();
+            Some(MemberAddress {
+                member: member_address(id, Door::Member),
+                ingress: heapless::String::try_from(ingress.as_str()).ok()?,
+            })
+        };
+        let mut members = [const { None }; 7];
+        for (id, slot) in members.iter_mut().enumerate().take(self.members.len()) {
+            *slot = address(id as u8);
+        }
+        Config {
+            cluster: CLUSTER,
+            member: MemberId::new(member as u8).unwrap_or_else(|| unreachable!("at most 7")),
+            members,
+            timing: Timing::from_leader_timeout(LEADER_TIMEOUT),
+            sessions: SessionTiming {
+                session_timeout: Duration::from_secs(3),
+                egress_timeout: Duration::from_secs(2),
+            },
+            segment_length: SEGMENT,
+            mtu: self.plan.mtu,
+            message_max: MESSAGE_MAX,
+            egress_mtu: self.plan.mtu,
+            seed: self.rng.next(),
+        }
+    }
+
+    /// A process dies, with `power` its machine.
+    ///
+    /// # Errors
+    /// None of its own; a restart at once may find one.
+    pub fn crash(&mut self, member: usize, power: bool) -> Checked {
+        let m = &mut self.members[member];
+        m.fuse = None;
+        m.fuse_at = None;
+        if m.process.take().is_none() {
+            return Ok(());
+        }
+        m.life += 1;
+        let life = m.life;
+        if power {
+            let lost = m.disk.lose_power(&mut self.rng);
+            self.stats.count(Fault::PowerLoss);
+            if lost > 0 {
+                self.stats.count(Fault::Torn);
+            }
+        } else {
+            m.disk.kill(self.plan.disk.stale, &mut self.rng);
+            self.stats.count(Fault::Kill);
+        }
+        if m.wipe_next {
+            m.wipe_next = false;
+            m.disk.wipe();
+            m.votes = false;
+            m.incarnation = Incarnation(self.rng.next() | 2);
+            m.init();
+            self.checker.wiped(member as u8);
+            self.stats.count(Fault::Wipe);
+        }
+        self.note(
+            member as u8,
+            if power { "loses power" } else { "is killed" },
+            0,
+            0,
+        );
+        if !self.is_scripted {
+            let soon = self.rng.chance(500_000);
+            let most = if soon { 10 * MILLI } else { 2 * SECOND };
+            let after = self.rng.range(1, most);
+            self.stats.count(Fault::Restart);
+            self.schedule(self.now + after, What::Start { member, life });
+        }
+        Ok(())
+    }
+}
+
+fn window(recovered: &Recovered, mtu: usize) -> Result<Window<Vec<u8>>, String> {
+    let memory = vec![0; window_len(WINDOW, mtu)];
+    let mut window = Window::new(memory, mtu, SEGMENT).map_err(|e| format!("{e:?}"))?;
+    recovered.open_window(&mut window);
+    Ok(window)
+}
+
+/// Brings the tail above `confirmed` into the window, to be written again.
+fn fill(disk: &Disk, recovered: &Recovered, log: &mut Window<Vec<u8>>) -> Result<(), String> {
+    use coracle_core::log::Log;
+    let mut buffer = vec![0; SEGMENT as usize];
+    while log.end() < recovered.tail.end {
+        let left = recovered.tail.end.since(log.end()) as usize;
+        let len = read_log(disk, log.end().get(), &mut buffer).min(left);
+        if log.fill(&buffer[..len]) == 0 {
+            return Err(format!("the tail cannot be loaded at {}", log.end()));
+        }
+    }
+    Ok(())
+}

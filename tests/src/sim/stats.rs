@@ -1,0 +1,166 @@
+//! What a run, or many runs, amounted to.
+
+use std::fmt;
+
+/// Each kind of fault that the simulator injects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+#[allow(missing_docs, reason = "the names are what is printed")]
+pub enum Fault {
+    Loss,
+    Duplicate,
+    Delay,
+    Replay,
+    Overflow,
+    CutBothWays,
+    CutOneWay,
+    Bridge,
+    Isolate,
+    Heal,
+    DamagedNak,
+    WallStep,
+    RateChange,
+    Kill,
+    PowerLoss,
+    KillAll,
+    PowerLossAll,
+    Restart,
+    Wipe,
+    Torn,
+    SlowFlush,
+    ServiceStall,
+    NotPolled,
+    Resign,
+    Transfer,
+    ClientGone,
+    ClientSilent,
+}
+
+impl Fault {
+    const COUNT: usize = Self::ClientSilent as usize + 1;
+
+    const NAMES: [&'static str; Self::COUNT] = [
+        "loss",
+        "duplicate",
+        "delay",
+        "replay",
+        "overflow",
+        "cut-both-ways",
+        "cut-one-way",
+        "bridge",
+        "isolate",
+        "heal",
+        "damaged-nak",
+        "wall-step",
+        "rate-change",
+        "kill",
+        "power-loss",
+        "kill-all",
+        "power-loss-all",
+        "restart",
+        "wipe",
+        "torn-write",
+        "slow-flush",
+        "service-stall",
+        "not-polled",
+        "resign",
+        "transfer",
+        "client-gone",
+        "client-silent",
+    ];
+
+    /// The name that is printed.
+    pub const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// Counts of one run, or of many added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Runs.
+    pub seeds: u64,
+    /// Calls into the core.
+    pub steps: u64,
+    /// Virtual nanoseconds.
+    pub virtual_nanos: u64,
+    /// Leaders that were seen, one a term.
+    pub elections: u64,
+    /// Client messages in the committed log.
+    pub committed: u64,
+    /// Bytes of the committed log.
+    pub committed_bytes: u64,
+    /// Client messages whose answer the client has received.
+    pub acknowledged: u64,
+    /// Sessions that were opened.
+    pub sessions: u64,
+    /// Logs that were cut on joining a term.
+    pub truncations: u64,
+    /// Offers that a closed window refused.
+    pub back_pressured: u64,
+    /// Datagrams that arrived.
+    pub datagrams: u64,
+    faults: [u64; Fault::COUNT],
+}
+
+impl Stats {
+    /// One more fault of this kind.
+    pub fn count(&mut self, fault: Fault) {
+        self.faults[fault as usize] += 1;
+    }
+
+    /// How many faults of this kind there were.
+    pub fn faults(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.virtual_nanos += other.virtual_nanos;
+        self.elections += other.elections;
+        self.committed += other.committed;
+        self.committed_bytes += other.committed_bytes;
+        self.acknowledged += other.acknowledged;
+        self.sessions += other.sessions;
+        self.truncations += other.truncations;
+        self.back_pressured += other.back_pressured;
+        self.datagrams += other.datagrams;
+        for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
+            *mine += theirs;
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seeds {}, steps {}, virtual time {} s, datagrams {}",
+            self.seeds,
+            self.steps,
+            self.virtual_nanos / 1_000_000_000,
+            self.datagrams
+        )?;
+        writeln!(
+            f,
+            "elections {}, truncations {}, sessions {}, messages committed {} ({} KiB of log), \
+             acknowledged {}, offers pushed back {}",
+            self.elections,
+            self.truncations,
+            self.sessions,
+            self.committed,
+            self.committed_bytes / 1024,
+            self.acknowledged,
+            self.back_pressured
+        )?;
+        write!(f, "faults:")?;
+        for (name, count) in Fault::NAMES.iter().zip(self.faults) {
+            if count > 0 {
+                write!(f, " {name} {count}")?;
+            }
+        }
+        Ok(())
+    }
+}

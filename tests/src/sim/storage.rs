@@ -1,0 +1,252 @@
+//! The storage side of a driver: groups, node state, recalls, and time that each takes.
+
+use coracle_core::log::{Log, NodeState};
+use coracle_core::units::Position;
+
+use super::check::Violation;
+use super::clock::{MILLI, Nanos};
+use super::disk::{Disk, Name, SECTOR};
+use super::member::SEGMENT;
+use super::world::{Stop, What, World};
+
+/// Where a segment file's log bytes begin, behind its two slots.
+pub const DATA_AT: usize = 2 * SECTOR;
+const SEGMENT_FILE: usize = DATA_AT + SEGMENT as usize;
+
+/// The base of the segment that holds `position`.
+pub fn segment_of(position: u64) -> u64 {
+    position / u64::from(SEGMENT) * u64::from(SEGMENT)
+}
+
+/// Reads log bytes from `at` on out of the files, as far as `into` and the segment go.
+pub fn read_log(disk: &Disk, at: u64, into: &mut [u8]) -> usize {
+    let base = segment_of(at);
+    let from = DATA_AT + (at - base) as usize;
+    let Some(bytes) = disk.cached(Name::Segment(base)).and_then(|f| f.get(from..)) else {
+        return 0;
+    };
+    let len = bytes.len().min(into.len());
+    into[..len].copy_from_slice(&bytes[..len]);
+    len
+}
+
+impl World {
+    pub(super) fn turn_storage(&mut self, member: usize) -> Result<(), Stop> {
+        self.take_cut(member);
+        self.begin_group(member)?;
+        self.begin_persist(member)?;
+        self.begin_recall(member)
+    }
+
+    /// The journal hears of a truncation before anything else happens to it.
+    fn take_cut(&mut self, member: usize) {
+        if let Some(process) = &mut self.members[member].process
+            && let Some(cut) = process.log.window.take_cut()
+        {
+            process.journal.handle_truncated(cut);
+        }
+    }
+
+    fn begin_group(&mut self, member: usize) -> Result<(), Stop> {
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(());
+        };
+        let joined = process.node.joined();
+        let Some(group) = process.journal.poll_group(joined, &process.log) else {
+            return Ok(());
+        };
+        let name = Name::Segment(group.slot_segment.get());
+        m.disk.create(name, SEGMENT_FILE);
+        m.disk
+            .write(name, group.slot_index * SECTOR, &group.slot.encode());
+        let (mut at, end) = (group.span.start, group.span.end);
+        while at < end {
+            let run = process.log.read(at);
+            let len = run.len().min(end.since(at) as usize);
+            if len == 0 {
+                break;
+            }
+            let place = DATA_AT + at.since(group.slot_segment) as usize;
+            m.disk.write(name, place, &run[..len]);
+            at = at.plus(len as u64);
+        }
+        process.log.window.set_written(process.journal.written());
+        process.flush = Some((group, m.disk.begin_flush(name)));
+        let life = m.life;
+        self.note(
+            member as u8,
+            "flush begins",
+            group.span.start.get(),
+            end.get(),
+        );
+        let after = self.flush_step(member);
+        self.schedule(self.now + after, What::LogFlush { member, life });
+        self.called(member)
+    }
+
+    fn flush_step(&mut self, member: usize) -> Nanos {
+        let disk = self.plan.disk;
+        if self.members[member].slow_until > self.now {
+            return self.rng.range(100, 1000) * MILLI;
+        }
+        // A flush takes about three steps.
+        self.rng.range(disk.least, disk.most) / 3
+    }
+
+    pub(super) fn log_flush_event(&mut self, member: usize, life: u32) -> Result<bool, Violation> {
+        if self.members[member].life != life {
+            return Ok(true);
+        }
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(true);
+        };
+        let Some((_, flush)) = &mut process.flush else {
+            return Ok(true);
+        };
+        if !m.disk.step_flush(flush, false, &mut self.rng) {
+            let after = self.flush_step(member);
+            self.schedule(self.now + after, What::LogFlush { member, life });
+            return Ok(true);
+        }
+        process.flush = None;
+        self.take_cut(member);
+        if let Some(process) = &mut self.members[member].process {
+            let mark = process.journal.handle_flushed();
+            self.checker.reported(member as u8, mark);
+            process.node.handle_durable(mark);
+            let (position, term) = (mark.position.get(), u64::from(mark.term.get()));
+            self.note(member as u8, "durable", position, term);
+        }
+        self.want_turn(member, 0);
+        self.settle(member)
+    }
+
+    /// Ends what an event did to a member: the invariants, and the fuse.
+    fn settle(&mut self, member: usize) -> Result<bool, Violation> {
+        match self.called(member) {
+            Ok(()) => Ok(true),
+            Err(Stop::Broken(violation)) => Err(violation),
+            Err(Stop::Crash { power }) => self.crash(member, power).map(|()| true),
+        }
+    }
+
+    fn begin_persist(&mut self, member: usize) -> Result<(), Stop> {
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(());
+        };
+        if process.state_flush.is_some() {
+            return Ok(());
+        }
+        let Some(state) = process.node.poll_persist() else {
+            return Ok(());
+        };
+        write_state(&mut m.disk, process.state_seq, &state);
+        process.state_seq += 1;
+        process.state_flush = Some((state, m.disk.begin_flush(Name::State)));
+        let life = m.life;
+        let after = self.flush_step(member);
+        self.schedule(self.now + after, What::StateFlush { member, life });
+        self.called(member)
+    }
+
+    pub(super) fn state_flush_event(
+        &mut self,
+        member: usize,
+        life: u32,
+    ) -> Result<bool, Violation> {
+        if self.members[member].life != life {
+            return Ok(true);
+        }
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(true);
+        };
+        let Some((state, flush)) = &mut process.state_flush else {
+            return Ok(true);
+        };
+        if !m.disk.step_flush(flush, false, &mut self.rng) {
+            let after = self.flush_step(member);
+            self.schedule(self.now + after, What::StateFlush { member, life });
+            return Ok(true);
+        }
+        let state = *state;
+        process.state_flush = None;
+        let vote = state.vote.map(|v| v.get());
+        self.checker
+            .persisted(member as u8, (state.term.get(), vote))?;
+        process.node.handle_persisted(state);
+        let vote = vote.map_or(u64::MAX, u64::from);
+        self.note(
+            member as u8,
+            "ballot on disk",
+            u64::from(state.term.get()),
+            vote,
+        );
+        self.want_turn(member, 0);
+        self.settle(member)
+    }
+
+    fn begin_recall(&mut self, member: usize) -> Result<(), Stop> {
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(());
+        };
+        if process.recall.is_some() {
+            return Ok(());
+        }
+        let lent = process.memory.lend(&mut process.log);
+        let Some(recall) = process.node.poll_recall(&lent) else {
+            return Ok(());
+        };
+        process.recall = Some(recall);
+        let life = m.life;
+        let after = self.rng.range(1, self.plan.disk.least.max(2));
+        self.schedule(self.now + after, What::Recall { member, life });
+        self.called(member)
+    }
+
+    pub(super) fn recall_event(&mut self, member: usize, life: u32) -> Result<bool, Violation> {
+        if self.members[member].life != life {
+            return Ok(true);
+        }
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return Ok(true);
+        };
+        let Some(recall) = process.recall.take() else {
+            return Ok(true);
+        };
+        let len = recall_into(&m.disk, process, &recall);
+        process.node.handle_recalled(recall, Ok(len));
+        self.want_turn(member, 0);
+        self.settle(member)
+    }
+}
+
+fn recall_into(
+    disk: &Disk,
+    process: &mut super::member::Process,
+    recall: &coracle_core::node::Recall,
+) -> usize {
+    use coracle_core::node::Consumer;
+    let buffer = match recall.consumer {
+        Consumer::Replay => &mut process.memory.replay,
+        Consumer::Catchup => &mut process.memory.catchup,
+    };
+    let want = recall.len.min(buffer.len());
+    read_log(disk, recall.at.get(), &mut buffer[..want])
+}
+
+/// Writes a node state to the slot whose turn it is.
+pub fn write_state(disk: &mut Disk, seq: u64, state: &NodeState) {
+    disk.create(Name::State, 2 * SECTOR);
+    disk.write(Name::State, (seq % 2) as usize * SECTOR, &state.encode(seq));
+}
+
+/// The frame boundary `position` as the core has it.
+pub fn position(at: u64) -> Position {
+    Position::new(at)
+}
