@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -84,18 +85,28 @@ impl Plan {
 /// # Panics
 /// When no port is free.
 pub fn loopback_addresses(members: usize) -> Vec<Addresses> {
-    // Held together until all are chosen, so that no two are the same.
-    let sockets: Vec<UdpSocket> = (0..2 * members)
-        .map(|_| UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free"))
-        .collect();
-    let address = |socket: &UdpSocket| socket.local_addr().expect("it is bound").to_string();
-    sockets
-        .chunks(2)
-        .map(|pair| Addresses {
-            member: address(&pair[0]),
-            ingress: address(&pair[1]),
+    let address = || format!("127.0.0.1:{}", free_port());
+    (0..members)
+        .map(|_| Addresses {
+            member: address(),
+            ingress: address(),
         })
         .collect()
+}
+
+/// A UDP port that was free a moment ago, each time another one. It is below the range from which
+/// Linux gives out ports by itself, so that nobody takes it while a node is being restarted.
+///
+/// # Panics
+/// When none is free.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that run side by side start far apart.
+    let process = u16::try_from(std::process::id() % 997).expect("997 fits");
+    (0..10_000)
+        .map(|_| 20_000 + (process * 12 + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000)
+        .find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port is free")
 }
 
 impl Cluster {

@@ -2,10 +2,9 @@
 //! clusters of Coracle nodes.
 
 use std::collections::VecDeque;
-use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use coracle_net::cluster::{Addresses, Cluster, Plan};
+use coracle_net::cluster::{Addresses, Cluster, Plan, free_port};
 use coracle_net::relay::{self, Relay};
 use coracle_net::{say, scratch::Scratch};
 use coracle_peer::driver::{Driver, Offered};
@@ -14,12 +13,6 @@ use coracle_peer::workload;
 
 /// No part of a test waits longer than this for the next sign of life.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
-    socket.local_addr().expect("it is bound").port()
-}
 
 /// The harness itself: two streams of the real driver, an echo between them, and a relay that
 /// loses one data datagram in twenty on the way there.
