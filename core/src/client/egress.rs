@@ -268,7 +268,7 @@ impl Images {
     }
 
     fn is_retired(&self, source: SocketAddr, session_id: i32) -> bool {
-        self.retired.iter().any(|key| *key == (source, session_id))
+        self.retired.contains(&(source, session_id))
     }
 
     fn find(&self, source: SocketAddr, session_id: i32) -> Option<usize> {

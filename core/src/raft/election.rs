@@ -223,7 +223,7 @@ impl Raft {
             return;
         };
         if now >= candidate.until {
-            self.to_canvass(now);
+            self.begin_canvass(now);
             return;
         }
         if persisted && !candidate.granted.contains(self.me) {
@@ -248,7 +248,7 @@ impl Raft {
             self.joined = Some(self.ballot.term);
             self.state = State::Leader(Leader::new(now, self.tail.end));
         } else if candidate.refused.len() >= self.members.quorum() {
-            self.to_canvass(now);
+            self.begin_canvass(now);
         }
     }
 
@@ -332,7 +332,7 @@ impl Raft {
             return;
         };
         if follower.leader == from && term == self.ballot.term {
-            self.to_canvass(now);
+            self.begin_canvass(now);
         }
     }
 }

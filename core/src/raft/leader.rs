@@ -338,7 +338,7 @@ impl Raft {
     /// Stops leading; the term goes on without a leader, and this member never resumes in it.
     pub fn step_down(&mut self, now: Instant) {
         if matches!(self.state, State::Leader(_)) {
-            self.to_canvass(now);
+            self.begin_canvass(now);
         }
     }
 

@@ -333,7 +333,7 @@ impl Raft {
             }
             self.told = Position::ZERO;
             self.vote_due = false;
-            self.to_canvass(now);
+            self.begin_canvass(now);
         }
     }
 
@@ -406,7 +406,7 @@ impl Raft {
         others
     }
 
-    pub(crate) fn to_canvass(&mut self, now: Instant) {
+    pub(crate) fn begin_canvass(&mut self, now: Instant) {
         if !matches!(self.state, State::Canvass(_)) {
             self.state = State::Canvass(Canvass::new(now));
         }
@@ -416,9 +416,9 @@ impl Raft {
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
             State::Follower(f) if now.since(f.heard) >= self.timing.leader_timeout => {
-                self.to_canvass(now);
+                self.begin_canvass(now);
             }
-            State::Voter { until } if now >= *until => self.to_canvass(now),
+            State::Voter { until } if now >= *until => self.begin_canvass(now),
             State::Canvass(_) => self.canvass_timeout(now),
             State::Candidate(_) => self.candidate_timeout(now),
             State::Leader(_) => self.leader_timeout(now),
