@@ -10,12 +10,6 @@ pub use crate::wire::status::Role;
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
 
-<<<<<<< HEAD
-=======
-pub mod echo;
-pub mod kv;
-
->>>>>>> peer
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
