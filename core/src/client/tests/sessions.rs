@@ -280,6 +280,41 @@ fn after_the_new_leader_the_old_one_is_not_heard() {
 }
 
 #[test]
+fn what_the_old_leader_has_said_comes_before_the_new_one() {
+    for payload in [b"short".to_vec(), vec![8; 5000]] {
+        let mut world = World::new(0, [Script::Lead, Script::Dead, Script::Dead]);
+        world.open();
+        world.reads = false;
+        let now = world.now;
+        world.members[1].lead(now, 4, client_address());
+        world.run(SECOND, |_| false);
+        world.members[0].say(&payload);
+        world.run(SECOND, |_| false);
+        world.reads = true;
+        world.run(SECOND, |_| false);
+        assert_eq!(
+            world.said,
+            [Said::Message(3, payload), Said::NewLeader(4, 1)]
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_the_leaders_is_not_heard() {
+    let mut world = World::new(0, [Script::Lead, Script::Dead, Script::Dead]);
+    world.open();
+    let now = world.now;
+    world.members[1].script = Script::Lead;
+    world.members[1].open_egress(now, client_address());
+    world.members[1].say(b"psst");
+    world.members[1].event(0, EventCode::Closed, None, "psst");
+    world.run(SECOND, |_| false);
+    assert!(world.members[1].egress.as_ref().unwrap().is_drained());
+    assert_eq!(world.said, []);
+    assert!(matches!(world.client.state(), State::Open { .. }));
+}
+
+#[test]
 fn without_a_new_leader_the_session_waits_and_then_is_over() {
     let mut world = World::new(0, [Script::Lead, Script::Dead, Script::Dead]);
     world.open();
