@@ -103,6 +103,12 @@ fn redirects_in_circles_are_slowed_down_and_end() {
     config.timing.open = SECOND * 2;
     let circle = [Some(1), Some(2), Some(0)].map(Script::Redirect);
     let mut world = World::with(config, circle, Memory::new(65_536, 65_536, 65_536));
+    // In the pause after a round, nobody who was asked keeps a stream to us.
+    let pauses = |w: &World| w.client.retry_at.is_some_and(|at| at > w.now);
+    assert!(world.run(SECOND, pauses));
+    world.run(Duration::from_millis(5), |_| false);
+    let mut streams = world.members.iter().filter_map(|m| m.egress.as_ref());
+    assert!(streams.all(|egress| !egress.is_connected()));
     let is_over = world.run(SECOND * 10, |w| {
         matches!(w.client.state(), State::Closed(_))
     });
