@@ -8,9 +8,6 @@ use std::process::{Command, Stdio};
 use crate::steps::Steps;
 use crate::tidy;
 
-/// Tests that need more than cargo, by the name of their file in `tests/tests/`.
-const SPECIAL: [&str; 2] = ["tshark", "netns"];
-
 /// The project's root.
 pub fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -79,13 +76,11 @@ pub fn unit(steps: &mut Steps) {
     steps.run("scenarios", 40, &mut cargo(words(line)));
 }
 
-/// Every test of `tests/tests/` by its name, but for the special ones.
+/// Every test of `tests/tests/` by its name.
 pub fn process(steps: &mut Steps) {
     steps.run("release build", 40, &mut cargo(words("build --release")));
     for name in integration_tests() {
-        if !SPECIAL.contains(&name.as_str()) {
-            integration(steps, &name);
-        }
+        integration(steps, &name);
     }
 }
 
@@ -109,49 +104,51 @@ fn integration_tests() -> Vec<String> {
     names
 }
 
-/// Whether the file of a special test is there; says so if not.
-fn is_there(steps: &mut Steps, name: &str, path: &str) -> bool {
-    let is_there = root().join(path).exists();
-    if !is_there {
-        steps.cannot(name, &format!("{path} does not exist"));
-    }
-    is_there
-}
-
+/// Real nodes under tshark, and the harness of both network tests: format, lints, own tests.
 pub fn tshark(steps: &mut Steps) {
+    let line = "fmt --check --manifest-path tests/net/Cargo.toml";
+    steps.run("format of tests/net", 5, &mut cargo(words(line)));
+    let line = "clippy --all-targets --manifest-path tests/net/Cargo.toml -- -D warnings";
+    steps.run("clippy of tests/net", 10, &mut cargo(words(line)));
+    let line = "test --manifest-path tests/net/Cargo.toml --lib";
+    steps.run("test network harness", 10, &mut cargo(words(line)));
     let name = "test tshark";
-    if !is_there(steps, name, "tests/tests/tshark.rs") {
-    } else if !works("tshark", &["--version"]) {
+    if !works("tshark", &["--version"]) {
         steps.cannot(name, "tshark is not installed (Debian: tshark)");
     } else if !is_root() {
         steps.cannot(name, "capturing needs root");
     } else {
-        integration(steps, "tshark");
+        network(steps, name, "tshark");
     }
 }
 
 pub fn netns(steps: &mut Steps) {
-    let name = "test netns";
-    if !is_there(steps, name, "tests/tests/netns.rs") {
-    } else if !works("ip", &["-V"]) {
+    let name = "test namespaces";
+    if !works("ip", &["-V"]) {
         steps.cannot(name, "`ip` is not installed (Debian: iproute2)");
     } else if !is_root() {
         steps.cannot(name, "making network namespaces needs root");
     } else {
-        integration(steps, "netns");
+        network(steps, name, "namespaces");
     }
+}
+
+/// One file of `tests/net/tests/`, against a fresh release build.
+fn network(steps: &mut Steps, name: &str, file: &str) {
+    steps.run("release build", 40, &mut cargo(words("build --release")));
+    let line = format!("test --manifest-path tests/net/Cargo.toml --test {file}");
+    steps.run(name, 20, &mut cargo(words(&line)));
 }
 
 pub fn peer(steps: &mut Steps) {
     let name = "peer: the C Aeron client";
-    if !is_there(steps, name, "tests/peer/Cargo.toml") {
-    } else if !works("clang", &["--version"]) {
+    if !works("clang", &["--version"]) {
         steps.cannot(name, "clang is not installed (Debian: clang libclang-dev)");
     } else if cmake_version() < Some((3, 30)) {
         steps.cannot(name, "CMake 3.30 or newer is not installed (PyPI: cmake)");
     } else {
         steps.run("release build", 40, &mut cargo(words("build --release")));
-        let line = "test --release --manifest-path tests/peer/Cargo.toml";
+        let line = "test --manifest-path tests/peer/Cargo.toml";
         steps.run(name, 40, &mut cargo(words(line)));
     }
 }

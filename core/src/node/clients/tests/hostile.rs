@@ -6,7 +6,8 @@ use core::net::SocketAddr;
 use std::vec;
 use std::vec::Vec;
 
-use super::world::{Client, SLOTS, World};
+use super::client::Client;
+use super::world::{SLOTS, World};
 use crate::node::clients::{Count, Reject};
 use crate::prng::Prng;
 use crate::stream::{CONTROL_MAX, Output};

@@ -5,7 +5,8 @@ extern crate std;
 use core::time::Duration;
 use std::vec;
 
-use super::world::{ENDPOINTS, Event, Heard, TERM, World};
+use super::client::Event;
+use super::world::{ENDPOINTS, Heard, TERM, World};
 use crate::node::clients::{Count, View};
 use crate::session::SharedSecret;
 use crate::units::{MemberId, Term};
