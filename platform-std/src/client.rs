@@ -127,7 +127,7 @@ impl ClientOptions {
     pub fn new(endpoints: &str) -> Self {
         Self {
             endpoints: endpoints.to_owned(),
-            ingress_window: 1 << 20,
+            ingress_window: 4 << 20,
             egress_window: 1 << 20,
             message_max: 1 << 20,
             mtu: coracle_core::limits::MTU_DEFAULT,
@@ -199,8 +199,9 @@ impl Client {
             assembly: vec![0; options.message_max + 64],
         };
         let clock = Clock::new();
-        let core = core::Client::new(clock.instant(), config, &memory.lent())
-            .map_err(|error| ClientError::Endpoints(format!("`{}`: {error:?}", options.endpoints)))?;
+        let core = core::Client::new(clock.instant(), config, &memory.lent()).map_err(|error| {
+            ClientError::Endpoints(format!("`{}`: {error:?}", options.endpoints))
+        })?;
         let waker = Waker::new()?;
         let wires = Wires {
             prefer_v6: local.is_ipv6(),
@@ -237,7 +238,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn offer_until(&mut self, message: &[u8], timeout: Duration) -> Result<Offered, ClientError> {
+    pub fn offer_until(
+        &mut self,
+        message: &[u8],
+        timeout: Duration,
+    ) -> Result<Offered, ClientError> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.offer(message) {
@@ -318,7 +323,11 @@ impl Client {
         while !matches!(self.core.state(), State::Closed(_)) {
             self.turn()?;
             let now = self.clock.instant();
-            while self.core.poll_egress(now, &mut self.memory.lent()).is_some() {}
+            while self
+                .core
+                .poll_egress(now, &mut self.memory.lent())
+                .is_some()
+            {}
             self.transmit();
             self.sleep(Duration::from_millis(10))?;
         }
@@ -343,13 +352,18 @@ impl Client {
         while self.wires.inbound.receive(&self.wires.socket)? > 0 {
             for (from, bytes) in self.wires.inbound.datagrams() {
                 // What is no frame of Aeron's is not for us.
-                let _stray = self.core.handle_datagram(now, from, bytes, &mut lent).is_err();
+                let _stray = self
+                    .core
+                    .handle_datagram(now, from, bytes, &mut lent)
+                    .is_err();
             }
         }
         self.core.handle_timeout(now, &mut lent);
         if let Some(question) = self.core.poll_resolve() {
             let (member, prefer_v6) = (question.member, self.wires.prefer_v6);
-            self.wires.resolver.ask(member, question.endpoint, prefer_v6);
+            self.wires
+                .resolver
+                .ask(member, question.endpoint, prefer_v6);
         }
         while let Some((member, address)) = self.wires.resolver.poll() {
             self.core.handle_resolved(member, address);
@@ -408,7 +422,11 @@ fn local_address(endpoints: &str) -> Result<SocketAddr, ClientError> {
         let endpoint = part.split_once('=').map_or(part, |(_, endpoint)| endpoint);
         match resolve(endpoint.trim(), false) {
             Ok(remote) => {
-                let any = if remote.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+                let any = if remote.is_ipv6() {
+                    "[::]:0"
+                } else {
+                    "0.0.0.0:0"
+                };
                 let probe = UdpSocket::bind(any)?;
                 // Sends nothing: it only asks the routing table.
                 match probe.connect(remote).and_then(|()| probe.local_addr()) {
