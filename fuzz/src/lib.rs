@@ -2,4 +2,6 @@
 //! Rust with random and damaged bytes by `tests/smoke.rs`. A target finds a bug by panicking.
 
 pub mod kv;
+pub mod node;
+pub mod recovery;
 pub mod wire;

@@ -27,45 +27,32 @@ fn feed(seed: u64, rounds: usize, examples: &[Vec<u8>], run: fn(&[u8]) -> usize)
     assert!(taken > rounds / 4, "{taken} taken in {rounds} rounds");
 }
 
-/// An Aeron frame: length, version, flags (whole message), type, and a body of zeros and `payload`.
-fn frame(kind: u16, header: usize, payload: &[u8]) -> Vec<u8> {
-    let len = (header + payload.len()) as u32;
-    let mut bytes = len.to_le_bytes().to_vec();
-    bytes.extend([0, 0xc0]);
-    bytes.extend(kind.to_le_bytes());
-    bytes.resize(header, 0);
-    bytes.extend(payload);
-    bytes.resize(bytes.len().next_multiple_of(32), 0);
-    bytes
-}
-
-/// An SBE message of schema 111: header, block of zeros, three empty variable fields.
-fn message(template: u16, block: u16) -> Vec<u8> {
-    let header = [block, template, 111, 8];
-    let mut bytes: Vec<u8> = header.iter().flat_map(|n| n.to_le_bytes()).collect();
-    bytes.resize(8 + usize::from(block) + 12, 0);
-    bytes
+/// The golden messages: hex digits, `#` starts a comment.
+fn golden() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/wire");
+    let files = std::fs::read_dir(folder).expect("the golden messages");
+    let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+    paths.sort();
+    let bytes = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).expect("text");
+        let code = text.lines().filter_map(|line| line.split('#').next());
+        code.flat_map(str::split_whitespace)
+            .map(|word| u8::from_str_radix(word, 16).expect("two hex digits"))
+            .collect()
+    };
+    paths.iter().map(bytes).collect()
 }
 
 #[test]
 fn wire() {
-    // The smallest block that the decoder takes, for every template that it knows.
-    let smallest = |template| {
-        let mut blocks = (0..100).map(|block| message(template, block));
-        blocks.find(|message| coracle_fuzz::wire::run(message) > 0)
-    };
-    let mut messages: Vec<Vec<u8>> = (1..=27).filter_map(smallest).collect();
-    assert_eq!(messages.len(), 15);
-    // DATA, PAD, NAK, SM, ERR, SETUP, RTTM with their header lengths.
-    let control = [(0, 32), (2, 28), (3, 36), (4, 40), (5, 40), (6, 40)];
-    let frames: Vec<Vec<u8>> = messages
-        .iter()
-        .map(|message| frame(1, 32, message))
-        .chain(control.map(|(kind, header)| frame(kind, header, &[])))
-        .collect();
-    messages.push(frames.concat());
-    messages.extend(frames);
-    feed(1, 200_000, &messages, coracle_fuzz::wire::run);
+    let mut examples = golden();
+    assert!(examples.len() > 20);
+    let text = [
+        "aeron:udp?endpoint=localhost:20110|alias=x",
+        "0=a:1,1=[::1]:2,2=10.0.0.1:3",
+    ];
+    examples.extend(text.map(|text| text.as_bytes().to_vec()));
+    feed(1, 200_000, &examples, coracle_fuzz::wire::run);
 }
 
 #[test]
@@ -104,4 +91,22 @@ fn kv() {
         })
         .collect();
     feed(2, 20_000, &runs, coracle_fuzz::kv::run);
+}
+
+#[test]
+fn node() {
+    let mut prng = Prng::new(8);
+    let runs: Vec<Vec<u8>> = (0..200)
+        .map(|_| coracle_fuzz::node::example(&mut prng))
+        .collect();
+    feed(3, 20_000, &runs, coracle_fuzz::node::run);
+}
+
+#[test]
+fn recovery() {
+    let mut prng = Prng::new(9);
+    let damages: Vec<Vec<u8>> = (0..100)
+        .map(|_| (0..prng.below(40)).map(|_| prng.next() as u8).collect())
+        .collect();
+    feed(4, 4_000, &damages, coracle_fuzz::recovery::run);
 }

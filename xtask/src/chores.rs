@@ -57,6 +57,20 @@ pub fn tidy(steps: &mut Steps) {
     });
 }
 
+/// Wraps comment lines that are too long.
+pub fn wrap(steps: &mut Steps) {
+    steps.check("wrap", || match tidy::wrap(&root()) {
+        Ok(changed) => {
+            println!("{changed} files changed");
+            true
+        }
+        Err(error) => {
+            println!("cannot rewrite the project: {error}");
+            false
+        }
+    });
+}
+
 /// Unit tests, scenarios and doc tests: all that need nothing but cargo and no second process.
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";

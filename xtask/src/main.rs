@@ -23,6 +23,7 @@ cargo xtask <chore>
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
 
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
+  wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, ten kills, fuzz
 
 What needs root or a missing tool is skipped with a loud line; with CI=true it fails instead. Every
@@ -75,6 +76,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "lint" => chores::lint(steps),
         "doc" => chores::doc(steps),
         "tidy" => chores::tidy(steps),
+        "wrap" => chores::wrap(steps),
         "unit" => chores::unit(steps),
         "process" => chores::process(steps),
         "linkcheck" => chores::linkcheck(steps),

@@ -139,7 +139,12 @@ impl World {
         }
         self.events
             .extend(core::iter::from_fn(|| self.client.poll_event()));
+        self.client
+            .handle_timeout(self.now, &mut self.memory.lent());
         self.transmit();
+        // Everything due was done, so a driver may sleep.
+        let next = self.client.poll_timeout();
+        assert!(next.is_none_or(|next| next > self.now), "{next:?}");
     }
 
     fn transmit(&mut self) {

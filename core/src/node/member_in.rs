@@ -210,8 +210,8 @@ impl<const N: usize> Node<N> {
 
     /// Frames land up to here: a little room stays for the first record of a term of our own.
     fn landing_limit(&self, capacity: u64) -> Position {
-        self.applier
-            .position
+        self.raft
+            .flushed()
             .plus(capacity.saturating_sub(super::RESERVE / 2))
     }
 

@@ -4,14 +4,14 @@
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
 //! so every member's service reaches the same state and gives the same answers.
 
+pub mod echo;
+pub mod kv;
+
 pub use crate::wire::cluster::CloseReason;
 pub use crate::wire::status::Role;
 
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
-
-pub mod echo;
-pub mod kv;
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

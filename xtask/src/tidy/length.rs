@@ -5,7 +5,7 @@ use super::{File, Violation};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
-const LINE_CHARS_MAX: usize = 100;
+pub const LINE_CHARS_MAX: usize = 100;
 
 pub fn check(file: &File, found: &mut Vec<Violation>) {
     let lines = file.text.lines().count();

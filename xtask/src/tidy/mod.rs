@@ -10,6 +10,7 @@ mod dead;
 mod floors;
 mod length;
 mod source;
+mod wrap;
 
 /// One text file of the project.
 pub struct File {
@@ -61,6 +62,21 @@ pub fn run(root: &Path) -> io::Result<Vec<Violation>> {
     collect(root, root, &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(check(&files))
+}
+
+/// Wraps comment lines that are too long; gives how many files were changed.
+pub fn wrap(root: &Path) -> io::Result<usize> {
+    let mut files = Vec::new();
+    collect(root, root, &mut files)?;
+    let mut changed = 0;
+    for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
+        let wrapped = wrap::wrapped(&file.text);
+        if wrapped != file.text {
+            fs::write(root.join(&file.path), wrapped)?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
 }
 
 fn check(files: &[File]) -> Vec<Violation> {
