@@ -322,3 +322,29 @@ fn aeron_client_over_loss() {
     echo.session.close(PATIENCE).expect("the session closes");
     cluster.await_level(PATIENCE).expect("all members level");
 }
+
+/// Members and client know each other by name, or by IPv6 address.
+#[test]
+fn aeron_client_by_name_and_over_ipv6() {
+    const COUNT: u64 = 1_000;
+    let _turn = turn();
+    for host in ["localhost", "[::1]"] {
+        let mut plan = Plan::on(host, 3);
+        plan.settings = "service = \"echo\"".to_owned();
+        let mut cluster = Cluster::start("peer-host", &plan).expect("the nodes start");
+        let leader = cluster.await_leader(PATIENCE).expect("a leader");
+        let scratch = Scratch::new("peer");
+        let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
+        let egress = EgressChannel::direct(&format!("{host}:{}", free_port()));
+        let members = endpoints(&plan.views[0]);
+        let first = i32::try_from((leader + 1) % 3).expect("a small number");
+        let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
+            .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
+        let mut echo = Echo::new(session);
+        echo.run(COUNT, &mut cluster)
+            .expect("every message and its echo");
+        say!("aeron_client_by_name_and_over_ipv6: {COUNT} echoed at {host}");
+        assert_eq!((echo.echoed, echo.unknown.len()), (COUNT, 0));
+        echo.session.close(PATIENCE).expect("the session closes");
+    }
+}
