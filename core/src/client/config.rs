@@ -59,6 +59,7 @@ impl Default for ClientTiming {
 
 /// What a client is told at its construction.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ClientConfig {
     /// The channel that the cluster shall answer on: where our own socket can be reached, such as
     /// `aeron:udp?endpoint=192.0.2.1:20001`.
@@ -322,8 +323,10 @@ pub enum Egress<'l> {
 
 /// A datagram to send.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Transmit<'l> {
     /// Where to.
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     pub to: SocketAddr,
     /// What.
     pub payload: Output<'l>,

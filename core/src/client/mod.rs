@@ -53,6 +53,7 @@ pub const DETAIL_MAX: usize = 96;
 
 /// One session of a cluster, or the attempt to open it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Client {
     config: ClientConfig,
     prng: Prng,
@@ -61,8 +62,9 @@ pub struct Client {
     leader: MemberId,
     /// When the state's patience ends.
     deadline: Instant,
-    /// When connecting: not before. When joining: when a name is looked up again.
-    start_at: Instant,
+    /// When connecting: not before then; none once begun. When joining: when the leader's name is looked
+    /// up again; none once there is a stream.
+    retry_at: Option<Instant>,
     /// When opening a session is given up.
     open_by: Instant,
     /// Members asked since the last pause.
@@ -103,7 +105,7 @@ impl Client {
             state: State::Connecting { member },
             leader: member,
             deadline: now.plus(config.timing.connect),
-            start_at: now,
+            retry_at: Some(now),
             open_by: now.plus(config.timing.open),
             hops: 0,
             directory,
@@ -161,8 +163,12 @@ impl Client {
                     publication.handle_rttm(&rttm);
                 }
             }
-            // A member that refuses our stream does not answer it either: the time limits do the rest.
-            Frame::Error(_) => {}
+            Frame::Error(error) => {
+                let publication = self.publication.as_ref();
+                if publication.is_some_and(|p| p.is(error.stream_id, error.session_id)) {
+                    self.handle_rejected_stream(now);
+                }
+            }
         }
         self.step(now, lent.ingress);
         Ok(())
@@ -288,18 +294,21 @@ impl Client {
         let state = match self.state {
             State::Closed(_) => return None,
             State::Open { .. } => Some(self.keep_alive_at),
-            State::Connecting { .. } if self.publication.is_none() => {
-                Some(self.deadline.min(self.start_at).min(self.open_by))
+            State::AwaitingNewLeader { .. } | State::Joining { .. } | State::Closing => {
+                Some(self.deadline)
             }
-            State::Joining { .. } => Some(self.deadline.min(self.start_at)),
-            State::AwaitingNewLeader { .. } | State::Closing => Some(self.deadline),
             _ => Some(self.deadline.min(self.open_by)),
         };
         let publication = self
             .publication
             .as_ref()
             .and_then(Publication::poll_timeout);
-        let streams = [state, publication, self.images.poll_timeout()];
+        let streams = [
+            state,
+            self.retry_at,
+            publication,
+            self.images.poll_timeout(),
+        ];
         streams.into_iter().flatten().min()
     }
 

@@ -102,6 +102,13 @@ impl Client {
         }
     }
 
+    /// A member refuses our stream: no session will come of it. An open session waits to hear more.
+    pub(super) fn handle_rejected_stream(&mut self, now: Instant) {
+        if let State::Connecting { member } | State::AwaitingReply { member, .. } = self.state {
+            self.try_next(now, member);
+        }
+    }
+
     pub(super) fn answer_challenge(
         &mut self,
         now: Instant,
@@ -152,9 +159,10 @@ impl Client {
         if now >= self.open_by {
             return self.closed(now, ClosedReason::NoAnswer);
         }
-        if now < self.start_at {
+        if self.retry_at.is_some_and(|start| now < start) {
             return;
         }
+        self.retry_at = None;
         if now >= self.deadline {
             return self.try_next(now, member);
         }
@@ -220,9 +228,10 @@ impl Client {
         let Some(publication) = &self.publication else {
             if let Some(address) = self.directory.address(leader) {
                 self.open_publication(now, address, ingress);
-            } else if now >= self.start_at {
+                self.retry_at = None;
+            } else if self.retry_at.is_some_and(|again| now >= again) {
                 self.directory.forget(leader);
-                self.start_at = now.plus(self.config.timing.connect);
+                self.retry_at = Some(now.plus(self.config.timing.connect));
             }
             return;
         };
@@ -284,7 +293,7 @@ impl Client {
                     // A cluster's default of 0 or nearly so would close us at the first change.
                     self.new_leader_timeout = twice.max(self.config.timing.connect);
                 }
-                self.images.set_current(slot);
+                self.images.set_current(now, slot);
                 self.leader = leader;
                 self.state = State::Open {
                     session,
@@ -345,7 +354,7 @@ impl Client {
             return false;
         }
         self.learn_endpoints(event.ingress_endpoints);
-        self.images.set_current(slot);
+        self.images.set_current(now, slot);
         self.publication = None;
         self.leader = event.leader;
         self.state = State::Joining {
@@ -354,7 +363,7 @@ impl Client {
             leader: event.leader,
         };
         self.deadline = now.plus(self.new_leader_timeout);
-        self.start_at = now.plus(self.config.timing.connect);
+        self.retry_at = Some(now.plus(self.config.timing.connect));
         self.tell(Event::NewLeader {
             term: event.term,
             leader: event.leader,
@@ -395,14 +404,16 @@ impl Client {
     /// Begins with another member; after a round of all of them only after a pause.
     fn connect_to(&mut self, now: Instant, member: MemberId) {
         self.hops += 1;
-        self.start_at = now;
+        let mut start = now;
         if self.hops >= MEMBERS_MAX {
             self.hops = 0;
-            self.start_at = now.plus(self.config.timing.retry);
+            start = now.plus(self.config.timing.retry);
         }
         self.publication = None;
+        self.images.retire_all(now);
+        self.retry_at = Some(start);
         self.state = State::Connecting { member };
-        self.deadline = self.start_at.plus(self.config.timing.connect);
+        self.deadline = start.plus(self.config.timing.connect);
     }
 
     /// A new stream under a new session id: receivers tell streams apart by nothing else.
@@ -444,6 +455,7 @@ impl Client {
 
     fn closed(&mut self, now: Instant, reason: ClosedReason) {
         self.state = State::Closed(reason);
+        self.retry_at = None;
         if let Some(publication) = &mut self.publication {
             publication.close(now);
         }

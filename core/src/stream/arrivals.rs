@@ -21,6 +21,7 @@ pub struct Range {
 
 /// Why a range was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum NotTaken {
     /// Some of it has arrived before.
     Overlap,
@@ -30,6 +31,7 @@ pub enum NotTaken {
 
 /// The arrived bytes. Ranges are ascending, disjoint, never adjacent, and all above `contiguous`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Arrivals {
     contiguous: Position,
     ahead: Vec<Range, RANGES_MAX>,

@@ -90,6 +90,7 @@ pub enum ImageState {
 
 /// The hole that is being asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Loss {
     start: Position,
     ask_at: Instant,
@@ -98,7 +99,9 @@ struct Loss {
 
 /// The receive side of one stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Image {
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     source: SocketAddr,
     stream_id: i32,
     session_id: i32,
@@ -433,7 +436,8 @@ impl Image {
         });
     }
 
-    fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
+    /// The status alone of what `poll_control` gives, if it is due.
+    pub fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);
         let granted = self.status_position.plus(window);

@@ -64,6 +64,7 @@ impl Control {
 
 /// What a publication sends: frames in place, or a small frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Output<'s> {
     /// One datagram of whole frames.
     Frames(&'s [u8]),
@@ -73,6 +74,7 @@ pub enum Output<'s> {
 
 /// One DATA frame of an image: a message, or a part of one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Fragment<'s> {
     /// Where the frame starts in its stream.
     pub position: Position,

@@ -52,6 +52,7 @@ impl Default for PublicationTiming {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct PublicationConfig {
     /// Where its datagrams go.
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     pub target: SocketAddr,
     /// The stream.
     pub stream_id: i32,
@@ -104,6 +105,7 @@ pub enum StatusReject {
 
 /// A range that is being sent again, or was just now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Resend {
     start: Position,
     next: Position,
@@ -113,7 +115,9 @@ struct Resend {
 
 /// The send side of one stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Publication {
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     target: SocketAddr,
     stream_id: i32,
     session_id: i32,

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use coracle_core::client::{
-    self, ClientConfig, ClosedReason, Egress, OfferError, State,
-};
+use coracle_core::client::{self, ClientConfig, ClosedReason, Egress, OfferError, State};
 use coracle_core::stream::{CONTROL_MAX, Output};
 use coracle_core::time::Instant;
 
@@ -207,7 +205,10 @@ impl Client {
         let expected = self.offered.pop_front();
         let tag = Tag::read(payload);
         match (expected, tag) {
-            (None, _) => Err(format!("c{} was answered {tag:?} and asked nothing", self.id)),
+            (None, _) => Err(format!(
+                "c{} was answered {tag:?} and asked nothing",
+                self.id
+            )),
             (Some((_, len)), None) if len == payload.len() => Ok(None),
             (Some((seq, _)), Some(tag))
                 if (tag.client, tag.life, tag.seq) == (self.id, self.life, seq) =>
@@ -335,7 +336,12 @@ impl World {
             })?;
             c.acknowledged += 1;
             if let Some(tag) = tag {
-                self.note(FIRST_CLIENT + client as u8, "is answered", tag.life.into(), tag.seq);
+                self.note(
+                    FIRST_CLIENT + client as u8,
+                    "is answered",
+                    tag.life.into(),
+                    tag.seq,
+                );
                 self.checker.answered(tag, &payload)?;
             }
         }

@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use crate::node::clients::ingress::Owner;
 use crate::node::clients::link::{Answer, Close, Greeting, Live, Stage};
 use crate::node::clients::{Clients, Memory};
 use crate::session::connect::Refusal;
@@ -96,6 +97,7 @@ impl<const N: usize> Clients<N> {
         memory: &mut Memory<'_>,
     ) -> Option<Session> {
         let closed = self.table.apply_close(session)?;
+        self.abandon_all(|owner| owner == Owner::Session(session));
         if let Some(slot) = self.serving(session) {
             self.served.retain(|(id, _)| *id != session);
             self.say_closed(slot, session, reason, memory.egress);
@@ -144,7 +146,8 @@ impl<const N: usize> Clients<N> {
     pub fn step_down(&mut self, now: Instant) {
         let was_leading = self.leading.take().is_some();
         self.served.clear();
-        self.drop_assemblies();
+        // What is being put together belongs to the leadership that is over.
+        self.abandon_all(|_| true);
         if !was_leading {
             return;
         }

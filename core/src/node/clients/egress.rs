@@ -235,7 +235,7 @@ pub enum ConfigError {
     /// An ingress slot is too small for one window of this MTU.
     Ingress,
     /// An eighth of an egress segment does not hold one message of `message_max`, or the window of an
-    /// egress slot (a power of two, at most half a segment) does not hold four.
+    /// egress slot (a power of two, at most a quarter of a segment) does not hold four.
     MessageMax,
     /// The reassembly memory has no slot of `message_max` bytes.
     Reassembly,

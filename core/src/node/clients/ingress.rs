@@ -2,10 +2,12 @@
 
 use core::net::SocketAddr;
 
+use crate::node::clients::gather::Gathering;
 use crate::node::clients::slots::{share_len, share_mut};
 use crate::node::clients::{Clients, Count, Memory, Reject};
 use crate::stream::{DataReject, Image, ImageState, ImageTiming, elicit_setup};
 use crate::time::Instant;
+use crate::units::SessionId;
 use crate::wire::cluster::INGRESS_STREAM_ID;
 use crate::wire::frame::{DataHeader, Datagram, Frame, Rttm, Setup, StatusMessage, parse_datagram};
 
@@ -35,34 +37,51 @@ pub(super) struct Ingress {
 pub(super) enum Assembly {
     /// The next fragment begins a message.
     Idle,
-    /// The first `len` bytes of a message lie in this slot of the pool.
-    Gathering { slot: usize, len: usize },
+    /// A message is being put together.
+    Gathering(Gathering),
     /// The rest of a message that is not wanted.
     Skipping,
+}
+
+/// On whose behalf a reassembly slot is held, and so for how long at most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Owner {
+    /// An open session: until its message is complete, or it is closed.
+    Session(SessionId),
+    /// A client without a session.
+    Nobody { until: Instant },
 }
 
 /// Which slots of the reassembly memory are taken. More than `N` are never needed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pool<const N: usize> {
     taken: [bool; N],
+    /// Somebody found none free since one was last taken.
+    is_wanted: bool,
 }
 
 impl<const N: usize> Pool<N> {
     pub(super) const fn new() -> Self {
-        Self { taken: [false; N] }
+        Self {
+            taken: [false; N],
+            is_wanted: false,
+        }
     }
 
     /// Takes one of the first `count` slots.
     pub(super) fn take(&mut self, count: usize) -> Option<usize> {
-        let slot = self.taken.iter().take(count).position(|taken| !taken)?;
-        *self.taken.get_mut(slot)? = true;
-        Some(slot)
+        let slot = self.taken.iter().take(count).position(|taken| !taken);
+        self.is_wanted = slot.is_none();
+        *self.taken.get_mut(slot?)? = true;
+        slot
     }
 
-    pub(super) fn give_back(&mut self, slot: usize) {
+    /// True if somebody has been waiting for it.
+    pub(super) fn give_back(&mut self, slot: usize) -> bool {
         if let Some(taken) = self.taken.get_mut(slot) {
             *taken = false;
         }
+        self.is_wanted
     }
 
     /// How many slots are taken.
@@ -194,7 +213,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Forgets the streams that ended or fell silent. Looks at each once.
+    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks at each
+    /// stream twice.
     pub(super) fn expire_images(&mut self, now: Instant) {
         for slot in 0..N {
             let state = self.ingress.get(slot).map(|i| i.image.state(now));
@@ -202,23 +222,12 @@ impl<const N: usize> Clients<N> {
                 self.remove_image(slot);
             }
         }
+        self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
     }
 
     fn remove_image(&mut self, slot: usize) {
-        if let Some(ingress) = self.ingress.remove(slot)
-            && let Assembly::Gathering { slot, .. } = ingress.assembly
-        {
-            self.pool.give_back(slot);
-        }
-    }
-
-    /// Gives up every message that is being put together: it belongs to another leadership.
-    pub(super) fn drop_assemblies(&mut self) {
-        for (_, ingress) in self.ingress.iter_mut() {
-            if let Assembly::Gathering { slot, .. } = ingress.assembly {
-                self.pool.give_back(slot);
-                ingress.assembly = Assembly::Skipping;
-            }
+        if let Some(mut ingress) = self.ingress.remove(slot) {
+            self.abandon(&mut ingress.assembly, Assembly::Idle);
         }
     }
 }

@@ -19,6 +19,7 @@ mod answer;
 mod apply;
 mod counters;
 mod egress;
+mod gather;
 mod ingress;
 mod link;
 mod message;

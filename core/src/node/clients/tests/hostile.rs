@@ -6,7 +6,8 @@ use core::net::SocketAddr;
 use std::vec;
 use std::vec::Vec;
 
-use super::world::{Client, SLOTS, World};
+use super::client::Client;
+use super::world::{SLOTS, World};
 use crate::node::clients::{Count, Reject};
 use crate::prng::Prng;
 use crate::stream::{CONTROL_MAX, Output};
@@ -66,7 +67,9 @@ fn unknown_senders_are_asked_for_their_setup() {
     let mut world = World::leading();
     let at = world.join_open();
     // This member restarts: the client's publication never sends SETUP again by itself.
-    world.node = crate::node::clients::Clients::new(super::world::config());
+    let mut config = super::world::config();
+    config.seed += 1;
+    world.node = crate::node::clients::Clients::new(config);
     world.node.become_leader(world.now, super::world::TERM);
     world.run(300);
     assert_eq!(world.node.ingress_streams(), 1);
