@@ -226,6 +226,14 @@ impl Raft {
         if ack.received > progress.received {
             progress.received = ack.received;
             progress.moved = now;
+        } else if ack.received < progress.received && ack.round > progress.round {
+            // It answers a newer heartbeat with less: it has started again and lost what was not
+            // flushed, or what we knew was from a life before. What it flushed stays counted.
+            progress.received = ack.received;
+            progress.sent = ack.received;
+            progress.resend = None;
+            progress.limit = ack.received;
+            progress.moved = now;
         }
         progress.sent = progress.sent.max(progress.received);
         progress.durable = progress.durable.max(ack.durable.min(ack.received));
