@@ -11,8 +11,8 @@ use crate::units::SessionId;
 use crate::wire::cluster::INGRESS_STREAM_ID;
 use crate::wire::frame::{DataHeader, Datagram, Frame, Rttm, Setup, StatusMessage, parse_datagram};
 
-/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds no
-/// place sends again and is remembered then.
+/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds
+/// no place sends again and is remembered then.
 pub(super) const STRANGERS_MAX: usize = 8;
 
 /// A sender whose SETUP we have not seen: this member has restarted, or the frame was lost.
@@ -92,8 +92,8 @@ impl<const N: usize> Pool<N> {
 
 impl<const N: usize> Clients<N> {
     /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
-    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length of
-    /// the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length
+    /// of the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
     ///
     /// # Errors
     /// What the datagram was refused for; it has been counted. The driver may ignore it.
@@ -213,8 +213,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks at each
-    /// stream twice.
+    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
+    /// at each stream twice.
     pub(super) fn expire_images(&mut self, now: Instant) {
         for slot in 0..N {
             let state = self.ingress.get(slot).map(|i| i.image.state(now));

@@ -35,8 +35,8 @@ impl Turn {
 }
 
 impl<const N: usize> Clients<N> {
-    /// The next datagram that is due. Ask until `None`. Looks at every stream at most once; a stream
-    /// sends at most 16 datagrams before the others have had their turn.
+    /// The next datagram that is due. Ask until `None`. Looks at every stream at most once; a
+    /// stream sends at most 16 datagrams before the others have had their turn.
     pub fn poll_transmit<'l>(
         &mut self,
         now: Instant,
