@@ -36,8 +36,8 @@ pub enum Count {
     ConnectRedirected,
     /// A connect request named a channel that cannot be answered.
     ConnectUnanswerable,
-    /// The log, the pool or the session's egress had no room: a message stayed in its window. Counted
-    /// each time that it is looked at.
+    /// The log, the pool or the session's egress had no room: a message stayed in its window.
+    /// Counted each time that it is looked at.
     IngressHeld,
     /// A message to a client was dropped because its egress slot is full; the session is closed.
     EgressOverflow,

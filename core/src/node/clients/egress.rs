@@ -12,7 +12,7 @@ use crate::time::{Instant, Timestamp};
 use crate::units::SessionId;
 use crate::wire::channel::Channel;
 use crate::wire::cluster::{CloseReason, SESSION_HEADER_LENGTH, SessionMessageHeader};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Rttm};
 
 /// Why a message was not accepted for a session: the same on every member, whatever its role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -193,6 +193,16 @@ impl<const N: usize> Clients<N> {
             payload.saturating_add(SESSION_HEADER_LENGTH),
             self.config.mtu,
         )
+    }
+
+    /// A client's driver measures the round trip of an egress stream.
+    pub(super) fn handle_egress_rttm(&mut self, rttm: &Rttm) -> Result<(), Reject> {
+        let slot = self.links.find(rttm.session_id);
+        let link = slot.and_then(|slot| self.links.get_mut(slot));
+        let publication = link.and_then(Link::publication_mut);
+        let publication = publication.ok_or(Reject::Refused(Count::UnknownStream))?;
+        publication.handle_rttm(rttm);
+        Ok(())
     }
 
     /// What a client's driver says about an egress stream.

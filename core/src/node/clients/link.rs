@@ -136,6 +136,15 @@ impl Link {
         }
     }
 
+    /// The ingress stream that the client of this link speaks on, if it has or gets a session.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        match &self.stage {
+            Stage::Accepted { bound, .. } | Stage::Appended { bound, .. } => Some(*bound),
+            Stage::Open(live) => live.bound,
+            Stage::Answer(_) | Stage::Challenge { .. } | Stage::Leaving { .. } => None,
+        }
+    }
+
     /// Is a session being opened here?
     pub(super) fn is_opening(&self) -> bool {
         matches!(

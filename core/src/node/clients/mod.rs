@@ -42,7 +42,7 @@ pub use transmit::ClientTransmit;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
 use crate::node::clients::slots::Slots;
-use crate::node::clients::transmit::Turn;
+use crate::node::clients::transmit::Round;
 use crate::prng::Prng;
 use crate::session::SessionTable;
 use crate::time::Timestamp;
@@ -150,7 +150,7 @@ pub struct Clients<const N: usize> {
     served: Vec<(SessionId, usize), N>,
     retired: Vec<i32, RETIRED_MAX>,
     admit_next: usize,
-    turn: Turn,
+    round: Round,
     counters: Counters,
 }
 
@@ -173,7 +173,7 @@ impl<const N: usize> Clients<N> {
             served: Vec::new(),
             retired: Vec::new(),
             admit_next: 0,
-            turn: Turn::default(),
+            round: Round::default(),
             counters: Counters::default(),
         }
     }
