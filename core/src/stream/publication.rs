@@ -1,7 +1,8 @@
 //! The send side of one Aeron stream, in a slot of lent memory (Aeron: `NetworkPublication`).
 //!
-//! A message is cut to frames in the slot, once, and sent and sent again from there until the receiver
-//! has consumed it. Everything due is derived from positions when polled: acked <= sent <= tail.
+//! A message is cut to frames in the slot, once, and sent and sent again from there until the
+//! receiver has consumed it. Everything due is derived from positions when polled: acked <= sent <=
+//! tail.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -25,9 +26,11 @@ pub struct PublicationTiming {
     pub setup: Duration,
     /// Of silence before a heartbeat (Aeron: `PUBLICATION_HEARTBEAT_TIMEOUT`, 100 ms).
     pub heartbeat: Duration,
-    /// After an answered request, the same one is ignored (Aeron: `RETRANSMIT_UNICAST_LINGER`, 10 ms).
+    /// After an answered request, the same one is ignored (Aeron: `RETRANSMIT_UNICAST_LINGER`, 10
+    /// ms).
     pub linger: Duration,
-    /// Without a status message the receiver is gone (Aeron: `PUBLICATION_CONNECTION_TIMEOUT`, 5 s).
+    /// Without a status message the receiver is gone (Aeron: `PUBLICATION_CONNECTION_TIMEOUT`, 5
+    /// s).
     pub connection: Duration,
 }
 
@@ -56,7 +59,8 @@ pub struct PublicationConfig {
     pub target: SocketAddr,
     /// The stream.
     pub stream_id: i32,
-    /// Random, and never one of a stream to the same endpoint within about 10 s: receivers key by it.
+    /// Random, and never one of a stream to the same endpoint within about 10 s: receivers key by
+    /// it.
     pub session_id: i32,
     /// Any number; random in Aeron.
     pub initial_term_id: i32,
@@ -146,8 +150,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Makes a publication in a slot of `slot_len` bytes; its first SETUP is due at once. What was sent
-    /// and not consumed is bounded by the slot's ring, and by a quarter of a segment.
+    /// Makes a publication in a slot of `slot_len` bytes; its first SETUP is due at once. What was
+    /// sent and not consumed is bounded by the slot's ring, and by a quarter of a segment.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -158,8 +162,8 @@ impl Publication {
     ) -> Result<Self, ConfigError> {
         let segments = Segments::new(config.initial_term_id, config.segment_length)
             .ok_or(ConfigError::SegmentLength)?;
-        // A quarter, so that a full window and a PAD stay within half a segment of the receiver: beyond
-        // that receivers drop datagrams (Aeron: flow control over run).
+        // A quarter, so that a full window and a PAD stay within half a segment of the receiver:
+        // beyond that receivers drop datagrams (Aeron: flow control over run).
         let ring = Ring::fit(slot_len, config.mtu as usize, segments.length() / 4)
             .ok_or(ConfigError::Mtu)?;
         Ok(Self {
@@ -292,8 +296,9 @@ impl Publication {
         Ok(())
     }
 
-    /// A receiver asks for a range again. It is sent from exactly the place named, because receivers
-    /// drop a datagram whose first frame they have; a place that no frame starts at is ignored.
+    /// A receiver asks for a range again. It is sent from exactly the place named, because
+    /// receivers drop a datagram whose first frame they have; a place that no frame starts at is
+    /// ignored.
     ///
     /// # Errors
     /// [`StatusReject`]; nothing has changed then.
@@ -337,8 +342,8 @@ impl Publication {
         }
     }
 
-    /// Takes no more messages. What was taken is still sent; then heartbeats say that this is the end,
-    /// until the owner lets go of the publication.
+    /// Takes no more messages. What was taken is still sent; then heartbeats say that this is the
+    /// end, until the owner lets go of the publication.
     pub fn close(&mut self, now: Instant) {
         if !self.closed {
             self.closed = true;
@@ -407,7 +412,8 @@ impl Publication {
     }
 
     /// The bytes that may be written at the tail. A PAD counts with the bytes it stands for, so the
-    /// tail may be past the window for a while, and there is no room until the receiver has jumped too.
+    /// tail may be past the window for a while, and there is no room until the receiver has jumped
+    /// too.
     fn room(&self) -> u64 {
         u64::from(self.ring.window()).saturating_sub(self.pending())
     }
@@ -507,8 +513,8 @@ impl Publication {
         sent.map(|(frames, _)| frames)
     }
 
-    /// The heartbeat names the sender's position: from it a receiver learns that the last datagram was
-    /// lost. At the tail it would raise the receiver's high-water mark over bytes never sent.
+    /// The heartbeat names the sender's position: from it a receiver learns that the last datagram
+    /// was lost. At the tail it would raise the receiver's high-water mark over bytes never sent.
     fn poll_heartbeat(&mut self, now: Instant) -> Option<DataHeader> {
         if !self.answered || now < self.heartbeat_at {
             return None;
@@ -532,8 +538,9 @@ impl Publication {
         is_here.then_some(header)
     }
 
-    /// Whole frames from `from`, as many as a datagram takes, lie side by side, and fit below `limit`,
-    /// and where they end. A PAD ends a datagram; it counts with its header only, as in Aeron.
+    /// Whole frames from `from`, as many as a datagram takes, lie side by side, and fit below
+    /// `limit`, and where they end. A PAD ends a datagram; it counts with its header only, as in
+    /// Aeron.
     fn run<'s>(
         &self,
         slot: &'s [u8],
