@@ -224,6 +224,15 @@ impl World {
         self.now = next.unwrap_or(cap).max(tick).min(cap);
     }
 
+    /// Lets everything that is pending arrive and be consumed.
+    fn run_dry(&mut self) {
+        for _ in 0..1000 {
+            self.turn(&mut Vec::new());
+            self.advance(Duration::from_millis(500));
+        }
+        assert!(self.publication.is_drained());
+    }
+
     /// Sends all messages and returns what was received, in at most `turns` turns.
     fn exchange(&mut self, messages: &[Vec<u8>], turns: usize) -> Vec<Vec<u8>> {
         let mut received = Vec::new();
