@@ -191,7 +191,18 @@ impl World {
 
     fn feedback(&mut self, bytes: &[u8]) {
         match parse_datagram(bytes).unwrap() {
-            Frame::StatusMessage(sm) => self.publication.handle_status(self.now, &sm).unwrap(),
+            Frame::StatusMessage(sm) => {
+                // One that was delayed by more than half a segment is refused; it says nothing new.
+                let acked = self.publication.acked();
+                let taken = self.publication.handle_status(self.now, &sm);
+                if taken == Err(StatusReject::Position) {
+                    let segments = Segments::new(i32::MAX - 1, 1 << 16).unwrap();
+                    let consumed = segments.position(sm.term_id, sm.term_offset).unwrap();
+                    assert!(consumed < acked, "{consumed:?} {acked:?}");
+                } else {
+                    assert_eq!(taken, Ok(()));
+                }
+            }
             Frame::Nak(nak) => {
                 // A request that was overtaken by the data it is for is a reject; no harm.
                 let _stale = self.publication.handle_nak(self.now, &nak, &self.send_slot);
