@@ -36,6 +36,9 @@ pub struct ReadError;
 struct Cold {
     at: Position,
     len: usize,
+    /// The lowest truncation since bytes were last handed over: a read that was under way may have
+    /// seen what was there before.
+    cut: Option<Position>,
 }
 
 impl Cold {
@@ -63,6 +66,7 @@ impl Sources {
         let none = Cold {
             at: Position::ZERO,
             len: 0,
+            cut: None,
         };
         Self {
             replay: none,
@@ -72,17 +76,26 @@ impl Sources {
 
     /// The driver has read `len` bytes for `recall`.
     pub fn recalled(&mut self, recall: Recall, len: usize) {
-        let cold = Cold { at: recall.at, len };
-        match recall.consumer {
-            Consumer::Replay => self.replay = cold,
-            Consumer::Catchup => self.catchup = cold,
-        }
+        let cold = match recall.consumer {
+            Consumer::Replay => &mut self.replay,
+            Consumer::Catchup => &mut self.catchup,
+        };
+        let sound = match cold.cut {
+            Some(cut) => len.min(cut.since(recall.at) as usize),
+            None => len,
+        };
+        *cold = Cold {
+            at: recall.at,
+            len: sound,
+            cut: None,
+        };
     }
 
     /// The log was cut: recalled bytes at and above are no more.
     pub fn truncate(&mut self, end: Position) {
         for cold in [&mut self.replay, &mut self.catchup] {
             cold.len = cold.len.min(end.since(cold.at) as usize);
+            cold.cut = Some(cold.cut.map_or(end, |cut| cut.min(end)));
         }
     }
 

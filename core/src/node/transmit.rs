@@ -336,7 +336,7 @@ impl<const N: usize> Node<N> {
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let applied = self.applier.position;
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
-        let len = lent.replay.len();
+        let len = cold_len(&*lent.log, applied, lent.replay.len());
         let segment = self.config.segment_length;
         let readable = Frames::new(bytes, applied, segment).next().is_some();
         if applied < self.raft.commit() && !readable {
@@ -369,11 +369,16 @@ impl<const N: usize> Node<N> {
             }
             wanted = wanted.or(Some(from));
         }
-        let len = lent.catchup.len();
         wanted.map(|at| Recall {
             consumer: Consumer::Catchup,
             at,
-            len,
+            len: cold_len(&*lent.log, at, lent.catchup.len()),
         })
     }
+}
+
+/// What the window still holds may not be in storage yet: only bytes below it are asked for.
+fn cold_len<L: Log>(log: &L, at: Position, memory: usize) -> usize {
+    let cold = log.start().since(at);
+    usize::try_from(cold).unwrap_or(usize::MAX).min(memory)
 }
