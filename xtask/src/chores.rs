@@ -14,6 +14,10 @@ pub fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_path_buf()
 }
 
+fn exists(path: &str) -> bool {
+    root().join(path).exists()
+}
+
 fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root()).args(args);
@@ -24,13 +28,26 @@ fn words(line: &str) -> std::str::SplitWhitespace<'_> {
     line.split_whitespace()
 }
 
+/// Packages that are workspaces of their own, by their folder.
+const APART: [&str; 3] = ["fuzz", "xtask/linkcheck", "tests/peer"];
+
 pub fn fmt(steps: &mut Steps) {
     steps.run("format", 5, &mut cargo(words("fmt --all --check")));
+    for folder in APART.iter().filter(|folder| exists(folder)) {
+        let mut command = cargo(words("fmt --check"));
+        command.current_dir(root().join(folder));
+        steps.run(&format!("format {folder}"), 5, &mut command);
+    }
 }
 
 pub fn lint(steps: &mut Steps) {
     let line = "clippy --workspace --all-targets -- -D warnings";
     steps.run("clippy", 30, &mut cargo(words(line)));
+    let line = "clippy --release --manifest-path xtask/linkcheck/Cargo.toml -- -D warnings";
+    steps.run("clippy xtask/linkcheck", 10, &mut cargo(words(line)));
+    let line = "clippy --no-default-features --all-targets --manifest-path fuzz/Cargo.toml";
+    let mut command = cargo(words(line));
+    steps.run("clippy fuzz", 10, command.args(["--", "-D", "warnings"]));
 }
 
 pub fn doc(steps: &mut Steps) {

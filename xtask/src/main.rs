@@ -102,7 +102,8 @@ fn test(steps: &mut Steps) {
     chores::planted_build(steps);
     chores::linkcheck(steps);
     chores::fuzz_smoke(steps);
-    chores::sim(steps, 20, &["--seconds", "20"]);
+    chores::sim(steps, 20, &["--seeds", "0..100"]);
+    chores::sim(steps, 10, &["--seconds", "10"]);
     chores::process(steps);
     chores::tshark(steps);
     chores::netns(steps);
