@@ -127,7 +127,7 @@ impl ClientOptions {
     pub fn new(endpoints: &str) -> Self {
         Self {
             endpoints: endpoints.to_owned(),
-            ingress_window: 1 << 20,
+            ingress_window: 4 << 20,
             egress_window: 1 << 20,
             message_max: 1 << 20,
             mtu: coracle_core::limits::MTU_DEFAULT,

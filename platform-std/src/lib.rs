@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod crc;
+pub mod demo;
 pub mod logging;
 pub mod net;
 pub mod node;

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
+pub use status::role_name;
 
 const ABOUT: &str = "Replicated state machines for appliances: one order of messages on every \
                      member, durable, over Aeron streams";
@@ -43,6 +44,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(crate::demo::DemoArgs),
     Init(init::InitArgs),
     Node(node::NodeArgs),
     Status(status::StatusArgs),
@@ -54,6 +56,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
+        Command::Demo(args) => crate::demo::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Node(args) => node::run(&args),
         Command::Status(args) => status::run(&args),

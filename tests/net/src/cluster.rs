@@ -72,7 +72,12 @@ struct Node {
 impl Plan {
     /// A plain plan: `members` members on loopback, on ports that were free a moment ago.
     pub fn loopback(members: usize) -> Self {
-        let list = loopback_addresses(members);
+        Self::on("127.0.0.1", members)
+    }
+
+    /// The same at `host`: a name, an address, or an IPv6 address in brackets.
+    pub fn on(host: &str, members: usize) -> Self {
+        let list = addresses_on(host, members);
         Self {
             views: vec![list; members],
             ..Self::default()
@@ -80,12 +85,12 @@ impl Plan {
     }
 }
 
-/// Addresses on loopback for `members` members, on ports that were free a moment ago.
+/// Addresses at `host` for `members` members, on ports that were free a moment ago.
 ///
 /// # Panics
 /// When no port is free.
-pub fn loopback_addresses(members: usize) -> Vec<Addresses> {
-    let address = || format!("127.0.0.1:{}", free_port());
+pub fn addresses_on(host: &str, members: usize) -> Vec<Addresses> {
+    let address = || format!("{host}:{}", free_port());
     (0..members)
         .map(|_| Addresses {
             member: address(),

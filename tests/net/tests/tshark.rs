@@ -1,7 +1,7 @@
 //! `tshark` reads Coracle's traffic: every datagram is Aeron, and a damaged one is found out.
 
 use coracle_net::capture::{Capture, Report, available};
-use coracle_net::cluster::{Addresses, Cluster, Plan, loopback_addresses};
+use coracle_net::cluster::{Addresses, Cluster, Plan, addresses_on};
 use coracle_net::relay::{self, Relay};
 use coracle_net::scratch::Scratch;
 use coracle_net::{frames, gate, say};
@@ -151,7 +151,7 @@ fn tshark_reads_every_datagram() {
     if !tshark_is_there("tshark_reads_every_datagram") {
         return;
     }
-    let members = loopback_addresses(3);
+    let members = addresses_on("127.0.0.1", 3);
     let (plan, relays) = lossy_plan(&members);
     let mut ports: Vec<u16> = members
         .iter()

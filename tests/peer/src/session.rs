@@ -59,21 +59,41 @@ pub enum Arrival {
     Closed,
 }
 
+/// Where answers are to go, and where they are listened for: two channels only if something stands
+/// between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressChannel {
+    /// What the cluster is told.
+    pub told: String,
+    /// What the driver listens on.
+    pub listened: String,
+}
+
+impl EgressChannel {
+    /// One channel: the port at `endpoint`.
+    pub fn direct(endpoint: &str) -> Self {
+        let channel = format!("aeron:udp?endpoint={endpoint}");
+        Self {
+            told: channel.clone(),
+            listened: channel,
+        }
+    }
+}
+
 impl<'d> Session<'d> {
-    /// Opens a session, asking member `first` first and following redirects. `egress` is the
-    /// channel on which answers are to come.
+    /// Opens a session, asking member `first` first and following redirects.
     ///
     /// # Errors
     /// The cluster's refusal, or what was being waited for when `patience` ran out.
     pub fn connect(
         driver: &'d Driver,
-        egress: &str,
+        egress: &EgressChannel,
         members: &[(i32, String)],
         first: i32,
         patience: Duration,
     ) -> Result<Self, String> {
         let deadline = Instant::now() + patience;
-        let mut subscription = driver.subscribe(egress, EGRESS_STREAM)?;
+        let mut subscription = driver.subscribe(&egress.listened, EGRESS_STREAM)?;
         let mut state = State {
             members: members.to_vec(),
             ..State::default()
@@ -87,7 +107,7 @@ impl<'d> Session<'d> {
             let request = codec::connect_request(
                 correlation,
                 EGRESS_STREAM,
-                egress,
+                &egress.told,
                 b"",
                 "name=coracle-peer version=0",
             );

@@ -2,22 +2,30 @@
 //! clusters of Coracle nodes.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use coracle_net::cluster::{Addresses, Cluster, Plan, free_port};
 use coracle_net::relay::{self, Relay};
 use coracle_net::{say, scratch::Scratch};
 use coracle_peer::driver::{Driver, Offered};
-use coracle_peer::session::{Arrival, Session};
+use coracle_peer::session::{Arrival, EgressChannel, Session};
 use coracle_peer::workload;
 
 /// No part of a test waits longer than this for the next sign of life.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The tests of this file take turns: each wants the machine for itself.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The harness itself: two streams of the real driver, an echo between them, and a relay that
 /// loses one data datagram in twenty on the way there.
 #[test]
 fn aeron_client_driver_self_test() {
+    let _turn = turn();
     const COUNT: u64 = 2_000;
     let scratch = Scratch::new("peer");
     let directory = scratch.join("driver");
@@ -208,6 +216,7 @@ fn endpoints(members: &[Addresses]) -> Vec<(i32, String)> {
 /// closed.
 #[test]
 fn aeron_client_lives_through_a_leader_kill() {
+    let _turn = turn();
     let mut plan = Plan::loopback(3);
     plan.settings = "service = \"echo\"".to_owned();
     let mut cluster = Cluster::start("peer-cluster", &plan).expect("the nodes start");
@@ -215,7 +224,7 @@ fn aeron_client_lives_through_a_leader_kill() {
     let follower = (leader + 1) % 3;
     let scratch = Scratch::new("peer");
     let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
-    let egress = format!("aeron:udp?endpoint=127.0.0.1:{}", free_port());
+    let egress = EgressChannel::direct(&format!("127.0.0.1:{}", free_port()));
     let members = endpoints(&plan.views[0]);
     let first = i32::try_from(follower).expect("a small number");
     let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
@@ -274,4 +283,68 @@ fn aeron_client_lives_through_a_leader_kill() {
         level[0].applied
     );
     drop(driver);
+}
+
+/// The way between client and cluster loses one data datagram in twenty, both ways: the driver asks
+/// the leader again, and the leader the driver.
+#[test]
+fn aeron_client_over_loss() {
+    let _turn = turn();
+    const COUNT: u64 = 20_000;
+    let mut plan = Plan::loopback(3);
+    plan.settings = "service = \"echo\"".to_owned();
+    let mut cluster = Cluster::start("peer-loss", &plan).expect("the nodes start");
+    let leader = cluster.await_leader(PATIENCE).expect("a leader");
+    let scratch = Scratch::new("peer");
+    let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
+    let losing = || relay::every_nth_data(20);
+    let ingress = plan.views[0][leader].ingress.parse().expect("an address");
+    let there = Relay::between(None, ingress, losing(), relay::nothing()).expect("doors");
+    let client = format!("127.0.0.1:{}", free_port());
+    let listened = client.parse().expect("an address");
+    let back = Relay::between(None, listened, losing(), relay::nothing()).expect("doors");
+    let egress = EgressChannel {
+        told: EgressChannel::direct(&back.left_door().to_string()).told,
+        listened: EgressChannel::direct(&client).listened,
+    };
+    let first = i32::try_from(leader).expect("a small number");
+    let members = [(first, there.left_door().to_string())];
+    let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
+        .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
+    let mut echo = Echo::new(session);
+    echo.run(COUNT, &mut cluster)
+        .expect("every message and its echo");
+    let (lost_there, lost_back) = (there.lost(), back.lost());
+    say!("aeron_client_over_loss: {COUNT} echoed, {lost_there} and {lost_back} datagrams lost");
+    assert!(lost_there > 100, "something was lost on the way there");
+    assert!(lost_back > 100, "something was lost on the way back");
+    assert_eq!((echo.echoed, echo.unknown.len()), (COUNT, 0));
+    echo.session.close(PATIENCE).expect("the session closes");
+    cluster.await_level(PATIENCE).expect("all members level");
+}
+
+/// Members and client know each other by name, or by IPv6 address.
+#[test]
+fn aeron_client_by_name_and_over_ipv6() {
+    const COUNT: u64 = 1_000;
+    let _turn = turn();
+    for host in ["localhost", "[::1]"] {
+        let mut plan = Plan::on(host, 3);
+        plan.settings = "service = \"echo\"".to_owned();
+        let mut cluster = Cluster::start("peer-host", &plan).expect("the nodes start");
+        let leader = cluster.await_leader(PATIENCE).expect("a leader");
+        let scratch = Scratch::new("peer");
+        let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
+        let egress = EgressChannel::direct(&format!("{host}:{}", free_port()));
+        let members = endpoints(&plan.views[0]);
+        let first = i32::try_from((leader + 1) % 3).expect("a small number");
+        let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
+            .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
+        let mut echo = Echo::new(session);
+        echo.run(COUNT, &mut cluster)
+            .expect("every message and its echo");
+        say!("aeron_client_by_name_and_over_ipv6: {COUNT} echoed at {host}");
+        assert_eq!((echo.echoed, echo.unknown.len()), (COUNT, 0));
+        echo.session.close(PATIENCE).expect("the session closes");
+    }
 }
