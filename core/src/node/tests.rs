@@ -298,3 +298,23 @@ fn what_was_read_before_a_cut_is_not_taken_after_it() {
     bench.execute(&mut service);
     assert_eq!(service.0, [1, 1, 3]);
 }
+
+#[test]
+fn a_history_that_parts_in_mid_frame_is_nobodys() {
+    let (ours, _, base) = cut_off();
+    let mut recovered = ours.recovered(1);
+    (recovered.confirmed, recovered.intended) = (Position::ZERO, Position::ZERO);
+    recovered.confirmed_chain = Author::new().0.chain();
+    let mut bench = Bench::new(3, &recovered);
+    let end = bench.window.fill(&ours.bytes(Position::ZERO)) as u64;
+    bench.lead(1, 2, &[(1, 0), (2, base + 32)], end, 0);
+    assert_eq!(
+        (bench.window.end().get(), bench.node.joined()),
+        (end, Term::ZERO)
+    );
+    bench.lead(2, 2, &[(1, 0), (2, base)], end, 0);
+    assert_eq!(
+        (bench.window.end().get(), bench.node.joined()),
+        (base, term(2))
+    );
+}
