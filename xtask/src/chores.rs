@@ -24,13 +24,29 @@ fn words(line: &str) -> std::str::SplitWhitespace<'_> {
     line.split_whitespace()
 }
 
+/// Packages that are workspaces of their own, by their folder.
+const APART: [&str; 4] = ["fuzz", "xtask/linkcheck", "tests/net", "tests/peer"];
+
 pub fn fmt(steps: &mut Steps) {
     steps.run("format", 5, &mut cargo(words("fmt --all --check")));
+    for folder in APART {
+        let mut command = cargo(words("fmt --check"));
+        command.current_dir(root().join(folder));
+        steps.run(&format!("format {folder}"), 5, &mut command);
+    }
 }
 
 pub fn lint(steps: &mut Steps) {
     let line = "clippy --workspace --all-targets -- -D warnings";
     steps.run("clippy", 30, &mut cargo(words(line)));
+    let line = "clippy --release --manifest-path xtask/linkcheck/Cargo.toml -- -D warnings";
+    steps.run("clippy xtask/linkcheck", 10, &mut cargo(words(line)));
+    for (folder, flags) in [("fuzz", "--no-default-features"), ("tests/net", "--locked")] {
+        let line = format!("clippy --all-targets --manifest-path {folder}/Cargo.toml {flags}");
+        let mut command = cargo(words(&line));
+        let command = command.args(["--", "-D", "warnings"]);
+        steps.run(&format!("clippy {folder}"), 10, command);
+    }
 }
 
 pub fn doc(steps: &mut Steps) {
@@ -68,88 +84,52 @@ pub fn wrap(steps: &mut Steps) {
     });
 }
 
-/// Unit tests, scenarios and doc tests: all that need nothing but cargo and no second process.
+/// Unit tests, scenarios, doc tests, and the tests of every package that start processes.
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";
-    steps.run("unit tests", 40, &mut cargo(words(line)));
-    let line = "test -p coracle-tests --lib --bins";
-    steps.run("scenarios", 40, &mut cargo(words(line)));
+    steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));
 }
 
-/// Every test of `tests/tests/` by its name.
-pub fn process(steps: &mut Steps) {
-    steps.run("release build", 40, &mut cargo(words("build --release")));
-    for name in integration_tests() {
-        integration(steps, &name);
-    }
+/// The tests in `tests/net/` whose names start with `filter`: node processes on real networks.
+fn real_network(steps: &mut Steps, filter: &str) {
+    let line = "test --manifest-path tests/net/Cargo.toml --";
+    let mut command = cargo(words(line));
+    steps.run(&format!("test {filter}"), 20, command.arg(filter));
 }
 
-fn integration(steps: &mut Steps, name: &str) {
-    let mut command = cargo(["test", "-p", "coracle-tests", "--test", name]);
-    steps.run(&format!("test {name}"), 20, &mut command);
-}
-
-fn integration_tests() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(root().join("tests/tests")) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let is_test = path.extension().is_some_and(|e| e == "rs");
-            is_test.then(|| path.file_stem().map(|s| s.to_string_lossy().into_owned()))?
-        })
-        .collect();
-    names.sort();
-    names
-}
-
-/// Real nodes under tshark, and the harness of both network tests: format, lints, own tests.
 pub fn tshark(steps: &mut Steps) {
-    let line = "fmt --check --manifest-path tests/net/Cargo.toml";
-    steps.run("format of tests/net", 5, &mut cargo(words(line)));
-    let line = "clippy --all-targets --manifest-path tests/net/Cargo.toml -- -D warnings";
-    steps.run("clippy of tests/net", 10, &mut cargo(words(line)));
-    let line = "test --manifest-path tests/net/Cargo.toml --lib";
-    steps.run("test network harness", 10, &mut cargo(words(line)));
-    let name = "test tshark";
     if !works("tshark", &["--version"]) {
-        steps.cannot(name, "tshark is not installed (Debian: tshark)");
+        steps.cannot("test tshark", "tshark is not installed (Debian: tshark)");
     } else if !is_root() {
-        steps.cannot(name, "capturing needs root");
+        steps.cannot("test tshark", "capturing needs root");
     } else {
-        network(steps, name, "tshark");
+        real_network(steps, "tshark");
     }
 }
 
 pub fn netns(steps: &mut Steps) {
-    let name = "test namespaces";
     if !works("ip", &["-V"]) {
-        steps.cannot(name, "`ip` is not installed (Debian: iproute2)");
+        let missing = "`ip` is not installed (Debian: iproute2)";
+        steps.cannot("test namespaces", missing);
     } else if !is_root() {
-        steps.cannot(name, "making network namespaces needs root");
+        steps.cannot("test namespaces", "making network namespaces needs root");
     } else {
-        network(steps, name, "namespaces");
+        real_network(steps, "namespaces");
     }
 }
 
-/// One file of `tests/net/tests/`, against a fresh release build.
-fn network(steps: &mut Steps, name: &str, file: &str) {
-    steps.run("release build", 40, &mut cargo(words("build --release")));
-    let line = format!("test --manifest-path tests/net/Cargo.toml --test {file}");
-    steps.run(name, 20, &mut cargo(words(&line)));
-}
-
 pub fn peer(steps: &mut Steps) {
-    let name = "peer: the C Aeron client";
+    let name = "the C Aeron client";
     if !works("clang", &["--version"]) {
         steps.cannot(name, "clang is not installed (Debian: clang libclang-dev)");
     } else if cmake_version() < Some((3, 30)) {
         steps.cannot(name, "CMake 3.30 or newer is not installed (PyPI: cmake)");
     } else {
-        steps.run("release build", 40, &mut cargo(words("build --release")));
         let line = "test --manifest-path tests/peer/Cargo.toml";
         steps.run(name, 40, &mut cargo(words(line)));
+        let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
+        steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
     }
 }
 
