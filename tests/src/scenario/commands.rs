@@ -10,7 +10,8 @@
 //! elect M                   the others are patient until M leads
 //! wait MS                   time passes
 //! leader                    time passes until a leader has committed in its term
-//! level                     time passes until every running member has the same committed log
+//! level [M..]               time passes until all running ones have the same committed log
+//! slow M.. | quick M..      their flushes hardly end, or do as before
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -20,14 +21,14 @@
 
 use std::fmt::Write as _;
 
-use coracle_core::service::Role;
-use coracle_core::units::MemberId;
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
 use crate::sim::net::{Datagram, Door, member_address};
 use crate::sim::plan::Plan;
 use crate::sim::run::table;
 use crate::sim::world::{What, World};
+use coracle_core::service::Role;
+use coracle_core::units::MemberId;
 
 /// A story's cluster.
 #[derive(Default)]
@@ -73,7 +74,15 @@ impl Stage {
             "wait" => wait(world, rest),
             "elect" => elect(world, rest),
             "leader" => leader(world),
-            "level" => level(world),
+            "slow" => each(world, rest, |w, m| {
+                w.members[m].slow_until = u64::MAX;
+                Ok(())
+            }),
+            "quick" => each(world, rest, |w, m| {
+                w.members[m].slow_until = 0;
+                Ok(())
+            }),
+            "level" => level(world, rest),
             "propose" => propose(world, rest),
             "offer" => offer(world, rest),
             "resign" => resign(world, rest),
@@ -116,11 +125,7 @@ fn text(violation: Violation) -> String {
     format!("{}: {}", violation.invariant, violation.detail)
 }
 
-fn each(
-    world: &mut World,
-    words: &[&str],
-    act: impl Fn(&mut World, usize) -> Checked,
-) -> Said {
+fn each(world: &mut World, words: &[&str], act: impl Fn(&mut World, usize) -> Checked) -> Said {
     for member in members(world, words)? {
         act(world, member).map_err(text)?;
     }
@@ -203,7 +208,10 @@ fn elect(world: &mut World, words: &[&str]) -> Said {
 }
 
 fn who(world: &World, member: usize) -> String {
-    let term = world.members[member].process.as_ref().map(|p| p.node.joined());
+    let term = world.members[member]
+        .process
+        .as_ref()
+        .map(|p| p.node.joined());
     term.map_or_else(String::new, |term| format!("n{member} leads t{term}\n"))
 }
 
@@ -213,11 +221,17 @@ fn leader(world: &mut World) -> Said {
     Ok(any(world).map_or_else(String::new, |m| who(world, m)))
 }
 
-fn level(world: &mut World) -> Said {
+fn level(world: &mut World, words: &[&str]) -> Said {
+    let wanted = members(world, if words.is_empty() { &["all"] } else { words })?;
     until(world, "level log", |w| {
-        let mut shown = w.members.iter().filter_map(|m| {
-            let node = &m.process.as_ref()?.node;
-            Some((node.joined(), node.status().appended, node.commit(), node.applied()))
+        let mut shown = wanted.iter().filter_map(|m| {
+            let node = &w.members[*m].process.as_ref()?.node;
+            Some((
+                node.joined(),
+                node.status().appended,
+                node.commit(),
+                node.applied(),
+            ))
         });
         let first = shown.next();
         first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied)
@@ -302,7 +316,12 @@ fn logs(world: &World) -> String {
         let commit = m.process.as_ref().map_or(0, |p| p.node.commit().get());
         let _ = write!(text, "n{}:", m.id);
         let mut is_open = commit > 0;
-        for row in world.checker.rows(m.id).iter().filter(|r| !r.pad && r.flags & 0x40 != 0) {
+        for row in world
+            .checker
+            .rows(m.id)
+            .iter()
+            .filter(|r| !r.pad && r.flags & 0x40 != 0)
+        {
             if is_open && row.start >= commit {
                 text.push_str(" |");
                 is_open = false;
