@@ -65,6 +65,34 @@ impl Progress {
         }
     }
 
+    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing; one
+    /// of a newer round that has less than was known comes from a member that has started again, and
+    /// has lost what it had not flushed: it starts anew.
+    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool) {
+        if ack.round < self.round {
+            return;
+        }
+        let restarted = ack.round > self.round && ack.received < self.received;
+        if !self.joined || restarted || self.counts != counts {
+            *self = Self {
+                joined: true,
+                counts,
+                ..Self::new(now, ack.received)
+            };
+        }
+        if ack.received > self.received {
+            self.received = ack.received;
+            self.moved = now;
+        }
+        self.heard = Some(now);
+        self.round = ack.round;
+        self.sent = self.sent.max(self.received);
+        self.durable = self.durable.max(ack.durable.min(ack.received));
+        self.applied = self.applied.max(ack.applied);
+        self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
+        self.flush_age_ms = ack.flush_age_ms;
+    }
+
     /// The span that may be sent next: first what was asked for again, then from the cursor on.
     pub fn due(&self, end: Position) -> Option<(Position, Position)> {
         if !self.joined {
@@ -146,6 +174,7 @@ impl Leader {
                 *progress = Progress {
                     heard: progress.heard,
                     counts: progress.counts,
+                    round: progress.round,
                     ..Progress::new(now, progress.sent)
                 };
             }
@@ -218,27 +247,7 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(from.slot()) else {
             return;
         };
-        progress.heard = Some(now);
-        if progress.counts != counts {
-            // Another incarnation: what the one before has flushed is not on this one's disk.
-            progress.durable = Position::ZERO;
-        }
-        progress.counts = counts;
-        if !progress.joined {
-            progress.joined = true;
-            progress.sent = ack.received;
-            progress.moved = now;
-        }
-        if ack.received > progress.received {
-            progress.received = ack.received;
-            progress.moved = now;
-        }
-        progress.sent = progress.sent.max(progress.received);
-        progress.durable = progress.durable.max(ack.durable.min(ack.received));
-        progress.applied = progress.applied.max(ack.applied);
-        progress.limit = progress.limit.max(ack.received.plus(u64::from(ack.window)));
-        progress.flush_age_ms = ack.flush_age_ms;
-        progress.round = progress.round.max(ack.round);
+        progress.acknowledge(now, ack, counts);
         self.advance_commit();
     }
 

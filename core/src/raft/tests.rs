@@ -405,3 +405,22 @@ fn what_one_incarnation_has_flushed_does_not_count_for_another() {
     raft.handle_append(at(402), id(1), &ack(term.get(), 32), true);
     assert_eq!(raft.commit(), Position::ZERO);
 }
+
+#[test]
+fn an_acknowledgement_from_before_a_restart_does_not_carry_the_cursor_away() {
+    // Found by the simulator: a wiped member's delayed acknowledgements, heard again after it had
+    // started anew, left the leader's cursor and its limit far above what the member had.
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term().get();
+    raft.set_tail(tail(term, 9_600));
+    let at_round = |position, round| AppendPosition {
+        round,
+        ..ack(term, position)
+    };
+    raft.handle_append(at(401), id(1), &at_round(9_600, 3), true);
+    raft.handle_append(at(402), id(1), &at_round(640, 5), true);
+    raft.handle_append(at(403), id(1), &at_round(9_600, 3), true);
+    let progress = raft.progress_mut(id(1)).unwrap();
+    let end = Position::new(9_600);
+    assert_eq!(progress.due(end), Some((Position::new(640), end)));
+}
