@@ -462,16 +462,18 @@ fn the_pad_before_a_new_segment_takes_only_its_header() {
 #[test]
 fn no_datagram_crosses_the_end_of_a_segment_that_is_full_to_the_last_byte() {
     let mut world = World::with(3, CLEAN, &config(1 << 16, 1408), 16_384, 16_384);
-    let filler = vec![vec![0; 5 * 1376]; 9];
-    assert_eq!(world.exchange(&filler, 2000).len(), 9);
-    let rest = 65_536 - world.publication.tail().get() as usize;
-    world.exchange(&[vec![0; rest - 64 - 64]], 2000);
+    // The first segment ends with a PAD, so that the second does not end where the ring does.
+    let filler = vec![vec![0; 5 * 1376]; 9 + 9];
+    assert_eq!(world.exchange(&filler, 4000).len(), 18);
+    assert!(world.picture.contains("PAD"));
+    let rest = 2 * 65_536 - world.publication.tail().get() as usize;
+    assert_eq!(world.exchange(&[vec![0; rest - 64 - 64]], 2000).len(), 1);
     world.picture.clear();
-    // 64 bytes are left: one message fills them, the next begins the new segment.
+    // 64 bytes are left: one message fills them, the next begins the third segment.
     let sent = [b"last".to_vec(), b"first".to_vec()];
     assert_eq!(world.exchange(&sent, 2000), sent);
     let expected = "-> DATA 65472+36:c0\n-> DATA 0+37:c0\n";
-    assert!(world.picture.starts_with(expected), "{}", world.picture);
+    assert!(world.picture.contains(expected), "{}", world.picture);
 }
 
 #[test]
