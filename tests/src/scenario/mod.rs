@@ -7,6 +7,7 @@
 //! The cluster is the simulator's, with quiet links, and the checker watches every step here too.
 
 mod commands;
+mod disk;
 
 use std::fmt::Write as _;
 use std::path::Path;
