@@ -14,6 +14,7 @@ pub enum Outcome {
 pub struct Ledger {
     outcomes: Vec<Option<Outcome>>,
     acknowledged: u64,
+    lost: u64,
 }
 
 impl Ledger {
@@ -32,12 +33,18 @@ impl Ledger {
         if let Some(entry) = self.outcomes.get_mut(number as usize) {
             *entry = Some(outcome);
             self.acknowledged += u64::from(outcome == Outcome::Acknowledged);
+            self.lost += u64::from(outcome == Outcome::Unknown);
         }
     }
 
     /// How many were acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// How many are known to be of unknown outcome; those in flight are not among them yet.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// A message's outcome. One that was never settled is unknown.

@@ -194,7 +194,7 @@ impl Demo {
             if let Some(leader) = self.load.leader()
                 && self.load.in_flight() > 0
             {
-                break (leader, self.load.ledger().unknown().len());
+                break (leader, self.load.ledger().lost());
             }
         };
         let in_flight = self.load.in_flight();
@@ -229,7 +229,7 @@ impl Demo {
             member,
             successor,
             in_flight,
-            unknown: (self.load.ledger().unknown().len() - before) as u64,
+            unknown: self.load.ledger().lost() - before,
             failover,
             catch_up: restarted.elapsed(),
         });

@@ -64,6 +64,8 @@ pub struct Client {
     turn_at: Option<Nanos>,
     /// After how many messages this session is closed.
     close_after: u64,
+    /// What the cluster said when it last refused.
+    detail: String,
     /// How many messages this client may still send; none once it is to stop.
     pub quota: u64,
     /// Messages that were answered.
@@ -92,6 +94,7 @@ impl Client {
             reopen_at: 0,
             turn_at: None,
             close_after: rng.range(20, 2000),
+            detail: String::new(),
             quota: plan.work.messages / plan.clients as u64,
             acknowledged: 0,
             back_pressured: 0,
@@ -114,12 +117,13 @@ impl Client {
     /// One line of what it shows.
     pub fn line(&self) -> String {
         format!(
-            "c{} life {} {:?}, {} offered and open, {} acknowledged",
+            "c{} life {} {:?}, {} offered and open, {} acknowledged {}",
             self.id,
             self.life,
             self.core.as_ref().map(|c| c.state()),
             self.offered.len(),
-            self.acknowledged
+            self.acknowledged,
+            self.detail
         )
     }
 
@@ -384,6 +388,7 @@ impl World {
         };
         while core.poll_event().is_some() {}
         if let State::Closed(reason) = core.state() {
+            c.detail = core.detail().to_string();
             c.core = None;
             c.offered.clear();
             let refused = reason == ClosedReason::Rejected;
