@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use board::client::{Caller, value_of};
 use board::{Board, Flash, PowerCut, World};
 use coracle_core::log::NodeState;
 use coracle_core::node::{Config, MemberAddress, SessionTiming};
@@ -20,6 +21,7 @@ use coracle_embedded::{Application, Memory, Next, Store, StoreError, Superloop, 
 
 const SESSIONS: usize = 2;
 const SEGMENT: u32 = 64 * 1024;
+const SEGMENTS: usize = 40;
 const MTU: usize = 1408;
 const MESSAGE_MAX: usize = 4096;
 const CLUSTER: ClusterId = ClusterId(0x00c0_ac1e);
@@ -82,6 +84,7 @@ struct Cluster {
     flash: [Option<Flash>; 3],
     prng: Prng,
     starts: u64,
+    full: u64,
 }
 
 impl Cluster {
@@ -95,7 +98,7 @@ impl Cluster {
                 vote: None,
                 votes: true,
             };
-            let blank = Flash::new(8 * (SEGMENT as usize + 1024) + 1024);
+            let blank = Flash::new(SEGMENTS * (SEGMENT as usize + 1024) + 1024);
             Some(Store::format(blank, SEGMENT, &state).unwrap())
         });
         let mut cluster = Self {
@@ -104,6 +107,7 @@ impl Cluster {
             flash,
             prng: Prng::new(seed),
             starts: seed * 1000,
+            full: 0,
         };
         for n in 0..3 {
             cluster.start(n);
@@ -121,7 +125,7 @@ impl Cluster {
         self.world.borrow_mut().bind(board.member);
         self.world.borrow_mut().bind(board.client);
         let application = Application {
-            service: Kv::new(vec![0; 64 * 1024]),
+            service: Kv::new(vec![0; 4 * 1024 * 1024]),
             authenticator: AllowAll,
         };
         let flash = self.flash[n].take().expect("it was without power");
@@ -137,8 +141,8 @@ impl Cluster {
         self.flash[n] = Some(flash.after_power_cut(&mut self.prng));
     }
 
-    /// One millisecond: every member turns until it wants to sleep. Members whose power goes are off
-    /// afterwards.
+    /// One millisecond: every member turns until it wants to sleep. Members whose power goes, or
+    /// whose device is full, are off afterwards.
     fn step(&mut self) {
         for n in 0..3 {
             let Some(member) = &mut self.members[n] else {
@@ -150,6 +154,11 @@ impl Cluster {
                     Ok(Next::Now) if turns < 100 => turns += 1,
                     Ok(_) => break,
                     Err(TurnError::Store(StoreError::Device(PowerCut))) => {
+                        self.cut_power(n);
+                        break;
+                    }
+                    Err(TurnError::Store(StoreError::Full)) => {
+                        self.full += 1;
                         self.cut_power(n);
                         break;
                     }
@@ -269,4 +278,78 @@ fn a_power_cut_at_any_write_or_flush_is_recovered_from() {
         cluster.run_until("level", Cluster::is_level);
     }
     assert!(cuts > 5, "{cuts}");
+}
+
+fn endpoints() -> String {
+    let each = [0, 1, 2].map(|n| format!("{n}={}", address(n, 9001)));
+    each.join(",")
+}
+
+impl Cluster {
+    /// Every acknowledged key has its value and version on every running member.
+    #[track_caller]
+    fn assert_has_all(&self, caller: &Caller) {
+        for member in self.running() {
+            for (number, version) in &caller.acknowledged {
+                let entry = member.service().get(&number.to_be_bytes());
+                let entry = entry.expect("what was acknowledged is not lost");
+                assert_eq!(entry.version, *version);
+                assert!(entry.value == value_of(*number));
+            }
+        }
+    }
+}
+
+/// A client puts keys all the time; boards lose power one after the other and all at once.
+#[test]
+fn what_was_acknowledged_survives_every_power_cut() {
+    let mut cluster = Cluster::new(4);
+    cluster.world.borrow_mut().loss = 100;
+    let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
+    for round in 0..6 {
+        for _ in 0..1_500 {
+            cluster.step();
+            caller.turn();
+            if caller.acknowledged.len() > 90 * (round + 1) {
+                break;
+            }
+        }
+        let victims = match round % 3 {
+            2 => vec![0, 1, 2],
+            _ => vec![round % 3],
+        };
+        victims.iter().for_each(|n| cluster.cut_power(*n));
+        for _ in 0..700 {
+            cluster.step();
+            caller.turn();
+        }
+        victims.iter().for_each(|n| cluster.start(*n));
+        cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+        cluster.assert_has_all(&caller);
+    }
+    assert!(
+        caller.acknowledged.len() > 400,
+        "{}",
+        caller.acknowledged.len()
+    );
+    assert!(caller.sessions < 30, "{}", caller.sessions);
+}
+
+/// A device that is full stops its node with an error, and what was acknowledged is still there.
+#[test]
+fn a_full_device_is_an_error_and_not_a_loss() {
+    let mut cluster = Cluster::new(5);
+    let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
+    for _ in 0..20_000 {
+        caller.turn();
+        cluster.step();
+        if cluster.full == 3 {
+            break;
+        }
+    }
+    assert_eq!(cluster.full, 3);
+    assert!(caller.acknowledged.len() > 500);
+    (0..3).for_each(|n| cluster.start(n));
+    let held = cluster.running().map(|m| m.node().status().durable.get());
+    assert!(held.min() > Some(38 * u64::from(SEGMENT)));
 }

@@ -8,9 +8,6 @@ use std::process::{Command, Stdio};
 use crate::steps::Steps;
 use crate::tidy;
 
-/// Tests that need more than cargo, by the name of their file in `tests/tests/`.
-const SPECIAL: [&str; 2] = ["tshark", "netns"];
-
 /// The project's root.
 pub fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -27,13 +24,29 @@ fn words(line: &str) -> std::str::SplitWhitespace<'_> {
     line.split_whitespace()
 }
 
+/// Packages that are workspaces of their own, by their folder.
+const APART: [&str; 4] = ["fuzz", "xtask/linkcheck", "tests/net", "tests/peer"];
+
 pub fn fmt(steps: &mut Steps) {
     steps.run("format", 5, &mut cargo(words("fmt --all --check")));
+    for folder in APART {
+        let mut command = cargo(words("fmt --check"));
+        command.current_dir(root().join(folder));
+        steps.run(&format!("format {folder}"), 5, &mut command);
+    }
 }
 
 pub fn lint(steps: &mut Steps) {
     let line = "clippy --workspace --all-targets -- -D warnings";
     steps.run("clippy", 30, &mut cargo(words(line)));
+    let line = "clippy --release --manifest-path xtask/linkcheck/Cargo.toml -- -D warnings";
+    steps.run("clippy xtask/linkcheck", 10, &mut cargo(words(line)));
+    for (folder, flags) in [("fuzz", "--no-default-features"), ("tests/net", "--locked")] {
+        let line = format!("clippy --all-targets --manifest-path {folder}/Cargo.toml {flags}");
+        let mut command = cargo(words(&line));
+        let command = command.args(["--", "-D", "warnings"]);
+        steps.run(&format!("clippy {folder}"), 10, command);
+    }
 }
 
 pub fn doc(steps: &mut Steps) {
@@ -71,88 +84,52 @@ pub fn wrap(steps: &mut Steps) {
     });
 }
 
-/// Unit tests, scenarios and doc tests: all that need nothing but cargo and no second process.
+/// Unit tests, scenarios, doc tests, and the tests of every package that start processes.
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";
-    steps.run("unit tests", 40, &mut cargo(words(line)));
-    let line = "test -p coracle-tests --lib --bins";
-    steps.run("scenarios", 40, &mut cargo(words(line)));
+    steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));
 }
 
-/// Every test of `tests/tests/` by its name, but for the special ones.
-pub fn process(steps: &mut Steps) {
-    steps.run("release build", 40, &mut cargo(words("build --release")));
-    for name in integration_tests() {
-        if !SPECIAL.contains(&name.as_str()) {
-            integration(steps, &name);
-        }
-    }
-}
-
-fn integration(steps: &mut Steps, name: &str) {
-    let mut command = cargo(["test", "-p", "coracle-tests", "--test", name]);
-    steps.run(&format!("test {name}"), 20, &mut command);
-}
-
-fn integration_tests() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(root().join("tests/tests")) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let is_test = path.extension().is_some_and(|e| e == "rs");
-            is_test.then(|| path.file_stem().map(|s| s.to_string_lossy().into_owned()))?
-        })
-        .collect();
-    names.sort();
-    names
-}
-
-/// Whether the file of a special test is there; says so if not.
-fn is_there(steps: &mut Steps, name: &str, path: &str) -> bool {
-    let is_there = root().join(path).exists();
-    if !is_there {
-        steps.cannot(name, &format!("{path} does not exist"));
-    }
-    is_there
+/// The tests in `tests/net/` whose names start with `filter`: node processes on real networks.
+fn real_network(steps: &mut Steps, filter: &str) {
+    let line = "test --manifest-path tests/net/Cargo.toml --";
+    let mut command = cargo(words(line));
+    steps.run(&format!("test {filter}"), 20, command.arg(filter));
 }
 
 pub fn tshark(steps: &mut Steps) {
-    let name = "test tshark";
-    if !is_there(steps, name, "tests/tests/tshark.rs") {
-    } else if !works("tshark", &["--version"]) {
-        steps.cannot(name, "tshark is not installed (Debian: tshark)");
+    if !works("tshark", &["--version"]) {
+        steps.cannot("test tshark", "tshark is not installed (Debian: tshark)");
     } else if !is_root() {
-        steps.cannot(name, "capturing needs root");
+        steps.cannot("test tshark", "capturing needs root");
     } else {
-        integration(steps, "tshark");
+        real_network(steps, "tshark");
     }
 }
 
 pub fn netns(steps: &mut Steps) {
-    let name = "test netns";
-    if !is_there(steps, name, "tests/tests/netns.rs") {
-    } else if !works("ip", &["-V"]) {
-        steps.cannot(name, "`ip` is not installed (Debian: iproute2)");
+    if !works("ip", &["-V"]) {
+        let missing = "`ip` is not installed (Debian: iproute2)";
+        steps.cannot("test namespaces", missing);
     } else if !is_root() {
-        steps.cannot(name, "making network namespaces needs root");
+        steps.cannot("test namespaces", "making network namespaces needs root");
     } else {
-        integration(steps, "netns");
+        real_network(steps, "namespaces");
     }
 }
 
 pub fn peer(steps: &mut Steps) {
-    let name = "peer: the C Aeron client";
-    if !is_there(steps, name, "tests/peer/Cargo.toml") {
-    } else if !works("clang", &["--version"]) {
+    let name = "the C Aeron client";
+    if !works("clang", &["--version"]) {
         steps.cannot(name, "clang is not installed (Debian: clang libclang-dev)");
     } else if cmake_version() < Some((3, 30)) {
         steps.cannot(name, "CMake 3.30 or newer is not installed (PyPI: cmake)");
     } else {
-        steps.run("release build", 40, &mut cargo(words("build --release")));
-        let line = "test --release --manifest-path tests/peer/Cargo.toml";
+        let line = "test --manifest-path tests/peer/Cargo.toml";
         steps.run(name, 40, &mut cargo(words(line)));
+        let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
+        steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
     }
 }
 

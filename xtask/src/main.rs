@@ -14,8 +14,7 @@ cargo xtask <chore>
   test                 the whole test command: all that follows down to `netns`, each once
   fmt, lint, doc       format, clippy and documentation, warnings denied
   tidy                 length of files and functions, floor edges, banned words, dead files
-  unit                 unit tests, scenarios, doc tests
-  process              every test in tests/tests/, with real processes
+  unit                 unit tests, scenarios, doc tests, tests with processes
   sim [flags]          the simulator: --seed N, --seconds S, --planted; `sim --help` has all
   linkcheck            links and runs a no_std binary that drives every door of core
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
@@ -78,7 +77,6 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "tidy" => chores::tidy(steps),
         "wrap" => chores::wrap(steps),
         "unit" => chores::unit(steps),
-        "process" => chores::process(steps),
         "linkcheck" => chores::linkcheck(steps),
         "defmt" => chores::defmt(steps),
         "planted" => chores::planted_build(steps),
@@ -102,8 +100,8 @@ fn test(steps: &mut Steps) {
     chores::planted_build(steps);
     chores::linkcheck(steps);
     chores::fuzz_smoke(steps);
-    chores::sim(steps, 20, &["--seconds", "20"]);
-    chores::process(steps);
+    chores::sim(steps, 20, &["--seeds", "0..100"]);
+    chores::sim(steps, 10, &["--seconds", "10"]);
     chores::tshark(steps);
     chores::netns(steps);
     chores::peer(steps);

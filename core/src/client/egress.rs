@@ -13,8 +13,8 @@ use crate::stream::{
 use crate::time::Instant;
 use crate::wire::frame::{Datagram, Rttm, Setup, StatusMessage};
 
-/// How many streams that were given up are remembered, so that what is still on its way of them makes
-/// no new image. A member that a session was asked of in vain leaves one.
+/// How many streams that were given up are remembered, so that what is still on its way of them
+/// makes no new image. A member that a session was asked of in vain leaves one.
 const RETIRED_MAX: usize = MEMBERS_MAX + 1;
 const _: () = assert!(RETIRED_MAX > EGRESS_IMAGES);
 
@@ -65,8 +65,8 @@ impl Images {
         }
     }
 
-    /// A stream is announced. It takes a free slot, or that of the stream that was silent the longest
-    /// and is not the leader's.
+    /// A stream is announced. It takes a free slot, or that of the stream that was silent the
+    /// longest and is not the leader's.
     pub fn handle_setup(
         &mut self,
         now: Instant,
@@ -95,7 +95,8 @@ impl Images {
         Ok(())
     }
 
-    /// Data. Of a stream without an image it elicits a SETUP. What an image drops it asks for again.
+    /// Data. Of a stream without an image it elicits a SETUP. What an image drops it asks for
+    /// again.
     pub fn handle_data(
         &mut self,
         now: Instant,
@@ -145,8 +146,9 @@ impl Images {
         lost_leader
     }
 
-    /// The next whole message and the slot it came from, in order, the older stream first so that what
-    /// the old leader said is heard before the new one. At most all fragments that have arrived.
+    /// The next whole message and the slot it came from, in order, the older stream first so that
+    /// what the old leader said is heard before the new one. At most all fragments that have
+    /// arrived.
     pub fn next<'l>(
         &mut self,
         egress: &'l [u8],
@@ -219,8 +221,8 @@ impl Images {
         }
     }
 
-    /// A fragmented message needs the one assembly buffer, which belongs to the leader's stream if there
-    /// is one: of another only whole messages are heard.
+    /// A fragmented message needs the one assembly buffer, which belongs to the leader's stream if
+    /// there is one: of another only whole messages are heard.
     fn take<'l>(
         &mut self,
         slot: usize,

@@ -346,8 +346,8 @@ impl Client {
         }
     }
 
-    /// A leadership above ours has spoken: its stream is the leader's from now on, and a new stream to
-    /// it takes the place, and the memory, of the one to the old leader.
+    /// A leadership above ours has spoken: its stream is the leader's from now on, and a new stream
+    /// to it takes the place, and the memory, of the one to the old leader.
     fn handle_new_leader(&mut self, now: Instant, slot: usize, event: &NewLeaderEvent<'_>) -> bool {
         let is_ours = self.state.session() == Some(event.session);
         if !is_ours || self.state.term().is_none_or(|term| event.term <= term) {
@@ -384,7 +384,8 @@ impl Client {
         let mut bytes = [0; REQUEST_MAX];
         let len = request.emit(&mut bytes);
         if !len.is_some_and(|len| self.offer_control(bytes.get(..len).unwrap_or(&[]), ingress)) {
-            // The stream is new and the request short, so it was taken, or the member has just gone.
+            // The stream is new and the request short, so it was taken, or the member has just
+            // gone.
             return self.try_next(now, member);
         }
         self.state = State::AwaitingReply {

@@ -101,6 +101,11 @@ impl<const N: usize> Node<N> {
                     self.halt(Halt::ConflictBelowCommit);
                     return;
                 }
+                if cut.is_some_and(|cut| !scan::may_start_frame(log, cut)) {
+                    // Two logs part between frames: this history is nobody's.
+                    self.counters.corrupt += 1;
+                    return;
+                }
                 if let Some(cut) = cut {
                     self.cut(cut, log);
                 }
@@ -186,7 +191,8 @@ impl<const N: usize> Node<N> {
         }
         let known = self.known;
         let before = log.end();
-        let mut log_bounded = Bounded::new(log, self.landing_limit(log.capacity()));
+        let limit = self.limit(&*log);
+        let mut log_bounded = Bounded::new(log, limit);
         let term_at = |position| join::term_in(&known, position);
         let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
         self.counters.duplicate += u64::from(got.duplicates);
@@ -206,13 +212,6 @@ impl<const N: usize> Node<N> {
         } else {
             Ok(())
         }
-    }
-
-    /// Frames land up to here: a little room stays for the first record of a term of our own.
-    fn landing_limit(&self, capacity: u64) -> Position {
-        self.raft
-            .flushed()
-            .plus(capacity.saturating_sub(super::RESERVE / 2))
     }
 
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
@@ -245,7 +244,7 @@ impl<const N: usize> Node<N> {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
-        let to = to.min(self.landing_limit(log.capacity())).max(end);
+        let to = to.min(self.limit(log)).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {
             (None, _) => None,

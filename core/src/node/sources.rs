@@ -21,9 +21,12 @@ pub struct Recall {
     pub consumer: Consumer,
     /// From this frame boundary on.
     pub at: Position,
-    /// At most so many bytes; as many as fit the consumer's memory. Fewer are fine, one whole frame
-    /// at least.
+    /// At most so many bytes; as many as fit the consumer's memory, and none that the window has.
+    /// Fewer are fine, one whole frame at least.
     pub len: usize,
+    /// How often the log had been cut when this was asked for: bytes that were read before a cut
+    /// are not taken after it.
+    pub cuts: u32,
 }
 
 /// Storage could not give the bytes.
@@ -43,11 +46,20 @@ impl Cold {
         if at < self.at {
             return &[];
         }
-        let skipped = at.since(self.at) as usize;
+        // On a 32-bit machine the distance may not fit: then it is past these bytes as well.
+        let skipped = usize::try_from(at.since(self.at)).unwrap_or(usize::MAX);
         bytes
             .get(..self.len)
             .and_then(|b| b.get(skipped..))
             .unwrap_or(&[])
+    }
+
+    /// As `read`, but none of the bytes that `log` holds: what storage has of those may be of a
+    /// leadership that has been cut off, and not overwritten yet.
+    fn read_below<'l, L: Log>(&self, log: &L, bytes: &'l [u8], at: Position) -> &'l [u8] {
+        let read = self.read(bytes, at);
+        let below = usize::try_from(log.start().since(at)).unwrap_or(usize::MAX);
+        read.get(..read.len().min(below)).unwrap_or(&[])
     }
 }
 
@@ -56,6 +68,7 @@ impl Cold {
 pub(super) struct Sources {
     replay: Cold,
     catchup: Cold,
+    cuts: u32,
 }
 
 impl Sources {
@@ -67,7 +80,30 @@ impl Sources {
         Self {
             replay: none,
             catchup: none,
+            cuts: 0,
         }
+    }
+
+    /// What the driver shall read for `consumer`: bytes from `at` on, at most `len` of them, and
+    /// only such as the window has let go.
+    pub fn recall<L: Log>(&self, log: &L, consumer: Consumer, at: Position, len: usize) -> Recall {
+        let below = usize::try_from(log.start().since(at)).unwrap_or(usize::MAX);
+        Recall {
+            consumer,
+            at,
+            len: len.min(below),
+            cuts: self.cuts,
+        }
+    }
+
+    /// Whether the log was cut after `recall` was asked for.
+    pub fn is_stale(&self, recall: &Recall) -> bool {
+        recall.cuts != self.cuts
+    }
+
+    /// Whether the bytes recalled last for followers are those from `at` on.
+    pub fn has_catchup_from(&self, at: Position) -> bool {
+        self.catchup.at == at && self.catchup.len > 0
     }
 
     /// The driver has read `len` bytes for `recall`.
@@ -81,8 +117,10 @@ impl Sources {
 
     /// The log was cut: recalled bytes at and above are no more.
     pub fn truncate(&mut self, end: Position) {
+        self.cuts = self.cuts.wrapping_add(1);
         for cold in [&mut self.replay, &mut self.catchup] {
-            cold.len = cold.len.min(end.since(cold.at) as usize);
+            let below = usize::try_from(end.since(cold.at)).unwrap_or(usize::MAX);
+            cold.len = cold.len.min(below);
         }
     }
 
@@ -100,7 +138,7 @@ impl Sources {
         if at >= log.start() {
             (log.read(at), false)
         } else {
-            (self.replay.read(replay, at), true)
+            (self.replay.read_below(log, replay, at), true)
         }
     }
 
@@ -109,7 +147,7 @@ impl Sources {
         if at >= log.start() {
             log.read(at)
         } else {
-            self.catchup.read(catchup, at)
+            self.catchup.read_below(log, catchup, at)
         }
     }
 }

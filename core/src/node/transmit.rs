@@ -137,7 +137,7 @@ impl<const N: usize> Node<N> {
     }
 
     /// The end of the room for frames: past it a leader must not send.
-    fn limit<L: Log>(&self, log: &L) -> Position {
+    pub(super) fn limit<L: Log>(&self, log: &L) -> Position {
         // What is not executed yet may leave the window, it is recalled from storage: a follower's
         // service never holds up its log. After a restart nothing is known to be committed, and the
         // bytes that tell what is may be more than a window away.
@@ -340,11 +340,10 @@ impl<const N: usize> Node<N> {
         let segment = self.config.segment_length;
         let readable = Frames::new(bytes, applied, segment).next().is_some();
         if applied < self.raft.commit() && !readable {
-            return Some(Recall {
-                consumer: Consumer::Replay,
-                at: applied,
-                len,
-            });
+            let recall = self
+                .sources
+                .recall(&*lent.log, Consumer::Replay, applied, len);
+            return Some(recall);
         }
         self.recall_for_followers(lent)
     }
@@ -367,13 +366,12 @@ impl<const N: usize> Node<N> {
                 // Somebody still reads what was recalled last: others wait for their turn.
                 return None;
             }
-            wanted = wanted.or(Some(from));
+            // Read already, and no frame starts there: whoever asked for it was no follower of ours.
+            if !self.sources.has_catchup_from(from) {
+                wanted = wanted.or(Some(from));
+            }
         }
         let len = lent.catchup.len();
-        wanted.map(|at| Recall {
-            consumer: Consumer::Catchup,
-            at,
-            len,
-        })
+        wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
     }
 }

@@ -4,8 +4,8 @@ use heapless::Vec;
 
 use crate::units::Position;
 
-/// How many separate ranges ahead of the first hole are remembered. A frame that would need one more
-/// is dropped and asked for again: 16 covers a 128 KiB window at one datagram in six lost.
+/// How many separate ranges ahead of the first hole are remembered. A frame that would need one
+/// more is dropped and asked for again: 16 covers a 128 KiB window at one datagram in six lost.
 pub const RANGES_MAX: usize = 16;
 const _: () = assert!(RANGES_MAX >= 2, "a duplicate must not end reordering");
 

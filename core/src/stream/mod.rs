@@ -1,8 +1,9 @@
 //! Aeron streams, both halves: what clients speak. Every position here is a byte position in one
 //! stream, not in the log.
 //!
-//! An [`Image`] receives and a [`Publication`] sends, each in a slot of lent memory that is passed to
-//! every call and never kept. Both may live in a microcontroller: a window of two MTUs is enough.
+//! An [`Image`] receives and a [`Publication`] sends, each in a slot of lent memory that is passed
+//! to every call and never kept. Both may live in a microcontroller: a window of two MTUs is
+//! enough.
 
 mod arrivals;
 mod assembly;
@@ -104,8 +105,9 @@ impl Fragment<'_> {
 }
 
 /// The answer to data of a stream that no image is there for: "send SETUP" (Aeron:
-/// `DataPacketDispatcher.elicitSetupMessageFromSource`). A sender repeats its SETUP for no other reason
-/// once it was answered, so a restarted receiver depends on this. `None` for a stream that has ended.
+/// `DataPacketDispatcher.elicitSetupMessageFromSource`). A sender repeats its SETUP for no other
+/// reason once it was answered, so a restarted receiver depends on this. `None` for a stream that
+/// has ended.
 pub fn elicit_setup(first: &DataHeader, receiver_id: i64) -> Option<StatusMessage> {
     if first.is_end_of_stream() {
         return None;

@@ -1,6 +1,8 @@
 //! A board that does not exist: flash in memory that loses what was not flushed, a network of queues,
 //! a clock that is set by hand.
 
+pub mod client;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;

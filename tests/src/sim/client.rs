@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use coracle_core::client::{
-    self, ClientConfig, ClosedReason, Egress, OfferError, State,
-};
+use coracle_core::client::{self, ClientConfig, ClosedReason, Egress, OfferError, State};
 use coracle_core::stream::{CONTROL_MAX, Output};
 use coracle_core::time::Instant;
 
@@ -66,6 +64,8 @@ pub struct Client {
     turn_at: Option<Nanos>,
     /// After how many messages this session is closed.
     close_after: u64,
+    /// What the cluster said when it last refused.
+    detail: String,
     /// How many messages this client may still send; none once it is to stop.
     pub quota: u64,
     /// Messages that were answered.
@@ -94,6 +94,7 @@ impl Client {
             reopen_at: 0,
             turn_at: None,
             close_after: rng.range(20, 2000),
+            detail: String::new(),
             quota: plan.work.messages / plan.clients as u64,
             acknowledged: 0,
             back_pressured: 0,
@@ -116,12 +117,13 @@ impl Client {
     /// One line of what it shows.
     pub fn line(&self) -> String {
         format!(
-            "c{} life {} {:?}, {} offered and open, {} acknowledged",
+            "c{} life {} {:?}, {} offered and open, {} acknowledged {}",
             self.id,
             self.life,
             self.core.as_ref().map(|c| c.state()),
             self.offered.len(),
-            self.acknowledged
+            self.acknowledged,
+            self.detail
         )
     }
 
@@ -203,7 +205,10 @@ impl Client {
         let expected = self.offered.pop_front();
         let tag = Tag::read(payload);
         match (expected, tag) {
-            (None, _) => Err(format!("c{} was answered {tag:?} and asked nothing", self.id)),
+            (None, _) => Err(format!(
+                "c{} was answered {tag:?} and asked nothing",
+                self.id
+            )),
             (Some((_, len)), None) if len == payload.len() => Ok(None),
             (Some((seq, _)), Some(tag))
                 if (tag.client, tag.life, tag.seq) == (self.id, self.life, seq) =>
@@ -331,7 +336,12 @@ impl World {
             })?;
             c.acknowledged += 1;
             if let Some(tag) = tag {
-                self.note(FIRST_CLIENT + client as u8, "is answered", tag.life.into(), tag.seq);
+                self.note(
+                    FIRST_CLIENT + client as u8,
+                    "is answered",
+                    tag.life.into(),
+                    tag.seq,
+                );
                 self.checker.answered(tag, &payload)?;
             }
         }
@@ -378,6 +388,7 @@ impl World {
         };
         while core.poll_event().is_some() {}
         if let State::Closed(reason) = core.state() {
+            c.detail = core.detail().to_string();
             c.core = None;
             c.offered.clear();
             let refused = reason == ClosedReason::Rejected;

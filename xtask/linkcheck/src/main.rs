@@ -1,11 +1,13 @@
 //! Proves that `core` and the embedded platform link and run where there is nothing: no std, no
-//! allocator, no libc. Three members in static memory elect a leader and commit; the leader is
-//! stopped, another leads, and the first recovers from its flash and catches up. Exits with 0 if all
-//! of that came about.
+//! allocator, no libc. Three members in static memory elect a leader, a client opens a session and
+//! has its messages echoed; the leader is stopped, the client goes on with the next, the first
+//! recovers from its flash and catches up, and the session is closed. Exits with 0 if all of that
+//! came about.
 #![no_std]
 #![no_main]
 
 mod bare;
+mod client;
 mod pool;
 mod world;
 
@@ -15,6 +17,8 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use bare::{Out, exit};
+use client::Caller;
+use coracle_core::client::{ClientConfig, State};
 use coracle_core::log::NodeState;
 use coracle_core::node::{Config, MemberAddress, SessionTiming};
 use coracle_core::raft::Timing;
@@ -60,18 +64,42 @@ fn run() -> Result<(), Failed> {
     let world = RefCell::new(World::new());
     let mut members: [Option<Member<'_>>; MEMBERS] = [None, None, None];
     for (n, slot) in members.iter_mut().enumerate() {
-        let flash = format(n, pool.take(6 * SEGMENT as usize))?;
+        let flash = format(n, pool.take(16 * SEGMENT as usize))?;
         *slot = Some(open(n, n as u64, &world, flash, &mut pool)?);
     }
-    run_until(&world, &mut members, "three members are level", is_level)?;
-    let leader = leader(&members).ok_or(Failed("a leader"))?;
-    let stopped = members.get_mut(leader).and_then(Option::take);
+    let config = ClientConfig {
+        segment_length: SEGMENT,
+        ..ClientConfig::new(
+            "aeron:udp?endpoint=10.0.0.9:20001",
+            "0=10.0.0.1:9001,1=10.0.0.2:9001,2=10.0.0.3:9001",
+            7,
+        )
+        .ok_or(Failed("a client's configuration"))?
+    };
+    let caller = Caller::new(&world, address(8, 20001), config, &mut pool)?;
+    let mut cluster = Cluster {
+        world: &world,
+        members,
+        caller,
+    };
+    cluster.run_until("100 messages are echoed", |c| c.caller.answered >= 100)?;
+    let leader = cluster.leader().ok_or(Failed("a leader"))?;
+    let stopped = cluster.members.get_mut(leader).and_then(Option::take);
     let (_, flash) = stopped.ok_or(Failed("a leader"))?.into_parts();
-    run_until(&world, &mut members, "two members are level", is_level)?;
-    if let Some(slot) = members.get_mut(leader) {
+    cluster.run_until("200 are, without the leader", |c| c.caller.answered >= 200)?;
+    if let Some(slot) = cluster.members.get_mut(leader) {
         *slot = Some(open(leader, 9, &world, flash, &mut pool)?);
     }
-    run_until(&world, &mut members, "all are level again", is_level)?;
+    cluster.caller.is_paused = true;
+    cluster.run_until("all members are level", |c| {
+        c.is_level() && c.sessions() == MEMBERS as u32
+    })?;
+    cluster.caller.close();
+    let is_closed = |c: &Cluster<'_>| matches!(c.caller.state(), State::Closed(_));
+    cluster.run_until("the client has closed", is_closed)?;
+    cluster.run_until("no session is open", |c| c.is_level() && c.sessions() == 0)?;
+    let unknown = cluster.caller.unknown;
+    writeln!(Out, "linkcheck: ok, {unknown} of unknown outcome")?;
     Ok(())
 }
 
@@ -148,52 +176,76 @@ fn open<'w>(
         .map_err(|_| Failed("opening a member"))
 }
 
-/// Lets virtual milliseconds pass until something has come about.
-fn run_until(
-    world: &RefCell<World>,
-    members: &mut [Option<Member<'_>>; MEMBERS],
-    what: &'static str,
-    is_reached: fn(&[Option<Member<'_>>; MEMBERS]) -> bool,
-) -> Result<(), Failed> {
-    for milliseconds in 0..20_000 {
-        if is_reached(members) {
-            writeln!(Out, "linkcheck: {what} after {milliseconds} ms")?;
-            return Ok(());
+/// Everything that runs.
+struct Cluster<'w> {
+    world: &'w RefCell<World>,
+    members: [Option<Member<'w>>; MEMBERS],
+    caller: Caller<'w>,
+}
+
+impl Cluster<'_> {
+    /// Lets virtual milliseconds pass until something has come about.
+    fn run_until(
+        &mut self,
+        what: &'static str,
+        is_reached: fn(&Self) -> bool,
+    ) -> Result<(), Failed> {
+        for milliseconds in 0..20_000 {
+            if is_reached(self) {
+                writeln!(Out, "linkcheck: {what} after {milliseconds} ms")?;
+                return Ok(());
+            }
+            self.step()?;
         }
-        for member in members.iter_mut().flatten() {
+        Err(Failed(what))
+    }
+
+    fn step(&mut self) -> Result<(), Failed> {
+        self.caller.turn()?;
+        for member in self.members.iter_mut().flatten() {
             for _ in 0..100 {
                 match member.turn() {
                     Ok(Next::Now) => {}
                     Ok(_) => break,
-                    Err(_) => return Err(Failed("a member stopped")),
+                    Err(error) => {
+                        writeln!(Out, "{error:?}")?;
+                        return Err(Failed("a member stopped"));
+                    }
                 }
             }
         }
-        let mut world = world.borrow_mut();
+        let mut world = self.world.borrow_mut();
         world.now = world.now.plus(Duration::from_millis(1));
+        Ok(())
     }
-    Err(Failed(what))
-}
 
-fn leader(members: &[Option<Member<'_>>; MEMBERS]) -> Option<usize> {
-    members.iter().position(|member| {
-        member
-            .as_ref()
-            .is_some_and(|member| member.node().role() == Role::Leader)
-    })
-}
-
-/// All have executed the same log to its end, and it is durable.
-fn is_level(members: &[Option<Member<'_>>; MEMBERS]) -> bool {
-    let end = members
-        .iter()
-        .flatten()
-        .map(|member| member.node().status().appended)
-        .max();
-    leader(members).is_some()
-        && end > Some(Position::ZERO)
-        && members.iter().flatten().all(|member| {
-            let status = member.node().status();
-            Some(status.applied) == end && Some(status.durable) == end
+    fn leader(&self) -> Option<usize> {
+        self.members.iter().position(|member| {
+            member
+                .as_ref()
+                .is_some_and(|member| member.node().role() == Role::Leader)
         })
+    }
+
+    fn sessions(&self) -> u32 {
+        let running = self.members.iter().flatten();
+        running.map(|member| member.node().status().sessions).sum()
+    }
+
+    /// All have executed the same log to its end, it is durable, and their services are equal.
+    fn is_level(&self) -> bool {
+        let running = || self.members.iter().flatten();
+        let end = running()
+            .map(|member| member.node().status().appended)
+            .max();
+        let first = running().next().map(|member| member.service());
+        self.leader().is_some()
+            && end > Some(Position::ZERO)
+            && running().all(|member| {
+                let status = member.node().status();
+                Some(status.applied) == end
+                    && Some(status.durable) == end
+                    && Some(member.service()) == first
+            })
+    }
 }

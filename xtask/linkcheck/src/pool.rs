@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-const LEN: usize = 4 * 1024 * 1024;
+const LEN: usize = 8 * 1024 * 1024;
 
 struct Memory(UnsafeCell<[u8; LEN]>);
 

@@ -258,7 +258,7 @@ impl Member {
         self.owed.push_back(bytes[..len].to_vec());
     }
 
-    fn open_egress(&mut self, now: Instant, target: SocketAddr) {
+    pub fn open_egress(&mut self, now: Instant, target: SocketAddr) {
         let config = PublicationConfig {
             target,
             stream_id: 102,

@@ -103,6 +103,12 @@ fn redirects_in_circles_are_slowed_down_and_end() {
     config.timing.open = SECOND * 2;
     let circle = [Some(1), Some(2), Some(0)].map(Script::Redirect);
     let mut world = World::with(config, circle, Memory::new(65_536, 65_536, 65_536));
+    // In the pause after a round, nobody who was asked keeps a stream to us.
+    let pauses = |w: &World| w.client.retry_at.is_some_and(|at| at > w.now);
+    assert!(world.run(SECOND, pauses));
+    world.run(Duration::from_millis(5), |_| false);
+    let mut streams = world.members.iter().filter_map(|m| m.egress.as_ref());
+    assert!(streams.all(|egress| !egress.is_connected()));
     let is_over = world.run(SECOND * 10, |w| {
         matches!(w.client.state(), State::Closed(_))
     });
@@ -277,6 +283,41 @@ fn after_the_new_leader_the_old_one_is_not_heard() {
     world.run(SECOND * 2, |_| false);
     assert_eq!(world.said, expected);
     echo(&mut world, &messages(1, 5, 100), SECOND);
+}
+
+#[test]
+fn what_the_old_leader_has_said_comes_before_the_new_one() {
+    for payload in [b"short".to_vec(), vec![8; 5000]] {
+        let mut world = World::new(0, [Script::Lead, Script::Dead, Script::Dead]);
+        world.open();
+        world.reads = false;
+        let now = world.now;
+        world.members[1].lead(now, 4, client_address());
+        world.run(SECOND, |_| false);
+        world.members[0].say(&payload);
+        world.run(SECOND, |_| false);
+        world.reads = true;
+        world.run(SECOND, |_| false);
+        assert_eq!(
+            world.said,
+            [Said::Message(3, payload), Said::NewLeader(4, 1)]
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_the_leaders_is_not_heard() {
+    let mut world = World::new(0, [Script::Lead, Script::Dead, Script::Dead]);
+    world.open();
+    let now = world.now;
+    world.members[1].script = Script::Lead;
+    world.members[1].open_egress(now, client_address());
+    world.members[1].say(b"psst");
+    world.members[1].event(0, EventCode::Closed, None, "psst");
+    world.run(SECOND, |_| false);
+    assert!(world.members[1].egress.as_ref().unwrap().is_drained());
+    assert_eq!(world.said, []);
+    assert!(matches!(world.client.state(), State::Open { .. }));
 }
 
 #[test]

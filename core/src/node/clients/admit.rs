@@ -30,7 +30,8 @@ pub(super) struct Turn<'t, L, A> {
 pub(super) enum Taken {
     /// It may leave its window.
     Yes,
-    /// It may, and it has freed a reassembly slot that another stream waits for: the next one's turn.
+    /// It may, and it has freed a reassembly slot that another stream waits for: the next one's
+    /// turn.
     Last,
     /// It stays, and is looked at again: the log has no room.
     Full,
@@ -39,9 +40,9 @@ pub(super) enum Taken {
 }
 
 impl<const N: usize> Clients<N> {
-    /// Takes what clients have sent, round and round their streams, and appends to the log what belongs
-    /// there; says to clients what is owed to them. True if it left off for the length of the call: call
-    /// again soon. At most 128 fragments, and every egress connection once.
+    /// Takes what clients have sent, round and round their streams, and appends to the log what
+    /// belongs there; says to clients what is owed to them. True if it left off for the length of
+    /// the call: call again soon. At most 128 fragments, and every egress connection once.
     ///
     /// While no leader is known nothing is taken.
     pub fn poll_admit<L: Log, A: Authenticator>(
@@ -69,8 +70,9 @@ impl<const N: usize> Clients<N> {
         self.admit_streams(memory.ingress, &mut turn)
     }
 
-    /// Gives every stream its turn, in a circle. The next call starts with the first one that found the
-    /// log full before it had its turn, so that a busy stream cannot keep the log from the others.
+    /// Gives every stream its turn, in a circle. The next call starts with the first one that found
+    /// the log full before it had its turn, so that a busy stream cannot keep the log from the
+    /// others.
     fn admit_streams<L: Log, A: Authenticator>(
         &mut self,
         ingress: &[u8],
@@ -251,8 +253,8 @@ const _: () = assert!(
             + crate::limits::PRINCIPAL_MAX
 );
 
-/// Where a record of `len` bytes would start if it were appended now: behind a PAD, if its first frame
-/// does not fit the rest of the segment.
+/// Where a record of `len` bytes would start if it were appended now: behind a PAD, if its first
+/// frame does not fit the rest of the segment.
 fn record_start<L: Log>(log: &L, len: usize, mtu: usize) -> Option<Position> {
     let end = log.end();
     let first = len.min(mtu.saturating_sub(FRAME_HEADER));

@@ -1,4 +1,5 @@
-//! From fragments to messages: in place where a message came whole, else in a shared reassembly slot.
+//! From fragments to messages: in place where a message came whole, else in a shared reassembly
+//! slot.
 
 use crate::log::Log;
 use crate::node::clients::admit::{Taken, Turn};
@@ -89,8 +90,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// The first fragment of several. A session's message gets a reassembly slot only if it would be
-    /// admitted now: a client that does not read must not keep a slot from others.
+    /// The first fragment of several. A session's message gets a reassembly slot only if it would
+    /// be admitted now: a client that does not read must not keep a slot from others.
     fn begin_message<L: Log, A: Authenticator>(
         &mut self,
         fragment: &Fragment<'_>,
@@ -149,7 +150,8 @@ impl<const N: usize> Clients<N> {
                 room.copy_from_slice(fragment.payload);
                 *assembly = Assembly::Gathering(gathering);
                 if fragment.is_end() {
-                    // If it is held, this last fragment stays in the window, and is copied once more.
+                    // If it is held, this last fragment stays in the window, and is copied once
+                    // more.
                     let message = place.get(..end).unwrap_or_default();
                     match self.take_message(message, from, true, turn) {
                         Taken::Yes | Taken::Last => self.give_back(gathering.slot),
@@ -169,8 +171,8 @@ impl<const N: usize> Clients<N> {
         taken
     }
 
-    /// A slot of the pool is free again. Whoever waits for one shall have it before this stream's next
-    /// message does.
+    /// A slot of the pool is free again. Whoever waits for one shall have it before this stream's
+    /// next message does.
     fn give_back(&mut self, slot: usize) -> Taken {
         if self.pool.give_back(slot) {
             Taken::Last

@@ -1,6 +1,7 @@
 //! The ingress side: which streams come in, and what arrives on them.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use crate::node::clients::gather::Gathering;
 use crate::node::clients::slots::{share_len, share_mut};
@@ -11,9 +12,13 @@ use crate::units::SessionId;
 use crate::wire::cluster::INGRESS_STREAM_ID;
 use crate::wire::frame::{DataHeader, Datagram, Frame, Rttm, Setup, StatusMessage, parse_datagram};
 
-/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds no
-/// place sends again and is remembered then.
+/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds
+/// no place sends again and is remembered then.
 pub(super) const STRANGERS_MAX: usize = 8;
+
+/// After this long without a datagram a stream may lose its slot to a new one: Aeron's senders send
+/// at least ten heartbeats in that time.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A sender whose SETUP we have not seen: this member has restarted, or the frame was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,6 +32,7 @@ pub(super) struct Stranger {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Ingress {
     pub image: Image,
+    pub heard_at: Instant,
     /// Ascends with every image: a session may move to a younger one only.
     pub serial: u64,
     pub assembly: Assembly,
@@ -92,8 +98,8 @@ impl<const N: usize> Pool<N> {
 
 impl<const N: usize> Clients<N> {
     /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
-    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length of
-    /// the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length
+    /// of the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
     ///
     /// # Errors
     /// What the datagram was refused for; it has been counted. The driver may ignore it.
@@ -133,7 +139,7 @@ impl<const N: usize> Clients<N> {
             return Err(Reject::Refused(Count::UnknownStream));
         }
         let Some(slot) = self.ingress.find(session_id) else {
-            self.remember_stranger(from, data.first());
+            self.remember_stranger(now, from, data.first());
             return Err(Reject::Refused(Count::UnknownStream));
         };
         let bytes = share_mut(memory.ingress, slot, N);
@@ -143,6 +149,7 @@ impl<const N: usize> Clients<N> {
         if !ingress.image.is(from, stream_id, session_id) {
             return Err(Reject::Refused(Count::ForeignSource));
         }
+        ingress.heard_at = now;
         let taken = ingress.image.handle_data(now, data, bytes);
         taken.map_err(|reject| {
             Reject::Refused(match reject {
@@ -166,12 +173,13 @@ impl<const N: usize> Clients<N> {
             return match self.ingress.get_mut(known) {
                 Some(known) if known.image.is(from, setup.stream_id, setup.session_id) => {
                     known.image.handle_setup(now);
+                    known.heard_at = now;
                     Ok(())
                 }
                 _ => Err(Reject::Refused(Count::ForeignSource)),
             };
         }
-        let Some(slot) = self.ingress.free() else {
+        let Some(slot) = self.image_slot(now) else {
             return Err(Reject::Refused(Count::ImageLimit));
         };
         let len = share_len(memory.ingress.len(), N);
@@ -181,9 +189,11 @@ impl<const N: usize> Clients<N> {
         self.serial = self.serial.saturating_add(1);
         let ingress = Ingress {
             image,
+            heard_at: now,
             serial: self.serial,
             assembly: Assembly::Idle,
         };
+        self.remove_image(slot);
         self.ingress.put(slot, setup.session_id, ingress);
         self.strangers
             .retain(|stranger| stranger.owed.session_id != setup.session_id);
@@ -197,24 +207,43 @@ impl<const N: usize> Clients<N> {
                 ingress.image.handle_rttm(rttm);
                 Ok(())
             }
-            _ => Err(Reject::Refused(Count::UnknownStream)),
+            _ => self.handle_egress_rttm(rttm),
         }
     }
 
+    /// A slot for a new stream: a free one, or that of the stream which was silent for longest, if
+    /// that is long and no session is bound to it. So streams of clients that crashed, or never
+    /// were, keep nobody out for the whole liveness time.
+    fn image_slot(&self, now: Instant) -> Option<usize> {
+        if let Some(slot) = self.ingress.free() {
+            return Some(slot);
+        }
+        let silent = self.ingress.iter().filter(|(_, stream)| {
+            now >= stream.heard_at.plus(SILENCE) && !self.is_bound(stream.serial)
+        });
+        let longest = silent.min_by_key(|(_, stream)| stream.heard_at);
+        longest.map(|(slot, _)| slot)
+    }
+
+    fn is_bound(&self, serial: u64) -> bool {
+        let mut links = self.links.iter();
+        links.any(|(_, link)| link.bound().is_some_and(|bound| bound.serial == serial))
+    }
+
     /// Asks an unknown sender for its SETUP, unless there would be no place for it.
-    fn remember_stranger(&mut self, from: SocketAddr, first: &DataHeader) {
+    fn remember_stranger(&mut self, now: Instant, from: SocketAddr, first: &DataHeader) {
         let Some(owed) = elicit_setup(first, self.receiver_id) else {
             return;
         };
         let stranger = Stranger { from, owed };
-        if self.ingress.free().is_some() && !self.strangers.contains(&stranger) {
+        if self.image_slot(now).is_some() && !self.strangers.contains(&stranger) {
             // Full: the sender's next heartbeat finds a place.
             let _unless_full = self.strangers.push(stranger);
         }
     }
 
-    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks at each
-    /// stream twice.
+    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
+    /// at each stream twice.
     pub(super) fn expire_images(&mut self, now: Instant) {
         for slot in 0..N {
             let state = self.ingress.get(slot).map(|i| i.image.state(now));

@@ -19,8 +19,8 @@ use crate::wire::cluster::{
 };
 
 impl<const N: usize> Clients<N> {
-    /// Acts on a whole message, put together or in its window (`gathered` or not). Held and Full mean:
-    /// nothing has changed, and it is to come again.
+    /// Acts on a whole message, put together or in its window (`gathered` or not). Held and Full
+    /// mean: nothing has changed, and it is to come again.
     pub(super) fn take_message<L: Log, A: Authenticator>(
         &mut self,
         bytes: &[u8],
@@ -84,8 +84,8 @@ impl<const N: usize> Clients<N> {
         let Some(link) = self.links.get_mut(slot) else {
             return Taken::Yes;
         };
-        // One that was put together was let in at its first fragment, and holds a reassembly slot: it
-        // must not wait for its client.
+        // One that was put together was let in at its first fragment, and holds a reassembly slot:
+        // it must not wait for its client.
         if !gathered && link.is_half_full() {
             return Taken::Held;
         }
@@ -142,8 +142,8 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// Has this very request come before? If its session is open, its client is told once more; while
-    /// it is being worked on, one answer is on its way already.
+    /// Has this very request come before? If its session is open, its client is told once more;
+    /// while it is being worked on, one answer is on its way already.
     fn is_repeated<L, A>(
         &mut self,
         request: &Request,

@@ -423,6 +423,43 @@ fn a_small_window_opens_again_as_soon_as_it_is_consumed() {
 }
 
 #[test]
+fn the_pad_before_a_new_segment_takes_only_its_header() {
+    let mut world = World::with(3, CLEAN, &config(1 << 16, 1408), 16_384, 16_384);
+    // 64 bytes before the end of the segment, with everything consumed.
+    let filler = vec![vec![0; 5 * 1376]; 9];
+    assert_eq!(world.exchange(&filler, 2000).len(), 9);
+    let rest = 65_536 - world.publication.tail().get() as usize - 64;
+    assert_eq!(world.exchange(&[vec![0; rest - 2 * 32]], 2000).len(), 1);
+    world.run_dry();
+    let start = world.publication.tail();
+    assert_eq!((start.get(), world.publication.pending()), (65_472, 0));
+    let offered = world.publication.offer(&[&[1; 1376]], &mut world.send_slot);
+    assert_eq!(offered, Ok(Position::new(65_536 + 1408)));
+    assert_eq!(world.publication.pending(), 32 + 1408);
+    // A position inside the PAD is none that a receiver can have consumed to.
+    let mut inside = StatusMessage {
+        flags: 0,
+        session_id: SESSION,
+        stream_id: STREAM,
+        term_id: i32::MAX - 1,
+        term_offset: 65_504,
+        window: 16_384,
+        receiver_id: 5,
+        group_tag: None,
+    };
+    while world
+        .publication
+        .poll_transmit(world.now, &world.send_slot)
+        .is_some()
+    {}
+    let status = world.publication.handle_status(world.now, &inside);
+    assert_eq!(status, Err(StatusReject::Position));
+    inside.term_offset = 65_536;
+    assert_eq!(world.publication.handle_status(world.now, &inside), Ok(()));
+    assert_eq!(world.publication.pending(), 1408);
+}
+
+#[test]
 fn both_halves_are_values_that_a_simulator_can_fork() {
     static_assertions::assert_impl_all!(Image: Clone, Eq, core::hash::Hash, Send);
     static_assertions::assert_impl_all!(Publication: Clone, Eq, core::hash::Hash, Send);
