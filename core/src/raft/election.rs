@@ -141,7 +141,8 @@ impl Raft {
     }
 
     fn consider_nomination(&mut self, now: Instant) {
-        let electable = self.votes && self.supporters(now) >= self.members.quorum();
+        let electable =
+            self.votes && !self.closing && self.supporters(now) >= self.members.quorum();
         let delay = self.nomination_delay(now);
         let State::Canvass(canvass) = &mut self.state else {
             return;

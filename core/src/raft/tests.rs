@@ -405,3 +405,34 @@ fn what_one_incarnation_has_flushed_does_not_count_for_another() {
     raft.handle_append(at(402), id(1), &ack(term.get(), 32), true);
     assert_eq!(raft.commit(), Position::ZERO);
 }
+
+/// To how many members `raft` says that it resigns.
+fn farewells(raft: &mut Raft, ms: u64) -> usize {
+    let owed = core::iter::from_fn(|| raft.poll_owed(at(ms), Position::ZERO));
+    owed.filter(|(_, owed)| *owed == Owed::Resign).count()
+}
+
+#[test]
+fn a_closing_leader_is_done_only_when_everybody_has_been_told() {
+    let mut raft = leader(tail(0, 0), 96);
+    raft.resign(at(401));
+    assert!(!raft.is_resigned());
+    assert_eq!((farewells(&mut raft, 401), raft.is_resigned()), (2, true));
+    assert!(raft.poll_timeout() > Some(at(401)));
+
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term().get();
+    raft.handle_append(at(401), id(1), &ack(term, 0), true);
+    raft.resign(at(402));
+    for ms in 402..900 {
+        // The target answers, but has not got everything.
+        raft.handle_append(at(ms), id(1), &ack(term, 0), true);
+        raft.handle_timeout(at(ms));
+        let told = farewells(&mut raft, ms);
+        assert_eq!(raft.is_resigned(), told > 0, "{ms}");
+        if told > 0 {
+            return;
+        }
+    }
+    panic!("it never let go");
+}
