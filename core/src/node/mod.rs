@@ -149,6 +149,11 @@ impl<const N: usize> Node<N> {
         if recovered.corrupt.is_some() {
             return Err(ConfigError::CorruptLog);
         }
+        // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
+        // been forgotten otherwise).
+        if recovered.tail.term.max(recovered.joined) > state.term {
+            return Err(ConfigError::StateBehindLog);
+        }
         let empty_votes = Planted::AnEmptyDirectoryVotes.is_active();
         let votes = state.votes || empty_votes;
         let incarnation = if empty_votes {

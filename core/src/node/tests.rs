@@ -318,3 +318,13 @@ fn a_history_that_parts_in_mid_frame_is_nobodys() {
         (base, term(2))
     );
 }
+
+#[test]
+fn a_node_state_that_is_older_than_the_log_is_refused() {
+    let mut log = Author::new();
+    log.write(3);
+    let recovered = log.recovered(3);
+    let start = |of| Node::<2>::new(config(3), state(of), &recovered, now(0)).err();
+    assert_eq!(start(3), None);
+    assert_eq!(start(2), Some(ConfigError::StateBehindLog));
+}
