@@ -1,7 +1,7 @@
 //! Which bytes ahead of a stream's contiguous end have already arrived: a bounded list of ranges.
 //!
-//! The idea is smoltcp's `Assembler`: a fixed number of ranges, kept sorted and merged. What does not
-//! fit is simply not remembered, and will be asked for again.
+//! The idea is smoltcp's `Assembler`: a fixed number of ranges, kept sorted and merged. What does
+//! not fit is simply not remembered, and will be asked for again.
 
 use heapless::Vec;
 
@@ -46,8 +46,8 @@ impl Span {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct GapsFull;
 
-/// At most `G` disjoint ranges that have arrived, sorted, no two touching. Every call walks the list
-/// once or twice: bounded by `G`.
+/// At most `G` disjoint ranges that have arrived, sorted, no two touching. Every call walks the
+/// list once or twice: bounded by `G`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Gaps<const G: usize> {
@@ -93,8 +93,8 @@ impl<const G: usize> Gaps<G> {
         Ok(())
     }
 
-    /// Turns `span` back into a hole. If that would split a range and the list is full, the upper part
-    /// of that range is forgotten as well: it will be asked for again.
+    /// Turns `span` back into a hole. If that would split a range and the list is full, the upper
+    /// part of that range is forgotten as well: it will be asked for again.
     pub fn remove(&mut self, span: Span) {
         let mut index = 0;
         while let Some(&old) = self.arrived.get(index) {
@@ -113,7 +113,8 @@ impl<const G: usize> Gaps<G> {
         }
     }
 
-    /// Where the bytes that have arrived from `position` on end; `position` itself if its byte has not.
+    /// Where the bytes that have arrived from `position` on end; `position` itself if its byte has
+    /// not.
     pub fn contiguous_from(&self, position: Position) -> Position {
         self.arrived
             .iter()
@@ -156,8 +157,8 @@ impl<const G: usize> Gaps<G> {
         self.arrived.clear();
     }
 
-    /// A new leadership is joined: what arrived ahead may be another leader's bytes, so all of it is a
-    /// hole again.
+    /// A new leadership is joined: what arrived ahead may be another leader's bytes, so all of it
+    /// is a hole again.
     pub fn forget_on_join(&mut self) {
         if !Planted::HoleKeptAcrossAJoin.is_active() {
             self.clear();

@@ -1,1 +1,22 @@
-//! Placeholder until its first room lands.
+//! A Coracle node where there is no operating system: one loop, no threads, no allocator.
+//!
+//! A board implements three small traits, [`Clock`], [`Network`] and [`Storage`], lends memory, and
+//! calls [`Superloop::turn`] for ever. The node, the log, its journal and its recovery are those of
+//! `coracle-core`, the same that run on Linux and in the simulator.
+//!
+//! ```text
+//! loop {
+//!     let next = superloop.turn()?;
+//!     board.sleep_until(next);    // or until a datagram arrives
+//! }
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod device;
+mod store;
+mod superloop;
+
+pub use device::{Clock, Network, Storage};
+pub use store::{Store, StoreError};
+pub use superloop::{Application, Memory, Next, OpenError, Superloop, TurnError};

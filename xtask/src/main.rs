@@ -1,2 +1,117 @@
-//! One binary for every chore.
-fn main() {}
+//! One binary for every chore: `cargo xtask <chore>`.
+
+use std::process::ExitCode;
+
+mod chores;
+mod steps;
+mod tidy;
+
+use steps::Steps;
+
+const HELP: &str = "\
+cargo xtask <chore>
+
+  test                 the whole test command: all that follows down to `netns`, each once
+  fmt, lint, doc       format, clippy and documentation, warnings denied
+  tidy                 length of files and functions, floor edges, banned words, dead files
+  unit                 unit tests, scenarios, doc tests, tests with processes
+  sim [flags]          the simulator: --seed N, --seconds S, --planted; `sim --help` has all
+  linkcheck            links and runs a no_std binary that drives every door of core
+  defmt, planted       core compiles with the defmt feature, and with the planted bugs
+  fuzz-smoke           the fuzz targets on stable Rust, with random bytes
+  peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
+
+  fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
+  wrap                 breaks comment lines that are too long
+  ci                   test, and the heavier runs: fresh seeds, planted bugs, ten kills, fuzz
+
+What needs root or a missing tool is skipped with a loud line; with CI=true it fails instead. Every
+chore ends with the line `N passed, N failed` and exits with 1 if anything failed.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut steps = Steps::default();
+    let steps = match args.as_slice() {
+        [] | ["help" | "--help" | "-h", ..] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ["sim", flags @ ..] => {
+            chores::sim(&mut steps, 600, flags);
+            steps
+        }
+        ["fuzz", "--seconds", seconds] => match seconds.parse() {
+            Ok(seconds) => {
+                chores::fuzz(&mut steps, seconds);
+                steps
+            }
+            Err(_) => return unknown(&args),
+        },
+        [chore] => match run(chore, &mut steps) {
+            true => steps,
+            false => return unknown(&args),
+        },
+        _ => return unknown(&args),
+    };
+    match steps.finish() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn unknown(args: &[&str]) -> ExitCode {
+    eprintln!("unknown chore `{}`\n\n{HELP}", args.join(" "));
+    ExitCode::from(2)
+}
+
+/// Runs one chore; false if there is none of that name.
+fn run(chore: &str, steps: &mut Steps) -> bool {
+    match chore {
+        "test" => test(steps),
+        "ci" => ci(steps),
+        "fmt" => chores::fmt(steps),
+        "lint" => chores::lint(steps),
+        "doc" => chores::doc(steps),
+        "tidy" => chores::tidy(steps),
+        "wrap" => chores::wrap(steps),
+        "unit" => chores::unit(steps),
+        "linkcheck" => chores::linkcheck(steps),
+        "defmt" => chores::defmt(steps),
+        "planted" => chores::planted_build(steps),
+        "fuzz" => chores::fuzz(steps, 60),
+        "fuzz-smoke" => chores::fuzz_smoke(steps),
+        "peer" => chores::peer(steps),
+        "tshark" => chores::tshark(steps),
+        "netns" => chores::netns(steps),
+        _ => return false,
+    }
+    true
+}
+
+fn test(steps: &mut Steps) {
+    chores::fmt(steps);
+    chores::tidy(steps);
+    chores::lint(steps);
+    chores::doc(steps);
+    chores::unit(steps);
+    chores::defmt(steps);
+    chores::planted_build(steps);
+    chores::linkcheck(steps);
+    chores::fuzz_smoke(steps);
+    chores::sim(steps, 20, &["--seeds", "0..100"]);
+    chores::sim(steps, 10, &["--seconds", "10"]);
+    chores::tshark(steps);
+    chores::netns(steps);
+    chores::peer(steps);
+}
+
+fn ci(steps: &mut Steps) {
+    chores::demo(steps, &[]);
+    test(steps);
+    chores::sim(steps, 10, &["--seconds", "60"]);
+    chores::sim(steps, 25, &["--planted"]);
+    chores::demo(steps, &["--kills", "10"]);
+    chores::fuzz(steps, 20);
+}

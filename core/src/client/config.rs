@@ -23,8 +23,8 @@ pub struct ClientTiming {
     pub open: Duration,
     /// Between keep-alives while no message is sent (Aeron: `KEEP_ALIVE_INTERVAL`, 1 s).
     pub keep_alive: Duration,
-    /// For word of a new leader after the old one was lost (Aeron: `newLeaderTimeout`, 20 s). If the
-    /// cluster states its leader timeout, twice that counts instead.
+    /// For word of a new leader after the old one was lost (Aeron: `newLeaderTimeout`, 20 s). If
+    /// the cluster states its leader timeout, twice that counts instead.
     pub new_leader: Duration,
     /// For a close request to be delivered.
     pub close: Duration,
@@ -59,6 +59,7 @@ impl Default for ClientTiming {
 
 /// What a client is told at its construction.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ClientConfig {
     /// The channel that the cluster shall answer on: where our own socket can be reached, such as
     /// `aeron:udp?endpoint=192.0.2.1:20001`.
@@ -73,13 +74,13 @@ pub struct ClientConfig {
     pub credentials: Vec<u8, CREDENTIALS_MAX>,
     /// The answer to a challenge, if it is known beforehand; else see [`super::Client::respond`].
     pub challenge_credentials: Option<Vec<u8, CREDENTIALS_MAX>>,
-    /// The length of a segment (Aeron's term buffer) of the stream to the cluster, in bytes: at least
-    /// eight times the longest message.
+    /// The length of a segment (Aeron's term buffer) of the stream to the cluster, in bytes: at
+    /// least eight times the longest message.
     pub segment_length: u32,
     /// The longest datagram to the cluster, in bytes: a multiple of 32.
     pub mtu: u32,
-    /// Every client needs its own, and a new one after each restart: session ids of streams are drawn
-    /// from it, and the cluster takes two streams of one session id for one.
+    /// Every client needs its own, and a new one after each restart: session ids of streams are
+    /// drawn from it, and the cluster takes two streams of one session id for one.
     pub seed: u64,
     /// How long to wait for what.
     pub timing: ClientTiming,
@@ -108,8 +109,8 @@ impl ClientConfig {
 pub struct Lent<'a> {
     /// A window and an MTU of ours: `stream::slot_len`. Holds messages until the cluster has them.
     pub ingress: &'a mut [u8],
-    /// [`super::EGRESS_IMAGES`] equal slots, each a window and an MTU of the cluster's. Holds messages
-    /// until `poll_egress` has returned them.
+    /// [`super::EGRESS_IMAGES`] equal slots, each a window and an MTU of the cluster's. Holds
+    /// messages until `poll_egress` has returned them.
     pub egress: &'a mut [u8],
     /// The longest fragmented message from the cluster, with its header of 32 bytes.
     pub assembly: &'a mut [u8],
@@ -322,8 +323,10 @@ pub enum Egress<'l> {
 
 /// A datagram to send.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Transmit<'l> {
     /// Where to.
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     pub to: SocketAddr,
     /// What.
     pub payload: Output<'l>,

@@ -10,9 +10,11 @@ use crate::units::MemberId;
 use crate::wire::channel::{Endpoint, Endpoints};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Entry {
     /// `host:port`.
     text: String<ENDPOINT_MAX>,
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     address: Option<SocketAddr>,
     is_name: bool,
     /// A look-up is under way, or has failed and was not asked for again.
@@ -21,6 +23,7 @@ struct Entry {
 
 /// The members' ingress endpoints.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Directory {
     entries: [Option<Entry>; MEMBERS_MAX],
 }

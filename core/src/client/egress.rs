@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use heapless::Vec;
 
 use super::EGRESS_IMAGES;
+use crate::limits::MEMBERS_MAX;
 use crate::stream::{
     Assembled, Assembly, Control, Fragment, Image, ImageState, ImageTiming, SetupReject,
     elicit_setup,
@@ -12,10 +13,13 @@ use crate::stream::{
 use crate::time::Instant;
 use crate::wire::frame::{Datagram, Rttm, Setup, StatusMessage};
 
-/// How many streams that were given up are remembered, so that what is still on its way of them makes
-/// no new image.
-const RETIRED_MAX: usize = 4;
+/// How many streams that were given up are remembered, so that what is still on its way of them
+/// makes no new image. A member that a session was asked of in vain leaves one.
+const RETIRED_MAX: usize = MEMBERS_MAX + 1;
 const _: () = assert!(RETIRED_MAX > EGRESS_IMAGES);
+
+/// How many status messages for streams without an image wait to be sent. Each is elicited again.
+const OWED_MAX: usize = 4;
 
 /// A whole message from the cluster.
 pub enum Found<'l> {
@@ -27,6 +31,7 @@ pub enum Found<'l> {
 
 /// The images, in slots of equal length, and which of them is the leader's.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Images {
     stream_id: i32,
     receiver_id: i64,
@@ -37,8 +42,10 @@ pub struct Images {
     assembly: Assembly,
     /// The slot that the unfinished message comes from.
     assembling: usize,
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     retired: Vec<(SocketAddr, i32), RETIRED_MAX>,
-    elicited: Option<(SocketAddr, StatusMessage)>,
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
+    owed: Vec<(SocketAddr, StatusMessage), OWED_MAX>,
 }
 
 impl Images {
@@ -54,12 +61,12 @@ impl Images {
             assembly: Assembly::new(),
             assembling: 0,
             retired: Vec::new(),
-            elicited: None,
+            owed: Vec::new(),
         }
     }
 
-    /// A stream is announced. It takes a free slot, or that of the stream that was silent the longest
-    /// and is not the leader's.
+    /// A stream is announced. It takes a free slot, or that of the stream that was silent the
+    /// longest and is not the leader's.
     pub fn handle_setup(
         &mut self,
         now: Instant,
@@ -88,7 +95,8 @@ impl Images {
         Ok(())
     }
 
-    /// Data. Of a stream without an image it elicits a SETUP. What an image drops it asks for again.
+    /// Data. Of a stream without an image it elicits a SETUP. What an image drops it asks for
+    /// again.
     pub fn handle_data(
         &mut self,
         now: Instant,
@@ -102,7 +110,8 @@ impl Images {
         }
         let Some(slot) = self.find(from, first.session_id) else {
             if !self.is_retired(from, first.session_id) {
-                self.elicited = elicit_setup(first, self.receiver_id).map(|sm| (from, sm));
+                let status = elicit_setup(first, self.receiver_id);
+                self.owe(from, status);
             }
             return;
         };
@@ -137,8 +146,9 @@ impl Images {
         lost_leader
     }
 
-    /// The next whole message and the slot it came from, in order, the older stream first so that what
-    /// the old leader said is heard before the new one. At most all fragments that have arrived.
+    /// The next whole message and the slot it came from, in order, the older stream first so that
+    /// what the old leader said is heard before the new one. At most all fragments that have
+    /// arrived.
     pub fn next<'l>(
         &mut self,
         egress: &'l [u8],
@@ -162,7 +172,7 @@ impl Images {
 
     /// A status, a request for lost data, or the like that is owed to a sender.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, Control)> {
-        if let Some((to, status)) = self.elicited.take() {
+        if let Some((to, status)) = self.owed.pop() {
             return Some((to, Control::StatusMessage(status)));
         }
         self.images.iter_mut().flatten().find_map(|image| {
@@ -178,11 +188,18 @@ impl Images {
     }
 
     /// The stream in `slot` is the leader's. The others are given up for good.
-    pub fn set_current(&mut self, slot: usize) {
+    pub fn set_current(&mut self, now: Instant, slot: usize) {
         for other in (0..EGRESS_IMAGES).filter(|other| *other != slot) {
-            self.retire(other);
+            self.retire(now, other);
         }
         self.current = Some(slot);
+    }
+
+    /// All streams are given up for good: another member will be asked.
+    pub fn retire_all(&mut self, now: Instant) {
+        for slot in 0..EGRESS_IMAGES {
+            self.retire(now, slot);
+        }
     }
 
     /// Is the stream in `slot` the leader's?
@@ -204,8 +221,8 @@ impl Images {
         }
     }
 
-    /// A fragmented message needs the one assembly buffer, which belongs to the leader's stream if there
-    /// is one: of another only whole messages are heard.
+    /// A fragmented message needs the one assembly buffer, which belongs to the leader's stream if
+    /// there is one: of another only whole messages are heard.
     fn take<'l>(
         &mut self,
         slot: usize,
@@ -242,11 +259,15 @@ impl Images {
             .unwrap_or(0)
     }
 
-    fn retire(&mut self, slot: usize) {
-        let Some(image) = self.image(slot) else {
+    fn retire(&mut self, now: Instant, slot: usize) {
+        let Some(image) = self.image_mut(slot) else {
             return;
         };
+        // Its sender may as well know at once; if this is lost, it finds out by itself.
+        image.close(now);
+        let farewell = image.poll_status(now);
         let key = (image.source(), image.session_id());
+        self.owe(key.0, farewell);
         if self.retired.is_full() {
             self.retired.remove(0);
         }
@@ -269,6 +290,13 @@ impl Images {
 
     fn is_retired(&self, source: SocketAddr, session_id: i32) -> bool {
         self.retired.contains(&(source, session_id))
+    }
+
+    fn owe(&mut self, to: SocketAddr, status: Option<StatusMessage>) {
+        if let Some(status) = status {
+            // One that finds no room is elicited again, or is a farewell that nobody depends on.
+            let _room = self.owed.push((to, status));
+        }
     }
 
     fn find(&self, source: SocketAddr, session_id: i32) -> Option<usize> {

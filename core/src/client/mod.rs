@@ -8,13 +8,14 @@
 //!                  Challenged                     any of them -> Closing -> Closed
 //! ```
 //!
-//! The same shape as a node: facts go in through `handle_*`, what is owed comes out of `poll_*`, time
-//! is an argument, and memory is lent to each call ([`Lent`]). A driver calls, in each turn,
+//! The same shape as a node: facts go in through `handle_*`, what is owed comes out of `poll_*`,
+//! time is an argument, and memory is lent to each call ([`Lent`]). A driver calls, in each turn,
 //! `handle_datagram` for what has arrived, `handle_timeout`, `poll_egress` until it is empty,
 //! `poll_resolve`, and `poll_transmit` until it is empty; then it sleeps until `poll_timeout`.
 //!
-//! **The client never sends a message twice.** One that was offered to a leader that was then lost, and
-//! was not answered, is of unknown outcome, and only the application knows whether to offer it again.
+//! **The client never sends a message twice.** One that was offered to a leader that was then lost,
+//! and was not answered, is of unknown outcome, and only the application knows whether to offer it
+//! again.
 
 mod config;
 mod directory;
@@ -53,6 +54,7 @@ pub const DETAIL_MAX: usize = 96;
 
 /// One session of a cluster, or the attempt to open it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Client {
     config: ClientConfig,
     prng: Prng,
@@ -61,8 +63,9 @@ pub struct Client {
     leader: MemberId,
     /// When the state's patience ends.
     deadline: Instant,
-    /// When connecting: not before. When joining: when a name is looked up again.
-    start_at: Instant,
+    /// When connecting: not before then; none once begun. When joining: when the leader's name is
+    /// looked up again; none once there is a stream.
+    retry_at: Option<Instant>,
     /// When opening a session is given up.
     open_by: Instant,
     /// Members asked since the last pause.
@@ -103,7 +106,7 @@ impl Client {
             state: State::Connecting { member },
             leader: member,
             deadline: now.plus(config.timing.connect),
-            start_at: now,
+            retry_at: Some(now),
             open_by: now.plus(config.timing.open),
             hops: 0,
             directory,
@@ -161,8 +164,12 @@ impl Client {
                     publication.handle_rttm(&rttm);
                 }
             }
-            // A member that refuses our stream does not answer it either: the time limits do the rest.
-            Frame::Error(_) => {}
+            Frame::Error(error) => {
+                let publication = self.publication.as_ref();
+                if publication.is_some_and(|p| p.is(error.stream_id, error.session_id)) {
+                    self.handle_rejected_stream(now);
+                }
+            }
         }
         self.step(now, lent.ingress);
         Ok(())
@@ -213,8 +220,8 @@ impl Client {
         Ok(Offered { term, position })
     }
 
-    /// Answers a challenge. Nothing happens unless the state is `Challenged` and there is room to send;
-    /// true if it was sent.
+    /// Answers a challenge. Nothing happens unless the state is `Challenged` and there is room to
+    /// send; true if it was sent.
     pub fn respond(&mut self, now: Instant, credentials: &[u8], lent: &mut Lent<'_>) -> bool {
         self.answer_challenge(now, credentials, lent.ingress)
     }
@@ -224,8 +231,8 @@ impl Client {
         self.begin_close(now, lent.ingress);
     }
 
-    /// The next thing that the cluster says to the application. This also drives the session: a client
-    /// that is not asked does not open. At most all fragments that have arrived.
+    /// The next thing that the cluster says to the application. This also drives the session: a
+    /// client that is not asked does not open. At most all fragments that have arrived.
     pub fn poll_egress<'l>(&mut self, now: Instant, lent: &'l mut Lent<'_>) -> Option<Egress<'l>> {
         let Lent {
             ingress,
@@ -283,23 +290,27 @@ impl Client {
         (!self.events.is_empty()).then(|| self.events.remove(0))
     }
 
-    /// When to call `handle_timeout` and `poll_transmit`, if nothing happens before. None once closed.
+    /// When to call `handle_timeout` and `poll_transmit`, if nothing happens before. None once
+    /// closed.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
             State::Closed(_) => return None,
             State::Open { .. } => Some(self.keep_alive_at),
-            State::Connecting { .. } if self.publication.is_none() => {
-                Some(self.deadline.min(self.start_at).min(self.open_by))
+            State::AwaitingNewLeader { .. } | State::Joining { .. } | State::Closing => {
+                Some(self.deadline)
             }
-            State::Joining { .. } => Some(self.deadline.min(self.start_at)),
-            State::AwaitingNewLeader { .. } | State::Closing => Some(self.deadline),
             _ => Some(self.deadline.min(self.open_by)),
         };
         let publication = self
             .publication
             .as_ref()
             .and_then(Publication::poll_timeout);
-        let streams = [state, publication, self.images.poll_timeout()];
+        let streams = [
+            state,
+            self.retry_at,
+            publication,
+            self.images.poll_timeout(),
+        ];
         streams.into_iter().flatten().min()
     }
 

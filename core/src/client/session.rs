@@ -102,6 +102,13 @@ impl Client {
         }
     }
 
+    /// A member refuses our stream: no session will come of it. An open session waits to hear more.
+    pub(super) fn handle_rejected_stream(&mut self, now: Instant) {
+        if let State::Connecting { member } | State::AwaitingReply { member, .. } = self.state {
+            self.try_next(now, member);
+        }
+    }
+
     pub(super) fn answer_challenge(
         &mut self,
         now: Instant,
@@ -152,9 +159,10 @@ impl Client {
         if now >= self.open_by {
             return self.closed(now, ClosedReason::NoAnswer);
         }
-        if now < self.start_at {
+        if self.retry_at.is_some_and(|start| now < start) {
             return;
         }
+        self.retry_at = None;
         if now >= self.deadline {
             return self.try_next(now, member);
         }
@@ -220,9 +228,10 @@ impl Client {
         let Some(publication) = &self.publication else {
             if let Some(address) = self.directory.address(leader) {
                 self.open_publication(now, address, ingress);
-            } else if now >= self.start_at {
+                self.retry_at = None;
+            } else if self.retry_at.is_some_and(|again| now >= again) {
                 self.directory.forget(leader);
-                self.start_at = now.plus(self.config.timing.connect);
+                self.retry_at = Some(now.plus(self.config.timing.connect));
             }
             return;
         };
@@ -284,7 +293,7 @@ impl Client {
                     // A cluster's default of 0 or nearly so would close us at the first change.
                     self.new_leader_timeout = twice.max(self.config.timing.connect);
                 }
-                self.images.set_current(slot);
+                self.images.set_current(now, slot);
                 self.leader = leader;
                 self.state = State::Open {
                     session,
@@ -337,15 +346,15 @@ impl Client {
         }
     }
 
-    /// A leadership above ours has spoken: its stream is the leader's from now on, and a new stream to
-    /// it takes the place, and the memory, of the one to the old leader.
+    /// A leadership above ours has spoken: its stream is the leader's from now on, and a new stream
+    /// to it takes the place, and the memory, of the one to the old leader.
     fn handle_new_leader(&mut self, now: Instant, slot: usize, event: &NewLeaderEvent<'_>) -> bool {
         let is_ours = self.state.session() == Some(event.session);
         if !is_ours || self.state.term().is_none_or(|term| event.term <= term) {
             return false;
         }
         self.learn_endpoints(event.ingress_endpoints);
-        self.images.set_current(slot);
+        self.images.set_current(now, slot);
         self.publication = None;
         self.leader = event.leader;
         self.state = State::Joining {
@@ -354,7 +363,7 @@ impl Client {
             leader: event.leader,
         };
         self.deadline = now.plus(self.new_leader_timeout);
-        self.start_at = now.plus(self.config.timing.connect);
+        self.retry_at = Some(now.plus(self.config.timing.connect));
         self.tell(Event::NewLeader {
             term: event.term,
             leader: event.leader,
@@ -375,7 +384,8 @@ impl Client {
         let mut bytes = [0; REQUEST_MAX];
         let len = request.emit(&mut bytes);
         if !len.is_some_and(|len| self.offer_control(bytes.get(..len).unwrap_or(&[]), ingress)) {
-            // The stream is new and the request short, so it was taken, or the member has just gone.
+            // The stream is new and the request short, so it was taken, or the member has just
+            // gone.
             return self.try_next(now, member);
         }
         self.state = State::AwaitingReply {
@@ -395,14 +405,16 @@ impl Client {
     /// Begins with another member; after a round of all of them only after a pause.
     fn connect_to(&mut self, now: Instant, member: MemberId) {
         self.hops += 1;
-        self.start_at = now;
+        let mut start = now;
         if self.hops >= MEMBERS_MAX {
             self.hops = 0;
-            self.start_at = now.plus(self.config.timing.retry);
+            start = now.plus(self.config.timing.retry);
         }
         self.publication = None;
+        self.images.retire_all(now);
+        self.retry_at = Some(start);
         self.state = State::Connecting { member };
-        self.deadline = self.start_at.plus(self.config.timing.connect);
+        self.deadline = start.plus(self.config.timing.connect);
     }
 
     /// A new stream under a new session id: receivers tell streams apart by nothing else.
@@ -444,6 +456,7 @@ impl Client {
 
     fn closed(&mut self, now: Instant, reason: ClosedReason) {
         self.state = State::Closed(reason);
+        self.retry_at = None;
         if let Some(publication) = &mut self.publication {
             publication.close(now);
         }

@@ -62,6 +62,8 @@ struct World {
     link: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     sequence: u64,
     said: Vec<Said>,
+    /// Whether the application asks for egress.
+    reads: bool,
     events: Vec<Event>,
     /// What names stand for.
     names: Vec<(&'static str, SocketAddr)>,
@@ -96,6 +98,7 @@ impl World {
             link: BTreeMap::new(),
             sequence: 0,
             said: Vec::new(),
+            reads: true,
             events: Vec::new(),
             names: Vec::new(),
         }
@@ -122,14 +125,7 @@ impl World {
         }
         self.client
             .handle_timeout(self.now, &mut self.memory.lent());
-        while let Some(said) = self.client.poll_egress(self.now, &mut self.memory.lent()) {
-            self.said.push(match said {
-                Egress::Message { term, payload, .. } => {
-                    Said::Message(term.get(), payload.to_vec())
-                }
-                Egress::NewLeader { term, leader } => Said::NewLeader(term.get(), leader.get()),
-            });
-        }
+        self.read();
         if let Some(resolve) = self.client.poll_resolve() {
             let found = self.names.iter().find(|name| name.0 == resolve.endpoint);
             let (member, address) = (resolve.member, found.map(|name| name.1));
@@ -139,7 +135,27 @@ impl World {
         }
         self.events
             .extend(core::iter::from_fn(|| self.client.poll_event()));
+        self.client
+            .handle_timeout(self.now, &mut self.memory.lent());
         self.transmit();
+        // Everything due was done, so a driver may sleep.
+        let next = self.client.poll_timeout();
+        assert!(next.is_none_or(|next| next > self.now), "{next:?}");
+    }
+
+    fn read(&mut self) {
+        while self.reads {
+            let mut lent = self.memory.lent();
+            let Some(said) = self.client.poll_egress(self.now, &mut lent) else {
+                break;
+            };
+            self.said.push(match said {
+                Egress::Message { term, payload, .. } => {
+                    Said::Message(term.get(), payload.to_vec())
+                }
+                Egress::NewLeader { term, leader } => Said::NewLeader(term.get(), leader.get()),
+            });
+        }
     }
 
     fn transmit(&mut self) {

@@ -19,10 +19,11 @@ pub enum AppendError {
     ChainUnknown,
 }
 
-/// Appends one record, the concatenation of `parts`, in frames of at most `mtu` bytes, and publishes
-/// it; gives the bytes it takes, PADs before and between its frames included.
+/// Appends one record, the concatenation of `parts`, in frames of at most `mtu` bytes, and
+/// publishes it; gives the bytes it takes, PADs before and between its frames included.
 ///
-/// All or nothing. Bounded by the record's frames. `mtu` is at least twice `FRAME_ALIGNMENT`.
+/// All or nothing. Bounded by the record's frames. `mtu` is at least twice
+/// `FRAME_ALIGNMENT` and at most the window's `frame_max`.
 ///
 /// # Errors
 /// See [`AppendError`].
@@ -128,8 +129,8 @@ fn layout(
     }
 }
 
-/// Fills the segment with a PAD if a frame of `needed` bytes does not fit in the rest of it. The PAD is
-/// shorter than that frame, so it has room wherever the frame has.
+/// Fills the segment with a PAD if a frame of `needed` bytes does not fit in the rest of it. The
+/// PAD is shorter than that frame, so it has room wherever the frame has.
 fn pad<L: Log>(log: &mut L, at: Position, term: Term, needed: usize, chain: &mut u32) -> Position {
     let segment_end = segment_end(at, log.segment_length());
     let rest = segment_end.since(at) as usize;

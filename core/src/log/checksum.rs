@@ -1,7 +1,7 @@
 //! The two checksums of a log frame.
 //!
-//! The *checksum* (CRC-32C) says whether this frame's bytes are as they were written, wherever it was
-//! found. The *chain* (CRC-32/ISO-HDLC, seeded with the chain of the frame before) says whether
+//! The *checksum* (CRC-32C) says whether this frame's bytes are as they were written, wherever it
+//! was found. The *chain* (CRC-32/ISO-HDLC, seeded with the chain of the frame before) says whether
 //! everything before it is the same as well: equal chains at equal positions mean equal logs. Two
 //! polynomials, so that no damage goes unseen by both. Both detect errors and prove nothing against
 //! an attacker; safety rests on (term, position).
@@ -49,7 +49,8 @@ pub fn genesis(cluster: ClusterId) -> u32 {
     chain_of(0, &[], &cluster.0.to_le_bytes())
 }
 
-/// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the alignment.
+/// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the
+/// alignment.
 pub(super) fn own_of(header: &[u8; FRAME_HEADER], body: &[u8]) -> u32 {
     let mut digest = CRC_32C.digest();
     digest.update(header);
@@ -74,6 +75,16 @@ mod tests {
         // The catalogue of parametrised CRC algorithms: CRC-32/ISCSI and CRC-32/ISO-HDLC.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(chain_of(0, b"1234", b"56789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_checksum_in_two_parts_is_that_of_the_whole() {
+        let bytes: [u8; 200] = core::array::from_fn(|i| (i * 7) as u8);
+        let header = bytes.first_chunk().expect("long enough");
+        for len in FRAME_HEADER..bytes.len() {
+            let whole = crc32c(&bytes[..len]);
+            assert_eq!(own_of(header, &bytes[FRAME_HEADER..len]), whole);
+        }
     }
 
     #[test]

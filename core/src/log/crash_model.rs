@@ -1,5 +1,5 @@
-//! Window, journal and recovery together against a model: a `Vec` of bytes, and a disk that loses or
-//! keeps each unflushed sector as it likes when the power goes.
+//! Window, journal and recovery together against a model: a `Vec` of bytes, and a disk that loses
+//! or keeps each unflushed sector as it likes when the power goes.
 
 extern crate std;
 
@@ -102,8 +102,8 @@ impl Disk {
         }
     }
 
-    /// The power goes; or the process is killed and the page cache lives on; or a flush fails, which
-    /// leaves pages in the cache that count as clean and are not on the disk.
+    /// The power goes; or the process is killed and the page cache lives on; or a flush fails,
+    /// which leaves pages in the cache that count as clean and are not on the disk.
     fn crash(&mut self, prng: &mut Prng) {
         match prng.below(4) {
             0 => (),
@@ -231,12 +231,22 @@ impl Machine {
         self.acked = self.acked.min(cut);
         self.window.truncate(cut);
         if self.window.chain().is_none() {
-            assert!(self.window.set_chain(cut, chain), "the driver looked it up");
+            let found = self.look_up(cut);
+            assert_eq!(found, Some(chain));
+            assert!(self.window.set_chain(cut, chain));
         }
         assert_eq!(self.window.chain(), Some(chain));
         assert_eq!(self.window.take_cut(), Some(cut));
         self.journal.handle_truncated(cut);
         self.term = self.term.next();
+    }
+
+    fn look_up(&self, cut: Position) -> Option<u32> {
+        let mut search = ChainSearch::new(cut, SEGMENT);
+        while let Some(at) = search.wanted() {
+            search.feed(self.disk.read(at, 2048));
+        }
+        search.chain()
     }
 
     fn poll(&mut self) {

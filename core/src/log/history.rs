@@ -10,8 +10,8 @@ pub const HISTORY_TERMS: usize = 64;
 const _: () = assert!(HISTORY_TERMS >= HISTORY_SLICE_MAX);
 
 /// The newest `H` terms of a log: a term wrote the bytes from its base to the next term's base, the
-/// last one those up to `covered_to`. Nothing is known about bytes below the first base. When full, the
-/// oldest term is forgotten. Every call is bounded by `H`.
+/// last one those up to `covered_to`. Nothing is known about bytes below the first base. When full,
+/// the oldest term is forgotten. Every call is bounded by `H`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct History<const H: usize> {
@@ -28,8 +28,8 @@ impl<const H: usize> History<H> {
         }
     }
 
-    /// The bytes from `base`, where what is known ends (if anything is known), to `end` were written
-    /// by `term`, which is not below the last. This is what a publisher says of each frame.
+    /// The bytes from `base`, where what is known ends (if anything is known), to `end` were
+    /// written by `term`, which is not below the last. This is what a publisher says of each frame.
     ///
     /// False, and nothing is changed, if that does not go on from what is known.
     pub fn push(&mut self, term: Term, base: Position, end: Position) -> bool {
@@ -62,11 +62,11 @@ impl<const H: usize> History<H> {
         self.covered_to = self.covered_to.min(end);
     }
 
-    /// Adds what a slice of the same log says, where it touches or overlaps what is known, above it or
-    /// below it. Never takes anything back: where both know something, the old stands. False if
+    /// Adds what a slice of the same log says, where it touches or overlaps what is known, above it
+    /// or below it. Never takes anything back: where both know something, the old stands. False if
     /// there is nothing new in it, it does not touch, it contradicts, or it is malformed.
     pub fn extend(&mut self, slice: &HistorySlice) -> bool {
-        if !is_well_formed(slice) {
+        if !is_well_formed(slice) || slice.as_slice().is_empty() {
             return false;
         }
         let Some(known_from) = self.known_from() else {
@@ -190,9 +190,9 @@ impl<const H: usize> History<H> {
         self.slice_below(next.map_or(self.covered_to, |e| e.base))
     }
 
-    /// The lowest position below `own_end` where this history and the leader's `slice` both know the
-    /// term, and it differs: there, and nowhere else, a follower may cut (architecture: "a proven
-    /// conflict"). That the leader's log is shorter is none.
+    /// The lowest position below `own_end` where this history and the leader's `slice` both know
+    /// the term, and it differs: there, and nowhere else, a follower may cut (architecture: "a
+    /// proven conflict"). That the leader's log is shorter is none.
     pub fn conflict(&self, own_end: Position, slice: &HistorySlice) -> Option<Position> {
         if !is_well_formed(slice) {
             return None;
@@ -224,4 +224,162 @@ fn is_well_formed(slice: &HistorySlice) -> bool {
     let is_aligned = entries.iter().all(|e| e.base.is_aligned()) && slice.covered_to.is_aligned();
     let ends = entries.last().is_none_or(|l| l.base <= slice.covered_to);
     ascends && is_aligned && ends
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use crate::prng::Prng;
+
+    fn at(unit: u64) -> Position {
+        Position::new(unit * 32)
+    }
+
+    /// A history of the terms of frames, one unit each, as far as it was pushed.
+    fn of(terms: &[u32]) -> History<16> {
+        let mut history = History::new();
+        for (n, term) in terms.iter().enumerate() {
+            assert!(history.push(Term::new(*term), at(n as u64), at(n as u64 + 1)));
+        }
+        history
+    }
+
+    #[test]
+    fn what_does_not_go_on_is_refused() {
+        let mut history = of(&[1, 1, 3]);
+        assert!(!history.push(Term::new(2), at(3), at(4)), "a lower term");
+        assert!(!history.push(Term::new(3), at(4), at(5)), "a hole");
+        assert!(!history.push(Term::new(4), at(2), at(5)), "an overlap");
+        assert_eq!(history, of(&[1, 1, 3]));
+    }
+
+    #[test]
+    fn a_full_history_forgets_its_oldest_term_only() {
+        let mut history = History::<2>::new();
+        for n in 1..=4 {
+            assert!(history.push(Term::new(n), at(u64::from(n)), at(u64::from(n) + 1)));
+        }
+        assert_eq!(history.term_at(at(2)), None);
+        assert_eq!(history.term_at(at(3)), Some(Term::new(3)));
+        assert_eq!(history.term_at(at(4)), Some(Term::new(4)));
+        assert_eq!(history.known_from(), Some(at(3)));
+    }
+
+    #[test]
+    fn a_shorter_leader_is_no_conflict_and_a_different_term_is_one() {
+        let own = of(&[1, 1, 2, 2, 2]);
+        let end = own.covered_to();
+        let leader = |terms: &[u32]| of(terms).slice_below(Position::MAX);
+        assert_eq!(own.conflict(end, &leader(&[1, 1])), None);
+        assert_eq!(own.conflict(end, &leader(&[1, 1, 2])), None);
+        assert_eq!(own.conflict(end, &leader(&[1, 1, 2, 2, 2, 5])), None);
+        assert_eq!(own.conflict(end, &leader(&[1, 1, 1, 3])), Some(at(2)));
+        assert_eq!(own.conflict(end, &leader(&[1, 1, 2, 3])), Some(at(3)));
+        assert_eq!(own.conflict(end, &leader(&[1, 2, 2, 3])), Some(at(1)));
+    }
+
+    /// Two random logs with a common start.
+    fn pair(prng: &mut Prng) -> (std::vec::Vec<u32>, std::vec::Vec<u32>) {
+        let mut logs = (std::vec::Vec::new(), std::vec::Vec::new());
+        let mut term = 1;
+        for _ in 0..prng.below(12) {
+            term += prng.below(2) as u32;
+            logs.0.push(term);
+            logs.1.push(term);
+        }
+        for log in [&mut logs.0, &mut logs.1] {
+            let mut term = term;
+            for _ in 0..prng.below(8) {
+                term += prng.below(3) as u32;
+                log.push(term);
+            }
+        }
+        logs
+    }
+
+    #[test]
+    fn the_conflict_is_the_lowest_position_where_both_are_known_and_differ() {
+        let mut conflicts = 0;
+        for seed in 0..5000 {
+            let mut prng = Prng::new(seed);
+            let (own, leaders) = pair(&mut prng);
+            let (history, leader) = (of(&own), of(&leaders));
+            let below = at(prng.below(24));
+            let slice = leader.slice_below(below);
+            let known = slice
+                .as_slice()
+                .first()
+                .map_or(u64::MAX, |e| e.base.get() / 32);
+            let expected = (known..own.len().min(leaders.len()) as u64)
+                .filter(|n| at(*n) < below)
+                .find(|n| own[*n as usize] != leaders[*n as usize])
+                .map(at);
+            let found = history.conflict(history.covered_to(), &slice);
+            assert_eq!(found, expected, "seed {seed}");
+            conflicts += u32::from(found.is_some());
+        }
+        assert!(conflicts > 500);
+    }
+
+    #[test]
+    fn slices_join_from_either_side_and_never_take_back() {
+        for seed in 0..3000 {
+            let mut prng = Prng::new(seed);
+            let (leaders, _) = pair(&mut prng);
+            let leader = of(&leaders);
+            let mut known = History::<16>::new();
+            for _ in 0..20 {
+                let below = at(prng.below(24));
+                let mut slice = leader.slice_below(below);
+                // A slice may begin anywhere at a base.
+                let skip = prng.below(u64::from(slice.len) + 1) as usize;
+                slice.entries.rotate_left(skip);
+                slice.len -= skip as u8;
+                let before = known.clone();
+                let is_new = known.extend(&slice);
+                assert!(is_new || known == before, "seed {seed}");
+                for n in 0..24 {
+                    let own = known.term_at(at(n));
+                    let was = before.term_at(at(n));
+                    assert!(was.is_none() || own == was, "seed {seed}");
+                    assert!(own.is_none() || own == leader.term_at(at(n)), "seed {seed}");
+                }
+            }
+            known.extend(&leader.slice_below(Position::MAX));
+            assert_eq!(known.covered_to(), leader.covered_to(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_slice_is_nothing() {
+        let good = of(&[1, 2, 3]).slice_below(Position::MAX);
+        let own = of(&[1, 4]);
+        let mut falls = good;
+        falls.entries.swap(0, 1);
+        let mut ends_early = good;
+        ends_early.covered_to = at(1);
+        let mut is_odd = good;
+        is_odd.entries[1].base = Position::new(33);
+        for bad in [falls, ends_early, is_odd] {
+            assert_eq!(own.conflict(own.covered_to(), &bad), None);
+            assert!(!History::<4>::new().extend(&bad));
+        }
+        let mut too_many = good;
+        too_many.len = 255;
+        assert!(!History::<4>::new().extend(&too_many));
+    }
+
+    #[test]
+    fn a_truncation_forgets_from_there_on() {
+        let mut history = of(&[1, 1, 2, 3]);
+        history.truncate(at(2));
+        assert_eq!(history, of(&[1, 1]));
+        history.truncate(at(1));
+        assert_eq!(history, of(&[1]));
+        history.truncate(at(0));
+        assert_eq!(history.term_at(at(0)), None);
+        assert_eq!(history.last_term(), Term::ZERO);
+    }
 }

@@ -1,15 +1,16 @@
 //! By which steps the window's bytes become durable, and what is written down about it.
 //!
-//! Sans-IO: the driver writes what [`Journal::poll_group`] gives, flushes, and says so. One flush is in
-//! flight at most; what arrives meanwhile is the next group. Each group is flushed together with a
-//! [`Slot`] that says where it ends (`intended`) and that all before it is durable (`confirmed`): so
-//! after a crash, a bad frame below `confirmed` is corruption, and one above it a write that was cut.
-//! When the log has come to rest, one more slot confirms the last group, so that rot in it will be seen
-//! as rot. A truncation is durable before any byte above the cut is overwritten.
+//! Sans-IO: the driver writes what [`Journal::poll_group`] gives, flushes, and says so. One flush
+//! is in flight at most; what arrives meanwhile is the next group. Each group is flushed together
+//! with a [`Slot`] that says where it ends (`intended`) and that all before it is durable
+//! (`confirmed`): so after a crash, a bad frame below `confirmed` is corruption, and one above it a
+//! write that was cut. When the log has come to rest, one more slot confirms the last group, so
+//! that rot in it will be seen as rot. A truncation is durable before any byte above the cut is
+//! overwritten.
 //!
-//! Of two slots in a file one is always durable while the other is overwritten. After a restart that is
-//! not known of the newest: it may be in the page cache only, of a process that was killed or whose
-//! flush failed. So the first flush of all writes it again, where and as it is.
+//! Of two slots in a file one is always durable while the other is overwritten. After a restart
+//! that is not known of the newest: it may be in the page cache only, of a process that was killed
+//! or whose flush failed. So the first flush of all writes it again, where and as it is.
 
 use super::{Frames, Log, Recovered, Slot, Span, segment_base, segment_end};
 use crate::planted::Planted;
@@ -19,8 +20,8 @@ use crate::units::{ClusterId, Mark, Position, Term};
 /// enough that a request and its answer do not wait for a confirming flush in between.
 pub const CONFIRM_AFTER_POLLS: u32 = 8;
 
-/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same segment
-/// file, and flushes that file once.
+/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same
+/// segment file, and flushes that file once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Group {
@@ -30,8 +31,8 @@ pub struct Group {
     pub slot_segment: Position,
     /// Which of the two slots of that file is overwritten.
     pub slot_index: usize,
-    /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read them
-    /// with `Log::read`, in one run or two.
+    /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read
+    /// them with `Log::read`, in one run or two.
     pub span: Span,
 }
 
@@ -71,7 +72,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// For a log as it was recovered: what is confirmed is durable, the tail above is written again.
+    /// For a log as it was recovered: what is confirmed is durable, the tail above is written
+    /// again.
     pub fn new(cluster: ClusterId, segment_length: u32, recovered: &Recovered) -> Self {
         assert!(segment_length.is_power_of_two());
         let mut journal = Self {
@@ -97,17 +99,18 @@ impl Journal {
         journal
     }
 
-    /// Sets after how many polls in a row with nothing to write the last group is confirmed; at least
-    /// one. A driver that polls without sleeping wants many.
+    /// Sets after how many polls in a row with nothing to write the last group is confirmed; at
+    /// least one. A driver that polls without sleeping wants many.
     pub fn set_confirm_after(&mut self, polls: u32) {
         self.confirm_after = polls.max(1);
     }
 
-    /// What to write and flush next; `None` while a flush is in flight or nothing is to do. `joined` is
-    /// the leadership that the member has joined now.
+    /// What to write and flush next; `None` while a flush is in flight or nothing is to do.
+    /// `joined` is the leadership that the member has joined now.
     ///
-    /// Before: `Window::take_cut` to [`handle_truncated`](Self::handle_truncated). After the bytes are
-    /// written: `Window::set_written` with [`written`](Self::written). Bounded by the frames in a group.
+    /// Before: `Window::take_cut` to [`handle_truncated`](Self::handle_truncated). After the bytes
+    /// are written: `Window::set_written` with [`written`](Self::written). Bounded by the frames in
+    /// a group.
     pub fn poll_group<L: Log>(&mut self, joined: Term, log: &L) -> Option<Group> {
         if self.flight.is_some() {
             return None;
@@ -139,10 +142,11 @@ impl Journal {
         None
     }
 
-    /// The flush in flight has returned without an error: what it covered is durable. `term` of the mark
-    /// is the leadership joined when the group was polled. With no flush in flight nothing changes.
+    /// The flush in flight has returned without an error: what it covered is durable. `term` of the
+    /// mark is the leadership joined when the group was polled. With no flush in flight nothing
+    /// changes.
     pub fn handle_flushed(&mut self) -> Mark {
-        if self.found.take().is_some() {
+        if self.flight.is_some() && self.found.take().is_some() {
             self.flight = None;
         }
         if let Some(flight) = self.flight.take() {
@@ -166,8 +170,8 @@ impl Journal {
         }
     }
 
-    /// The log was truncated to `cut`: nothing at or above it is durable any more, and if such bytes
-    /// were ever handed out, that is written down before they are overwritten.
+    /// The log was truncated to `cut`: nothing at or above it is durable any more, and if such
+    /// bytes were ever handed out, that is written down before they are overwritten.
     pub fn handle_truncated(&mut self, cut: Position) {
         if Planted::FlushCursorNotPulledBackByTruncation.is_active() {
             return;
@@ -192,8 +196,8 @@ impl Journal {
         self.written
     }
 
-    /// Every byte below is durable. Under a newly joined leadership, what lies below both this and the
-    /// log's end after the join is durable for that leadership too.
+    /// Every byte below is durable. Under a newly joined leadership, what lies below both this and
+    /// the log's end after the join is durable for that leadership too.
     pub fn durable(&self) -> Position {
         self.durable
     }
@@ -264,4 +268,193 @@ fn chain_at_end<L: Log>(log: &L, span: Span) -> Option<u32> {
         at = at.plus(run.len() as u64);
     }
     chain
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::limits::SEGMENT_MIN;
+    use crate::log::{Seed, Window, append};
+
+    const CLUSTER: ClusterId = ClusterId(3);
+    const T1: Term = Term::new(1);
+    const T2: Term = Term::new(2);
+
+    /// A journal and a window whose log starts at `start`.
+    fn fresh(start: u64) -> (Journal, Window<Vec<u8>>) {
+        let seed = Seed {
+            position: Position::new(start),
+            chain: Some(5),
+            term: Term::ZERO,
+        };
+        let recovered = Recovered::empty(seed);
+        let mut log = Window::new(vec![0; 5000], 256, SEGMENT_MIN).expect("large enough");
+        recovered.open_window(&mut log);
+        (recovered.journal(CLUSTER, SEGMENT_MIN), log)
+    }
+
+    /// Appends a message that takes 128 bytes of log.
+    fn append_128(log: &mut Window<Vec<u8>>, term: Term) {
+        append(log, term, &[&[0; 96]], 256).expect("room");
+    }
+
+    fn truncate(journal: &mut Journal, log: &mut Window<Vec<u8>>, cut: u64) {
+        log.truncate(Position::new(cut));
+        journal.handle_truncated(log.take_cut().expect("just cut"));
+    }
+
+    /// (confirmed, intended) of the slot, and the bytes written with it.
+    fn shape(group: Option<Group>) -> Option<(u64, u64, u64)> {
+        let slot = group?.slot;
+        let len = group?.span.len();
+        Some((slot.confirmed.get(), slot.intended.get(), len))
+    }
+
+    fn mark(term: Term, position: u64) -> Mark {
+        let position = Position::new(position);
+        Mark { term, position }
+    }
+
+    #[test]
+    fn what_arrives_during_a_flush_is_the_next_group() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        assert_eq!(shape(journal.poll_group(T1, &log)), Some((0, 128, 128)));
+        append_128(&mut log, T1);
+        append_128(&mut log, T1);
+        assert_eq!(journal.poll_group(T1, &log), None, "one in flight");
+        assert_eq!(journal.handle_flushed(), mark(T1, 128));
+        assert_eq!(shape(journal.poll_group(T1, &log)), Some((128, 384, 256)));
+        assert_eq!(journal.written().get(), 384);
+        assert_eq!(journal.durable().get(), 128);
+        assert_eq!(journal.handle_flushed(), mark(T1, 384));
+    }
+
+    #[test]
+    fn a_mark_has_the_term_joined_when_its_group_was_polled() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        assert!(journal.poll_group(T1, &log).is_some());
+        append_128(&mut log, T2);
+        assert_eq!(journal.handle_flushed(), mark(T1, 128));
+        assert!(journal.poll_group(T2, &log).is_some());
+        assert_eq!(journal.handle_flushed(), mark(T2, 256));
+    }
+
+    #[test]
+    fn a_group_ends_with_its_segment() {
+        let start = u64::from(SEGMENT_MIN) - 256;
+        let (mut journal, mut log) = fresh(start);
+        for _ in 0..3 {
+            append_128(&mut log, T1);
+        }
+        let first = journal.poll_group(T1, &log).expect("bytes");
+        assert_eq!((first.span.len(), first.slot_segment.get()), (256, 0));
+        journal.handle_flushed();
+        let second = journal.poll_group(T1, &log).expect("bytes");
+        assert_eq!(second.span.len(), 128);
+        assert_eq!(second.slot_segment.get(), u64::from(SEGMENT_MIN));
+        assert_ne!(first.slot_index, second.slot_index);
+    }
+
+    #[test]
+    fn a_log_at_rest_is_confirmed_once_in_the_file_it_ends_in() {
+        let (mut journal, mut log) = fresh(u64::from(SEGMENT_MIN) - 128);
+        journal.set_confirm_after(2);
+        append_128(&mut log, T1);
+        assert!(journal.poll_group(T1, &log).is_some());
+        let durable = journal.handle_flushed();
+        assert_eq!(journal.poll_group(T1, &log), None);
+        let group = journal.poll_group(T1, &log).expect("the confirming slot");
+        assert_eq!(group.slot.confirmed, log.end());
+        assert_eq!((group.slot.chain, group.span.len()), (log.chain(), 0));
+        assert_eq!(
+            group.slot_segment,
+            Position::ZERO,
+            "the next file may not exist"
+        );
+        assert_eq!(journal.handle_flushed(), durable);
+        for _ in 0..100 {
+            assert_eq!(journal.poll_group(T1, &log), None);
+        }
+    }
+
+    #[test]
+    fn a_truncation_during_a_flush_shortens_its_mark_and_is_written_down_first() {
+        let (mut journal, mut log) = fresh(0);
+        for _ in 0..3 {
+            append_128(&mut log, T1);
+        }
+        assert_eq!(shape(journal.poll_group(T1, &log)), Some((0, 384, 384)));
+        truncate(&mut journal, &mut log, 256);
+        append_128(&mut log, T2);
+        append_128(&mut log, T2);
+        assert_eq!(journal.handle_flushed(), mark(T1, 256));
+        assert_eq!(shape(journal.poll_group(T2, &log)), Some((256, 256, 0)));
+        truncate(&mut journal, &mut log, 128);
+        assert_eq!(
+            journal.handle_flushed(),
+            mark(T2, 128),
+            "cut again meanwhile"
+        );
+        append_128(&mut log, T2);
+        assert_eq!(shape(journal.poll_group(T2, &log)), Some((128, 128, 0)));
+        assert_eq!(journal.handle_flushed(), mark(T2, 128));
+        assert_eq!(shape(journal.poll_group(T2, &log)), Some((128, 256, 128)));
+        assert_eq!(journal.handle_flushed(), mark(T2, 256));
+    }
+
+    #[test]
+    fn a_truncation_of_bytes_never_handed_out_writes_nothing() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        assert!(journal.poll_group(T1, &log).is_some());
+        journal.handle_flushed();
+        append_128(&mut log, T1);
+        truncate(&mut journal, &mut log, 128);
+        append_128(&mut log, T2);
+        assert_eq!(shape(journal.poll_group(T2, &log)), Some((128, 256, 128)));
+    }
+
+    #[test]
+    fn a_flush_that_was_never_begun_changes_nothing() {
+        let (mut journal, log) = fresh(0);
+        let before = journal.clone();
+        assert_eq!(journal.handle_flushed(), mark(Term::ZERO, 0));
+        assert_eq!(journal, before);
+        assert_eq!(journal.poll_group(T1, &log), None);
+    }
+
+    #[test]
+    fn a_recovered_tail_is_written_again_after_the_newest_slot() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        let group = journal.poll_group(T1, &log).expect("bytes");
+        let mut recovered = Recovered::empty(Seed {
+            position: Position::ZERO,
+            chain: Some(5),
+            term: Term::ZERO,
+        });
+        recovered.slot = Some(group.slot);
+        recovered.tail.end = log.end();
+        let mut journal = recovered.journal(CLUSTER, SEGMENT_MIN);
+        assert_eq!(journal.durable(), Position::ZERO);
+        let unasked = journal.clone();
+        journal.handle_flushed();
+        assert_eq!(journal, unasked);
+        let again = journal.poll_group(T2, &log).expect("the newest slot");
+        assert_eq!(
+            (again.slot, again.slot_index),
+            (group.slot, group.slot_index)
+        );
+        assert!(again.span.is_empty());
+        assert_eq!(journal.handle_flushed().position, Position::ZERO);
+        assert_eq!(shape(journal.poll_group(T2, &log)), Some((0, 128, 128)));
+        assert_eq!(journal.handle_flushed(), mark(T2, 128));
+    }
 }

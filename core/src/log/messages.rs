@@ -26,8 +26,8 @@ struct Unfinished {
     len: usize,
 }
 
-/// Makes messages of frames. A message in one frame is given in place; the fragments of a longer one
-/// are copied to a lent buffer, the same one in every call.
+/// Makes messages of frames. A message in one frame is given in place; the fragments of a longer
+/// one are copied to a lent buffer, the same one in every call.
 ///
 /// What a message is, every member decides alike: a BEGIN or a frame of another term discards an
 /// unfinished message, PADs in between are skipped, and fragments without a BEGIN are nothing.

@@ -1,15 +1,15 @@
 //! The replicated log: whole Aeron frames at byte positions, with two checksums each.
 //!
-//! Bytes are the same on the wire, in memory and on disk. A record (one SBE message) is cut into DATA
-//! frames of at most one MTU; a PAD frame fills a segment that the next frame does not fit in. The
-//! session id of a frame is the leadership term that wrote it, its term id the number of the
-//! *segment* it is in (what Aeron calls a term buffer is a segment here), its term offset the place in
-//! that segment. So a frame says by itself which bytes of which log it is.
+//! Bytes are the same on the wire, in memory and on disk. A record (one SBE message) is cut into
+//! DATA frames of at most one MTU; a PAD frame fills a segment that the next frame does not fit in.
+//! The session id of a frame is the leadership term that wrote it, its term id the number of the
+//! *segment* it is in (what Aeron calls a term buffer is a segment here), its term offset the place
+//! in that segment. So a frame says by itself which bytes of which log it is.
 //!
 //! What is where: [`append()`] writes frames, [`scan`] reads them, [`Messages`] puts fragments
-//! together again, [`receive()`] lands frames that arrive in any order, [`History`] knows which term
-//! wrote what, [`Window`] is the memory, [`Journal`] the discipline by which it becomes durable, and
-//! [`Recovery`] what may be believed after a crash.
+//! together again, [`receive()`] lands frames that arrive in any order, [`History`] knows which
+//! term wrote what, [`Window`] is the memory, [`Journal`] the discipline by which it becomes
+//! durable, and [`Recovery`] what may be believed after a crash.
 
 mod append;
 mod bounded;
@@ -34,7 +34,7 @@ pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
 pub use node_state::NodeState;
 pub use receive::{Received, publish_landed, receive};
-pub use recovery::{Recovered, Recovery, RecoveryError, Seed};
+pub use recovery::{ChainSearch, Recovered, Recovery, RecoveryError, Seed};
 pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};
 pub use sector::{SECTOR, SectorError};
 pub use slot::Slot;
@@ -67,8 +67,8 @@ pub trait Log {
     /// `start`, until a frame is published or the driver has looked it up in storage.
     fn chain(&self) -> Option<u32>;
 
-    /// The chain of the last frame below `at`, a frame boundary in `[start, end]`; `None` if unknown.
-    /// Walks the frames from `start`: bounded by the window, meant for rare calls.
+    /// The chain of the last frame below `at`, a frame boundary in `[start, end]`; `None` if
+    /// unknown. Walks the frames from `start`: bounded by the window, meant for rare calls.
     fn chain_at(&self, at: Position) -> Option<u32>;
 
     /// The whole published frames from the boundary `at` on that are contiguous in memory; empty if

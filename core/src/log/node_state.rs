@@ -9,8 +9,8 @@ const MAY_VOTE: u16 = 2;
 
 /// Raft's persistent state besides the log (Figure 2: `currentTerm`, `votedFor`), and who this is.
 ///
-/// Kept in two sectors that are written in turn, each flush before the next; the newer good one counts.
-/// A torn write is one that was never acted upon.
+/// Kept in two sectors that are written in turn, each flush before the next; the newer good one
+/// counts. A torn write is one that was never acted upon.
 ///
 /// ```text
 /// 16 cluster u64 | 24 incarnation u64 | 32 term i32 | 36 member u8 | 37 vote u8
@@ -28,8 +28,8 @@ pub struct NodeState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<MemberId>,
-    /// Whether it may vote and stand at all: not if the directory came to be in any other way than by
-    /// `init`.
+    /// Whether it may vote and stand at all: not if the directory came to be in any other way than
+    /// by `init`.
     pub votes: bool,
 }
 
@@ -77,8 +77,8 @@ impl NodeState {
     /// The newer of two sectors with its sequence number; `None` if both are blank.
     ///
     /// # Errors
-    /// A newer version in either, or the damage of one where the other is no good either: then it is
-    /// not known whom this member voted for, and it must not run.
+    /// A newer version in either, or the damage of one where the other is no good either: then it
+    /// is not known whom this member voted for, and it must not run.
     pub fn newest(a: &[u8], b: &[u8]) -> Result<Option<(u64, Self)>, SectorError> {
         match (Self::decode(a), Self::decode(b)) {
             (Err(SectorError::NewerVersion(v)), _) | (_, Err(SectorError::NewerVersion(v))) => {

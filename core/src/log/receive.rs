@@ -19,19 +19,19 @@ pub struct Received {
     pub gaps_full: u32,
     /// Frames dropped because another term wrote these bytes.
     pub wrong_term: u32,
-    /// Frames dropped, or turned back into a hole, because they do not follow from the frame before or
-    /// overlap another.
+    /// Frames dropped, or turned back into a hole, because they do not follow from the frame before
+    /// or overlap another.
     pub mismatched: u32,
     /// Why the bytes behind the last good frame are none.
     pub malformed: Option<FrameError>,
 }
 
-/// Takes a datagram of log frames: each that is whole, holds its own checksum and was written by the
-/// term that `term_at` names for its position lands in the log's room, and what is contiguous and
-/// chained is published. Where `term_at` does not know the term, frames wait.
+/// Takes a datagram of log frames: each that is whole, holds its own checksum and was written by
+/// the term that `term_at` names for its position lands in the log's room, and what is contiguous
+/// and chained is published. Where `term_at` does not know the term, frames wait.
 ///
-/// A frame that is not taken is not remembered: it will be asked for again. Bounded by the frames in the
-/// datagram and those that waited for them.
+/// A frame that is not taken is not remembered: it will be asked for again. Bounded by the frames
+/// in the datagram and those that waited for them.
 pub fn receive<L: Log, const G: usize>(
     log: &mut L,
     gaps: &mut Gaps<G>,
@@ -91,8 +91,8 @@ fn land<L: Log, const G: usize>(
     }
 }
 
-/// Publishes what has landed and is contiguous now, checking term and chain again. Call it too when more
-/// of the leader's history became known.
+/// Publishes what has landed and is contiguous now, checking term and chain again. Call it too when
+/// more of the leader's history became known.
 pub fn publish_landed<L: Log, const G: usize>(
     log: &mut L,
     gaps: &mut Gaps<G>,

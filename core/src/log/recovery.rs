@@ -1,13 +1,16 @@
 //! What may be believed after a crash.
 //!
 //! Given the newest slot, and fed the log's bytes from storage in order:
-//! - a bad frame below `confirmed` is corruption: reported, never cut. Reading goes on at `confirmed`,
-//!   whose chain the slot has;
+//! - a bad frame below `confirmed` is corruption: reported, never cut. Reading goes on at
+//!   `confirmed`, whose chain the slot has;
 //! - a bad frame above it is where a write was cut (`torn`, if below `intended`), and the log ends;
-//! - good frames above `confirmed` may be in the page cache and not on the disk: they are loaded in the
-//!   window and written again before they count, also those above `intended`, whose slot was lost.
+//! - good frames above `confirmed` may be in the page cache and not on the disk: they are loaded in
+//!   the window and written again before they count, also those above `intended`, whose slot was
+//!   lost.
 
-use super::{FrameError, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum};
+use super::{
+    FrameError, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum, segment_base,
+};
 use crate::units::{ClusterId, Position, Tail, Term};
 
 /// Where a log, or a part of it, goes on.
@@ -56,7 +59,8 @@ pub enum RecoveryError {
 pub struct Recovered {
     /// Where the log in storage starts.
     pub start: Seed,
-    /// Where it ends: for elections. With corruption and nothing above it, the term is the joined one.
+    /// Where it ends: for elections. With corruption and nothing above it, the term is the joined
+    /// one.
     pub tail: Tail,
     /// The chain at the end; `None` if it is not known.
     pub chain: Option<u32>,
@@ -74,11 +78,11 @@ pub struct Recovered {
     pub slot: Option<Slot>,
     /// Which term wrote what; above a corruption only.
     pub history: History<HISTORY_TERMS>,
-    /// Bytes of the last group were lost. They may have been acknowledged: prefer candidates that have
-    /// them, for one canvass period.
+    /// Bytes of the last group were lost. They may have been acknowledged: prefer candidates that
+    /// have them, for one canvass period.
     pub torn: bool,
-    /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least at
-    /// `tail`, until it is repaired from peers.
+    /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least
+    /// at `tail`, until it is repaired from peers.
     pub corrupt: Option<Position>,
 }
 
@@ -124,6 +128,7 @@ impl Recovered {
 /// The scan at start. Ask [`wanted`](Self::wanted), read, [`feed`](Self::feed), until nothing is
 /// wanted; then [`finish`](Self::finish).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Recovery {
     found: Recovered,
     segment_length: u32,
@@ -136,8 +141,8 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Of a log that starts at `start` in storage, whose newest slot is `slot` (`None` if there is none
-    /// in any file: nothing was ever acknowledged), for a window of `capacity` bytes.
+    /// Of a log that starts at `start` in storage, whose newest slot is `slot` (`None` if there is
+    /// none in any file: nothing was ever acknowledged), for a window of `capacity` bytes.
     ///
     /// # Errors
     /// All of [`RecoveryError`] but the last two.
@@ -282,13 +287,63 @@ impl Recovery {
         self.found.confirmed_term = Term::ZERO;
     }
 
-    /// More good frames than the window holds. Only those below `intended` may be acknowledged; and if
-    /// that would fit, these are what an old truncation has left.
+    /// More good frames than the window holds. Only those below `intended` may be acknowledged; and
+    /// if that would fit, these are what an old truncation has left.
     fn end_at_capacity(&mut self) {
         let needed = self.found.intended.since(self.found.confirmed);
         if self.at < self.found.intended && needed > self.capacity {
             self.needed = Some(needed);
         }
         self.is_done = true;
+    }
+}
+
+/// Looks up in storage which chain the frame that ends at a position has: for `Window::set_chain`,
+/// after a truncation below the window's start (which happens soon after a restart only). Same
+/// shape as [`Recovery`]; bounded by one segment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ChainSearch {
+    until: Position,
+    segment_length: u32,
+    at: Position,
+    chain: Option<u32>,
+    is_done: bool,
+}
+
+impl ChainSearch {
+    /// The chain at `until`. At the start of the log nothing is wanted and nothing found: there the
+    /// log's [`Seed`] has it.
+    pub fn new(until: Position, segment_length: u32) -> Self {
+        Self {
+            until,
+            segment_length,
+            at: segment_base(until.minus(1), segment_length),
+            chain: None,
+            is_done: until == Position::ZERO,
+        }
+    }
+
+    /// The position whose bytes are wanted next; `None` when the search is done.
+    pub fn wanted(&self) -> Option<Position> {
+        (!self.is_done).then_some(self.at)
+    }
+
+    /// Takes the bytes at `wanted()`, as `Recovery::feed` does.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let before = self.at;
+        for frame in Frames::new(bytes, self.at, self.segment_length).verified() {
+            if frame.end() > self.until {
+                break;
+            }
+            self.at = frame.end();
+            self.chain = Some(frame.chain);
+        }
+        self.is_done |= self.at == self.until || self.at == before;
+    }
+
+    /// What was found; `None` if no good frame ends there.
+    pub fn chain(&self) -> Option<u32> {
+        self.chain.filter(|_| self.at == self.until)
     }
 }

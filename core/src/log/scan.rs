@@ -60,8 +60,8 @@ impl FrameRef<'_> {
         Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
     }
 
-    /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header counts,
-    /// the rest is zeroed. False, and nothing is written, if it does not fit.
+    /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header
+    /// counts, the rest is zeroed. False, and nothing is written, if it does not fit.
     pub(super) fn write_to(&self, room: &mut [u8]) -> bool {
         let Some(room) = room.get_mut(..self.aligned_len) else {
             return false;
@@ -137,8 +137,7 @@ impl<'a> Frames<'a> {
     }
 
     fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
-        let frame = parse(self.bytes, self.at, self.segment_length)?;
-        let header = Header::parse(frame.bytes).ok_or(FrameError::BadHeader)?;
+        let (frame, header) = parse(self.bytes, self.at, self.segment_length)?;
         if self.is_verified && !header.own_holds(frame.bytes) {
             return Err(FrameError::BadChecksum);
         }
@@ -176,10 +175,14 @@ pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
     Header::parse(bytes).map(|h| h.position(segment_length))
 }
 
-/// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its header
-/// alone, if nothing follows.
+/// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its
+/// header alone, if nothing follows.
 #[inline]
-fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>, FrameError> {
+fn parse(
+    bytes: &[u8],
+    at: Position,
+    segment_length: u32,
+) -> Result<(FrameRef<'_>, Header), FrameError> {
     if bytes.len() < FRAME_HEADER {
         return Err(FrameError::Cut);
     }
@@ -210,7 +213,7 @@ fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>
             .get(FRAME_HEADER..header.length as usize)
             .ok_or(FrameError::BadHeader)?
     };
-    Ok(FrameRef {
+    let frame = FrameRef {
         position: at,
         term: header.term,
         flags: header.flags,
@@ -219,7 +222,8 @@ fn parse(bytes: &[u8], at: Position, segment_length: u32) -> Result<FrameRef<'_>
         aligned_len,
         is_pad: header.is_pad,
         chain: header.sums.chain,
-    })
+    };
+    Ok((frame, header))
 }
 
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
@@ -252,8 +256,9 @@ pub fn sent(run: &[u8]) -> &[u8] {
     }
 }
 
-/// Does a frame start at `position`, where `bytes` are read from: its header says so, its own checksum
-/// holds, and `term` (if given) wrote it? So is checked where a peer asks to be sent bytes from.
+/// Does a frame start at `position`, where `bytes` are read from: its header says so, its own
+/// checksum holds, and `term` (if given) wrote it? So is checked where a peer asks to be sent bytes
+/// from.
 pub fn starts_frame(
     bytes: &[u8],
     position: Position,

@@ -1,4 +1,5 @@
-//! What slots and node states have in common: 512 bytes, written whole or torn, never half believed.
+//! What slots and node states have in common: 512 bytes, written whole or torn, never half
+//! believed.
 //!
 //! ```text
 //! 0 magic u32 | 4 version u16 | 6 flags u16 | 8 sequence u64 | 16 fields ... | 508 CRC-32C u32

@@ -6,8 +6,8 @@ use crate::units::{ClusterId, Position, Term};
 const MAGIC: [u8; 4] = *b"CrcS";
 const HAS_CHAIN: u16 = 1;
 
-/// Written under the same flush as the bytes below `intended`. Two of them alternate in each segment
-/// file, each in a sector of its own; the newest `seq` over all files counts.
+/// Written under the same flush as the bytes below `intended`. Two of them alternate in each
+/// segment file, each in a sector of its own; the newest `seq` over all files counts.
 ///
 /// ```text
 /// 16 cluster u64 | 24 confirmed i64 | 32 intended i64 | 40 joined i32 | 44 chain u32

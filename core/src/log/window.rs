@@ -29,14 +29,14 @@ pub enum WindowError {
     BadSegmentLength,
 }
 
-/// How many bytes of memory a window of `capacity` (a power of two) for frames of at most `frame_max`
-/// bytes needs.
+/// How many bytes of memory a window of `capacity` (a power of two) for frames of at most
+/// `frame_max` bytes needs.
 pub const fn window_len(capacity: usize, frame_max: usize) -> usize {
     capacity.saturating_add(frame_max)
 }
 
-/// The log's recent bytes in lent memory. The oldest bytes are let go when their room is needed, but
-/// never before storage has them ([`Window::set_written`]) and readers have released them.
+/// The log's recent bytes in lent memory. The oldest bytes are let go when their room is needed,
+/// but never before storage has them ([`Window::set_written`]) and readers have released them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Window<B> {
     bytes: B,
@@ -59,8 +59,8 @@ pub struct Window<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
-    /// An empty window at `start`, the position of the first frame to come. The capacity is the largest
-    /// power of two that leaves `frame_max` bytes of slack.
+    /// An empty window at `start`, the position of the first frame to come. The capacity is the
+    /// largest power of two that leaves `frame_max` bytes of slack.
     ///
     /// # Errors
     /// See [`WindowError`].
@@ -111,8 +111,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.cut = None;
     }
 
-    /// Publishes the whole, good frames at the start of `run`, which are those at `end()`, as far as
-    /// there is room; gives how many bytes that was. Checks structure, checksum and chain.
+    /// Publishes the whole, good frames at the start of `run`, which are those at `end()`, as far
+    /// as there is room; gives how many bytes that was. Checks structure, checksum and chain.
+    /// None at all of good frames means one longer than `frame_max`: the log was written with a
+    /// larger MTU.
     pub fn fill(&mut self, run: &[u8]) -> usize {
         let mut filled = 0;
         let mut frames = scan::Frames::new(run, self.end, self.segment_length).verified();
@@ -139,8 +141,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.written = position.min(limit).max(self.start);
     }
 
-    /// Storage is copying `span` out of this memory and will read it until told otherwise: there is no
-    /// room in it, even after a truncation. For drivers whose writes are not done when they return.
+    /// Storage is copying `span` out of this memory and will read it until told otherwise: there is
+    /// no room in it, even after a truncation. For drivers whose writes are not done when they
+    /// return.
     pub fn set_writing(&mut self, span: Option<Span>) {
         self.writing = span;
     }
@@ -151,8 +154,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.cut.take()
     }
 
-    /// Sets the chain at the end, looked up in storage, where a truncation below `start` has left it
-    /// unknown. False if it is known or `at` is not the end.
+    /// Sets the chain at the end, looked up in storage (`ChainSearch`), where a truncation below
+    /// `start` has left it unknown. False if it is known or `at` is not the end.
     pub fn set_chain(&mut self, at: Position, chain: u32) -> bool {
         let is_wanted = at == self.end && self.start == self.end && self.end_chain.is_none();
         if is_wanted {
@@ -204,8 +207,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         }
     }
 
-    /// The last frame boundary below `at`'s frame walk: the boundary at or first above `at`, with the
-    /// chain there.
+    /// The last frame boundary below `at`'s frame walk: the boundary at or first above `at`, with
+    /// the chain there.
     fn walk(&self, from: (Position, Option<u32>), at: Position) -> (Position, Option<u32>) {
         let (mut position, mut chain) = from;
         while position < at {

@@ -131,7 +131,8 @@ impl<const N: usize> Node<N> {
                 self.halt(Halt::CorruptLog(before));
             }
         }
-        lent.log.release(self.applier.position);
+        // Nothing that is read here is kept from call to call, and what leaves the window is recalled.
+        lent.log.release(self.raft.tail.end);
         if self.applier.position > before {
             self.applier.digest = service.digest();
         }

@@ -211,7 +211,8 @@ impl<const N: usize> Node<N> {
         }
         let known = self.known;
         let before = log.end();
-        let mut log_bounded = Bounded::new(log, self.landing_limit(log.capacity()));
+        let limit = self.limit(&*log);
+        let mut log_bounded = Bounded::new(log, limit);
         let term_at = |position| join::term_in(&known, position);
         let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
         self.counters.duplicate += u64::from(got.duplicates);
@@ -231,13 +232,6 @@ impl<const N: usize> Node<N> {
         } else {
             Ok(())
         }
-    }
-
-    /// Frames land up to here: a little room stays for the first record of a term of our own.
-    fn landing_limit(&self, capacity: u64) -> Position {
-        self.applier
-            .position
-            .plus(capacity.saturating_sub(super::RESERVE / 2))
     }
 
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
@@ -270,7 +264,7 @@ impl<const N: usize> Node<N> {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
-        let to = to.min(self.landing_limit(log.capacity())).max(end);
+        let to = to.min(self.limit(log)).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {
             (None, _) => None,

@@ -137,9 +137,12 @@ impl<const N: usize> Node<N> {
     }
 
     /// The end of the room for frames: past it a leader must not send.
-    fn limit<L: Log>(&self, log: &L) -> Position {
-        let floor = self.applier.position.min(self.raft.flushed());
-        floor
+    pub(super) fn limit<L: Log>(&self, log: &L) -> Position {
+        // What is not executed yet may leave the window, it is recalled from storage: a follower's
+        // service never holds up its log. After a restart nothing is known to be committed, and the
+        // bytes that tell what is may be more than a window away.
+        self.raft
+            .flushed()
             .plus(log.capacity().saturating_sub(RESERVE / 2))
             .max(self.raft.tail.end)
     }

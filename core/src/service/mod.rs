@@ -4,6 +4,9 @@
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
 //! so every member's service reaches the same state and gives the same answers.
 
+pub mod echo;
+pub mod kv;
+
 pub use crate::wire::cluster::CloseReason;
 pub use crate::wire::status::Role;
 

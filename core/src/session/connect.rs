@@ -29,9 +29,9 @@ impl Refusal {
     }
 }
 
-/// Decides on a connect request before its credentials are looked at. `version` is the client's as it
-/// stands on the wire, `open` counts the sessions that are open or being opened, `limit` is how many
-/// may be.
+/// Decides on a connect request before its credentials are looked at. `version` is the client's as
+/// it stands on the wire, `open` counts the sessions that are open or being opened, `limit` is how
+/// many may be.
 ///
 /// # Errors
 /// [`Refusal::Version`], else [`Refusal::SessionLimit`].

@@ -6,11 +6,12 @@ use crate::time::Timestamp;
 use crate::units::SessionId;
 use crate::wire::cluster::CloseReason;
 
-/// Where a client wants its egress, e.g. `aeron:udp?endpoint=host:port`: at most `CHANNEL_MAX` bytes.
+/// Where a client wants its egress, e.g. `aeron:udp?endpoint=host:port`: at most `CHANNEL_MAX`
+/// bytes.
 pub type Channel = heapless::String<CHANNEL_MAX>;
 
-/// What a client asks for when it connects. Two connect requests that are equal in this are the same
-/// request, sent twice.
+/// What a client asks for when it connects. Two connect requests that are equal in this are the
+/// same request, sent twice.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Request {
@@ -52,7 +53,8 @@ pub enum Opened {
     Invalid,
 }
 
-/// At most `N` open sessions in the order of their ids, which is the order in which they were opened.
+/// At most `N` open sessions in the order of their ids, which is the order in which they were
+/// opened.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SessionTable<const N: usize> {
@@ -127,8 +129,8 @@ impl<const N: usize> SessionTable<N> {
         self.sessions.is_empty()
     }
 
-    /// A digest of the whole table, for comparing members at equal positions: 64-bit FNV-1a over the
-    /// fields as little-endian integers and length-prefixed bytes, so alike on every machine.
+    /// A digest of the whole table, for comparing members at equal positions: 64-bit FNV-1a over
+    /// the fields as little-endian integers and length-prefixed bytes, so alike on every machine.
     pub fn digest(&self) -> u64 {
         let mut sum = Fnv::new();
         for session in &self.sessions {

@@ -4,8 +4,8 @@ use heapless::Vec;
 
 use crate::units::Position;
 
-/// How many separate ranges ahead of the first hole are remembered. A frame that would need one more
-/// is dropped and asked for again: 16 covers a 128 KiB window at one datagram in six lost.
+/// How many separate ranges ahead of the first hole are remembered. A frame that would need one
+/// more is dropped and asked for again: 16 covers a 128 KiB window at one datagram in six lost.
 pub const RANGES_MAX: usize = 16;
 const _: () = assert!(RANGES_MAX >= 2, "a duplicate must not end reordering");
 
@@ -21,6 +21,7 @@ pub struct Range {
 
 /// Why a range was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum NotTaken {
     /// Some of it has arrived before.
     Overlap,
@@ -30,6 +31,7 @@ pub enum NotTaken {
 
 /// The arrived bytes. Ranges are ascending, disjoint, never adjacent, and all above `contiguous`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Arrivals {
     contiguous: Position,
     ahead: Vec<Range, RANGES_MAX>,

@@ -1,7 +1,8 @@
 //! How a stream's positions map to Aeron's term ids and offsets, and to bytes of lent memory.
 //!
-//! Aeron cuts a stream into term buffers of equal length. "Term" means leadership in this project, so
-//! these are segments here; only the wire's own field names (`term_id`, `term_offset`) keep Aeron's word.
+//! Aeron cuts a stream into term buffers of equal length. "Term" means leadership in this project,
+//! so these are segments here; only the wire's own field names (`term_id`, `term_offset`) keep
+//! Aeron's word.
 
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX, MTU_MIN};
 use crate::units::Position;
@@ -37,10 +38,11 @@ impl Segments {
         self.initial_id
     }
 
-    /// The position that a frame header names; `None` if there is none, or no frame may start there.
+    /// The position that a frame header names; `None` if there is none, or no frame may start
+    /// there.
     ///
-    /// The end of a segment (offset = length) is a valid name for the start of the next one: Aeron's
-    /// senders and receivers use it in heartbeats and status messages.
+    /// The end of a segment (offset = length) is a valid name for the start of the next one:
+    /// Aeron's senders and receivers use it in heartbeats and status messages.
     pub fn position(self, id: i32, offset: i32) -> Option<Position> {
         let position = frame::position(id, offset, self.initial_id, self.length())?;
         position.is_aligned().then_some(position)

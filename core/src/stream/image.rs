@@ -1,8 +1,8 @@
 //! The receive side of one Aeron stream, in a slot of lent memory (Aeron: `PublicationImage`).
 //!
 //! Frames land in the slot where their position says, in any order; what has arrived without a hole
-//! is peeked at and consumed from the front, in place. What the peer must hear (status, loss, the echo
-//! of a round-trip measurement) is derived from positions when polled, so each may be lost.
+//! is peeked at and consumed from the front, in place. What the peer must hear (status, loss, the
+//! echo of a round-trip measurement) is derived from positions when polled, so each may be lost.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -29,7 +29,8 @@ pub struct ImageTiming {
     pub nak_repeat: Duration,
     /// The longest time between two requests for the same hole.
     pub nak_repeat_max: Duration,
-    /// Without any datagram for this long the sender is lost (Aeron: `IMAGE_LIVENESS_TIMEOUT`, 10 s).
+    /// Without any datagram for this long the sender is lost (Aeron: `IMAGE_LIVENESS_TIMEOUT`, 10
+    /// s).
     pub liveness: Duration,
 }
 
@@ -90,6 +91,7 @@ pub enum ImageState {
 
 /// The hole that is being asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Loss {
     start: Position,
     ask_at: Instant,
@@ -98,7 +100,9 @@ struct Loss {
 
 /// The receive side of one stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Image {
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     source: SocketAddr,
     stream_id: i32,
     session_id: i32,
@@ -111,7 +115,8 @@ pub struct Image {
     arrivals: Arrivals,
     /// The highest position the sender is known to have reached.
     high_water: Position,
-    /// No message has begun yet: frames before the first BEGIN belong to one whose start was missed.
+    /// No message has begun yet: frames before the first BEGIN belong to one whose start was
+    /// missed.
     joining: bool,
     ended_at: Option<Position>,
     closing: bool,
@@ -126,9 +131,9 @@ pub struct Image {
 impl Image {
     /// Makes the image that `setup` from `source` asks for, in a slot of `slot_len` bytes.
     ///
-    /// The window is the largest power of two that leaves one MTU of slack in the slot, at most half
-    /// of the sender's segment (Aeron: `aeron_receiver_window_length`). `receiver_id` is any number
-    /// that tells this receiver from others.
+    /// The window is the largest power of two that leaves one MTU of slack in the slot, at most
+    /// half of the sender's segment (Aeron: `aeron_receiver_window_length`). `receiver_id` is any
+    /// number that tells this receiver from others.
     pub fn new(
         now: Instant,
         source: SocketAddr,
@@ -173,8 +178,8 @@ impl Image {
     /// Frames that have arrived before are ignored.
     ///
     /// # Errors
-    /// [`DataReject`] says what was dropped. Frames in front of the one that did not fit are kept; a
-    /// datagram that is of another stream or no part of this one changes nothing.
+    /// [`DataReject`] says what was dropped. Frames in front of the one that did not fit are kept;
+    /// a datagram that is of another stream or no part of this one changes nothing.
     pub fn handle_data(
         &mut self,
         now: Instant,
@@ -249,7 +254,8 @@ impl Image {
         }
     }
 
-    /// What is owed to the source now: a status, a request for lost data, an echo. Ask until `None`.
+    /// What is owed to the source now: a status, a request for lost data, an echo. Ask until
+    /// `None`.
     pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
         if self.state(now) == ImageState::Lost {
             return None;
@@ -263,8 +269,8 @@ impl Image {
         self.poll_nak(now).map(Control::Nak)
     }
 
-    /// When `poll_control` will have something, or `state` will change, if nothing arrives before. A
-    /// moment that has passed once the sender is lost: the owner lets go of the image then.
+    /// When `poll_control` will have something, or `state` will change, if nothing arrives before.
+    /// A moment that has passed once the sender is lost: the owner lets go of the image then.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let liveness = self.heard_at.plus(self.timing.liveness);
         let ask = self.loss.map(|l| l.ask_at);
@@ -282,7 +288,8 @@ impl Image {
         }
     }
 
-    /// Is this the image of that stream? Sources differ in address, so one cannot speak for another.
+    /// Is this the image of that stream? Sources differ in address, so one cannot speak for
+    /// another.
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
         self.session_id == session_id && self.stream_id == stream_id && self.source == source
     }
@@ -328,7 +335,8 @@ impl Image {
         head: &DataHeader,
         at: Position,
     ) -> Result<(), DataReject> {
-        // Aeron: flow control over and under run, for heartbeats half a segment above and one below.
+        // Aeron: flow control over and under run, for heartbeats half a segment above and one
+        // below.
         let half = u64::from(self.segments.length() / 2);
         if at > self.consumed.plus(half) || at.plus(half * 2) < self.consumed {
             return Err(DataReject::OutOfWindow);
@@ -387,8 +395,8 @@ impl Image {
             .map_err(|_| DataReject::TooManyHoles)
     }
 
-    /// Consumes what no application is to see: PADs, and the rest of a message whose start was missed.
-    /// Each step consumes a frame, so at most window / 32 steps.
+    /// Consumes what no application is to see: PADs, and the rest of a message whose start was
+    /// missed. Each step consumes a frame, so at most window / 32 steps.
     fn skip(&mut self, slot: &[u8]) {
         while let Some(frame) = self.front(slot) {
             let is_pad = frame.header.kind == Kind::Pad;
@@ -433,7 +441,8 @@ impl Image {
         });
     }
 
-    fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
+    /// The status alone of what `poll_control` gives, if it is due.
+    pub fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);
         let granted = self.status_position.plus(window);

@@ -1,8 +1,9 @@
 //! Aeron streams, both halves: what clients speak. Every position here is a byte position in one
 //! stream, not in the log.
 //!
-//! An [`Image`] receives and a [`Publication`] sends, each in a slot of lent memory that is passed to
-//! every call and never kept. Both may live in a microcontroller: a window of two MTUs is enough.
+//! An [`Image`] receives and a [`Publication`] sends, each in a slot of lent memory that is passed
+//! to every call and never kept. Both may live in a microcontroller: a window of two MTUs is
+//! enough.
 
 mod arrivals;
 mod assembly;
@@ -64,6 +65,7 @@ impl Control {
 
 /// What a publication sends: frames in place, or a small frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Output<'s> {
     /// One datagram of whole frames.
     Frames(&'s [u8]),
@@ -73,6 +75,7 @@ pub enum Output<'s> {
 
 /// One DATA frame of an image: a message, or a part of one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Fragment<'s> {
     /// Where the frame starts in its stream.
     pub position: Position,
@@ -102,8 +105,9 @@ impl Fragment<'_> {
 }
 
 /// The answer to data of a stream that no image is there for: "send SETUP" (Aeron:
-/// `DataPacketDispatcher.elicitSetupMessageFromSource`). A sender repeats its SETUP for no other reason
-/// once it was answered, so a restarted receiver depends on this. `None` for a stream that has ended.
+/// `DataPacketDispatcher.elicitSetupMessageFromSource`). A sender repeats its SETUP for no other
+/// reason once it was answered, so a restarted receiver depends on this. `None` for a stream that
+/// has ended.
 pub fn elicit_setup(first: &DataHeader, receiver_id: i64) -> Option<StatusMessage> {
     if first.is_end_of_stream() {
         return None;

@@ -1,10 +1,14 @@
 //! The send side of one Aeron stream, in a slot of lent memory (Aeron: `NetworkPublication`).
 //!
-//! A message is cut to frames in the slot, once, and sent and sent again from there until the receiver
-//! has consumed it. Everything due is derived from positions when polled: acked <= sent <= tail.
+//! A message is cut to frames in the slot, once, and sent and sent again from there until the
+//! receiver has consumed it. Everything due is derived from positions when polled: acked <= sent <=
+//! tail.
+
+mod config;
+
+pub use config::{ConfigError, OfferError, PublicationConfig, PublicationTiming, StatusReject};
 
 use core::net::SocketAddr;
-use core::time::Duration;
 
 use crate::limits::{FRAME_HEADER, MESSAGE_MAX};
 use crate::stream::cutting::{self, Parts};
@@ -17,93 +21,9 @@ use crate::wire::frame::{
     FLAG_SM_END_OF_STREAM, FLAGS_WHOLE, Kind, Nak, Rttm, Setup, StatusMessage,
 };
 
-/// How a sender keeps time.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct PublicationTiming {
-    /// Between SETUPs while unanswered (Aeron: `PUBLICATION_SETUP_TIMEOUT`, 100 ms).
-    pub setup: Duration,
-    /// Of silence before a heartbeat (Aeron: `PUBLICATION_HEARTBEAT_TIMEOUT`, 100 ms).
-    pub heartbeat: Duration,
-    /// After an answered request, the same one is ignored (Aeron: `RETRANSMIT_UNICAST_LINGER`, 10 ms).
-    pub linger: Duration,
-    /// Without a status message the receiver is gone (Aeron: `PUBLICATION_CONNECTION_TIMEOUT`, 5 s).
-    pub connection: Duration,
-}
-
-impl PublicationTiming {
-    /// Aeron's times.
-    pub const DEFAULT: Self = Self {
-        setup: Duration::from_millis(100),
-        heartbeat: Duration::from_millis(100),
-        linger: Duration::from_millis(10),
-        connection: Duration::from_secs(5),
-    };
-}
-
-impl Default for PublicationTiming {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
-/// What a publication is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct PublicationConfig {
-    /// Where its datagrams go.
-    pub target: SocketAddr,
-    /// The stream.
-    pub stream_id: i32,
-    /// Random, and never one of a stream to the same endpoint within about 10 s: receivers key by it.
-    pub session_id: i32,
-    /// Any number; random in Aeron.
-    pub initial_term_id: i32,
-    /// The length of a segment (Aeron's term buffer) in bytes: a power of two, 64 KiB to 1 GiB. No
-    /// message may be longer than an eighth of it.
-    pub segment_length: u32,
-    /// The longest datagram in bytes: a multiple of 32.
-    pub mtu: u32,
-    /// How it keeps time.
-    pub timing: PublicationTiming,
-}
-
-/// Why there is no such publication.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ConfigError {
-    /// The segment length is not a power of two from 64 KiB to 1 GiB.
-    SegmentLength,
-    /// The MTU is out of its bounds, or the slot is too small for it.
-    Mtu,
-}
-
-/// Why a message was not taken. Nothing of it will be sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum OfferError {
-    /// No receiver, at the moment.
-    NotConnected,
-    /// No room until the receiver has consumed more.
-    BackPressured,
-    /// Longer than `Publication::message_max`; it will never be taken.
-    TooLong,
-    /// The publication was closed, or its stream has come to its last position.
-    Closed,
-}
-
-/// Why a status message or a request was ignored.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum StatusReject {
-    /// It is of another stream or session.
-    Foreign,
-    /// It names no place in the stream, or one that was not sent or is half a segment away.
-    Position,
-}
-
 /// A range that is being sent again, or was just now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Resend {
     start: Position,
     next: Position,
@@ -111,9 +31,30 @@ struct Resend {
     linger_until: Instant,
 }
 
+/// The last PAD: it stands for bytes that are never stored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+struct Pad {
+    start: Position,
+    end: Position,
+}
+
+impl Pad {
+    /// The bytes that it stands for and does not take in the slot.
+    const fn skip(self) -> u64 {
+        self.end.since(self.start) - FRAME_HEADER as u64
+    }
+
+    const fn is_inside(self, at: Position) -> bool {
+        at.get() > self.start.get() && at.get() < self.end.get()
+    }
+}
+
 /// The send side of one stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Publication {
+    #[cfg_attr(feature = "defmt", defmt(Debug2Format))]
     target: SocketAddr,
     stream_id: i32,
     session_id: i32,
@@ -129,6 +70,10 @@ pub struct Publication {
     limit: Position,
     /// The receiver has consumed everything below, and will not ask for it again.
     acked: Position,
+    /// The last PAD. Only one can be pending: the ring is shorter than a segment.
+    pad: Option<Pad>,
+    /// The bytes that all PADs before the last one did not take in the slot.
+    skipped: u64,
     resend: Option<Resend>,
     echo: Option<Rttm>,
     closed: bool,
@@ -142,8 +87,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// Makes a publication in a slot of `slot_len` bytes; its first SETUP is due at once. What was sent
-    /// and not consumed is bounded by the slot's ring, and by a quarter of a segment.
+    /// Makes a publication in a slot of `slot_len` bytes; its first SETUP is due at once. What was
+    /// sent and not consumed is bounded by the slot's ring, and by a quarter of a segment.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -154,8 +99,8 @@ impl Publication {
     ) -> Result<Self, ConfigError> {
         let segments = Segments::new(config.initial_term_id, config.segment_length)
             .ok_or(ConfigError::SegmentLength)?;
-        // A quarter, so that a full window and a PAD stay within half a segment of the receiver: beyond
-        // that receivers drop datagrams (Aeron: flow control over run).
+        // A quarter, so that a full window and a PAD stay within half a segment of the receiver:
+        // beyond that receivers drop datagrams (Aeron: flow control over run).
         let ring = Ring::fit(slot_len, config.mtu as usize, segments.length() / 4)
             .ok_or(ConfigError::Mtu)?;
         Ok(Self {
@@ -170,6 +115,8 @@ impl Publication {
             sent: Position::ZERO,
             limit: Position::ZERO,
             acked: Position::ZERO,
+            pad: None,
+            skipped: 0,
             resend: None,
             echo: None,
             closed: false,
@@ -269,7 +216,8 @@ impl Publication {
             .position(sm.term_id, sm.term_offset)
             .ok_or(StatusReject::Position)?;
         let half = u64::from(self.segments.length() / 2);
-        if consumed > self.sent || self.sent.since(consumed) > half {
+        let is_in_pad = self.pad.is_some_and(|pad| pad.is_inside(consumed));
+        if consumed > self.sent || self.sent.since(consumed) > half || is_in_pad {
             return Err(StatusReject::Position);
         }
         if sm.flags & FLAG_SM_END_OF_STREAM != 0 {
@@ -288,8 +236,9 @@ impl Publication {
         Ok(())
     }
 
-    /// A receiver asks for a range again. It is sent from exactly the place named, because receivers
-    /// drop a datagram whose first frame they have; a place that no frame starts at is ignored.
+    /// A receiver asks for a range again. It is sent from exactly the place named, because
+    /// receivers drop a datagram whose first frame they have; a place that no frame starts at is
+    /// ignored.
     ///
     /// # Errors
     /// [`StatusReject`]; nothing has changed then.
@@ -333,8 +282,8 @@ impl Publication {
         }
     }
 
-    /// Takes no more messages. What was taken is still sent; then heartbeats say that this is the end,
-    /// until the owner lets go of the publication.
+    /// Takes no more messages. What was taken is still sent; then heartbeats say that this is the
+    /// end, until the owner lets go of the publication.
     pub fn close(&mut self, now: Instant) {
         if !self.closed {
             self.closed = true;
@@ -359,9 +308,12 @@ impl Publication {
         self.acked == self.tail
     }
 
-    /// How many bytes were offered and are not consumed, as far as is known.
+    /// How many bytes of the window are taken: offered, and not consumed as far as is known. A
+    /// message takes a header for each MTU; the PAD in front of a new segment only its own header.
     pub fn pending(&self) -> u64 {
-        self.tail.since(self.acked)
+        let pad = self.pad.filter(|pad| pad.end > self.acked);
+        let span = self.tail.since(self.acked);
+        span.saturating_sub(pad.map_or(0, Pad::skip))
     }
 
     /// How many bytes may be pending at most.
@@ -402,10 +354,16 @@ impl Publication {
         segment.min(window).min(MESSAGE_MAX)
     }
 
-    /// The bytes that may be written at the tail. A PAD counts with the bytes it stands for, so the
-    /// tail may be past the window for a while, and there is no room until the receiver has jumped too.
+    /// The bytes that may be written at the tail.
     fn room(&self) -> u64 {
         u64::from(self.ring.window()).saturating_sub(self.pending())
+    }
+
+    /// Where in the slot the frame at `at` lies, if that is not below `acked`.
+    fn place(&self, at: Position) -> usize {
+        let pad = self.pad.filter(|pad| at >= pad.end);
+        let skipped = self.skipped + pad.map_or(0, Pad::skip);
+        self.ring.offset(at.minus(skipped))
     }
 
     fn header_at(&self, at: Position, len: u64, flags: u8, kind: Kind) -> DataHeader {
@@ -430,11 +388,15 @@ impl Publication {
             return Err(OfferError::BackPressured);
         }
         let header = self.header_at(self.tail, rest, FLAGS_WHOLE, Kind::Pad);
-        let offset = self.ring.offset(self.tail);
-        slot.get_mut(offset..)
+        let place = self.place(self.tail);
+        slot.get_mut(place..)
             .and_then(|place| header.emit(place))
             .ok_or(OfferError::BackPressured)?;
-        self.tail = self.tail.plus(rest);
+        // More than a window lies between two ends of segments, so the one before was consumed.
+        self.skipped += self.pad.map_or(0, Pad::skip);
+        let (start, end) = (self.tail, self.tail.plus(rest));
+        self.pad = Some(Pad { start, end });
+        self.tail = end;
         Ok(())
     }
 
@@ -448,7 +410,7 @@ impl Publication {
             let frame_len = FRAME_HEADER + take;
             let aligned = frame::align(frame_len);
             let header = self.header_at(self.tail, frame_len as u64, begin | end, Kind::Data);
-            let offset = self.ring.offset(self.tail);
+            let offset = self.place(self.tail);
             // The slot is at least as long as the one given at construction, so a place is there.
             if let Some(place) = slot.get_mut(offset..offset + aligned) {
                 let _written = header.emit(place);
@@ -503,8 +465,8 @@ impl Publication {
         sent.map(|(frames, _)| frames)
     }
 
-    /// The heartbeat names the sender's position: from it a receiver learns that the last datagram was
-    /// lost. At the tail it would raise the receiver's high-water mark over bytes never sent.
+    /// The heartbeat names the sender's position: from it a receiver learns that the last datagram
+    /// was lost. At the tail it would raise the receiver's high-water mark over bytes never sent.
     fn poll_heartbeat(&mut self, now: Instant) -> Option<DataHeader> {
         if !self.answered || now < self.heartbeat_at {
             return None;
@@ -520,7 +482,7 @@ impl Publication {
 
     /// The header of the frame that starts at `at`; `None` if none does.
     fn header(&self, slot: &[u8], at: Position) -> Option<DataHeader> {
-        let header = DataHeader::parse(slot.get(self.ring.offset(at)..)?).ok()?;
+        let header = DataHeader::parse(slot.get(self.place(at)..)?).ok()?;
         let is_here = self.is(header.stream_id, header.session_id)
             && header.term_id == self.segments.id(at)
             && header.term_offset == self.segments.offset(at)
@@ -528,8 +490,9 @@ impl Publication {
         is_here.then_some(header)
     }
 
-    /// Whole frames from `from`, as many as a datagram takes, lie side by side, and fit below `limit`,
-    /// and where they end. A PAD ends a datagram; it counts with its header only, as in Aeron.
+    /// Whole frames from `from`, as many as a datagram takes, lie side by side, and fit below
+    /// `limit`, and where they end. A PAD ends a datagram; it counts with its header only, as in
+    /// Aeron.
     fn run<'s>(
         &self,
         slot: &'s [u8],
@@ -537,7 +500,7 @@ impl Publication {
         tail: Position,
         limit: Position,
     ) -> Option<(&'s [u8], Position)> {
-        let start = self.ring.offset(from);
+        let start = self.place(from);
         let room = limit.since(from).min(u64::from(self.mtu)) as usize;
         let mut len = 0;
         let mut at = from;

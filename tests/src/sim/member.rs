@@ -15,7 +15,7 @@ use super::services::History;
 use super::spy::SpyLog;
 
 /// How many sessions a member has room for.
-pub const SESSIONS: usize = 4;
+pub const SESSIONS: usize = 5;
 /// The length of a log segment, the smallest there is: ends and pads are common.
 pub const SEGMENT: u32 = 64 * 1024;
 /// The capacity of a log window.
@@ -25,7 +25,7 @@ pub const MESSAGE_MAX: usize = 8000;
 /// The memory of one ingress stream.
 pub const INGRESS: usize = 16 * 1024;
 /// The memory of one egress stream.
-pub const EGRESS: usize = 32 * 1024;
+pub const EGRESS: usize = 64 * 1024;
 /// The cluster.
 pub const CLUSTER: ClusterId = ClusterId(0xc07a_c1e0);
 
@@ -127,8 +127,8 @@ pub struct Member {
     pub polls_in_a_row: u64,
     /// Turns in a row after which another was due at once.
     pub turns_in_a_row: u64,
-    /// Transmits in a row without a pause.
-    pub transmits_in_a_row: u64,
+    /// A millisecond, and the transmits in it.
+    pub transmits: (u64, u64),
     /// Only a scenario sets this: time stands still for this member's elections.
     pub is_patient: bool,
 }
@@ -153,7 +153,7 @@ impl Member {
             slow_until: 0,
             polls_in_a_row: 0,
             turns_in_a_row: 0,
-            transmits_in_a_row: 0,
+            transmits: (0, 0),
             is_patient: false,
         };
         member.init();

@@ -228,7 +228,7 @@ impl Plan {
             seed,
             profile,
             members,
-            clients: rng.range(1, 5) as usize * 0,
+            clients: rng.range(1, 5) as usize,
             mtu: rng.pick(&[256, 288, 512, 512, 1024, 1408]),
             link: link(&mut rng, profile),
             disk: disk(&mut rng),

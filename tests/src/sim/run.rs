@@ -79,7 +79,8 @@ fn go(world: &mut World) -> Result<(), Violation> {
 /// Clients are served again.
 fn progress(world: &mut World, until: u64) -> Result<(), Violation> {
     let before: Vec<u64> = world.clients.iter().map(|c| c.acknowledged).collect();
-    let wanted = before.len().min(SESSIONS);
+    // One slot in eight, at least one, answers clients that are refused.
+    let wanted = before.len().min(SESSIONS - 1);
     loop {
         let served = world.clients.iter().zip(&before);
         let served = served.filter(|(c, b)| c.acknowledged >= **b + 3).count();
@@ -139,6 +140,19 @@ pub fn table(world: &World) -> String {
         let _ = match &m.process {
             Some(p) => {
                 let s = p.node.status();
+                if std::env::var_os("DEBUG").is_some() {
+                    eprintln!(
+                        "{:?} {:?} known {:?} chain {:?} recall {:?} log {:?}..{:?} flush {:?}",
+                        p.node.counters(),
+                        p.node.history(),
+                        p.node.joined(),
+                        coracle_core::log::Log::chain(&p.log),
+                        p.recall,
+                        coracle_core::log::Log::start(&p.log),
+                        coracle_core::log::Log::end(&p.log),
+                        p.flush
+                    );
+                }
                 writeln!(
                     text,
                     "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \

@@ -1,12 +1,12 @@
 //! The storage side of a driver: groups, node state, recalls, and time that each takes.
 
-use coracle_core::log::{Log, NodeState};
+use coracle_core::log::{Log, NodeState, checksum};
 use coracle_core::units::Position;
 
 use super::check::Violation;
 use super::clock::{MILLI, Nanos};
 use super::disk::{Disk, Name, SECTOR};
-use super::member::SEGMENT;
+use super::member::{CLUSTER, SEGMENT};
 use super::world::{Stop, What, World};
 
 /// Where a segment file's log bytes begin, behind its two slots.
@@ -30,6 +30,25 @@ pub fn read_log(disk: &Disk, at: u64, into: &mut [u8]) -> usize {
     len
 }
 
+/// The chain of the frame that ends at `end`, by walking its segment.
+fn chain_before(disk: &Disk, end: u64) -> Option<u32> {
+    if end == 0 {
+        return Some(checksum::genesis(CLUSTER));
+    }
+    let base = segment_of(end - 1);
+    let file = disk.cached(Name::Segment(base))?;
+    let mut at = base;
+    while at < end {
+        let frame = file.get(DATA_AT + (at - base) as usize..)?;
+        let row = super::ghost::parse(frame, at, 0)?;
+        if row.end == end {
+            return Some(u32::from_le_bytes(frame.get(28..32)?.try_into().ok()?));
+        }
+        at = row.end;
+    }
+    None
+}
+
 impl World {
     pub(super) fn turn_storage(&mut self, member: usize) -> Result<(), Stop> {
         self.take_cut(member);
@@ -40,10 +59,18 @@ impl World {
 
     /// The journal hears of a truncation before anything else happens to it.
     fn take_cut(&mut self, member: usize) {
-        if let Some(process) = &mut self.members[member].process
-            && let Some(cut) = process.log.window.take_cut()
-        {
+        let m = &mut self.members[member];
+        let Some(process) = &mut m.process else {
+            return;
+        };
+        if let Some(cut) = process.log.window.take_cut() {
             process.journal.handle_truncated(cut);
+        }
+        let end = process.log.end();
+        if process.log.chain().is_none()
+            && let Some(chain) = chain_before(&m.disk, end.get())
+        {
+            process.log.window.set_chain(end, chain);
         }
     }
 

@@ -21,8 +21,8 @@ use super::stats::Fault;
 use super::storage::{DATA_AT, segment_of};
 use super::world::{Stop, What, World};
 
-/// More transmits than this in one turn are no work that any input calls for.
-const TRANSMITS_MAX: u64 = 8192;
+/// More transmits than this in a millisecond are no work that any input calls for.
+const TRANSMITS_MAX: u64 = 50_000;
 /// More polls in a row that say "more to do".
 const POLLS_MAX: u64 = 8192;
 
@@ -253,22 +253,33 @@ impl World {
             });
             self.called(member)?;
             let Some((door, to, bytes)) = sent else {
-                self.members[member].transmits_in_a_row = 0;
                 return Ok(false);
             };
+            self.check_transmits(member)?;
             if door == Door::Member {
                 self.check_sent(member, to, &bytes)?;
             }
             let from = member_address(member as u8, door);
             self.send(Datagram { from, to, bytes });
         }
-        let m = &mut self.members[member];
-        m.transmits_in_a_row += most;
-        if m.transmits_in_a_row > TRANSMITS_MAX {
-            let detail = format!("n{member} transmits without end");
-            broken("Every Call Bounded", detail)?;
-        }
         Ok(true)
+    }
+
+    /// No input calls for more than a few windows full of datagrams to each member in a moment.
+    fn check_transmits(&mut self, member: usize) -> Checked {
+        let moment = self.now / MILLI;
+        let m = &mut self.members[member];
+        if m.transmits.0 != moment {
+            m.transmits = (moment, 0);
+        }
+        m.transmits.1 += 1;
+        if m.transmits.1 <= TRANSMITS_MAX {
+            return Ok(());
+        }
+        broken(
+            "Every Call Bounded",
+            format!("n{member} transmits without end"),
+        )
     }
 
     fn check_sent(&mut self, member: usize, to: SocketAddr, bytes: &Rc<[u8]>) -> Checked {

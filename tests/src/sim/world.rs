@@ -301,6 +301,7 @@ impl World {
         }
         for client in 0..self.clients.len() {
             self.clients[client].silent_until = 0;
+            self.clients[client].quota = u64::MAX;
             self.schedule(self.now, What::Client(client));
         }
         Ok(())

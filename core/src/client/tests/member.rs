@@ -18,7 +18,7 @@ use crate::wire::cluster::{
     Challenge, EventCode, Message, NewLeaderEvent, PROTOCOL_VERSION, SessionConnectRequest,
     SessionEvent, SessionMessage, SessionMessageHeader,
 };
-use crate::wire::frame::{Frame, parse_datagram};
+use crate::wire::frame::{ErrFrame, FLAG_SEND_SETUP, Frame, parse_datagram};
 
 pub const SESSION: SessionId = SessionId::new(Position::new(4096));
 
@@ -37,6 +37,8 @@ pub enum Script {
     Refuse(EventCode),
     /// It answers the stream and nothing else.
     Silent,
+    /// It answers the stream with an error.
+    RefuseStream,
 }
 
 pub struct Member {
@@ -95,6 +97,20 @@ impl Member {
         }
         let frame = parse_datagram(bytes).unwrap();
         match frame {
+            Frame::Setup(setup) if self.script == Script::RefuseStream => {
+                let error = ErrFrame {
+                    session_id: setup.session_id,
+                    stream_id: setup.stream_id,
+                    receiver_id: 1,
+                    group_tag: None,
+                    code: 11,
+                    text: b"no",
+                };
+                self.heard.push("refused".to_string());
+                let mut out = [0; 64];
+                let len = error.emit(&mut out).unwrap();
+                Some(out[..len].to_vec())
+            }
             Frame::Setup(setup) => {
                 if let Some(image) = self.image_of(from, setup.session_id) {
                     image.handle_setup(now);
@@ -129,6 +145,9 @@ impl Member {
                 }
             }
             Frame::StatusMessage(sm) => {
+                if sm.flags & FLAG_SEND_SETUP != 0 {
+                    self.heard.push("send setup".to_string());
+                }
                 if let Some(egress) = &mut self.egress {
                     let _foreign = egress.handle_status(now, &sm);
                 }
@@ -239,7 +258,7 @@ impl Member {
         self.owed.push_back(bytes[..len].to_vec());
     }
 
-    fn open_egress(&mut self, now: Instant, target: SocketAddr) {
+    pub fn open_egress(&mut self, now: Instant, target: SocketAddr) {
         let config = PublicationConfig {
             target,
             stream_id: 102,
@@ -298,7 +317,7 @@ impl Member {
                 session: SESSION,
                 challenge: b"who goes there?",
             })),
-            Script::Silent | Script::Dead => {}
+            Script::Silent | Script::Dead | Script::RefuseStream => {}
         }
     }
 }

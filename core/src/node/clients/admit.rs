@@ -2,15 +2,12 @@
 
 use crate::limits::FRAME_HEADER;
 use crate::log::{Log, append, encoded_len};
-use crate::node::clients::ingress::Assembly;
 use crate::node::clients::link::{Bound, Close, Link, Stage};
-use crate::node::clients::slots::share;
 use crate::node::clients::{Admission, Clients, Count, Memory, View};
 use crate::session::Authenticator;
-use crate::stream::Fragment;
 use crate::time::Instant;
 use crate::units::{Position, SessionId, Term};
-use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionCloseEvent, SessionOpenEvent};
+use crate::wire::cluster::{SESSION_HEADER_LENGTH, SessionCloseEvent, SessionOpenEvent};
 use crate::wire::frame::align;
 
 /// How many fragments of one ingress stream are looked at before the next has its turn.
@@ -24,6 +21,7 @@ pub(super) struct Turn<'t, L, A> {
     pub admission: &'t Admission<'t>,
     pub log: &'t mut L,
     pub egress: &'t mut [u8],
+    pub reassembly: &'t mut [u8],
     pub auth: &'t mut A,
 }
 
@@ -32,14 +30,19 @@ pub(super) struct Turn<'t, L, A> {
 pub(super) enum Taken {
     /// It may leave its window.
     Yes,
-    /// Something has no room: it stays, and is looked at again.
+    /// It may, and it has freed a reassembly slot that another stream waits for: the next one's
+    /// turn.
+    Last,
+    /// It stays, and is looked at again: the log has no room.
+    Full,
+    /// It stays, and is looked at again: something else has no room.
     Held,
 }
 
 impl<const N: usize> Clients<N> {
-    /// Takes what clients have sent, round and round their streams, and appends to the log what belongs
-    /// there; says to clients what is owed to them. True if it left off for the length of the call: call
-    /// again soon. At most 128 fragments, and every egress connection once.
+    /// Takes what clients have sent, round and round their streams, and appends to the log what
+    /// belongs there; says to clients what is owed to them. True if it left off for the length of
+    /// the call: call again soon. At most 128 fragments, and every egress connection once.
     ///
     /// While no leader is known nothing is taken.
     pub fn poll_admit<L: Log, A: Authenticator>(
@@ -55,6 +58,7 @@ impl<const N: usize> Clients<N> {
             admission,
             log,
             egress: &mut *memory.egress,
+            reassembly: &mut *memory.reassembly,
             auth,
         };
         for slot in 0..N {
@@ -63,20 +67,38 @@ impl<const N: usize> Clients<N> {
         if admission.view == View::Unknown {
             return false;
         }
+        self.admit_streams(memory.ingress, &mut turn)
+    }
+
+    /// Gives every stream its turn, in a circle. The next call starts with the first one that found
+    /// the log full before it had its turn, so that a busy stream cannot keep the log from the
+    /// others.
+    fn admit_streams<L: Log, A: Authenticator>(
+        &mut self,
+        ingress: &[u8],
+        turn: &mut Turn<'_, L, A>,
+    ) -> bool {
+        let start = self.admit_next;
+        let after = |slot: usize| (slot + 1).checked_rem(N).unwrap_or(0);
         let mut left = CALL_MAX;
         let mut is_more = false;
+        let mut starved = None;
+        let mut slot = start;
         for _ in 0..N {
-            let slot = self.admit_next;
-            self.admit_next = (slot + 1).checked_rem(N).unwrap_or(0);
             let share = SHARE_MAX.min(left);
-            let taken =
-                self.admit_stream(slot, share, memory.ingress, memory.reassembly, &mut turn);
+            let (taken, outcome) = self.admit_stream(slot, share, ingress, turn);
+            if taken == 0 && outcome == Taken::Full {
+                starved = starved.or(Some(slot));
+            }
             left -= taken;
-            is_more |= taken == share;
+            is_more |= taken == share || outcome == Taken::Last;
+            slot = after(slot);
             if left == 0 {
+                starved = starved.or(Some(slot));
                 break;
             }
         }
+        self.admit_next = starved.unwrap_or(after(start));
         is_more
     }
 
@@ -183,169 +205,6 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Takes up to `share` fragments of one stream; how many it took.
-    fn admit_stream<L: Log, A: Authenticator>(
-        &mut self,
-        slot: usize,
-        share_max: usize,
-        ingress: &[u8],
-        reassembly: &mut [u8],
-        turn: &mut Turn<'_, L, A>,
-    ) -> usize {
-        let bytes = share(ingress, slot, N);
-        for taken in 0..share_max {
-            let Some(stream) = self.ingress.get(slot) else {
-                return taken;
-            };
-            let Some(fragment) = stream.image.peek(bytes) else {
-                return taken;
-            };
-            let from = Bound {
-                serial: stream.serial,
-                address: stream.image.source(),
-            };
-            let mut assembly = stream.assembly;
-            let outcome = self.take_fragment(&fragment, from, &mut assembly, reassembly, turn);
-            let Some(stream) = self.ingress.get_mut(slot) else {
-                return taken;
-            };
-            stream.assembly = assembly;
-            if outcome == Taken::Held {
-                self.count(Count::IngressHeld);
-                return taken;
-            }
-            stream.image.consume(bytes);
-        }
-        share_max
-    }
-
-    fn take_fragment<L: Log, A: Authenticator>(
-        &mut self,
-        fragment: &Fragment<'_>,
-        from: Bound,
-        assembly: &mut Assembly,
-        reassembly: &mut [u8],
-        turn: &mut Turn<'_, L, A>,
-    ) -> Taken {
-        if fragment.is_begin() {
-            // A message that was not finished never will be.
-            self.abandon(assembly);
-        }
-        if fragment.is_whole() {
-            return self.take_message(fragment.payload, from, turn);
-        }
-        if fragment.is_begin() {
-            return self.begin_message(fragment, from, assembly, reassembly, turn);
-        }
-        match *assembly {
-            Assembly::Gathering { slot, len } => {
-                self.extend_message(fragment, from, (slot, len), assembly, reassembly, turn)
-            }
-            Assembly::Idle | Assembly::Skipping => {
-                if fragment.is_end() {
-                    *assembly = Assembly::Idle;
-                }
-                Taken::Yes
-            }
-        }
-    }
-
-    fn abandon(&mut self, assembly: &mut Assembly) {
-        if let Assembly::Gathering { slot, .. } = *assembly {
-            self.pool.give_back(slot);
-        }
-        *assembly = Assembly::Idle;
-    }
-
-    /// The first fragment of several. A session's message gets a reassembly slot only if it would be
-    /// admitted now: a client that does not read must not keep a slot from others.
-    fn begin_message<L: Log, A: Authenticator>(
-        &mut self,
-        fragment: &Fragment<'_>,
-        from: Bound,
-        assembly: &mut Assembly,
-        reassembly: &mut [u8],
-        turn: &mut Turn<'_, L, A>,
-    ) -> Taken {
-        if let Ok(Message::SessionMessage(message)) = Message::parse(fragment.payload) {
-            let header = message.header;
-            let Some(slot) = self.recognise(turn, header.term, header.session, from) else {
-                *assembly = Assembly::Skipping;
-                return Taken::Yes;
-            };
-            if self.links.get(slot).is_some_and(Link::is_half_full) {
-                return Taken::Held;
-            }
-        }
-        let slots = reassembly
-            .len()
-            .checked_div(self.config.message_max)
-            .unwrap_or(0);
-        let Some(slot) = self.pool.take(slots) else {
-            return Taken::Held;
-        };
-        self.extend_message(fragment, from, (slot, 0), assembly, reassembly, turn)
-    }
-
-    /// One more fragment of the message of which `len` bytes lie in `slot` of the pool.
-    fn extend_message<L: Log, A: Authenticator>(
-        &mut self,
-        fragment: &Fragment<'_>,
-        from: Bound,
-        (slot, len): (usize, usize),
-        assembly: &mut Assembly,
-        reassembly: &mut [u8],
-        turn: &mut Turn<'_, L, A>,
-    ) -> Taken {
-        let start = slot.saturating_mul(self.config.message_max);
-        let place = reassembly.get_mut(start..start.saturating_add(self.config.message_max));
-        let place = place.unwrap_or_default();
-        let end = len.saturating_add(fragment.payload.len());
-        let Some(room) = place.get_mut(len..end) else {
-            let known = if len == 0 {
-                fragment.payload
-            } else {
-                place.get(..len).unwrap_or_default()
-            };
-            self.refuse_too_long(known, from, turn);
-            self.pool.give_back(slot);
-            *assembly = if fragment.is_end() {
-                Assembly::Idle
-            } else {
-                Assembly::Skipping
-            };
-            return Taken::Yes;
-        };
-        room.copy_from_slice(fragment.payload);
-        if !fragment.is_end() {
-            *assembly = Assembly::Gathering { slot, len: end };
-            return Taken::Yes;
-        }
-        // If it is held, this last fragment stays in the window and is copied again next time.
-        let taken = self.take_message(place.get(..end).unwrap_or_default(), from, turn);
-        if taken == Taken::Yes {
-            self.pool.give_back(slot);
-            *assembly = Assembly::Idle;
-        }
-        taken
-    }
-
-    /// A message is longer than the cluster's maximum: its session is told, and nothing stalls.
-    pub(super) fn refuse_too_long<L: Log, A: Authenticator>(
-        &mut self,
-        start: &[u8],
-        from: Bound,
-        turn: &mut Turn<'_, L, A>,
-    ) {
-        self.count(Count::MessageTooLong);
-        if let Ok(Message::SessionMessage(message)) = Message::parse(start) {
-            let header = message.header;
-            if let Some(slot) = self.recognise(turn, header.term, header.session, from) {
-                self.say_too_long(slot, header.session, turn.egress);
-            }
-        }
-    }
-
     /// The link of an open session that may be spoken for from there, in this term. What is not
     /// recognised is counted and dropped: a message of an old leadership is never executed in a new
     /// one (Aeron: `onIngressMessage`), and after a session's end nothing of it is.
@@ -394,8 +253,8 @@ const _: () = assert!(
             + crate::limits::PRINCIPAL_MAX
 );
 
-/// Where a record of `len` bytes would start if it were appended now: behind a PAD, if its first frame
-/// does not fit the rest of the segment.
+/// Where a record of `len` bytes would start if it were appended now: behind a PAD, if its first
+/// frame does not fit the rest of the segment.
 fn record_start<L: Log>(log: &L, len: usize, mtu: usize) -> Option<Position> {
     let end = log.end();
     let first = len.min(mtu.saturating_sub(FRAME_HEADER));

@@ -172,8 +172,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Tells an open session's client that a message of its was refused. If there is no room for that,
-    /// the session ends: a refusal is never silent.
+    /// Tells an open session's client that a message of its was refused. If there is no room for
+    /// that, the session ends: a refusal is never silent.
     pub(super) fn say_too_long(&mut self, slot: usize, session: SessionId, egress: &mut [u8]) {
         let mut text = heapless::String::<96>::new();
         let limit = self.config.message_max;

@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use crate::node::clients::ingress::Owner;
 use crate::node::clients::link::{Answer, Close, Greeting, Live, Stage};
 use crate::node::clients::{Clients, Memory};
 use crate::session::connect::Refusal;
@@ -11,8 +12,8 @@ use crate::units::{Position, SessionId, Term};
 use crate::wire::cluster::{CloseReason, SessionOpenEvent};
 
 impl<const N: usize> Clients<N> {
-    /// Applies a committed open event that starts at `at`, which is the session's id. On the leader the
-    /// client is told. Looks at every session and every link once.
+    /// Applies a committed open event that starts at `at`, which is the session's id. On the leader
+    /// the client is told. Looks at every session and every link once.
     ///
     /// Only after `Opened::Yes` does the service hear of the session.
     pub fn apply_open(
@@ -76,8 +77,8 @@ impl<const N: usize> Clients<N> {
         self.say_greeting(slot, endpoints, egress);
     }
 
-    /// A committed message of this session, `payload` bytes without its header, has been handed to the
-    /// service: its answer, if any, is in the egress now.
+    /// A committed message of this session, `payload` bytes without its header, has been handed to
+    /// the service: its answer, if any, is in the egress now.
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
         let cost = self.egress_cost(payload);
         let slot = self.serving(session);
@@ -86,8 +87,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Applies a committed close event. On the leader the client is told, and its egress stream ends
-    /// once it is drained. `None` if the session is not open: then nobody hears of it.
+    /// Applies a committed close event. On the leader the client is told, and its egress stream
+    /// ends once it is drained. `None` if the session is not open: then nobody hears of it.
     pub fn apply_close(
         &mut self,
         now: Instant,
@@ -96,6 +97,7 @@ impl<const N: usize> Clients<N> {
         memory: &mut Memory<'_>,
     ) -> Option<Session> {
         let closed = self.table.apply_close(session)?;
+        self.abandon_all(|owner| owner == Owner::Session(session));
         if let Some(slot) = self.serving(session) {
             self.served.retain(|(id, _)| *id != session);
             self.say_closed(slot, session, reason, memory.egress);
@@ -121,8 +123,8 @@ impl<const N: usize> Clients<N> {
     }
 
     /// This member leads `term` and has applied that term's own first record: the table is now what
-    /// every message of this term will meet. Opens a fresh egress stream to every open session; what
-    /// remains of an earlier role is dropped if its room is needed.
+    /// every message of this term will meet. Opens a fresh egress stream to every open session;
+    /// what remains of an earlier role is dropped if its room is needed.
     pub fn become_leader(&mut self, now: Instant, term: Term) {
         self.step_down(now);
         self.leading = Some(term);
@@ -144,7 +146,8 @@ impl<const N: usize> Clients<N> {
     pub fn step_down(&mut self, now: Instant) {
         let was_leading = self.leading.take().is_some();
         self.served.clear();
-        self.drop_assemblies();
+        // What is being put together belongs to the leadership that is over.
+        self.abandon_all(|_| true);
         if !was_leading {
             return;
         }
@@ -183,8 +186,8 @@ impl<const N: usize> Clients<N> {
     }
 }
 
-/// The session that an event opens; `None` if it has no room for what the event says, which no leader
-/// of this version appends.
+/// The session that an event opens; `None` if it has no room for what the event says, which no
+/// leader of this version appends.
 fn session(id: SessionId, event: &SessionOpenEvent<'_>) -> Option<Session> {
     Some(Session {
         id,

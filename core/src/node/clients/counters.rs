@@ -2,7 +2,8 @@
 
 use crate::wire::Reject as Malformed;
 
-/// Something that happened at the clients' door. The order is part of the counters' file: append only.
+/// Something that happened at the clients' door. The order is part of the counters' file: append
+/// only.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -24,7 +25,8 @@ pub enum Count {
     MessageTooLong,
     /// A message did not parse.
     MessageMalformed,
-    /// A message that this member does not act on: session messages to a follower, unknown templates.
+    /// A message that this member does not act on: session messages to a follower, unknown
+    /// templates.
     MessageIgnored,
     /// A connect request that had come before.
     ConnectRepeated,
@@ -35,6 +37,7 @@ pub enum Count {
     /// A connect request named a channel that cannot be answered.
     ConnectUnanswerable,
     /// The log, the pool or the session's egress had no room: a message stayed in its window.
+    /// Counted each time that it is looked at.
     IngressHeld,
     /// A message to a client was dropped because its egress slot is full; the session is closed.
     EgressOverflow,

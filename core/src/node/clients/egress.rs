@@ -12,7 +12,7 @@ use crate::time::{Instant, Timestamp};
 use crate::units::SessionId;
 use crate::wire::channel::Channel;
 use crate::wire::cluster::{CloseReason, SESSION_HEADER_LENGTH, SessionMessageHeader};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Rttm};
 
 /// Why a message was not accepted for a session: the same on every member, whatever its role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,12 +26,12 @@ pub enum EgressError {
 }
 
 impl<const N: usize> Clients<N> {
-    /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that of
-    /// the record being executed. Finds the session by binary search; copies the message once.
+    /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that
+    /// of the record being executed. Finds the session by binary search; copies the message once.
     ///
     /// Only the leader sends; on other members, and to a session that has not heard yet that this
-    /// member leads, an accepted message goes nowhere (as in Aeron). If the session's egress slot is
-    /// full, the message is lost, and therefore the session is closed by a replicated event.
+    /// member leads, an accepted message goes nowhere (as in Aeron). If the session's egress slot
+    /// is full, the message is lost, and therefore the session is closed by a replicated event.
     ///
     /// # Errors
     /// See [`EgressError`].
@@ -91,8 +91,8 @@ impl<const N: usize> Clients<N> {
         self.served.get(at.ok()?).map(|(_, slot)| *slot)
     }
 
-    /// Starts an egress connection in a free slot, or in that of one that is only leaving. `None` if
-    /// there is no such slot.
+    /// Starts an egress connection in a free slot, or in that of one that is only leaving. `None`
+    /// if there is no such slot.
     pub(super) fn connect(
         &mut self,
         now: Instant,
@@ -134,7 +134,8 @@ impl<const N: usize> Clients<N> {
         Some(slot)
     }
 
-    /// Makes the publication of a link whose address is known. A link that cannot have one is dropped.
+    /// Makes the publication of a link whose address is known. A link that cannot have one is
+    /// dropped.
     pub(super) fn open_stream(&mut self, now: Instant, slot: usize, egress_len: usize) {
         let (Some(key), Some(link)) = (self.links.key(slot), self.links.get_mut(slot)) else {
             return;
@@ -194,6 +195,16 @@ impl<const N: usize> Clients<N> {
         )
     }
 
+    /// A client's driver measures the round trip of an egress stream.
+    pub(super) fn handle_egress_rttm(&mut self, rttm: &Rttm) -> Result<(), Reject> {
+        let slot = self.links.find(rttm.session_id);
+        let link = slot.and_then(|slot| self.links.get_mut(slot));
+        let publication = link.and_then(Link::publication_mut);
+        let publication = publication.ok_or(Reject::Refused(Count::UnknownStream))?;
+        publication.handle_rttm(rttm);
+        Ok(())
+    }
+
     /// What a client's driver says about an egress stream.
     pub(super) fn handle_feedback(
         &mut self,
@@ -230,12 +241,13 @@ impl<const N: usize> Clients<N> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The MTU or the egress segment length is out of its bounds, or an egress slot is below two MTUs.
+    /// The MTU or the egress segment length is out of its bounds, or an egress slot is below two
+    /// MTUs.
     Egress,
     /// An ingress slot is too small for one window of this MTU.
     Ingress,
-    /// An eighth of an egress segment does not hold one message of `message_max`, or the window of an
-    /// egress slot (a power of two, at most half a segment) does not hold four.
+    /// An eighth of an egress segment does not hold one message of `message_max`, or the window of
+    /// an egress slot (a power of two, at most a quarter of a segment) does not hold four.
     MessageMax,
     /// The reassembly memory has no slot of `message_max` bytes.
     Reassembly,
@@ -270,8 +282,8 @@ impl ClientsConfig {
             return Err(ConfigError::Ingress);
         }
         let messages = SESSION_HEADER_LENGTH..=publication.message_max();
-        // Half a window may be taken when a message is admitted, its answer needs room, and so does a
-        // PAD in front of that. With less a client that reads well could find its session closed.
+        // Half a window may be taken when a message is admitted, its answer needs room, and so does
+        // a PAD in front of that. With less a client that reads well could find its session closed.
         let needed = framed_bound(self.message_max, self.mtu).saturating_mul(4);
         if !messages.contains(&self.message_max) || needed > u64::from(publication.window()) {
             return Err(ConfigError::MessageMax);

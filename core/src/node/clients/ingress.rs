@@ -1,17 +1,24 @@
 //! The ingress side: which streams come in, and what arrives on them.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
+use crate::node::clients::gather::Gathering;
 use crate::node::clients::slots::{share_len, share_mut};
 use crate::node::clients::{Clients, Count, Memory, Reject};
 use crate::stream::{DataReject, Image, ImageState, ImageTiming, elicit_setup};
 use crate::time::Instant;
+use crate::units::SessionId;
 use crate::wire::cluster::INGRESS_STREAM_ID;
 use crate::wire::frame::{DataHeader, Datagram, Frame, Rttm, Setup, StatusMessage, parse_datagram};
 
-/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds no
-/// place sends again and is remembered then.
+/// How many unknown senders are remembered until they have been asked for a SETUP. One that finds
+/// no place sends again and is remembered then.
 pub(super) const STRANGERS_MAX: usize = 8;
+
+/// After this long without a datagram a stream may lose its slot to a new one: Aeron's senders send
+/// at least ten heartbeats in that time.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A sender whose SETUP we have not seen: this member has restarted, or the frame was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +32,7 @@ pub(super) struct Stranger {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Ingress {
     pub image: Image,
+    pub heard_at: Instant,
     /// Ascends with every image: a session may move to a younger one only.
     pub serial: u64,
     pub assembly: Assembly,
@@ -35,34 +43,51 @@ pub(super) struct Ingress {
 pub(super) enum Assembly {
     /// The next fragment begins a message.
     Idle,
-    /// The first `len` bytes of a message lie in this slot of the pool.
-    Gathering { slot: usize, len: usize },
+    /// A message is being put together.
+    Gathering(Gathering),
     /// The rest of a message that is not wanted.
     Skipping,
+}
+
+/// On whose behalf a reassembly slot is held, and so for how long at most.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Owner {
+    /// An open session: until its message is complete, or it is closed.
+    Session(SessionId),
+    /// A client without a session.
+    Nobody { until: Instant },
 }
 
 /// Which slots of the reassembly memory are taken. More than `N` are never needed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pool<const N: usize> {
     taken: [bool; N],
+    /// Somebody found none free since one was last taken.
+    is_wanted: bool,
 }
 
 impl<const N: usize> Pool<N> {
     pub(super) const fn new() -> Self {
-        Self { taken: [false; N] }
+        Self {
+            taken: [false; N],
+            is_wanted: false,
+        }
     }
 
     /// Takes one of the first `count` slots.
     pub(super) fn take(&mut self, count: usize) -> Option<usize> {
-        let slot = self.taken.iter().take(count).position(|taken| !taken)?;
-        *self.taken.get_mut(slot)? = true;
-        Some(slot)
+        let slot = self.taken.iter().take(count).position(|taken| !taken);
+        self.is_wanted = slot.is_none();
+        *self.taken.get_mut(slot?)? = true;
+        slot
     }
 
-    pub(super) fn give_back(&mut self, slot: usize) {
+    /// True if somebody has been waiting for it.
+    pub(super) fn give_back(&mut self, slot: usize) -> bool {
         if let Some(taken) = self.taken.get_mut(slot) {
             *taken = false;
         }
+        self.is_wanted
     }
 
     /// How many slots are taken.
@@ -73,8 +98,8 @@ impl<const N: usize> Pool<N> {
 
 impl<const N: usize> Clients<N> {
     /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
-    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length of
-    /// the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length
+    /// of the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
     ///
     /// # Errors
     /// What the datagram was refused for; it has been counted. The driver may ignore it.
@@ -114,7 +139,7 @@ impl<const N: usize> Clients<N> {
             return Err(Reject::Refused(Count::UnknownStream));
         }
         let Some(slot) = self.ingress.find(session_id) else {
-            self.remember_stranger(from, data.first());
+            self.remember_stranger(now, from, data.first());
             return Err(Reject::Refused(Count::UnknownStream));
         };
         let bytes = share_mut(memory.ingress, slot, N);
@@ -124,6 +149,7 @@ impl<const N: usize> Clients<N> {
         if !ingress.image.is(from, stream_id, session_id) {
             return Err(Reject::Refused(Count::ForeignSource));
         }
+        ingress.heard_at = now;
         let taken = ingress.image.handle_data(now, data, bytes);
         taken.map_err(|reject| {
             Reject::Refused(match reject {
@@ -147,12 +173,13 @@ impl<const N: usize> Clients<N> {
             return match self.ingress.get_mut(known) {
                 Some(known) if known.image.is(from, setup.stream_id, setup.session_id) => {
                     known.image.handle_setup(now);
+                    known.heard_at = now;
                     Ok(())
                 }
                 _ => Err(Reject::Refused(Count::ForeignSource)),
             };
         }
-        let Some(slot) = self.ingress.free() else {
+        let Some(slot) = self.image_slot(now) else {
             return Err(Reject::Refused(Count::ImageLimit));
         };
         let len = share_len(memory.ingress.len(), N);
@@ -162,9 +189,11 @@ impl<const N: usize> Clients<N> {
         self.serial = self.serial.saturating_add(1);
         let ingress = Ingress {
             image,
+            heard_at: now,
             serial: self.serial,
             assembly: Assembly::Idle,
         };
+        self.remove_image(slot);
         self.ingress.put(slot, setup.session_id, ingress);
         self.strangers
             .retain(|stranger| stranger.owed.session_id != setup.session_id);
@@ -178,23 +207,43 @@ impl<const N: usize> Clients<N> {
                 ingress.image.handle_rttm(rttm);
                 Ok(())
             }
-            _ => Err(Reject::Refused(Count::UnknownStream)),
+            _ => self.handle_egress_rttm(rttm),
         }
     }
 
+    /// A slot for a new stream: a free one, or that of the stream which was silent for longest, if
+    /// that is long and no session is bound to it. So streams of clients that crashed, or never
+    /// were, keep nobody out for the whole liveness time.
+    fn image_slot(&self, now: Instant) -> Option<usize> {
+        if let Some(slot) = self.ingress.free() {
+            return Some(slot);
+        }
+        let silent = self.ingress.iter().filter(|(_, stream)| {
+            now >= stream.heard_at.plus(SILENCE) && !self.is_bound(stream.serial)
+        });
+        let longest = silent.min_by_key(|(_, stream)| stream.heard_at);
+        longest.map(|(slot, _)| slot)
+    }
+
+    fn is_bound(&self, serial: u64) -> bool {
+        let mut links = self.links.iter();
+        links.any(|(_, link)| link.bound().is_some_and(|bound| bound.serial == serial))
+    }
+
     /// Asks an unknown sender for its SETUP, unless there would be no place for it.
-    fn remember_stranger(&mut self, from: SocketAddr, first: &DataHeader) {
+    fn remember_stranger(&mut self, now: Instant, from: SocketAddr, first: &DataHeader) {
         let Some(owed) = elicit_setup(first, self.receiver_id) else {
             return;
         };
         let stranger = Stranger { from, owed };
-        if self.ingress.free().is_some() && !self.strangers.contains(&stranger) {
+        if self.image_slot(now).is_some() && !self.strangers.contains(&stranger) {
             // Full: the sender's next heartbeat finds a place.
             let _unless_full = self.strangers.push(stranger);
         }
     }
 
-    /// Forgets the streams that ended or fell silent. Looks at each once.
+    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
+    /// at each stream twice.
     pub(super) fn expire_images(&mut self, now: Instant) {
         for slot in 0..N {
             let state = self.ingress.get(slot).map(|i| i.image.state(now));
@@ -202,23 +251,12 @@ impl<const N: usize> Clients<N> {
                 self.remove_image(slot);
             }
         }
+        self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
     }
 
     fn remove_image(&mut self, slot: usize) {
-        if let Some(ingress) = self.ingress.remove(slot)
-            && let Assembly::Gathering { slot, .. } = ingress.assembly
-        {
-            self.pool.give_back(slot);
-        }
-    }
-
-    /// Gives up every message that is being put together: it belongs to another leadership.
-    pub(super) fn drop_assemblies(&mut self) {
-        for (_, ingress) in self.ingress.iter_mut() {
-            if let Assembly::Gathering { slot, .. } = ingress.assembly {
-                self.pool.give_back(slot);
-                ingress.assembly = Assembly::Skipping;
-            }
+        if let Some(mut ingress) = self.ingress.remove(slot) {
+            self.abandon(&mut ingress.assembly, Assembly::Idle);
         }
     }
 }

@@ -136,6 +136,15 @@ impl Link {
         }
     }
 
+    /// The ingress stream that the client of this link speaks on, if it has or gets a session.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        match &self.stage {
+            Stage::Accepted { bound, .. } | Stage::Appended { bound, .. } => Some(*bound),
+            Stage::Open(live) => live.bound,
+            Stage::Answer(_) | Stage::Challenge { .. } | Stage::Leaving { .. } => None,
+        }
+    }
+
     /// Is a session being opened here?
     pub(super) fn is_opening(&self) -> bool {
         matches!(
@@ -153,8 +162,9 @@ impl Link {
         }
     }
 
-    /// Is the client's egress so full that no more of its messages should be taken? What is in flight
-    /// counts in full, as if every message were echoed. An idle session's next message always passes.
+    /// Is the client's egress so full that no more of its messages should be taken? What is in
+    /// flight counts in full, as if every message were echoed. An idle session's next message
+    /// always passes.
     pub(super) fn is_half_full(&self) -> bool {
         let in_flight = self.live().map_or(0, |live| live.in_flight);
         self.publication().is_some_and(|publication| {
@@ -176,9 +186,9 @@ impl Live {
         }
     }
 
-    /// May a message of this session come from there? The first source after a change of leader may; a
-    /// younger stream may take over from the same address; an older one never again, so that messages
-    /// stay in the order in which they were sent.
+    /// May a message of this session come from there? The first source after a change of leader
+    /// may; a younger stream may take over from the same address; an older one never again, so that
+    /// messages stay in the order in which they were sent.
     pub(super) fn bind(&mut self, from: Bound) -> bool {
         let allowed = self
             .bound

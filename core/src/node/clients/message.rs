@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::limits::CREDENTIALS_MAX;
-use crate::log::{AppendError, Log, append};
+use crate::log::{Log, append};
 use crate::node::clients::admit::{Taken, Turn};
 use crate::node::clients::answer::attempt_session;
 use crate::node::clients::link::{Answer, Bound, Link, Stage};
@@ -14,25 +14,23 @@ use crate::units::SessionId;
 use crate::wire::Reject;
 use crate::wire::channel::Channel;
 use crate::wire::cluster::{
-    ChallengeResponse, CloseReason, Message, SessionConnectRequest, SessionMessage,
-    SessionMessageHeader,
+    ChallengeResponse, CloseReason, Message, SESSION_HEADER_LENGTH, SessionConnectRequest,
+    SessionMessage, SessionMessageHeader,
 };
 
 impl<const N: usize> Clients<N> {
-    /// Acts on a whole message. Held means: nothing has changed, and it is to come again.
+    /// Acts on a whole message, put together or in its window (`gathered` or not). Held and Full
+    /// mean: nothing has changed, and it is to come again.
     pub(super) fn take_message<L: Log, A: Authenticator>(
         &mut self,
         bytes: &[u8],
         from: Bound,
+        gathered: bool,
         turn: &mut Turn<'_, L, A>,
     ) -> Taken {
-        if bytes.len() > self.config.message_max {
-            self.refuse_too_long(bytes, from, turn);
-            return Taken::Yes;
-        }
         match Message::parse(bytes) {
             Ok(Message::SessionMessage(message)) => {
-                return self.take_session_message(&message, from, turn);
+                return self.take_session_message(&message, from, gathered, turn);
             }
             Ok(Message::SessionConnectRequest(request)) => {
                 return self.take_connect(&request, from, turn);
@@ -69,17 +67,26 @@ impl<const N: usize> Clients<N> {
         &mut self,
         message: &SessionMessage<'_>,
         from: Bound,
+        gathered: bool,
         turn: &mut Turn<'_, L, A>,
     ) -> Taken {
         let SessionMessageHeader { term, session, .. } = message.header;
         let Some(slot) = self.recognise(turn, term, session, from) else {
             return Taken::Yes;
         };
+        let len = message.payload.len().saturating_add(SESSION_HEADER_LENGTH);
+        if len > self.config.message_max {
+            self.count(Count::MessageTooLong);
+            self.say_too_long(slot, session, turn.egress);
+            return Taken::Yes;
+        }
         let cost = self.egress_cost(message.payload.len());
         let Some(link) = self.links.get_mut(slot) else {
             return Taken::Yes;
         };
-        if link.is_half_full() {
+        // One that was put together was let in at its first fragment, and holds a reassembly slot:
+        // it must not wait for its client.
+        if !gathered && link.is_half_full() {
             return Taken::Held;
         }
         let header = SessionMessageHeader {
@@ -96,13 +103,8 @@ impl<const N: usize> Clients<N> {
                 self.count(Count::MessageAppended);
                 Taken::Yes
             }
-            Err(AppendError::TooLong) => {
-                self.count(Count::MessageTooLong);
-                self.say_too_long(slot, session, turn.egress);
-                Taken::Yes
-            }
             // No room, or none that is known to follow what is there: the window closes.
-            Err(_) => Taken::Held,
+            Err(_) => Taken::Full,
         }
     }
 
@@ -140,8 +142,8 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// Has this very request come before? If its session is open, its client is told once more; while
-    /// it is being worked on, one answer is on its way already.
+    /// Has this very request come before? If its session is open, its client is told once more;
+    /// while it is being worked on, one answer is on its way already.
     fn is_repeated<L, A>(
         &mut self,
         request: &Request,

@@ -1,15 +1,15 @@
 //! Everything a node knows about clients, in every role.
 //!
-//! Clients are real Aeron clients: each sends on an ingress stream, which is received by an image in a
-//! slot of lent memory, and each reads an egress stream, which is a publication in such a slot. What
-//! is replicated about them is only the [`SessionTable`], which changes when a committed record is
-//! applied. All else is this member's own and dies with its role: a new leader opens a fresh egress
-//! stream to every open session and says that it leads.
+//! Clients are real Aeron clients: each sends on an ingress stream, which is received by an image
+//! in a slot of lent memory, and each reads an egress stream, which is a publication in such a
+//! slot. What is replicated about them is only the [`SessionTable`], which changes when a committed
+//! record is applied. All else is this member's own and dies with its role: a new leader opens a
+//! fresh egress stream to every open session and says that it leads.
 //!
 //! **Invariant:** a message leaves its client's window only when it is in the log, or refused by a
 //! typed answer, or when it can never be executed (its session is gone, its leadership is over).
-//! Whatever else is in the way (no room in the log, no reassembly slot, an egress that fills up) leaves
-//! it in its stream's own window, which closes, and the client's `offer` says so.
+//! Whatever else is in the way (no room in the log, no reassembly slot, an egress that fills up)
+//! leaves it in its stream's own window, which closes, and the client's `offer` says so.
 //!
 //! **Invariant:** nothing is appended to the log except by [`Clients::poll_admit`], and there only
 //! while this member leads.
@@ -19,6 +19,7 @@ mod answer;
 mod apply;
 mod counters;
 mod egress;
+mod gather;
 mod ingress;
 mod link;
 mod message;
@@ -41,7 +42,7 @@ pub use transmit::ClientTransmit;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
 use crate::node::clients::slots::Slots;
-use crate::node::clients::transmit::Turn;
+use crate::node::clients::transmit::Round;
 use crate::prng::Prng;
 use crate::session::SessionTable;
 use crate::time::Timestamp;
@@ -60,7 +61,8 @@ pub struct ClientsConfig {
     pub mtu: usize,
     /// The length of the egress streams' Aeron term buffers: a power of two, 64 KiB to 1 GiB.
     pub egress_segment_length: u32,
-    /// The longest message, session header (32 bytes) included. The reassembly memory is cut to this.
+    /// The longest message, session header (32 bytes) included. The reassembly memory is cut to
+    /// this.
     pub message_max: usize,
     /// How many sessions may be open. Never as many as there are slots, of which some are kept for
     /// answering those who are refused: see [`Clients::session_limit`].
@@ -114,7 +116,8 @@ pub struct Admission<'a> {
     pub view: View,
     /// The timestamp of records appended now: never below that of the record before.
     pub timestamp: Timestamp,
-    /// All members' ingress endpoints, `0=host:port,1=host:port,...`, at most `ENDPOINTS_MAX` bytes.
+    /// All members' ingress endpoints, `0=host:port,1=host:port,...`, at most `ENDPOINTS_MAX`
+    /// bytes.
     pub endpoints: &'a str,
 }
 
@@ -147,7 +150,7 @@ pub struct Clients<const N: usize> {
     served: Vec<(SessionId, usize), N>,
     retired: Vec<i32, RETIRED_MAX>,
     admit_next: usize,
-    turn: Turn,
+    round: Round,
     counters: Counters,
 }
 
@@ -170,7 +173,7 @@ impl<const N: usize> Clients<N> {
             served: Vec::new(),
             retired: Vec::new(),
             admit_next: 0,
-            turn: Turn::default(),
+            round: Round::default(),
             counters: Counters::default(),
         }
     }

@@ -52,8 +52,8 @@ impl<const N: usize> Clients<N> {
         None
     }
 
-    /// The answer to `poll_resolve`; `None` if the name has no address: the attempt ends, or the open
-    /// session is closed. Answers nobody waits for are ignored.
+    /// The answer to `poll_resolve`; `None` if the name has no address: the attempt ends, or the
+    /// open session is closed. Answers nobody waits for are ignored.
     pub fn handle_resolved(&mut self, id: ResolveId, address: Option<SocketAddr>) {
         let Some(slot) = self.links.find(id.0) else {
             return;

@@ -72,7 +72,8 @@ impl<T, const N: usize> Slots<T, N> {
     }
 }
 
-/// One of `count` equal shares of lent memory, cut down to whole cache lines; empty if there is none.
+/// One of `count` equal shares of lent memory, cut down to whole cache lines; empty if there is
+/// none.
 pub(super) fn share(memory: &[u8], slot: usize, count: usize) -> &[u8] {
     let len = share_len(memory.len(), count);
     let start = slot.saturating_mul(len);

@@ -1,9 +1,11 @@
-//! Scenarios: one node's clients room, an in-memory log, and scripted clients made of the same streams
-//! that real ones are.
+//! Scenarios: one node's clients room, an in-memory log, and scripted clients made of the same
+//! streams that real ones are.
 
+mod client;
 mod closing;
 mod flow;
 mod hostile;
 mod opening;
+mod random;
 mod terms;
 mod world;

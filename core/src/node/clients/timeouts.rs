@@ -11,9 +11,9 @@ use crate::wire::cluster::CloseReason;
 const LINGER: Duration = Duration::from_millis(250);
 
 impl<const N: usize> Clients<N> {
-    /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and finds
-    /// the sessions that are to be closed (they are by [`Clients::poll_admit`], which appends). Looks
-    /// at every ingress stream and every egress connection once.
+    /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and
+    /// finds the sessions that are to be closed (they are by [`Clients::poll_admit`], which
+    /// appends). Looks at every ingress stream and every egress connection once.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_images(now);
         for slot in 0..N {
@@ -42,8 +42,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`] will
-    /// have something to do if nothing arrives. Looks at every stream once.
+    /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`]
+    /// will have something to do if nothing arrives. Looks at every stream once.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let images = self
             .ingress
@@ -87,8 +87,8 @@ impl Link {
         }
     }
 
-    /// Is the client silent, or does it not take its egress? A stream that was never connected counts
-    /// as stuck: a new leader's greeting waits for it.
+    /// Is the client silent, or does it not take its egress? A stream that was never connected
+    /// counts as stuck: a new leader's greeting waits for it.
     fn overdue(&self, now: Instant, session: Duration, egress: Duration) -> Option<Count> {
         let live = self.live()?;
         if now >= live.heard_at.plus(session) {

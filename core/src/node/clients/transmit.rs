@@ -22,12 +22,12 @@ pub struct ClientTransmit<'l> {
 
 /// Whose turn it is: ingress streams first, then egress streams, round and round.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct Round {
     next: usize,
     sent: u8,
 }
 
-impl Turn {
+impl Round {
     fn advance(&mut self, streams: usize) {
         self.next = (self.next + 1).checked_rem(streams).unwrap_or(0);
         self.sent = 0;
@@ -35,8 +35,8 @@ impl Turn {
 }
 
 impl<const N: usize> Clients<N> {
-    /// The next datagram that is due. Ask until `None`. Looks at every stream at most once; a stream
-    /// sends at most 16 datagrams before the others have had their turn.
+    /// The next datagram that is due. Ask until `None`. Looks at every stream at most once; a
+    /// stream sends at most 16 datagrams before the others have had their turn.
     pub fn poll_transmit<'l>(
         &mut self,
         now: Instant,
@@ -50,19 +50,19 @@ impl<const N: usize> Clients<N> {
         }
         // One more than there are streams: the first may have been in the middle of its turn.
         for _ in 0..=2 * N {
-            if self.turn.sent >= BURST_MAX {
-                self.turn.advance(2 * N);
+            if self.round.sent >= BURST_MAX {
+                self.round.advance(2 * N);
             }
-            let next = self.turn.next;
+            let next = self.round.next;
             let due = match next.checked_sub(N) {
                 None => self.poll_ingress_control(now, next),
                 Some(slot) => self.poll_egress(now, slot, egress),
             };
             if due.is_some() {
-                self.turn.sent += 1;
+                self.round.sent += 1;
                 return due;
             }
-            self.turn.advance(2 * N);
+            self.round.advance(2 * N);
         }
         None
     }

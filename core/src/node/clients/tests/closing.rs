@@ -4,7 +4,8 @@ extern crate std;
 
 use core::time::Duration;
 
-use super::world::{Event, World};
+use super::client::Event;
+use super::world::World;
 use crate::log::Log;
 use crate::node::clients::Count;
 use crate::wire::cluster::{AdminRequest, AdminRequestType, CloseReason, Message};

@@ -6,9 +6,12 @@ use core::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
-use super::world::{Event, MESSAGE_MAX, TERM, World};
+use super::client::Event;
+use super::world::{MESSAGE_MAX, SLOTS, TERM, World};
 use crate::log::Log;
-use crate::node::clients::Count;
+use crate::node::clients::{Count, Memory};
+use crate::time::Instant;
+use crate::wire::cluster::CloseReason;
 
 #[test]
 fn a_full_log_closes_the_window_and_loses_nothing() {
@@ -20,7 +23,7 @@ fn a_full_log_closes_the_window_and_loses_nothing() {
     for message in &sent {
         world.clients[at].say(message);
     }
-    world.run(100);
+    world.run(500);
     let end = world.log.end();
     let waiting = world.clients[at].waiting.len();
     assert!(waiting > 100, "the client's offer says so: {waiting}");
@@ -83,11 +86,21 @@ fn a_message_over_the_limit_is_refused_in_words_and_the_next_one_goes_on() {
     let most = MESSAGE_MAX - 32;
     world.clients[at].say(&vec![1; most + 1]);
     world.clients[at].say(&vec![2; most]);
-    world.clients[at].say(&vec![3; 2 * MESSAGE_MAX]);
+    world.clients[at].say(&vec![3; 7000]);
     world.run(50);
     assert_eq!(world.clients[at].replies, [vec![2; most]]);
-    let refused = |event: &&Event| matches!(event, Event::Session { code: 1, detail, .. } if detail.contains("4096"));
-    assert_eq!(world.clients[at].events.iter().filter(refused).count(), 2);
+    let mut refusals = 0;
+    for event in &world.clients[at].events {
+        let Event::Session {
+            code: 1, detail, ..
+        } = event
+        else {
+            continue;
+        };
+        assert!(detail.contains("4096"), "{detail}");
+        refusals += 1;
+    }
+    assert_eq!(refusals, 2);
     assert_eq!(world.node.counters().get(Count::MessageTooLong), 2);
     assert_eq!(world.node.reassemblies(), 0);
 }
@@ -108,4 +121,118 @@ fn a_half_sent_message_frees_its_slot_when_its_stream_dies() {
     }
     assert_eq!(world.node.reassemblies(), 0);
     assert_eq!(world.clients[other].replies, [vec![2; 4000]]);
+}
+
+#[test]
+fn a_reassembly_slot_is_free_again_when_its_session_is_closed() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let session = world.clients[at].session.unwrap();
+    world.clients[at].say(&[1; 4000]);
+    let datagrams = world.due(at);
+    let address = world.clients[at].address;
+    world.inject(address, &datagrams[0]).unwrap();
+    world.clients[at].mute = true;
+    world.run(2);
+    assert_eq!(world.node.reassemblies(), 1);
+    assert!(world.node.ask_close(session, CloseReason::ServiceAction));
+    world.run(2);
+    assert_eq!(world.close_reasons(), ["service"]);
+    assert_eq!(world.node.reassemblies(), 0);
+    // The rest of the message comes late, and is nothing.
+    for datagram in &datagrams[1..] {
+        world.inject(address, datagram).unwrap();
+    }
+    world.run(2);
+    assert_eq!(world.node.reassemblies(), 0);
+}
+
+#[test]
+fn one_reassembly_slot_goes_round() {
+    let mut world = World::leading();
+    for _ in 0..SLOTS - 1 {
+        world.join_open();
+    }
+    for _ in 0..40 {
+        for client in &mut world.clients {
+            client.say(&[5; 4000]);
+        }
+    }
+    // At every moment all are about equally far.
+    for _ in 0..400 {
+        world.run(1);
+        let done = world.clients.iter().map(|client| client.replies.len());
+        let (least, most) = (done.clone().min().unwrap(), done.max().unwrap());
+        assert!(most - least <= 4, "{least} {most}");
+    }
+    assert!(
+        world
+            .clients
+            .iter()
+            .all(|client| client.replies.len() == 40)
+    );
+}
+
+#[test]
+fn a_log_without_room_is_shared_fairly() {
+    let mut world = World::with_log(4096);
+    world.node.become_leader(world.now, TERM);
+    let a = world.join_open();
+    let b = world.join_open();
+    for at in [a, b] {
+        for _ in 0..100 {
+            world.clients[at].say(&[1; 1000]);
+        }
+    }
+    world.run(30);
+    let [a, b] = [a, b].map(|at| world.clients[at].replies.len());
+    assert!(a.min(b) > 5 && a.abs_diff(b) <= 4, "{a} {b}");
+}
+
+/// One call at a time may be forked: the clone goes on alike, and is equal while it does.
+#[test]
+fn a_fork_goes_the_same_way() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    world.clients[at].say(&[1; 4000]);
+    let datagrams = world.due(at);
+    let mut fork = world.node.clone();
+    assert!(fork == world.node);
+    let address = world.clients[at].address;
+    let (mut ingress, mut egress) = (world.ingress.clone(), world.egress.clone());
+    let mut reassembly = world.reassembly.clone();
+    let mut memory = Memory {
+        ingress: &mut ingress,
+        egress: &mut egress,
+        reassembly: &mut reassembly,
+    };
+    for datagram in &datagrams {
+        world.inject(address, datagram).unwrap();
+        fork.handle_datagram(world.now, address, datagram, &mut memory)
+            .unwrap();
+    }
+    assert!(fork == world.node);
+    assert_eq!(ingress, world.ingress);
+}
+
+#[test]
+fn the_next_deadline_is_enough_to_wake_for() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    // Until its greeting is known to be consumed.
+    world.run(250);
+    world.clients[at].mute = true;
+    let begin = world.now;
+    let mut wakes = 0;
+    while world.close_reasons().is_empty() {
+        let next = world.node.poll_timeout().unwrap();
+        assert!(next > world.now, "nothing is overdue after a turn");
+        world.now = Instant::from_nanos(next.nanos() - 1_000_000);
+        world.run(1);
+        wakes += 1;
+        assert!(wakes < 1000);
+    }
+    let waited = world.now.since(begin);
+    let second = Duration::from_secs(1);
+    assert!(waited > 9 * second && waited < 10 * second, "{waited:?}");
 }

@@ -6,11 +6,13 @@ use core::net::SocketAddr;
 use std::vec;
 use std::vec::Vec;
 
-use super::world::{Client, SLOTS, World};
+use super::client::Client;
+use super::world::{SLOTS, World};
 use crate::node::clients::{Count, Reject};
 use crate::prng::Prng;
-use crate::stream::{CONTROL_MAX, Output};
+use crate::stream::{CONTROL_MAX, Control, Output};
 use crate::wire::Reject as Malformed;
+use crate::wire::frame::Rttm;
 
 fn first_datagram(client: &mut Client, world: &World) -> Vec<u8> {
     let mut buffer = [0; CONTROL_MAX];
@@ -66,7 +68,9 @@ fn unknown_senders_are_asked_for_their_setup() {
     let mut world = World::leading();
     let at = world.join_open();
     // This member restarts: the client's publication never sends SETUP again by itself.
-    world.node = crate::node::clients::Clients::new(super::world::config());
+    let mut config = super::world::config();
+    config.seed += 1;
+    world.node = crate::node::clients::Clients::new(config);
     world.node.become_leader(world.now, super::world::TERM);
     world.run(300);
     assert_eq!(world.node.ingress_streams(), 1);
@@ -84,6 +88,57 @@ fn one_stream_too_many_is_counted() {
     world.run(5);
     assert_eq!(world.node.ingress_streams(), SLOTS);
     assert!(world.node.counters().get(Count::ImageLimit) > 0);
+}
+
+#[test]
+fn streams_that_nobody_sends_on_make_room() {
+    let mut world = World::leading();
+    let open = world.join_open();
+    for _ in 1..SLOTS {
+        let ghost = world.join();
+        world.run(2);
+        world.clients[ghost].mute = true;
+    }
+    world.clients[open].mute = true;
+    world.run(1100);
+    let late = world.join();
+    world.run(20);
+    assert_eq!(world.node.ingress_streams(), SLOTS);
+    assert!(world.clients[late].publication.is_connected());
+    // The stream of an open session keeps its place, though it is silent too.
+    world.clients[open].mute = false;
+    world.clients[open].say(b"still here");
+    world.run(20);
+    let session = world.clients[open].session.unwrap();
+    assert_eq!(world.messages_of(session), [b"still here"]);
+    assert_eq!(world.node.counters().get(Count::UnknownStream), 0);
+}
+
+#[test]
+fn a_round_trip_is_answered_on_both_kinds_of_streams() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let address = world.clients[at].address;
+    let egress = world.node.links.key(0).unwrap();
+    for (session_id, stream_id) in [(100, 101), (egress, 102)] {
+        let rttm = Rttm {
+            reply: true,
+            session_id,
+            stream_id,
+            echo_timestamp: 5,
+            reception_delta: 0,
+            receiver_id: 1,
+        };
+        let mut buffer = [0; CONTROL_MAX];
+        let datagram = Control::Rttm(rttm).emit(&mut buffer).to_vec();
+        world.inject(address, &datagram).unwrap();
+        let transmit = world.node.poll_transmit(world.now, &world.egress).unwrap();
+        assert_eq!(transmit.to, address);
+        let Output::Control(Control::Rttm(echo)) = transmit.payload else {
+            panic!("{:?}", transmit.payload);
+        };
+        assert_eq!((echo.echo_timestamp, echo.reply), (5, false));
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ extern crate std;
 use core::time::Duration;
 use std::vec;
 
-use super::world::{ENDPOINTS, Event, Heard, TERM, World};
+use super::client::Event;
+use super::world::{ENDPOINTS, Heard, TERM, World};
 use crate::node::clients::{Count, View};
 use crate::session::SharedSecret;
 use crate::units::{MemberId, Term};
@@ -83,7 +84,7 @@ fn a_follower_says_who_leads() {
     assert_eq!(world.clients[at].events, [redirect]);
     assert_eq!(world.log_end(), 0);
     // The answer's stream has ended and its slot is free again.
-    world.run(400);
+    world.run(600);
     assert_eq!(world.node.links.len(), 0);
 }
 

@@ -4,7 +4,8 @@ extern crate std;
 
 use std::vec::Vec;
 
-use super::world::{Event, MESSAGE_MAX, World};
+use super::client::Event;
+use super::world::{MESSAGE_MAX, World};
 use crate::node::clients::{Count, EgressError, View};
 use crate::units::{MemberId, SessionId, Term};
 use crate::wire::cluster::CloseReason;

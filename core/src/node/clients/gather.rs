@@ -1,0 +1,222 @@
+//! From fragments to messages: in place where a message came whole, else in a shared reassembly
+//! slot.
+
+use crate::log::Log;
+use crate::node::clients::admit::{Taken, Turn};
+use crate::node::clients::ingress::{Assembly, Owner};
+use crate::node::clients::link::{Bound, Link};
+use crate::node::clients::slots::share;
+use crate::node::clients::{Clients, Count};
+use crate::session::Authenticator;
+use crate::stream::Fragment;
+use crate::wire::cluster::Message;
+
+/// A message that is being put together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Gathering {
+    /// The slot of the pool that its first `len` bytes lie in.
+    pub slot: usize,
+    pub len: usize,
+    pub owner: Owner,
+}
+
+impl<const N: usize> Clients<N> {
+    /// Takes up to `share_max` fragments of one stream; how many it took, and what stopped it.
+    pub(super) fn admit_stream<L: Log, A: Authenticator>(
+        &mut self,
+        slot: usize,
+        share_max: usize,
+        ingress: &[u8],
+        turn: &mut Turn<'_, L, A>,
+    ) -> (usize, Taken) {
+        let bytes = share(ingress, slot, N);
+        for taken in 0..share_max {
+            let stream = self.ingress.get(slot);
+            let Some((stream, fragment)) = stream.and_then(|s| Some((s, s.image.peek(bytes)?)))
+            else {
+                return (taken, Taken::Yes);
+            };
+            let from = Bound {
+                serial: stream.serial,
+                address: stream.image.source(),
+            };
+            let mut assembly = stream.assembly;
+            let outcome = self.take_fragment(&fragment, from, &mut assembly, turn);
+            if let Some(stream) = self.ingress.get_mut(slot) {
+                stream.assembly = assembly;
+                if matches!(outcome, Taken::Yes | Taken::Last) {
+                    stream.image.consume(bytes);
+                }
+            }
+            match outcome {
+                Taken::Yes => {}
+                Taken::Last => return (taken + 1, outcome),
+                Taken::Full | Taken::Held => {
+                    self.count(Count::IngressHeld);
+                    return (taken, outcome);
+                }
+            }
+        }
+        (share_max, Taken::Yes)
+    }
+
+    fn take_fragment<L: Log, A: Authenticator>(
+        &mut self,
+        fragment: &Fragment<'_>,
+        from: Bound,
+        assembly: &mut Assembly,
+        turn: &mut Turn<'_, L, A>,
+    ) -> Taken {
+        if fragment.is_begin() {
+            // A message that was not finished never will be.
+            self.abandon(assembly, Assembly::Idle);
+        }
+        if fragment.is_whole() {
+            return self.take_message(fragment.payload, from, false, turn);
+        }
+        if fragment.is_begin() {
+            return self.begin_message(fragment, from, assembly, turn);
+        }
+        match *assembly {
+            Assembly::Gathering(gathering) => {
+                self.extend_message(fragment, from, gathering, assembly, turn)
+            }
+            Assembly::Idle | Assembly::Skipping => {
+                if fragment.is_end() {
+                    *assembly = Assembly::Idle;
+                }
+                Taken::Yes
+            }
+        }
+    }
+
+    /// The first fragment of several. A session's message gets a reassembly slot only if it would
+    /// be admitted now: a client that does not read must not keep a slot from others.
+    fn begin_message<L: Log, A: Authenticator>(
+        &mut self,
+        fragment: &Fragment<'_>,
+        from: Bound,
+        assembly: &mut Assembly,
+        turn: &mut Turn<'_, L, A>,
+    ) -> Taken {
+        let mut owner = Owner::Nobody {
+            until: turn.now.plus(self.config.connect_timeout),
+        };
+        if let Ok(Message::SessionMessage(message)) = Message::parse(fragment.payload) {
+            let header = message.header;
+            let Some(slot) = self.recognise(turn, header.term, header.session, from) else {
+                *assembly = Assembly::Skipping;
+                return Taken::Yes;
+            };
+            if self.links.get(slot).is_some_and(Link::is_half_full) {
+                return Taken::Held;
+            }
+            owner = Owner::Session(header.session);
+        }
+        let slots = turn.reassembly.len().checked_div(self.config.message_max);
+        let Some(slot) = self.pool.take(slots.unwrap_or(0)) else {
+            return Taken::Held;
+        };
+        let gathering = Gathering {
+            slot,
+            len: 0,
+            owner,
+        };
+        self.extend_message(fragment, from, gathering, assembly, turn)
+    }
+
+    /// One more fragment of a message.
+    fn extend_message<L: Log, A: Authenticator>(
+        &mut self,
+        fragment: &Fragment<'_>,
+        from: Bound,
+        gathering: Gathering,
+        assembly: &mut Assembly,
+        turn: &mut Turn<'_, L, A>,
+    ) -> Taken {
+        // Out of the turn for as long as a message in it is looked at.
+        let reassembly = core::mem::take(&mut turn.reassembly);
+        let start = gathering.slot.saturating_mul(self.config.message_max);
+        let place = reassembly.get_mut(start..start.saturating_add(self.config.message_max));
+        let place = place.unwrap_or_default();
+        let end = gathering.len.saturating_add(fragment.payload.len());
+        let taken = match place.get_mut(gathering.len..end) {
+            None => {
+                self.refuse_too_long(gathering.owner, from, turn);
+                *assembly = Assembly::Skipping;
+                self.give_back(gathering.slot)
+            }
+            Some(room) => {
+                room.copy_from_slice(fragment.payload);
+                *assembly = Assembly::Gathering(gathering);
+                if fragment.is_end() {
+                    // If it is held, this last fragment stays in the window, and is copied once
+                    // more.
+                    let message = place.get(..end).unwrap_or_default();
+                    match self.take_message(message, from, true, turn) {
+                        Taken::Yes | Taken::Last => self.give_back(gathering.slot),
+                        held => held,
+                    }
+                } else {
+                    let len = end;
+                    *assembly = Assembly::Gathering(Gathering { len, ..gathering });
+                    Taken::Yes
+                }
+            }
+        };
+        turn.reassembly = reassembly;
+        if fragment.is_end() && matches!(taken, Taken::Yes | Taken::Last) {
+            *assembly = Assembly::Idle;
+        }
+        taken
+    }
+
+    /// A slot of the pool is free again. Whoever waits for one shall have it before this stream's
+    /// next message does.
+    fn give_back(&mut self, slot: usize) -> Taken {
+        if self.pool.give_back(slot) {
+            Taken::Last
+        } else {
+            Taken::Yes
+        }
+    }
+
+    /// Gives up the message that is being put together.
+    pub(super) fn abandon(&mut self, assembly: &mut Assembly, next: Assembly) {
+        if let Assembly::Gathering(gathering) = *assembly {
+            self.pool.give_back(gathering.slot);
+        }
+        *assembly = next;
+    }
+
+    /// Gives up unfinished messages that `ends` picks by their owners; looks at every stream once.
+    pub(super) fn abandon_all(&mut self, ends: impl Fn(Owner) -> bool) {
+        for slot in 0..N {
+            let Some(mut assembly) = self.ingress.get(slot).map(|stream| stream.assembly) else {
+                continue;
+            };
+            if matches!(assembly, Assembly::Gathering(gathering) if ends(gathering.owner)) {
+                self.abandon(&mut assembly, Assembly::Skipping);
+                if let Some(stream) = self.ingress.get_mut(slot) {
+                    stream.assembly = assembly;
+                }
+            }
+        }
+    }
+
+    /// A message is longer than the cluster's maximum: its session is told, and nothing stalls.
+    pub(super) fn refuse_too_long<L, A>(
+        &mut self,
+        owner: Owner,
+        from: Bound,
+        turn: &mut Turn<'_, L, A>,
+    ) {
+        self.count(Count::MessageTooLong);
+        let (Owner::Session(session), Some(term)) = (owner, self.term(turn)) else {
+            return;
+        };
+        if let Some(slot) = self.recognise(turn, term, session, from) {
+            self.say_too_long(slot, session, turn.egress);
+        }
+    }
+}

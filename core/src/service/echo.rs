@@ -1,0 +1,134 @@
+//! The smallest service: every message goes back to whoever sent it.
+
+use super::kv::mix;
+use super::{CloseReason, Cluster, Service};
+use crate::units::{Position, SessionId};
+
+/// Sends every message back as it came. Its whole state is a digest of everything that was
+/// executed, so two members with equal digests have executed the same events in the same order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Echo {
+    digest: u64,
+    messages: u64,
+    unsent: u64,
+}
+
+impl Echo {
+    /// Before the first message.
+    pub const fn new() -> Self {
+        Self {
+            digest: 0,
+            messages: 0,
+            unsent: 0,
+        }
+    }
+
+    /// How many messages were executed.
+    pub const fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// How many of them were not sent back, because their session had been closed meanwhile.
+    pub const fn unsent(&self) -> u64 {
+        self.unsent
+    }
+
+    fn record(&mut self, kind: u64, at: Position, session: SessionId, bytes: &[u8]) {
+        let event = mix::word(kind, mix::word(at.get(), session.opened_at().get()));
+        self.digest = mix::word(self.digest, mix::bytes(event, bytes));
+    }
+}
+
+impl Service for Echo {
+    fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: SessionId, principal: &[u8]) {
+        self.record(1, cluster.position(), session, principal);
+    }
+
+    fn on_session_close(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: SessionId,
+        reason: CloseReason,
+    ) {
+        self.record(2, cluster.position(), session, &[reason as u8]);
+    }
+
+    /// Work: one pass over the message.
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: SessionId,
+        message: &[u8],
+    ) {
+        self.messages = self.messages.wrapping_add(1);
+        self.record(3, cluster.position(), session, message);
+        if cluster.offer(session, &[message]).is_err() {
+            self.unsent = self.unsent.wrapping_add(1);
+            self.record(4, cluster.position(), session, &[]);
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        self.digest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::service::kv::outbox::Recorder;
+
+    fn run(messages: &[&[u8]]) -> (Echo, Vec<Vec<u8>>) {
+        let mut echo = Echo::new();
+        let mut outbox = Recorder::default();
+        for (n, message) in messages.iter().enumerate() {
+            let at = Position::new(64 * (n as u64 + 1));
+            outbox.at(at, |cluster| {
+                echo.on_session_message(cluster, SessionId::new(Position::ZERO), message);
+            });
+        }
+        let sent = outbox.sent.into_iter().map(|(_, bytes)| bytes).collect();
+        (echo, sent)
+    }
+
+    #[test]
+    fn what_comes_goes_back() {
+        let (echo, sent) = run(&[b"one", b"", b"three"]);
+        assert_eq!(sent, [b"one".to_vec(), b"".to_vec(), b"three".to_vec()]);
+        assert_eq!((echo.messages(), echo.unsent()), (3, 0));
+    }
+
+    #[test]
+    fn the_digest_tells_order_content_and_length() {
+        let all: [&[&[u8]]; 6] = [
+            &[],
+            &[b"a"],
+            &[b"a", b"b"],
+            &[b"b", b"a"],
+            &[b"ab"],
+            &[b"a\0"],
+        ];
+        let mut digests: Vec<u64> = all.iter().map(|m| run(m).0.digest()).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), all.len());
+    }
+
+    #[test]
+    fn a_session_that_is_gone_is_counted_and_in_the_digest() {
+        let mut outbox = Recorder {
+            refuse: true,
+            ..Recorder::default()
+        };
+        let mut echo = Echo::new();
+        outbox.at(Position::new(64), |cluster| {
+            echo.on_session_message(cluster, SessionId::new(Position::ZERO), b"a");
+        });
+        assert_eq!(echo.unsent(), 1);
+        assert_ne!(echo.digest(), run(&[b"a"]).0.digest());
+    }
+}

@@ -1,0 +1,231 @@
+//! A replicated key-value service: what the binary runs when the user brings none.
+//!
+//! Every request, reads too, is a message in the log, so all clients see one order of all of them.
+//! A key's version is the log position of its last write: never used twice, comparable over keys.
+
+use heapless::Vec;
+
+use super::{CloseReason, Cluster, Service};
+use crate::units::SessionId;
+
+pub mod codec;
+pub(super) mod mix;
+#[cfg(test)]
+pub(super) mod outbox;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use codec::{DecodeError, KEY_MAX, Refusal, Reply, Request};
+use store::Store;
+pub use store::{Entry, Full};
+
+/// How many watches all sessions have together, at most.
+pub const WATCHES_MAX: usize = 64;
+
+/// Key-value pairs and watches, in lent memory `B`. [`codec`] is what clients send and receive.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Kv<B> {
+    store: Store<B>,
+    watches: Vec<Watch, WATCHES_MAX>,
+    unsent: u64,
+}
+
+/// Who wants to know of which changes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Watch {
+    session: SessionId,
+    correlation: u64,
+    key: Vec<u8, KEY_MAX>,
+    is_prefix: bool,
+}
+
+impl Watch {
+    fn sees(&self, key: &[u8]) -> bool {
+        if self.is_prefix {
+            key.starts_with(&self.key)
+        } else {
+            key == self.key.as_slice()
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        let who = mix::word(self.session.opened_at().get(), self.correlation);
+        mix::bytes(mix::word(who, u64::from(self.is_prefix)), &self.key)
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
+    /// An empty map in `memory`. Each entry takes 20 bytes beside its key and value; an eighth of
+    /// the memory is kept free, so that room is reclaimed rarely.
+    pub fn new(memory: B) -> Self {
+        Self {
+            store: Store::new(memory),
+            watches: Vec::new(),
+            unsent: 0,
+        }
+    }
+
+    /// Reads a key as of the last executed message: for the driver, not for clients.
+    pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
+        self.store.get(key)
+    }
+
+    /// All entries in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.store.iter()
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many watches there are.
+    pub fn watches(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// Carries out one request. Work: that of the store, and at most one event for each watch.
+    fn execute<'s>(
+        &'s mut self,
+        cluster: &mut Cluster<'_>,
+        session: SessionId,
+        correlation: u64,
+        request: Request<'_>,
+    ) -> Reply<'s> {
+        let version = cluster.position().get();
+        match request {
+            Request::Get { key } => match self.store.get(key) {
+                Some(entry) => Reply::Value {
+                    version: entry.version,
+                    value: entry.value,
+                },
+                None => Reply::NotFound,
+            },
+            Request::Put { key, value } => self.put(cluster, key, value),
+            Request::Cas {
+                expected,
+                key,
+                value,
+            } => {
+                let version = self.store.get(key).map_or(0, |entry| entry.version);
+                if version == expected {
+                    self.put(cluster, key, value)
+                } else {
+                    Reply::Conflict { version }
+                }
+            }
+            Request::Delete { key } => {
+                if !self.store.remove(key) {
+                    return Reply::NotFound;
+                }
+                self.tell(cluster, key, &Reply::Deleted { version, key });
+                Reply::Done { version }
+            }
+            Request::Watch { key } => self.watch(session, correlation, version, key, false),
+            Request::WatchPrefix { prefix } => {
+                self.watch(session, correlation, version, prefix, true)
+            }
+            Request::Unwatch => {
+                let before = self.watches.len();
+                self.watches
+                    .retain(|w| (w.session, w.correlation) != (session, correlation));
+                if self.watches.len() == before {
+                    Reply::NotFound
+                } else {
+                    Reply::Done { version }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, cluster: &mut Cluster<'_>, key: &[u8], value: &[u8]) -> Reply<'static> {
+        let version = cluster.position().get();
+        if self.store.put(key, value, version) == Err(Full) {
+            return Reply::Full;
+        }
+        let event = Reply::Changed {
+            version,
+            key,
+            value,
+        };
+        self.tell(cluster, key, &event);
+        Reply::Done { version }
+    }
+
+    fn watch(
+        &mut self,
+        session: SessionId,
+        correlation: u64,
+        version: u64,
+        key: &[u8],
+        is_prefix: bool,
+    ) -> Reply<'static> {
+        let Ok(key) = Vec::from_slice(key) else {
+            return Reply::Refused(Refusal::KeyLength);
+        };
+        let watch = Watch {
+            session,
+            correlation,
+            key,
+            is_prefix,
+        };
+        match self.watches.push(watch) {
+            Ok(()) => Reply::Done { version },
+            Err(_) => Reply::Refused(Refusal::TooManyWatches),
+        }
+    }
+
+    fn tell(&mut self, cluster: &mut Cluster<'_>, key: &[u8], event: &Reply<'_>) {
+        for watch in self.watches.iter().filter(|w| w.sees(key)) {
+            let encoded = codec::encode_reply(watch.correlation, event);
+            let sent = cluster.offer(watch.session, &encoded.parts());
+            self.unsent = self.unsent.wrapping_add(u64::from(sent.is_err()));
+        }
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Service for Kv<B> {
+    fn on_session_close(
+        &mut self,
+        _cluster: &mut Cluster<'_>,
+        session: SessionId,
+        _reason: CloseReason,
+    ) {
+        self.watches.retain(|watch| watch.session != session);
+    }
+
+    /// A request that writes is told to its watchers first, then answered.
+    fn on_session_message(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        session: SessionId,
+        message: &[u8],
+    ) {
+        let (correlation, reply) = match codec::decode_request(message) {
+            Ok((correlation, request)) => {
+                let reply = self.execute(cluster, session, correlation, request);
+                (correlation, reply)
+            }
+            Err(DecodeError { correlation, why }) => (correlation, Reply::Refused(why)),
+        };
+        let encoded = codec::encode_reply(correlation, &reply);
+        if cluster.offer(session, &encoded.parts()).is_err() {
+            self.unsent = self.unsent.wrapping_add(1);
+        }
+    }
+
+    /// Work: the number of watches.
+    fn digest(&self) -> u64 {
+        let digest = mix::word(self.store.digest(), self.unsent);
+        self.watches
+            .iter()
+            .fold(digest, |digest, watch| mix::word(digest, watch.digest()))
+    }
+}

@@ -1,0 +1,342 @@
+//! One node, one loop.
+
+use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
+use coracle_core::node::{CONTROL_MAX, Config, ConfigError, Consumer, Halt, Lent, Node, ReadError};
+use coracle_core::service::Service;
+use coracle_core::session::Authenticator;
+use coracle_core::time::{Instant, Now};
+
+use crate::device::{Clock, Network, Storage};
+use crate::store::{Store, StoreError};
+
+/// How many datagrams one turn receives, and sends, at most.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// How often one turn asks the node for more ingress, and for more messages to execute, at most.
+const ROUNDS_PER_TURN: usize = 16;
+
+/// The memory of a node. `B` is anything that holds bytes: `&'static mut [u8]`, `[u8; 65536]`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Memory<B> {
+    /// The log's window: a power of two of at least two MTUs, and one MTU more.
+    pub log: B,
+    /// Receive windows of clients' streams: `N` equal slots.
+    pub ingress: B,
+    /// Where clients' fragmented messages are put together: slots of the longest message.
+    pub reassembly: B,
+    /// Send windows of clients' streams: `N` equal slots.
+    pub egress: B,
+    /// Log bytes read back to be executed: a longest message with its frames.
+    pub replay: B,
+    /// Log bytes read back for a follower that is behind: one MTU at least.
+    pub catchup: B,
+    /// Where committed fragmented messages are put together: one longest message and 64 bytes.
+    pub assembly: B,
+    /// One datagram, and one sector at least.
+    pub datagram: B,
+}
+
+/// What to do until the next turn.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Next {
+    /// There is more to do: turn again at once.
+    Now,
+    /// Sleep until then, or until a datagram arrives.
+    At(Instant),
+    /// Sleep until a datagram arrives.
+    Datagram,
+}
+
+/// Why a node does not start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OpenError<E> {
+    /// See [`StoreError`].
+    Store(StoreError<E>),
+    /// The memory for the log does not do.
+    Window(WindowError),
+    /// The configuration does not do, or is not the device's.
+    Config(ConfigError),
+    /// A piece of [`Memory`] is shorter than said there.
+    TooLittleMemory,
+}
+
+/// Why a node stops. It must not be turned again: restart it, or see to its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TurnError<E> {
+    /// The device failed, or is full. What was acknowledged is durable.
+    Store(StoreError<E>),
+    /// The node refuses to go on.
+    Halted(Halt),
+}
+
+/// What runs on a node, and who may connect to it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Application<S, A> {
+    /// The replicated state machine.
+    pub service: S,
+    /// Who may open a session; `AllowAll` of core's `session` lets everybody in.
+    pub authenticator: A,
+}
+
+/// A node with its application, its memory and its board. `N` is the number of client sessions.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Superloop<T, D, S, A, B, const N: usize> {
+    node: Node<N>,
+    journal: Journal,
+    window: Window<B>,
+    memory: Rest<B>,
+    datagram: B,
+    application: Application<S, A>,
+    board: T,
+    store: Store<D>,
+}
+
+/// The memory besides the window.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Rest<B> {
+    ingress: B,
+    reassembly: B,
+    egress: B,
+    replay: B,
+    catchup: B,
+    assembly: B,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
+    fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
+        Lent {
+            log: window,
+            ingress: self.ingress.as_mut(),
+            reassembly: self.reassembly.as_mut(),
+            egress: self.egress.as_mut(),
+            replay: self.replay.as_mut(),
+            catchup: self.catchup.as_mut(),
+            assembly: self.assembly.as_mut(),
+        }
+    }
+}
+
+impl<T, D, S, A, B, const N: usize> Superloop<T, D, S, A, B, N>
+where
+    T: Clock + Network,
+    D: Storage,
+    S: Service,
+    A: Authenticator,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+{
+    /// Starts a node, or starts it again: reads the device and decides what of it may be believed.
+    /// Work: the whole log once.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        mut board: T,
+        device: D,
+        application: Application<S, A>,
+        config: Config,
+        memory: Memory<B>,
+    ) -> Result<Self, OpenError<D::Error>> {
+        let Memory {
+            log,
+            ingress,
+            reassembly,
+            egress,
+            mut replay,
+            catchup,
+            assembly,
+            datagram,
+        } = memory;
+        let has_enough = replay.as_ref().len() >= config.mtu
+            && catchup.as_ref().len() >= config.mtu
+            && datagram.as_ref().len() >= config.mtu.max(SECTOR);
+        if !has_enough {
+            return Err(OpenError::TooLittleMemory);
+        }
+        let length = config.segment_length;
+        let mut window = Window::new(log, config.mtu, length).map_err(OpenError::Window)?;
+        let (mut store, state) = Store::open(device, length).map_err(OpenError::Store)?;
+        let recovered = store
+            .recover(config.cluster, &mut window, replay.as_mut())
+            .map_err(OpenError::Store)?;
+        let journal = recovered.journal(config.cluster, length);
+        let node = Node::new(config, state, &recovered, board.now()).map_err(OpenError::Config)?;
+        Ok(Self {
+            node,
+            journal,
+            window,
+            memory: Rest {
+                ingress,
+                reassembly,
+                egress,
+                replay,
+                catchup,
+                assembly,
+            },
+            datagram,
+            application,
+            board,
+            store,
+        })
+    }
+
+    /// One turn: takes in what has arrived, executes what is committed, makes durable what must be,
+    /// and sends what is due. Work: bounded, but for the device's own time.
+    ///
+    /// # Errors
+    /// See [`TurnError`].
+    pub fn turn(&mut self) -> Result<Next, TurnError<D::Error>> {
+        let now = self.board.now();
+        let mut is_busy = self.receive(now);
+        let mut lent = self.memory.lend(&mut self.window);
+        self.node.handle_timeout(now, &mut lent);
+        is_busy |= self.serve(now);
+        is_busy |= self.make_durable(now).map_err(TurnError::Store)?;
+        is_busy |= self.recall();
+        is_busy |= self.send(now);
+        if let Some(halt) = self.node.halted() {
+            return Err(TurnError::Halted(halt));
+        }
+        Ok(match self.node.poll_timeout() {
+            _ if is_busy => Next::Now,
+            Some((at, _)) => Next::At(at),
+            None => Next::Datagram,
+        })
+    }
+
+    /// The node, to ask it how it is.
+    pub fn node(&self) -> &Node<N> {
+        &self.node
+    }
+
+    /// The service, to look at its state.
+    pub fn service(&self) -> &S {
+        &self.application.service
+    }
+
+    /// The storage device, to look at it.
+    pub fn device(&self) -> &D {
+        self.store.device()
+    }
+
+    /// The board.
+    pub fn board(&mut self) -> &mut T {
+        &mut self.board
+    }
+
+    /// Ends the node as a power cut would, and gives board and device back.
+    pub fn into_parts(self) -> (T, D) {
+        (self.board, self.store.into_device())
+    }
+
+    /// True if it stopped before there was nothing left.
+    fn receive(&mut self, now: Now) -> bool {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let into = self.datagram.as_mut();
+            let Some((door, from, len)) = self.board.receive(into) else {
+                return false;
+            };
+            let datagram = into.get(..len).unwrap_or_default();
+            let mut lent = self.memory.lend(&mut self.window);
+            // What is refused has been counted by the node.
+            let _taken = self
+                .node
+                .handle_datagram(now, door, from, datagram, &mut lent)
+                .is_ok();
+        }
+        true
+    }
+
+    fn serve(&mut self, now: Now) -> bool {
+        let Application {
+            service,
+            authenticator,
+        } = &mut self.application;
+        let mut lent = self.memory.lend(&mut self.window);
+        let mut is_busy = false;
+        for _ in 0..ROUNDS_PER_TURN {
+            is_busy = self.node.poll_ingress(now, authenticator, &mut lent);
+            is_busy |= self.node.poll_service(now, service, &mut lent);
+            if !is_busy {
+                break;
+            }
+        }
+        while let Some(resolve) = self.node.poll_resolve() {
+            let address = self.board.resolve(&resolve.host, resolve.port);
+            self.node.handle_resolved(resolve.id, address);
+        }
+        is_busy
+    }
+
+    /// Term and vote, a truncation, and one group of the log. True if something was written: then
+    /// there may be more.
+    fn make_durable(&mut self, now: Now) -> Result<bool, StoreError<D::Error>> {
+        let mut has_written = false;
+        if let Some(state) = self.node.poll_persist() {
+            self.store.write_state(&state)?;
+            self.node.handle_persisted(state);
+            has_written = true;
+        }
+        if let Some(cut) = self.window.take_cut() {
+            self.journal.handle_truncated(cut);
+        }
+        self.find_chain()?;
+        let Some(group) = self.journal.poll_group(self.node.joined(), &self.window) else {
+            return Ok(has_written);
+        };
+        self.store.write_group(&group, &self.window)?;
+        self.window.set_written(self.journal.written());
+        let mark = self.journal.handle_flushed();
+        self.node.handle_durable(mark);
+        let mut lent = self.memory.lend(&mut self.window);
+        self.node.handle_timeout(now, &mut lent);
+        Ok(true)
+    }
+
+    /// After a truncation below the window, the chain at the log's end is on the device only.
+    fn find_chain(&mut self) -> Result<(), StoreError<D::Error>> {
+        let end = self.window.end();
+        if self.window.chain().is_some() {
+            return Ok(());
+        }
+        let scratch = self.datagram.as_mut();
+        let chain = self.store.chain_below(end, scratch);
+        if let Some(chain) = chain.map_err(StoreError::Device)? {
+            self.window.set_chain(end, chain);
+        }
+        Ok(())
+    }
+
+    /// Reads from the device what the window has let go and somebody needs.
+    fn recall(&mut self) -> bool {
+        let lent = self.memory.lend(&mut self.window);
+        let Some(recall) = self.node.poll_recall(&lent) else {
+            return false;
+        };
+        let into = match recall.consumer {
+            Consumer::Replay => self.memory.replay.as_mut(),
+            Consumer::Catchup => self.memory.catchup.as_mut(),
+        };
+        // Behind what was written lie old bytes of another history.
+        let written = self.journal.written().since(recall.at);
+        let len = written.min(recall.len as u64).min(into.len() as u64) as usize;
+        let into = into.get_mut(..len).unwrap_or_default();
+        let result = self.store.read(recall.at, into).map_err(|_| ReadError);
+        self.node.handle_recalled(recall, result);
+        true
+    }
+
+    /// True if it stopped before there was nothing left.
+    fn send(&mut self, now: Now) -> bool {
+        let mut scratch = [0; CONTROL_MAX];
+        let lent = self.memory.lend(&mut self.window);
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Some(transmit) = self.node.poll_transmit(now, &lent) else {
+                return false;
+            };
+            let bytes = transmit.payload.bytes(&mut scratch);
+            self.board.send(transmit.door, transmit.to, bytes);
+        }
+        true
+    }
+}

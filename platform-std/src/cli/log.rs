@@ -1,0 +1,117 @@
+//! `coracle log`: the frames of a data directory.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::walk::{Frame, Walk, kind_of};
+
+/// List and verify the frames of a member's log
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+One line for each frame: where it is, the leadership term that wrote it, what it carries, for which
+session, how many bytes, and its checksum. Both checksums of every frame are verified on the way. The
+log ends at the first place that was never written. Works on a running member's directory too.
+
+  coracle log --dir data/0
+  coracle log --dir data/0 --from 65536 --count 20
+  coracle log --dir data/0 --verify        only verify; exit code 1 and the position if it is damaged")]
+pub struct LogArgs {
+    /// The member's data directory
+    #[arg(long, short, value_name = "DIR")]
+    dir: PathBuf,
+    /// Only verify, and print a summary
+    #[arg(long)]
+    verify: bool,
+    /// Start at this position, which must be a frame's
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    from: u64,
+    /// Stop after so many frames
+    #[arg(long, value_name = "FRAMES", default_value_t = u64::MAX)]
+    count: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A directory that cannot be read, or a damaged frame.
+pub fn run(args: &LogArgs) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let Some(mut walk) = Walk::open(&args.dir)? else {
+        return Err(Failure::outcome(format!(
+            "{} has no log: give the data directory of a member that has run",
+            args.dir.display()
+        )));
+    };
+    if args.from > 0 {
+        walk.seek(args.from);
+    }
+    if !args.verify {
+        writeln!(out, "{HEADING}")?;
+    }
+    let (mut frames, mut messages, mut terms, mut last_term) = (0u64, 0u64, 0u64, 0);
+    while frames < args.count {
+        let Some(frame) = walk.next_frame(i64::MAX as u64)? else {
+            break;
+        };
+        frames += 1;
+        messages += u64::from(!frame.is_pad && frame.flags & 0x40 != 0);
+        if frame.term != last_term {
+            last_term = frame.term;
+            terms += 1;
+        }
+        if !args.verify {
+            write_frame(&mut out, &frame)?;
+        }
+    }
+    if args.verify {
+        writeln!(
+            out,
+            "{}: {frames} frames with {messages} records of {terms} terms, positions {} to {}, \
+             every checksum holds",
+            args.dir.display(),
+            args.from,
+            walk.position()
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The column titles of `write_frame`.
+pub const HEADING: &str =
+    "    position   term  kind      part    session      length  checksum  chain";
+
+/// One line for one frame.
+///
+/// # Errors
+/// That of the output.
+pub fn write_frame(out: &mut impl Write, frame: &Frame<'_>) -> io::Result<()> {
+    let begins = frame.flags & 0x80 != 0;
+    let part = match (begins, frame.flags & 0x40 != 0) {
+        (true, true) => "whole",
+        (true, false) => "first",
+        (false, false) => "middle",
+        (false, true) => "last",
+    };
+    let (kind, part, session) = if frame.is_pad {
+        ("pad", "", None)
+    } else if begins {
+        let (kind, session) = kind_of(frame.payload);
+        (kind.name(), part, session)
+    } else {
+        ("", part, None)
+    };
+    let session = session.map_or_else(|| "-".to_owned(), |s| s.to_string());
+    writeln!(
+        out,
+        "{:>12} {:>6}  {kind:<8}  {part:<6} {session:>8}  {:>10}  {:08x}  {:08x}",
+        frame.position,
+        frame.term,
+        frame.payload.len(),
+        frame.checksum,
+        frame.chain
+    )
+}

@@ -1,0 +1,73 @@
+//! `coracle node`: runs one member.
+
+use clap::Args;
+use coracle_core::service::echo::Echo;
+use coracle_core::service::kv::Kv;
+
+use super::{Failure, settings::SettingsArgs};
+use crate::config::ServiceKind;
+use crate::logging::{self, LogFormat, LogLevel};
+use crate::node::NodeBuilder;
+use crate::signals::StopSignal;
+
+/// Bytes of memory of the key-value service.
+const KV_MEMORY: usize = 64 << 20;
+
+/// Run one member of a cluster
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Runs until SIGTERM or SIGINT: then a leader hands over, and the node closes. A second signal ends it
+at once; so does kill -9, and a restart after that just works. Logs go to standard error, and only
+when something changes.
+
+  coracle node --config node.toml --check      print the effective values, with every key
+  coracle node --config node.toml
+  coracle node --init --member 0 --dir data/0 --peer 0=127.0.0.1:9000,127.0.0.1:9100
+
+A smallest configuration file:
+
+  member = 0
+  dir = \"/var/lib/coracle\"
+  members = [
+    { id = 0, member = \"10.0.0.1:9000\", ingress = \"10.0.0.1:9100\" },
+    { id = 1, member = \"10.0.0.2:9000\", ingress = \"10.0.0.2:9100\" },
+    { id = 2, member = \"10.0.0.3:9000\", ingress = \"10.0.0.3:9100\" },
+  ]")]
+pub struct NodeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Validate the configuration, print the effective values, and exit
+    #[arg(long)]
+    check: bool,
+    /// Make the data directory first if it is empty: only for the first start of a new cluster
+    #[arg(long)]
+    init: bool,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// How much is logged
+    #[arg(long, value_enum, default_value_t)]
+    log_level: LogLevel,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See `NodeError`.
+pub fn run(args: &NodeArgs) -> Result<(), Failure> {
+    let settings = args.settings.settings()?;
+    if args.check {
+        print!("{settings}");
+        return Ok(());
+    }
+    logging::start(args.log_format, args.log_level);
+    let service = settings.service;
+    let builder = NodeBuilder::new(settings)
+        .init(args.init)
+        .stop_signal(StopSignal::register()?);
+    match service {
+        ServiceKind::Echo => builder.run(Echo::default())?,
+        ServiceKind::Kv => builder.run(Kv::new(vec![0u8; KV_MEMORY]))?,
+    }
+    Ok(())
+}

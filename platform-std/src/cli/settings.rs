@@ -1,0 +1,105 @@
+//! The options that say which member of which cluster: a file, flags, or both.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::{Durability, Idle, MemberSettings, ServiceKind, Settings};
+
+/// A configuration file, and flags that override it.
+#[derive(Debug, Args)]
+pub struct SettingsArgs {
+    /// The configuration file; see `coracle node --check` for all of its keys
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Which member this is: 0, 1, 2 ...
+    #[arg(long, short, value_name = "ID")]
+    pub member: Option<u8>,
+    /// The member's data directory
+    #[arg(long, short, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// A member of the cluster, this one too; once for each
+    #[arg(long = "peer", value_name = "ID=HOST:PORT,HOST:PORT", value_parser = peer)]
+    #[arg(
+        long_help = "A member of the cluster, this one too; once for each: its id, where it talks \
+        to other members, where it talks to clients. For example --peer 0=10.0.0.1:9000,10.0.0.1:9100"
+    )]
+    pub peers: Vec<MemberSettings>,
+    /// The number that names the cluster; the same on every member
+    #[arg(long, value_name = "NUMBER")]
+    pub cluster: Option<u64>,
+    /// The service that runs on the members
+    #[arg(long, value_enum)]
+    pub service: Option<ServiceKind>,
+    /// When a message counts as safe on this member
+    #[arg(long, value_enum)]
+    pub durability: Option<Durability>,
+    /// What to do when there is nothing to do
+    #[arg(long, value_enum)]
+    pub idle: Option<Idle>,
+}
+
+impl SettingsArgs {
+    /// The effective, valid settings.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a missing flag, or values that do not go together.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let mut settings = match &self.config {
+            Some(path) => Settings::load(path)?,
+            None => self.from_flags()?,
+        };
+        if let Some(member) = self.member {
+            settings.member = member;
+        }
+        if let Some(dir) = &self.dir {
+            settings.dir.clone_from(dir);
+        }
+        if !self.peers.is_empty() {
+            settings.members.clone_from(&self.peers);
+        }
+        settings.cluster = self.cluster.unwrap_or(settings.cluster);
+        settings.service = self.service.unwrap_or(settings.service);
+        settings.durability = self.durability.unwrap_or(settings.durability);
+        settings.idle = self.idle.unwrap_or(settings.idle);
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    fn from_flags(&self) -> Result<Settings, Failure> {
+        let (Some(member), Some(dir)) = (self.member, &self.dir) else {
+            return Err(Failure::usage(
+                "say who this member is: --config node.toml, or --member 0 --dir data/0 and one \
+                 --peer for each member",
+            ));
+        };
+        Ok(Settings::new(member, self.peers.clone(), dir))
+    }
+}
+
+fn peer(text: &str) -> Result<MemberSettings, String> {
+    let hint = "write ID=HOST:PORT,HOST:PORT, for example 0=10.0.0.1:9000,10.0.0.1:9100";
+    let (id, endpoints) = text.split_once('=').ok_or(hint)?;
+    let (member, ingress) = endpoints.split_once(',').ok_or(hint)?;
+    Ok(MemberSettings {
+        id: id.trim().parse().map_err(|_| hint)?,
+        member: member.trim().to_owned(),
+        ingress: ingress.trim().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_an_id_and_two_endpoints() {
+        let parsed = peer("2=[::1]:9000,host:9100").unwrap();
+        assert_eq!((parsed.id, &parsed.member[..]), (2, "[::1]:9000"));
+        assert_eq!(parsed.ingress, "host:9100");
+        for wrong in ["", "0", "0=a:1", "x=a:1,b:2"] {
+            assert!(peer(wrong).unwrap_err().contains("ID=HOST:PORT"));
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! `coracle status`: how every member is, by asking each, or by one member's counters file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use coracle_core::wire::frame::Datagram;
+use coracle_core::wire::status::{Role, STATUS_LENGTH, StatusQuery, StatusReport};
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::config::Settings;
+use crate::counters::{Counter, CountersReader};
+use crate::net::{ReceiveBatch, SendBatch, Socket, resolve, wait};
+
+/// Show role, term, positions and state digest of every member
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Asks every member over UDP and waits for the answers; a member that does not answer is shown as such.
+Exit code 5 if none answers, 1 if some do not, or if no member leads.
+
+  coracle status --config node.toml
+  coracle status --endpoints 0=10.0.0.1:9100,1=10.0.0.2:9100,2=10.0.0.3:9100 --json
+  coracle status --dir data/0        one member on this machine, from its counters file")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Read this member's counters file instead of asking anybody
+    #[arg(long, short, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// One line of JSON
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for answers, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    timeout_ms: u64,
+}
+
+/// Where a cluster is.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Where the members talk to clients
+    #[arg(
+        long,
+        short,
+        value_name = "ID=HOST:PORT,...",
+        env = "CORACLE_ENDPOINTS"
+    )]
+    pub endpoints: Option<String>,
+    /// The configuration of any member, for the same
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ClusterArgs {
+    /// The members' ids and client endpoints.
+    ///
+    /// # Errors
+    /// Neither option is given, or it is not well formed.
+    pub fn endpoints(&self) -> Result<Vec<(u8, String)>, Failure> {
+        let text = match (&self.endpoints, &self.config) {
+            (Some(text), _) => text.clone(),
+            (None, Some(path)) => Settings::load(path)?.ingress_endpoints(),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "say where the cluster is: --endpoints 0=HOST:PORT,1=HOST:PORT,... (or the \
+                     same in CORACLE_ENDPOINTS), or --config with a member's file",
+                ));
+            }
+        };
+        let mut endpoints = Vec::new();
+        for part in text.split(',') {
+            let parsed = part
+                .split_once('=')
+                .and_then(|(id, endpoint)| Some((id.trim().parse().ok()?, endpoint.trim().into())));
+            let Some(parsed) = parsed else {
+                return Err(Failure::usage(format!(
+                    "`{part}` is no endpoint: write ID=HOST:PORT, several with commas between"
+                )));
+            };
+            endpoints.push(parsed);
+        }
+        Ok(endpoints)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See the help.
+pub fn run(args: &StatusArgs) -> Result<(), Failure> {
+    if let Some(dir) = &args.dir {
+        return run_local(dir, args.json);
+    }
+    let endpoints = args.cluster.endpoints()?;
+    let timeout = Duration::from_millis(args.timeout_ms);
+    let reports = query(&endpoints, timeout)?;
+    if args.json {
+        let members: Vec<Value> = endpoints
+            .iter()
+            .zip(&reports)
+            .map(|((id, endpoint), report)| member_json(*id, endpoint, report.as_ref()))
+            .collect();
+        println!("{}", json!({ "members": members }));
+    } else {
+        print_table(&endpoints, &reports);
+    }
+    let answered = reports.iter().flatten().count();
+    if answered == 0 {
+        return Err(Failure::no_answer(
+            "no member answers: are they running, and is this the right address?",
+        ));
+    }
+    if answered < reports.len() {
+        return Err(Failure::outcome(format!(
+            "{} of {} members do not answer",
+            reports.len() - answered,
+            reports.len()
+        )));
+    }
+    if !reports.iter().flatten().any(|r| r.role == Role::Leader) {
+        return Err(Failure::outcome("no member leads at the moment"));
+    }
+    Ok(())
+}
+
+/// Asks every member, again every 100 ms until it answers or the time is over.
+///
+/// # Errors
+/// No address can be resolved, or no socket can be had.
+pub fn query(
+    endpoints: &[(u8, String)],
+    timeout: Duration,
+) -> Result<Vec<Option<StatusReport>>, Failure> {
+    let addresses: Vec<Option<SocketAddr>> = endpoints
+        .iter()
+        .map(|(_, endpoint)| resolve(endpoint, false).ok())
+        .collect();
+    let Some(sample) = addresses.iter().flatten().next() else {
+        return Err(Failure::usage(
+            "no endpoint has an address: check the names",
+        ));
+    };
+    let any = if sample.is_ipv6() {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let any = any.parse().map_err(|_| Failure::usage("no address"))?;
+    let socket = Socket::bind(any)?;
+    let mut reports = vec![None; endpoints.len()];
+    let (mut sender, mut receiver) = (SendBatch::new(), ReceiveBatch::new());
+    let start = Instant::now();
+    let seed = u64::from(std::process::id()) << 32;
+    while start.elapsed() < timeout && reports.iter().any(Option::is_none) {
+        for (at, address) in addresses.iter().enumerate() {
+            let (Some(address), None) = (address, &reports[at]) else {
+                continue;
+            };
+            let mut bytes = [0u8; STATUS_LENGTH];
+            let correlation = seed + at as u64;
+            let query = StatusQuery { correlation };
+            if query.emit(&mut bytes).is_some() {
+                sender.send(&socket, &[(*address, &bytes)]);
+            }
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_millis(100) && reports.iter().any(Option::is_none) {
+            wait(
+                &[rustix::fd::AsFd::as_fd(&socket)],
+                Duration::from_millis(20),
+            )?;
+            receiver.receive(&socket)?;
+            for (_, bytes) in receiver.datagrams() {
+                if let Some(report) = parse(bytes) {
+                    let at = report.correlation.wrapping_sub(seed) as usize;
+                    if let Some(slot) = reports.get_mut(at) {
+                        *slot = Some(report);
+                    }
+                }
+            }
+        }
+    }
+    Ok(reports)
+}
+
+fn parse(datagram: &[u8]) -> Option<StatusReport> {
+    let frames = Datagram::parse(datagram).ok()?;
+    let frame = frames.frames().next()?;
+    StatusReport::parse_frame(&frame).ok()
+}
+
+/// The name of a role.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+    }
+}
+
+fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
+    let Some(r) = report else {
+        return json!({ "member": id, "endpoint": endpoint, "answers": false });
+    };
+    json!({
+        "member": r.member.get(),
+        "endpoint": endpoint,
+        "answers": true,
+        "cluster": r.cluster.0,
+        "incarnation": r.incarnation.0,
+        "role": role_name(r.role),
+        "term": r.term.get(),
+        "leader": r.leader.map(|m| m.get()),
+        "appended": r.appended.get(),
+        "durable": r.durable.get(),
+        "committed": r.commit.get(),
+        "applied": r.applied.get(),
+        "digest": format!("{:016x}", r.digest),
+        "sessions": r.sessions,
+        "rejects": r.rejects,
+        "leaderships": r.leaderships,
+        "uptime_ms": r.uptime_ms,
+        "votes": r.votes,
+        "service_ready": r.service_ready,
+    })
+}
+
+fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
+    println!(
+        "member  role        term    appended     durable   committed     applied  \
+         digest            sessions  rejects"
+    );
+    for ((id, endpoint), report) in endpoints.iter().zip(reports) {
+        match report {
+            None => println!("{id:>6}  no answer from {endpoint}"),
+            Some(r) => println!(
+                "{:>6}  {:<9} {:>6} {:>11} {:>11} {:>11} {:>11}  {:016x}  {:>8} {:>8}{}{}",
+                r.member.get(),
+                role_name(r.role),
+                r.term.get(),
+                r.appended.get(),
+                r.durable.get(),
+                r.commit.get(),
+                r.applied.get(),
+                r.digest,
+                r.sessions,
+                r.rejects,
+                if r.votes { "" } else { "  may not vote" },
+                if r.service_ready {
+                    ""
+                } else {
+                    "  service stalled"
+                },
+            ),
+        }
+    }
+}
+
+fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
+    let reading = CountersReader::open(dir)?.read();
+    if as_json {
+        let mut object = serde_json::Map::new();
+        object.insert("cluster".into(), reading.cluster.into());
+        object.insert("member".into(), reading.member.into());
+        object.insert("process".into(), reading.process.into());
+        for counter in Counter::ALL {
+            object.insert(counter.name().into(), counter_json(*counter, &reading));
+        }
+        println!("{}", Value::Object(object));
+        return Ok(());
+    }
+    println!("{:<14} {}", "cluster", reading.cluster);
+    println!("{:<14} {}", "member", reading.member);
+    match reading.process {
+        0 => println!("{:<14} none: the node has closed", "process"),
+        process => println!("{:<14} {process}", "process"),
+    }
+    for counter in Counter::ALL {
+        let value = counter_json(*counter, &reading);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        println!("{:<14} {text}", counter.name());
+    }
+    Ok(())
+}
+
+fn counter_json(counter: Counter, reading: &crate::counters::Reading) -> Value {
+    let value = reading.get(counter);
+    match counter {
+        Counter::Role => {
+            let role = Role::from_wire(value as i32);
+            role.map_or_else(|_| value.into(), |role| role_name(role).into())
+        }
+        Counter::Digest => format!("{value:016x}").into(),
+        _ => value.into(),
+    }
+}

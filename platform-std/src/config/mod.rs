@@ -1,0 +1,278 @@
+//! What a node is told: the TOML file, its defaults, and the ratios that must hold between values.
+//!
+//! Every key has a default except who the members are. Unknown keys are errors, so that a misspelt
+//! one is not silently ignored. `node --check` prints the outcome.
+
+mod quantity;
+mod validate;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use quantity::{Size, Span};
+pub use validate::ConfigError;
+
+/// The whole configuration of one node, as in its TOML file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Names the cluster: members of another cluster are rejected, and so are their log files.
+    #[serde(default = "defaults::cluster")]
+    pub cluster: u64,
+    /// Which of `members` this node is.
+    pub member: u8,
+    /// Where the log, the vote and the counters are kept. One directory for each node.
+    pub dir: PathBuf,
+    /// Every member of the cluster, this one included: the same list on every node.
+    pub members: Vec<MemberSettings>,
+    /// The service that runs when the node is started by the `coracle` command.
+    #[serde(default)]
+    pub service: ServiceKind,
+    /// When a message counts as safe on this member.
+    #[serde(default)]
+    pub durability: Durability,
+    /// What the node's thread does when there is nothing to do.
+    #[serde(default)]
+    pub idle: Idle,
+    /// Length of one log file, a power of two. The same on every member, for ever.
+    #[serde(default = "defaults::segment_length")]
+    pub segment_length: Size,
+    /// How much of the newest log is held in memory, a power of two.
+    #[serde(default = "defaults::window")]
+    pub window: Size,
+    /// The largest datagram that is sent, a multiple of 32. The same on every member.
+    #[serde(default = "defaults::mtu")]
+    pub mtu: Size,
+    /// The longest message of a client. The same on every member.
+    #[serde(default = "defaults::message_max")]
+    pub message_max: Size,
+    /// How many clients may have a session at once. The same on every member.
+    #[serde(default = "defaults::sessions_max")]
+    pub sessions_max: usize,
+    /// How many bytes a session may have sent and not yet had consumed.
+    #[serde(default = "defaults::ingress_window")]
+    pub ingress_window: Size,
+    /// How many bytes of answers are kept for a client that has not taken them yet.
+    #[serde(default = "defaults::egress_window")]
+    pub egress_window: Size,
+    /// Times; see each.
+    #[serde(default)]
+    pub timings: Timings,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberSettings {
+    /// 0 to 6, each once.
+    pub id: u8,
+    /// `host:port` (UDP) on which it talks to the other members.
+    pub member: String,
+    /// `host:port` (UDP) on which it talks to clients.
+    pub ingress: String,
+}
+
+/// The times that matter to elections and sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timings {
+    /// How often a leader says that it lives.
+    pub heartbeat: Span,
+    /// How long a follower waits without hearing its leader before it looks for a new one.
+    pub leader_timeout: Span,
+    /// How long a member asks around before it stands for election.
+    pub canvass: Span,
+    /// A candidate waits a random time up to this, so that two rarely stand at once.
+    pub nomination: Span,
+    /// How long a candidate waits for votes.
+    pub ballot: Span,
+    /// A session whose client is not heard from for this long is closed.
+    pub session_timeout: Span,
+    /// A session whose client takes no answers for this long is closed.
+    pub egress_timeout: Span,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Span::from_millis(50),
+            leader_timeout: Span::from_millis(400),
+            canvass: Span::from_millis(20),
+            nomination: Span::from_millis(50),
+            ballot: Span::from_millis(150),
+            session_timeout: Span::from_millis(10_000),
+            egress_timeout: Span::from_millis(5_000),
+        }
+    }
+}
+
+/// The services that ship with the `coracle` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceKind {
+    /// A replicated map from keys to values: see `coracle kv --help`.
+    #[default]
+    Kv,
+    /// Answers every message with itself.
+    Echo,
+}
+
+/// When a message counts as safe on a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// When a flush of the file that holds it has returned.
+    #[default]
+    Durable,
+    /// When it has been handed to the operating system: a power cut of a majority loses messages
+    /// that were acknowledged.
+    ReplicationOnly,
+}
+
+/// What the node's thread does when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// Sleeps until a datagram, a finished flush or the next timer.
+    #[default]
+    Sleep,
+    /// Offers its core to others, and looks again.
+    Yield,
+    /// Looks again at once: least latency, one whole core.
+    Spin,
+}
+
+impl Settings {
+    /// Reads and validates a TOML file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; each says what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_path_buf(),
+            error,
+        })?;
+        let settings: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_path_buf(),
+            error: error.to_string(),
+        })?;
+        Ok(settings)
+    }
+
+    /// The defaults for member `member` of `members`, with its data in `dir`.
+    pub fn new(member: u8, members: Vec<MemberSettings>, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            cluster: defaults::cluster(),
+            member,
+            dir: dir.into(),
+            members,
+            service: ServiceKind::default(),
+            durability: Durability::default(),
+            idle: Idle::default(),
+            segment_length: defaults::segment_length(),
+            window: defaults::window(),
+            mtu: defaults::mtu(),
+            message_max: defaults::message_max(),
+            sessions_max: defaults::sessions_max(),
+            ingress_window: defaults::ingress_window(),
+            egress_window: defaults::egress_window(),
+            timings: Timings::default(),
+        }
+    }
+
+    /// This node's own entry in `members`; `None` only before validation.
+    pub fn own(&self) -> Option<&MemberSettings> {
+        self.members.iter().find(|m| m.id == self.member)
+    }
+
+    /// The ingress addresses as a client is given them: `0=host:port,1=host:port`.
+    pub fn ingress_endpoints(&self) -> String {
+        let mut text = String::new();
+        for member in &self.members {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(&format!("{}={}", member.id, member.ingress));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Settings {
+    /// The effective values, as a TOML file that would give them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
+        writeln!(f, "cluster = {}", self.cluster)?;
+        writeln!(f, "member = {}", self.member)?;
+        writeln!(f, "dir = {}", quoted(&self.dir.display()))?;
+        let service = match self.service {
+            ServiceKind::Kv => "kv",
+            ServiceKind::Echo => "echo",
+        };
+        writeln!(f, "service = \"{service}\"")?;
+        let durability = match self.durability {
+            Durability::Durable => "durable",
+            Durability::ReplicationOnly => "replication-only",
+        };
+        writeln!(f, "durability = \"{durability}\"")?;
+        let idle = match self.idle {
+            Idle::Sleep => "sleep",
+            Idle::Yield => "yield",
+            Idle::Spin => "spin",
+        };
+        writeln!(f, "idle = \"{idle}\"")?;
+        writeln!(f, "segment_length = \"{}\"", self.segment_length)?;
+        writeln!(f, "window = \"{}\"", self.window)?;
+        writeln!(f, "mtu = \"{}\"", self.mtu)?;
+        writeln!(f, "message_max = \"{}\"", self.message_max)?;
+        writeln!(f, "sessions_max = {}", self.sessions_max)?;
+        writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
+        writeln!(f, "egress_window = \"{}\"", self.egress_window)?;
+        for member in &self.members {
+            writeln!(f, "\n[[members]]")?;
+            writeln!(f, "id = {}", member.id)?;
+            writeln!(f, "member = {}", quoted(&member.member))?;
+            writeln!(f, "ingress = {}", quoted(&member.ingress))?;
+        }
+        let t = &self.timings;
+        writeln!(f, "\n[timings]")?;
+        writeln!(f, "heartbeat = \"{}\"", t.heartbeat)?;
+        writeln!(f, "leader_timeout = \"{}\"", t.leader_timeout)?;
+        writeln!(f, "canvass = \"{}\"", t.canvass)?;
+        writeln!(f, "nomination = \"{}\"", t.nomination)?;
+        writeln!(f, "ballot = \"{}\"", t.ballot)?;
+        writeln!(f, "session_timeout = \"{}\"", t.session_timeout)?;
+        writeln!(f, "egress_timeout = \"{}\"", t.egress_timeout)
+    }
+}
+
+mod defaults {
+    use super::Size;
+
+    pub fn cluster() -> u64 {
+        1
+    }
+    pub fn segment_length() -> Size {
+        Size(16 << 20)
+    }
+    pub fn window() -> Size {
+        Size(8 << 20)
+    }
+    pub fn mtu() -> Size {
+        Size(coracle_core::limits::MTU_DEFAULT as u64)
+    }
+    pub fn message_max() -> Size {
+        Size(1 << 20)
+    }
+    pub fn sessions_max() -> usize {
+        64
+    }
+    pub fn ingress_window() -> Size {
+        Size(256 << 10)
+    }
+    pub fn egress_window() -> Size {
+        Size(1 << 20)
+    }
+}

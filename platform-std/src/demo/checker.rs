@@ -1,0 +1,289 @@
+//! The verdict: what the stopped data directories say, read without the nodes, the client or the core.
+//!
+//! Each member's log is walked from its first frame to what its service had executed, and its messages
+//! are compared with what was offered: every acknowledged message must be there, once, in the order of
+//! the offers; one of unknown outcome may be there, once, in its place; nothing else may be there.
+
+use std::path::Path;
+
+use super::ledger::{Ledger, Outcome};
+use super::source::Source;
+use crate::cli::Failure;
+use crate::counters::{Counter, CountersReader};
+use crate::crc::CRC32C;
+use crate::walk::{Kind, Records, Walk};
+
+/// What one directory says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What the service had executed, by the counters file.
+    pub applied: u64,
+    /// The digest of its state there, by the counters file.
+    pub digest: u64,
+    /// Where the good frames of the log end.
+    pub end: u64,
+    /// How many messages of clients are in the log below `applied`.
+    pub messages: u64,
+    /// A checksum over all of them, in order.
+    pub order: u32,
+    /// The chain of the last frame below `applied`.
+    pub chain: u32,
+    /// The messages of unknown outcome that are there.
+    pub executed_unknown: Vec<u64>,
+    /// What is wrong.
+    pub faults: Vec<String>,
+}
+
+/// The messages of a log against the offers: every way in which the log may go on from here.
+///
+/// After a failover some messages of unknown outcome may be missing, and equal messages may follow one
+/// another, so there may be several ways to read a log; each is the number of the next offer, with the
+/// messages of unknown outcome that were there on that way.
+struct Match<'a> {
+    source: &'a Source,
+    ledger: &'a Ledger,
+    ways: Vec<(u64, Vec<u64>)>,
+    expected: Vec<u8>,
+}
+
+impl<'a> Match<'a> {
+    fn new(source: &'a Source, ledger: &'a Ledger) -> Self {
+        Self {
+            source,
+            ledger,
+            ways: vec![(0, Vec::new())],
+            expected: Vec::new(),
+        }
+    }
+
+    /// The next message of the log. False if it fits nowhere.
+    fn take(&mut self, message: &[u8]) -> bool {
+        let mut ways: Vec<(u64, Vec<u64>)> = Vec::new();
+        for (from, executed) in std::mem::take(&mut self.ways) {
+            let mut at = from;
+            while let Some(outcome) = self.ledger.outcome(at) {
+                self.source.message(at, &mut self.expected);
+                let is_new = ways.iter().all(|(next, _)| *next != at + 1);
+                if self.expected == message && is_new {
+                    let mut executed = executed.clone();
+                    if outcome == Outcome::Unknown {
+                        executed.push(at);
+                    }
+                    ways.push((at + 1, executed));
+                }
+                if outcome == Outcome::Acknowledged {
+                    break;
+                }
+                at += 1;
+            }
+        }
+        self.ways = ways;
+        !self.ways.is_empty()
+    }
+
+    /// The log has ended: the messages of unknown outcome that were in it; or the first acknowledged
+    /// message that is missing.
+    fn end(self) -> Result<Vec<u64>, u64> {
+        let mut missing = u64::MAX;
+        for (from, executed) in self.ways {
+            let rest = (from..self.ledger.next())
+                .find(|n| self.ledger.outcome(*n) == Some(Outcome::Acknowledged));
+            match rest {
+                None => return Ok(executed),
+                Some(number) => missing = missing.min(number),
+            }
+        }
+        Err(missing)
+    }
+}
+
+/// Reads one stopped member's directory.
+///
+/// # Errors
+/// A directory that cannot be read at all; what is wrong with its content is in `faults`.
+pub fn read(dir: &Path, source: &Source, ledger: &Ledger) -> Result<Found, Failure> {
+    let counters = CountersReader::open(dir)?.read();
+    let mut found = Found {
+        applied: counters.get(Counter::Applied),
+        digest: counters.get(Counter::Digest),
+        end: 0,
+        messages: 0,
+        order: 0,
+        chain: 0,
+        executed_unknown: Vec::new(),
+        faults: Vec::new(),
+    };
+    let Some(mut walk) = Walk::open(dir)? else {
+        found.faults.push("there is no log".into());
+        return Ok(found);
+    };
+    let mut records = Records::default();
+    let mut matching = Match::new(source, ledger);
+    let mut fits = true;
+    loop {
+        let frame = match walk.next_frame(found.applied) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                found.faults.push(error.to_string());
+                break;
+            }
+        };
+        found.end = frame.end;
+        found.chain = frame.chain;
+        let Some(record) = records.push(&frame) else {
+            continue;
+        };
+        if record.kind != Kind::Message {
+            continue;
+        }
+        found.messages += 1;
+        found.order = CRC32C.extend(found.order, &(record.body.len() as u64).to_le_bytes());
+        found.order = CRC32C.extend(found.order, record.body);
+        if fits && !matching.take(record.body) {
+            fits = false;
+            found.faults.push(format!(
+                "the message at position {} was not offered there, or is there twice",
+                record.position
+            ));
+        }
+    }
+    if found.end != found.applied {
+        found.faults.push(format!(
+            "good frames end at {}, but the service had executed up to {}",
+            found.end, found.applied
+        ));
+    }
+    if fits {
+        match matching.end() {
+            Ok(executed) => found.executed_unknown = executed,
+            Err(number) => found.faults.push(format!(
+                "{} was acknowledged, but is not in the history",
+                source.name(number)
+            )),
+        }
+    }
+    Ok(found)
+}
+
+/// What the directories say together; empty if all is well.
+pub fn compare(found: &[Found]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (member, one) in found.iter().enumerate() {
+        for fault in &one.faults {
+            faults.push(format!("member {member}: {fault}"));
+        }
+    }
+    let Some(first) = found.first() else {
+        return vec!["there is no member".into()];
+    };
+    for (member, one) in found.iter().enumerate().skip(1) {
+        if one.applied != first.applied {
+            faults.push(format!(
+                "member {member} has executed up to {}, member 0 up to {}",
+                one.applied, first.applied
+            ));
+        } else if one.digest != first.digest {
+            faults.push(format!(
+                "at position {} the digest of member {member} is {:016x}, of member 0 {:016x}",
+                one.applied, one.digest, first.digest
+            ));
+        }
+        if (one.messages, one.order) != (first.messages, first.order) {
+            faults.push(format!(
+                "the messages of members 0 and {member} are not the same"
+            ));
+        } else if one.applied == first.applied && one.chain != first.chain {
+            faults.push(format!("the logs of members 0 and {member} differ"));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ServiceKind;
+
+    fn ledger(outcomes: &str) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (number, outcome) in outcomes.chars().enumerate() {
+            ledger.offered();
+            let outcome = match outcome {
+                'a' => Outcome::Acknowledged,
+                _ => Outcome::Unknown,
+            };
+            ledger.settle(number as u64, outcome);
+        }
+        ledger
+    }
+
+    /// What a log with these messages (by number) says to offers with these outcomes.
+    fn verdict(outcomes: &str, log: &[u64]) -> Result<Vec<u64>, u64> {
+        let source = Source::generated(ServiceKind::Echo);
+        let ledger = ledger(outcomes);
+        let mut matching = Match::new(&source, &ledger);
+        let mut message = Vec::new();
+        for number in log {
+            source.message(100 + number, &mut message);
+            // The offers are messages 0, 1, 2 ...: so 100 and on are never offered.
+            if *number < 100 {
+                source.message(*number, &mut message);
+            }
+            if !matching.take(&message) {
+                return Err(1000 + number);
+            }
+        }
+        matching.end()
+    }
+
+    #[test]
+    fn acknowledged_messages_must_be_there_once_and_in_order() {
+        assert_eq!(verdict("aaaa", &[0, 1, 2, 3]), Ok(vec![]));
+        assert_eq!(verdict("aaaa", &[0, 1, 2]), Err(3));
+        assert_eq!(verdict("aaaa", &[0, 2, 1, 3]), Err(1002));
+        assert_eq!(verdict("aaaa", &[0, 1, 1, 2, 3]), Err(1001));
+        assert_eq!(verdict("aaaa", &[0, 1, 2, 3, 3]), Err(1003));
+        assert_eq!(verdict("aa", &[0, 500, 1]), Err(1500));
+    }
+
+    #[test]
+    fn unknown_messages_may_be_there_once_in_their_place() {
+        assert_eq!(verdict("aauuaa", &[0, 1, 4, 5]), Ok(vec![]));
+        assert_eq!(verdict("aauuaa", &[0, 1, 2, 4, 5]), Ok(vec![2]));
+        assert_eq!(verdict("aauuaa", &[0, 1, 2, 3, 4, 5]), Ok(vec![2, 3]));
+        assert_eq!(verdict("aauuaa", &[0, 1, 2, 2, 4, 5]), Err(1002));
+        assert_eq!(verdict("aauuaa", &[0, 1, 4, 2, 5]), Err(1002));
+        assert_eq!(verdict("aauu", &[0, 1]), Ok(vec![]));
+    }
+
+    #[test]
+    fn differences_between_members_are_told() {
+        let good = Found {
+            applied: 96,
+            digest: 1,
+            end: 96,
+            messages: 1,
+            order: 5,
+            chain: 9,
+            executed_unknown: vec![],
+            faults: vec![],
+        };
+        assert!(compare(&[good.clone(), good.clone()]).is_empty());
+        let other = Found {
+            digest: 2,
+            ..good.clone()
+        };
+        assert!(compare(&[good.clone(), other])[0].contains("digest"));
+        let behind = Found {
+            applied: 64,
+            ..good.clone()
+        };
+        assert!(compare(&[good.clone(), behind])[0].contains("executed up to 64"));
+        let other = Found {
+            order: 6,
+            ..good.clone()
+        };
+        assert!(compare(&[good, other])[0].contains("not the same"));
+    }
+}

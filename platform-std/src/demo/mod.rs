@@ -1,0 +1,413 @@
+//! `coracle demo`: a cluster of three processes, a stream of messages, a killed leader, and a verdict.
+
+mod checker;
+mod ledger;
+mod load;
+mod nodes;
+mod report;
+mod source;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::cli::Failure;
+use crate::config::ServiceKind;
+use crate::counters::{Counter, Reading};
+use ledger::Ledger;
+use load::{Load, WINDOW_BYTES, WINDOW_MESSAGES};
+use nodes::Nodes;
+use report::{Kill, Report};
+use source::Source;
+
+/// Messages that are acknowledged before each kill and after it, at least.
+const BETWEEN_KILLS: u64 = 10_000;
+/// After how many of these the killed node is started again.
+const BEFORE_RESTART: u64 = 3_000;
+/// How long a restarted node may take to be level.
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// See it work: three nodes, one stream of messages, the leader is killed
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Starts three node processes on loopback, opens a session, streams messages, kills the leader with
+SIGKILL in mid-stream, goes on with the new leader, restarts the killed node, waits until it is level,
+stops all three, and reads their directories. No message is sent twice: those in flight at a kill are
+of unknown outcome, and listed.
+
+Exit code 0 only if every acknowledged message is in every member's history exactly once and in one
+order, all digests are equal, and every killed node is level again.
+
+  coracle demo
+  coracle demo --input /usr/share/dict/words --service kv
+  coracle demo --kills 10 --json")]
+pub struct DemoArgs {
+    /// Send the lines of this file, each as one message; else messages of 1 byte to 100 KiB
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// How many leaders to kill, one after the other
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    kills: u32,
+    /// The service that runs on the nodes
+    #[arg(long, value_enum, default_value = "echo")]
+    service: ServiceKind,
+    /// Print the report as one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Where the nodes keep their data: an empty or missing directory, kept afterwards
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The verdict is bad, or the demo cannot be carried through.
+pub fn run(args: &DemoArgs) -> Result<(), Failure> {
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
+        None => std::env::temp_dir().join(format!("coracle-demo-{}", std::process::id())),
+    };
+    if dir
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+    {
+        return Err(Failure::usage(format!(
+            "{} is not empty: give an empty or missing directory",
+            dir.display()
+        )));
+    }
+    let outcome = Demo::start(args, dir.clone()).and_then(|demo| demo.run(args.kills));
+    let report = outcome.map_err(|failure| {
+        Failure::outcome(format!(
+            "the demo failed: {failure}\nThe nodes' directories and logs are in {}",
+            dir.display()
+        ))
+    })?;
+    if args.json {
+        println!("{}", report.json());
+    } else {
+        report.print();
+    }
+    if !report.faults.is_empty() {
+        return Err(Failure::outcome(format!(
+            "the verdict is bad; the directories are in {}",
+            dir.display()
+        )));
+    }
+    if args.dir.is_none() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+struct Demo {
+    nodes: Nodes,
+    load: Load,
+    source: Source,
+    service: ServiceKind,
+    kills: Vec<Kill>,
+    loaded: Duration,
+    progress: Progress,
+}
+
+impl Demo {
+    fn start(args: &DemoArgs, dir: PathBuf) -> Result<Self, Failure> {
+        let progress = Progress::new();
+        progress.say(&format!("starting three nodes in {}", dir.display()));
+        let nodes = Nodes::start(&dir, 3, args.service)?;
+        let source = match &args.input {
+            Some(path) => Source::file(path, args.service, nodes.settings().message_max.0)?,
+            None => Source::generated(args.service),
+        };
+        let endpoints = nodes.settings().ingress_endpoints();
+        let load = Load::start(&endpoints, source.clone())?;
+        let leader = load.leader().map_or_else(|| "?".into(), |l| l.to_string());
+        progress.say(&format!("session open, member {leader} leads"));
+        Ok(Self {
+            nodes,
+            load,
+            source,
+            service: args.service,
+            kills: Vec::new(),
+            loaded: Duration::ZERO,
+            progress,
+        })
+    }
+
+    fn run(mut self, kills: u32) -> Result<Report, Failure> {
+        self.send(BETWEEN_KILLS)?;
+        for _ in 0..kills {
+            self.kill_one()?;
+        }
+        // A file is sent to its end, at least once.
+        while self.load.ledger().next() < self.source.pass() {
+            let left = self.source.pass() - self.load.ledger().next();
+            self.send(left.min(1000))?;
+        }
+        self.drain()?;
+        self.progress.say("waiting until all are level");
+        self.level()?;
+        self.finish()
+    }
+
+    /// Sends until so many more are acknowledged.
+    fn send(&mut self, count: u64) -> Result<(), Failure> {
+        let start = Instant::now();
+        let target = self.load.ledger().acknowledged() + count;
+        while self.load.ledger().acknowledged() < target {
+            self.turn(false)?;
+        }
+        self.loaded += start.elapsed();
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<(), Failure> {
+        let start = Instant::now();
+        while self.load.in_flight() > 0 {
+            self.turn(true)?;
+        }
+        self.loaded += start.elapsed();
+        Ok(())
+    }
+
+    fn turn(&mut self, drain: bool) -> Result<(), Failure> {
+        self.load.turn(drain)?;
+        let ledger = self.load.ledger();
+        if self.progress.is_due() {
+            self.nodes.require_alive()?;
+            self.progress.show(&format!(
+                "{} acknowledged, {} in flight, leader {}",
+                ledger.acknowledged(),
+                self.load.in_flight(),
+                self.load.leader().map_or("?".into(), |l| l.to_string())
+            ));
+        }
+        Ok(())
+    }
+
+    fn kill_one(&mut self) -> Result<(), Failure> {
+        let (member, before) = loop {
+            self.turn(false)?;
+            if let Some(leader) = self.load.leader()
+                && self.load.in_flight() > 0
+            {
+                break (leader, self.load.ledger().lost());
+            }
+        };
+        let in_flight = self.load.in_flight();
+        let (changes, acknowledged) = (self.load.new_leaders(), self.load.ledger().acknowledged());
+        self.nodes.kill(member)?;
+        let killed = Instant::now();
+        self.progress.say(&format!(
+            "killed the leader, member {member}, after {acknowledged} acknowledged messages, with \
+             {in_flight} in flight"
+        ));
+        while self.load.new_leaders() == changes {
+            self.turn(false)?;
+        }
+        let first = self.load.ledger().acknowledged();
+        while self.load.ledger().acknowledged() == first {
+            self.turn(false)?;
+        }
+        let failover = killed.elapsed();
+        let successor = self.load.leader().unwrap_or(member);
+        self.progress.say(&format!(
+            "member {successor} leads; its first answer came {} ms after the kill",
+            failover.as_millis()
+        ));
+        self.send(BEFORE_RESTART)?;
+        self.nodes.spawn(member)?;
+        let restarted = Instant::now();
+        self.progress.say(&format!("restarted member {member}"));
+        self.send(BETWEEN_KILLS - BEFORE_RESTART)?;
+        self.drain()?;
+        self.level()?;
+        self.kills.push(Kill {
+            member,
+            successor,
+            in_flight,
+            unknown: self.load.ledger().lost() - before,
+            failover,
+            catch_up: restarted.elapsed(),
+        });
+        self.progress
+            .say(&format!("member {member} is level again"));
+        Ok(())
+    }
+
+    /// Waits until every member has executed everything that is committed.
+    fn level(&mut self) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            self.turn(true)?;
+            if self.is_level() {
+                return Ok(());
+            }
+            if start.elapsed() > CATCH_UP_MAX {
+                return Err(Failure::outcome(format!(
+                    "the members are not level after {} s: {:?}",
+                    CATCH_UP_MAX.as_secs(),
+                    self.positions()
+                )));
+            }
+        }
+    }
+
+    fn positions(&self) -> Vec<Option<(u64, u64)>> {
+        (0..self.nodes.count())
+            .map(|member| {
+                let reading = self.nodes.counters(member)?;
+                let applied = reading.get(Counter::Applied);
+                Some((applied, reading.get(Counter::Appended)))
+            })
+            .collect()
+    }
+
+    fn is_level(&self) -> bool {
+        let positions = self.positions();
+        let Some(Some((first, _))) = positions.first().copied() else {
+            return false;
+        };
+        let all = positions.iter().flatten();
+        all.filter(|(applied, appended)| *applied == first && *appended == first)
+            .count()
+            == positions.len()
+    }
+
+    fn finish(mut self) -> Result<Report, Failure> {
+        let round_trips =
+            [50.0, 99.0, 99.9, 100.0].map(|p| self.load.round_trips.value_at_percentile(p));
+        let (bytes, most_in_flight) = (self.load.bytes, self.load.most_in_flight);
+        let leader = self.load.leader();
+        let ledger = self.load.close()?;
+        let last = settle(&self.nodes)?;
+        self.progress
+            .say("stopping the nodes, reading their directories");
+        // The leader last: nobody is left to be elected in its place, and all logs end alike.
+        let mut order: Vec<u8> = (0..self.nodes.count()).collect();
+        order.sort_by_key(|member| Some(*member) == leader);
+        for member in order {
+            self.nodes.close(member)?;
+        }
+        let mut found = Vec::new();
+        for member in 0..self.nodes.count() {
+            found.push(checker::read(
+                &self.nodes.data(member),
+                &self.source,
+                &ledger,
+            )?);
+        }
+        let names = |numbers: &[u64]| numbers.iter().map(|n| self.source.name(*n)).collect();
+        Ok(Report {
+            service: match self.service {
+                ServiceKind::Echo => "echo",
+                ServiceKind::Kv => "kv",
+            },
+            acknowledged: ledger.acknowledged(),
+            unknown: names(&ledger.unknown()),
+            unknown_executed: found.first().map_or(vec![], |f| names(&f.executed_unknown)),
+            bytes,
+            loaded: self.loaded,
+            round_trips,
+            window_messages: WINDOW_MESSAGES,
+            window_bytes: WINDOW_BYTES,
+            most_in_flight,
+            leader_timeout: self.nodes.settings().timings.leader_timeout.0,
+            faults: faults(&found, &self.kills, &ledger),
+            kills: self.kills,
+            last,
+            found,
+        })
+    }
+}
+
+fn faults(found: &[checker::Found], kills: &[Kill], ledger: &Ledger) -> Vec<String> {
+    let mut faults = checker::compare(found);
+    let unknown = ledger.unknown().len();
+    let in_flight: usize = kills.len() * WINDOW_MESSAGES;
+    if unknown > in_flight {
+        faults.push(format!(
+            "{unknown} messages are of unknown outcome, more than {} kills with a window of \
+             {WINDOW_MESSAGES} explain",
+            kills.len()
+        ));
+    }
+    faults
+}
+
+/// Waits, without a session, until all members are level; what their counters say then.
+fn settle(nodes: &Nodes) -> Result<Vec<Reading>, Failure> {
+    let start = Instant::now();
+    loop {
+        std::thread::sleep(Duration::from_millis(50));
+        let readings: Vec<Reading> = (0..nodes.count())
+            .filter_map(|m| nodes.counters(m))
+            .collect();
+        let level = |r: &Reading| {
+            let all = [
+                Counter::Appended,
+                Counter::Durable,
+                Counter::Committed,
+                Counter::Applied,
+            ];
+            let first = readings.first().map_or(0, |r| r.get(Counter::Applied));
+            all.iter().all(|counter| r.get(*counter) == first)
+        };
+        if readings.len() == usize::from(nodes.count()) && readings.iter().all(level) {
+            return Ok(readings);
+        }
+        if start.elapsed() > CATCH_UP_MAX {
+            return Err(Failure::outcome(
+                "the members do not come to rest at one position",
+            ));
+        }
+    }
+}
+
+/// What is going on, on standard error: one line that changes, or a line now and then if nobody looks.
+struct Progress {
+    terminal: bool,
+    start: Instant,
+    next: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            start,
+            next: start,
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let period = Duration::from_millis(if self.terminal { 200 } else { 2000 });
+        let now = Instant::now();
+        if now < self.next {
+            return false;
+        }
+        self.next = now + period;
+        true
+    }
+
+    fn show(&self, text: &str) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let mut err = std::io::stderr().lock();
+        let written = if self.terminal {
+            write!(err, "\r{seconds:6.1} s  {text:<70}")
+        } else {
+            writeln!(err, "{seconds:6.1} s  {text}")
+        };
+        // Nobody can be told that standard error is gone.
+        drop(written.and_then(|()| err.flush()));
+    }
+
+    fn say(&self, text: &str) {
+        let end = if self.terminal { "\n" } else { "" };
+        self.show(&format!("{text}{end}"));
+    }
+}

@@ -1,0 +1,187 @@
+//! The demo's node processes: this same binary, started three times.
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cli::Failure;
+use crate::config::{MemberSettings, ServiceKind, Settings};
+use crate::counters::{CountersReader, Reading};
+
+/// Three members on loopback.
+pub struct Nodes {
+    dir: PathBuf,
+    settings: Settings,
+    children: Vec<Option<Child>>,
+}
+
+impl Nodes {
+    /// Chooses free ports, writes the configuration files below `dir`, and starts the processes.
+    ///
+    /// # Errors
+    /// Anything that the system refuses.
+    pub fn start(dir: &Path, count: u8, service: ServiceKind) -> Result<Self, Failure> {
+        std::fs::create_dir_all(dir)?;
+        let ports = free_ports(usize::from(count) * 2)?;
+        let members: Vec<MemberSettings> = (0..count)
+            .zip(ports.chunks(2))
+            .map(|(id, ports)| MemberSettings {
+                id,
+                member: format!("127.0.0.1:{}", ports[0]),
+                ingress: format!("127.0.0.1:{}", ports[1]),
+            })
+            .collect();
+        let mut settings = Settings::new(0, members, dir);
+        settings.service = service;
+        settings.validate()?;
+        let mut nodes = Self {
+            dir: dir.to_path_buf(),
+            settings,
+            children: (0..count).map(|_| None).collect(),
+        };
+        for member in 0..count {
+            let mut settings = nodes.settings.clone();
+            settings.member = member;
+            settings.dir = nodes.data(member);
+            std::fs::write(nodes.config(member), settings.to_string())?;
+            nodes.spawn(member)?;
+        }
+        Ok(nodes)
+    }
+
+    /// What all members are configured with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u8 {
+        self.children.len() as u8
+    }
+
+    /// A member's data directory.
+    pub fn data(&self, member: u8) -> PathBuf {
+        self.dir.join(format!("node-{member}"))
+    }
+
+    /// Starts a member's process.
+    ///
+    /// # Errors
+    /// Anything that the system refuses.
+    pub fn spawn(&mut self, member: u8) -> Result<(), Failure> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(member))?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("node")
+            .arg("--config")
+            .arg(self.config(member))
+            .arg("--init")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        self.children[usize::from(member)] = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// Anything that the system refuses.
+    pub fn kill(&mut self, member: u8) -> Result<(), Failure> {
+        if let Some(mut child) = self.children[usize::from(member)].take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until the process has closed.
+    ///
+    /// # Errors
+    /// It does not close in time, or not well.
+    pub fn close(&mut self, member: u8) -> Result<(), Failure> {
+        let Some(mut child) = self.children[usize::from(member)].take() else {
+            return Ok(());
+        };
+        let process = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM)
+            .map_err(std::io::Error::from)?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = child.try_wait()? {
+                if status.success() {
+                    return Ok(());
+                }
+                return Err(self.ended(member, &status.to_string()));
+            }
+            if Instant::now() > deadline {
+                self.children[usize::from(member)] = Some(child);
+                return Err(self.ended(member, "no end after SIGTERM"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Tells of a process that has ended without being asked to.
+    ///
+    /// # Errors
+    /// The first such process, with the end of its log.
+    pub fn require_alive(&mut self) -> Result<(), Failure> {
+        for member in 0..self.count() {
+            let status = match &mut self.children[usize::from(member)] {
+                Some(child) => child.try_wait()?,
+                None => None,
+            };
+            if let Some(status) = status {
+                return Err(self.ended(member, &status.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a member's counters file says; `None` before it has one.
+    pub fn counters(&self, member: u8) -> Option<Reading> {
+        CountersReader::open(&self.data(member))
+            .map(|reader| reader.read())
+            .ok()
+    }
+
+    fn config(&self, member: u8) -> PathBuf {
+        self.dir.join(format!("node-{member}.toml"))
+    }
+
+    fn log(&self, member: u8) -> PathBuf {
+        self.dir.join(format!("node-{member}.log"))
+    }
+
+    fn ended(&self, member: u8, how: &str) -> Failure {
+        let log = std::fs::read_to_string(self.log(member)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(10)..].join("\n  ");
+        Failure::outcome(format!("member {member}: {how}. Its log ends:\n  {last}"))
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            // Already gone is fine too.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// UDP ports that nobody uses at the moment.
+fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
+    let sockets: Vec<UdpSocket> = (0..count)
+        .map(|_| UdpSocket::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let ports = sockets.iter().map(|s| Ok(s.local_addr()?.port()));
+    Ok(ports.collect::<Result<_, std::io::Error>>()?)
+}

@@ -1,0 +1,11 @@
+//! UDP: the two doors of a node, datagrams in batches, and names to addresses.
+
+pub mod batch;
+pub mod poll;
+pub mod resolve;
+pub mod socket;
+
+pub use batch::{ReceiveBatch, SendBatch};
+pub use poll::wait;
+pub use resolve::{Resolver, resolve};
+pub use socket::Socket;

@@ -1,0 +1,101 @@
+//! Names to addresses, on a thread of its own: a slow name server must not stop the cluster.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use crate::waker::Waker;
+
+/// Looks a `host:port` up, now, on this thread. An IPv4 address is preferred to an IPv6 one of the
+/// same name, unless `prefer_v6`.
+///
+/// # Errors
+/// The system's, or "no address" if the name has none.
+pub fn resolve(endpoint: &str, prefer_v6: bool) -> io::Result<SocketAddr> {
+    let mut first = None;
+    for address in endpoint.to_socket_addrs()? {
+        if address.is_ipv6() == prefer_v6 {
+            return Ok(address);
+        }
+        first = first.or(Some(address));
+    }
+    first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// A thread that looks names up. `K` says what for.
+#[derive(Debug)]
+pub struct Resolver<K> {
+    questions: Sender<(K, String, bool)>,
+    answers: Receiver<(K, Option<SocketAddr>)>,
+}
+
+impl<K: Send + 'static> Resolver<K> {
+    /// Starts the thread; it ends when the resolver is dropped and its current question answered.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub fn spawn(waker: Waker) -> io::Result<Self> {
+        let (questions, inbox) = channel::<(K, String, bool)>();
+        let (outbox, answers) = channel();
+        std::thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || {
+                for (key, endpoint, prefer_v6) in inbox {
+                    let address = resolve(&endpoint, prefer_v6).ok();
+                    if outbox.send((key, address)).is_err() {
+                        return;
+                    }
+                    waker.wake();
+                }
+            })?;
+        Ok(Self { questions, answers })
+    }
+
+    /// Asks. The answer comes through `poll`, unless the thread has died.
+    pub fn ask(&self, key: K, endpoint: &str, prefer_v6: bool) {
+        // A dead thread answers nothing; whoever asked asks again after a while, or gives up.
+        self.questions
+            .send((key, endpoint.to_owned(), prefer_v6))
+            .ok();
+    }
+
+    /// The next answer: `None` inside if the name cannot be resolved now.
+    pub fn poll(&self) -> Option<(K, Option<SocketAddr>)> {
+        match self.answers.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_resolve_to_themselves() {
+        let four: SocketAddr = "127.0.0.1:9000".parse().unwrap();
+        assert_eq!(resolve("127.0.0.1:9000", true).unwrap(), four);
+        let six: SocketAddr = "[::1]:9000".parse().unwrap();
+        assert_eq!(resolve("[::1]:9000", false).unwrap(), six);
+        assert!(resolve("no port", false).is_err());
+    }
+
+    #[test]
+    fn answers_carry_their_question() {
+        let waker = Waker::new().unwrap();
+        let resolver = Resolver::spawn(waker.clone()).unwrap();
+        resolver.ask(7, "127.0.0.1:1", false);
+        resolver.ask(8, "not an endpoint", false);
+        let mut answers = Vec::new();
+        while answers.len() < 2 {
+            waker.about_to_sleep();
+            if let Some(answer) = resolver.poll() {
+                answers.push(answer);
+            }
+            let mask = super::super::wait(&[waker.fd()], std::time::Duration::from_millis(10));
+            waker.awake(mask.unwrap() != 0);
+        }
+        assert_eq!(answers, [(7, "127.0.0.1:1".parse().ok()), (8, None)]);
+    }
+}

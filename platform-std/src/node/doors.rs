@@ -1,0 +1,128 @@
+//! The two sockets of a node, and the batches that go through them.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use coracle_core::log::Window;
+use coracle_core::node::{CONTROL_MAX, Door, Lent, Node, Transmit};
+use coracle_core::time::Now;
+
+use super::{NodeError, SESSIONS};
+use crate::net::batch::{BATCH, Sent};
+use crate::net::{ReceiveBatch, SendBatch, Socket};
+
+/// How many batches are received, and how many sent, in one turn at most: other work comes round.
+const BATCHES: usize = 4;
+
+/// What went through the doors since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Traffic {
+    pub received: u64,
+    pub rejected: u64,
+    pub sent: u64,
+    pub refused: u64,
+}
+
+/// See the module's text.
+pub struct Doors {
+    member: Socket,
+    client: Socket,
+    inbound: ReceiveBatch,
+    outbound: SendBatch,
+    scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
+    pub traffic: Traffic,
+}
+
+type Transmits<'l> = heapless::Vec<Transmit<'l>, BATCH>;
+type Datagrams<'l> = heapless::Vec<(SocketAddr, &'l [u8]), BATCH>;
+
+impl Doors {
+    pub fn bind(member: SocketAddr, client: SocketAddr) -> Result<Self, NodeError> {
+        Ok(Self {
+            member: Socket::bind(member)?,
+            client: Socket::bind(client)?,
+            inbound: ReceiveBatch::new(),
+            outbound: SendBatch::new(),
+            scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// What to poll for readability.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.member.as_fd(), self.client.as_fd()]
+    }
+
+    /// Hands the node what has arrived. True if anything has.
+    pub fn receive(
+        &mut self,
+        now: Now,
+        node: &mut Node<SESSIONS>,
+        lent: &mut Lent<'_, Window<Vec<u8>>>,
+    ) -> Result<bool, NodeError> {
+        let mut any = false;
+        for (door, socket) in [(Door::Member, &self.member), (Door::Client, &self.client)] {
+            for _ in 0..BATCHES {
+                let count = self.inbound.receive(socket)?;
+                any |= count > 0;
+                for (from, bytes) in self.inbound.datagrams() {
+                    self.traffic.received += 1;
+                    if node.handle_datagram(now, door, from, bytes, lent).is_err() {
+                        self.traffic.rejected += 1;
+                    }
+                }
+                if count < BATCH {
+                    break;
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Sends what the node owes. True if there is more.
+    pub fn transmit(
+        &mut self,
+        now: Now,
+        node: &mut Node<SESSIONS>,
+        lent: &Lent<'_, Window<Vec<u8>>>,
+    ) -> bool {
+        for _ in 0..BATCHES {
+            let mut transmits = Transmits::new();
+            while !transmits.is_full() {
+                match node.poll_transmit(now, lent) {
+                    Some(transmit) => transmits.push(transmit).unwrap_or_else(|_| unreachable!()),
+                    None => break,
+                }
+            }
+            if transmits.is_empty() {
+                return false;
+            }
+            self.send(&transmits);
+            if !transmits.is_full() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send(&mut self, transmits: &Transmits<'_>) {
+        let (mut to_members, mut to_clients) = (Datagrams::new(), Datagrams::new());
+        for (transmit, scratch) in transmits.iter().zip(self.scratch.iter_mut()) {
+            let datagrams = match transmit.door {
+                Door::Member => &mut to_members,
+                Door::Client => &mut to_clients,
+            };
+            let bytes = transmit.payload.bytes(scratch);
+            datagrams
+                .push((transmit.to, bytes))
+                .unwrap_or_else(|_| unreachable!("as many as transmits"));
+        }
+        for (socket, datagrams) in [(&self.member, to_members), (&self.client, to_clients)] {
+            if !datagrams.is_empty() {
+                let Sent { taken, refused } = self.outbound.send(socket, &datagrams);
+                self.traffic.sent += taken;
+                self.traffic.refused += refused;
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A member of a cluster on this machine: the node's thread, and the door for programs that bring their
+//! own `Service`.
+//!
+//! ```no_run
+//! use coracle_core::service::{Cluster, Service};
+//! use coracle_core::units::SessionId;
+//! use coracle_std::{config::Settings, node::NodeBuilder};
+//!
+//! #[derive(Default)]
+//! struct Counter(u64);
+//!
+//! impl Service for Counter {
+//!     fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, _: &[u8]) {
+//!         self.0 += 1;
+//!         let _closed = cluster.offer(session, &[&self.0.to_le_bytes()]);
+//!     }
+//!     fn digest(&self) -> u64 {
+//!         self.0
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::load("node.toml".as_ref())?;
+//! NodeBuilder::new(settings).run(Counter::default())?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod doors;
+mod memory;
+mod peers;
+mod runner;
+
+use std::fmt;
+use std::io;
+use std::thread::JoinHandle;
+
+use coracle_core::node::{ConfigError as CoreConfigError, Halt};
+use coracle_core::service::Service;
+
+use crate::config::{ConfigError, Settings};
+use crate::net::socket::BindError;
+use crate::signals::StopSignal;
+use crate::storage::{DataDir, NodeStateFile, StorageError};
+use coracle_core::log::NodeState;
+use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
+
+/// How many client sessions a node has tables for.
+pub const SESSIONS: usize = 64;
+
+/// Why a node ended, or did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The settings are not valid.
+    Config(ConfigError),
+    /// The core refuses the settings.
+    Core(CoreConfigError),
+    /// The data directory cannot be used, or a disk failed.
+    Storage(StorageError),
+    /// A socket could not be bound.
+    Bind(BindError),
+    /// An endpoint of this member has no address.
+    Name {
+        /// The endpoint.
+        endpoint: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system refused something else.
+    System(io::Error),
+    /// The node refuses to go on.
+    Halted(Halt),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Core(error) => error.fmt(f),
+            Self::Storage(error) => error.fmt(f),
+            Self::Bind(error) => error.fmt(f),
+            Self::Name { endpoint, error } => write!(
+                f,
+                "this member's own endpoint `{endpoint}` has no address: {error}. Correct it, or \
+                 the machine's name service"
+            ),
+            Self::System(error) => write!(f, "the system refused: {error}"),
+            Self::Halted(halt) => write!(
+                f,
+                "{halt}: this member stops rather than serve what may be wrong. Keep its directory, \
+                 and let the others go on"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+impl From<ConfigError> for NodeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<StorageError> for NodeError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl From<BindError> for NodeError {
+    fn from(error: BindError) -> Self {
+        Self::Bind(error)
+    }
+}
+
+impl From<io::Error> for NodeError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// What is needed to run one member.
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    settings: Settings,
+    init: bool,
+    stop: StopSignal,
+}
+
+impl NodeBuilder {
+    /// A member with these settings.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            init: false,
+            stop: StopSignal::default(),
+        }
+    }
+
+    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first start
+    /// of a new cluster. A directory that was made before is used as it is.
+    #[must_use]
+    pub fn init(mut self, init: bool) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// What tells the node to close; without this, only its handle does.
+    #[must_use]
+    pub fn stop_signal(mut self, stop: StopSignal) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Runs the member on this thread until it is told to close.
+    ///
+    /// # Errors
+    /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
+    pub fn run(self, service: impl Service) -> Result<(), NodeError> {
+        self.settings.validate()?;
+        if self.init && !is_initialised(&self.settings) {
+            init(&self.settings)?;
+        }
+        runner::Runner::start(self.settings, service, self.stop)?.run()
+    }
+
+    /// Runs the member on a thread of its own.
+    ///
+    /// # Errors
+    /// The system refuses another thread; all else comes out of [`NodeHandle::join`].
+    pub fn spawn(self, service: impl Service + Send + 'static) -> io::Result<NodeHandle> {
+        let stop = self.stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("member-{}", self.settings.member))
+            .spawn(move || self.run(service))?;
+        Ok(NodeHandle { thread, stop })
+    }
+}
+
+/// A member that runs on a thread of its own.
+#[derive(Debug)]
+pub struct NodeHandle {
+    thread: JoinHandle<Result<(), NodeError>>,
+    stop: StopSignal,
+}
+
+impl NodeHandle {
+    /// Tells the member to close: a leader hands over first. Noticed within 100 ms.
+    pub fn close(&self) {
+        self.stop.set();
+    }
+
+    /// Whether the member has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until the member has ended.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; a service that panics is one of `System`.
+    pub fn join(self) -> Result<(), NodeError> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(NodeError::System(io::Error::other("the service panicked"))))
+    }
+}
+
+/// Whether the directory of `settings` was made by `init`.
+pub fn is_initialised(settings: &Settings) -> bool {
+    settings.dir.join("node-state").exists()
+}
+
+/// Makes the directory of a member of a new cluster, which must be empty or missing.
+///
+/// # Errors
+/// [`StorageError::NotEmpty`], or any error of the system.
+pub fn init(settings: &Settings) -> Result<(), NodeError> {
+    settings.validate()?;
+    DataDir::require_empty(&settings.dir)?;
+    let dir = DataDir::open(&settings.dir)?;
+    let member = member_id(settings)?;
+    let state = NodeState {
+        cluster: ClusterId(settings.cluster),
+        member,
+        incarnation: Incarnation::FIRST,
+        term: Term::ZERO,
+        vote: None,
+        votes: true,
+    };
+    NodeStateFile::create(dir.path(), &state)?;
+    Ok(())
+}
+
+fn member_id(settings: &Settings) -> Result<MemberId, NodeError> {
+    MemberId::new(settings.member).ok_or(NodeError::Core(CoreConfigError::NotAMember))
+}

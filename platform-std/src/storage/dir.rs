@@ -1,0 +1,173 @@
+//! A member's data directory: its lock, and what is where.
+//!
+//! ```text
+//! <dir>/lock             held by the running node
+//! <dir>/node-state       term, vote, member, cluster: two slots
+//! <dir>/counters         mapped; read by `coracle status` and by services in other processes
+//! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::error::StorageError;
+use super::segment::{Segment, sync_dir};
+
+/// A data directory that no other process has open.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// The lock ends with the process, however it ends, so a restart after `kill -9` just works.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`], or any error of the system.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        create_dir(path)?;
+        create_dir(&path.join("log"))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(StorageError::io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let path = path.to_path_buf();
+                return Err(StorageError::Locked { path });
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(StorageError::io("lock", &lock_path)(error));
+            }
+        }
+        let path = path.to_path_buf();
+        let dir = Self { path, _lock: lock };
+        dir.remove_drafts()?;
+        Ok(dir)
+    }
+
+    /// Refuses a directory with anything in it: what `init` asks before it locks.
+    ///
+    /// # Errors
+    /// [`StorageError::NotEmpty`], or any error of the system.
+    pub fn require_empty(path: &Path) -> Result<(), StorageError> {
+        if !path.exists() {
+            return Ok(());
+        }
+        for entry in list(path)? {
+            // What an `init` leaves that was ended in the middle.
+            let is_remnant = entry.ends_with("lock")
+                || entry.ends_with("node-state.tmp")
+                || (entry.ends_with("log") && list(&entry).is_ok_and(|files| files.is_empty()));
+            if !is_remnant {
+                let path = path.to_path_buf();
+                return Err(StorageError::NotEmpty { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the segment files are.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// The file of the two node state slots.
+    pub fn node_state(&self) -> PathBuf {
+        self.path.join("node-state")
+    }
+
+    /// The counters file.
+    pub fn counters(&self) -> PathBuf {
+        self.path.join("counters")
+    }
+
+    /// Files that were being made when the last process ended: they have no name yet, so nothing
+    /// refers to them.
+    fn remove_drafts(&self) -> Result<(), StorageError> {
+        for dir in [self.path.clone(), self.log()] {
+            for path in list(&dir)? {
+                if path.extension().is_some_and(|e| e == "tmp") {
+                    std::fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bases of the segment files in a log directory, ascending. Other files are left alone.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub fn segment_bases(log: &Path) -> Result<Vec<u64>, StorageError> {
+    let mut bases: Vec<u64> = list(log)?
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str().and_then(Segment::base_of))
+        .collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    std::fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(StorageError::io("list the directory", dir))
+}
+
+fn create_dir(path: &Path) -> Result<(), StorageError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(StorageError::io("create the directory", path))?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        Some(_) | None => sync_dir(Path::new(".")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scratch;
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_owner_at_a_time() {
+        let scratch = Scratch::new("lock");
+        let path = scratch.path().join("data");
+        DataDir::require_empty(&path).unwrap();
+        let first = DataDir::open(&path).unwrap();
+        let second = DataDir::open(&path).unwrap_err();
+        assert!(matches!(second, StorageError::Locked { .. }), "{second}");
+        drop(first);
+        let dir = DataDir::open(&path).unwrap();
+        DataDir::require_empty(&path).unwrap();
+        std::fs::write(dir.node_state(), b"a vote").unwrap();
+        let full = DataDir::require_empty(&path).unwrap_err();
+        assert!(matches!(full, StorageError::NotEmpty { .. }), "{full}");
+    }
+
+    #[test]
+    fn drafts_of_a_dead_process_are_removed() {
+        let scratch = Scratch::new("drafts");
+        let dir = DataDir::open(scratch.path()).unwrap();
+        let draft = dir.log().join("00000000000000000000.seg.tmp");
+        std::fs::write(&draft, b"half").unwrap();
+        drop(dir);
+        let dir = DataDir::open(scratch.path()).unwrap();
+        assert!(!draft.exists());
+        assert_eq!(segment_bases(&dir.log()).unwrap(), Vec::<u64>::new());
+    }
+}

@@ -1,0 +1,375 @@
+//! The log's files while a node runs: groups are written here, flushed on a thread of their own, and
+//! the next files are made ahead of need on another.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_core::log::{Group, Journal, Log, Window, segment_base};
+use coracle_core::units::{ClusterId, Mark, Position, Term};
+
+use super::error::StorageError;
+use super::recover::{Reader, chain_below};
+use super::segment::{Label, Segment};
+use crate::config::Durability;
+use crate::waker::Waker;
+use crate::worker::Worker;
+
+/// How many files ahead of the one being written exist already.
+const AHEAD: usize = 2;
+
+/// A cold read: into the buffer that comes with it.
+struct ReadJob {
+    at: Position,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+/// The buffer, and how many bytes at its start were read.
+type ReadDone = (Vec<u8>, Result<usize, StorageError>);
+
+/// See the module's text.
+pub struct LogStore {
+    log: PathBuf,
+    cluster: ClusterId,
+    segment_length: u32,
+    durability: Durability,
+    journal: Journal,
+    current: Option<Arc<Segment>>,
+    ahead: [Option<Arc<Segment>>; AHEAD],
+    flusher: Worker<Arc<Segment>, Result<(), StorageError>>,
+    maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
+    readers: [Worker<ReadJob, ReadDone>; 2],
+    flushes: u64,
+}
+
+impl LogStore {
+    /// Takes over from recovery. Starts the threads.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub fn new(
+        log: PathBuf,
+        cluster: ClusterId,
+        segment_length: u32,
+        durability: Durability,
+        journal: Journal,
+        waker: &Waker,
+    ) -> Result<Self, StorageError> {
+        let refused = |error| StorageError::io("start a thread for", &log)(error);
+        let flusher = Worker::spawn("flusher", waker.clone(), |segment: Arc<Segment>| {
+            segment.flush()
+        })
+        .map_err(refused)?;
+        let dir = log.clone();
+        let maker = Worker::spawn("segments", waker.clone(), move |base| {
+            ensure(&dir, cluster, base, segment_length)
+        })
+        .map_err(refused)?;
+        let reader = |name: &str| {
+            let mut reader = Reader::new(&log, segment_length);
+            Worker::spawn(name, waker.clone(), move |mut job: ReadJob| {
+                let len = job.len.min(job.bytes.len());
+                let read = reader.read(job.at, &mut job.bytes[..len]);
+                (job.bytes, read)
+            })
+            .map_err(refused)
+        };
+        let readers = [reader("replay")?, reader("catchup")?];
+        Ok(Self {
+            log,
+            cluster,
+            segment_length,
+            durability,
+            journal,
+            current: None,
+            ahead: [const { None }; AHEAD],
+            flusher,
+            maker,
+            readers,
+            flushes: 0,
+        })
+    }
+
+    /// Where writing and flushing stand.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// How many flushes have returned.
+    pub fn flushes(&self) -> u64 {
+        self.flushes
+    }
+
+    /// Whether one of the threads has something for `poll` or `poll_read`.
+    pub fn is_ready(&self) -> bool {
+        self.flusher.is_done() || self.maker.is_done() || self.readers.iter().any(Worker::is_done)
+    }
+
+    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is news
+    /// for the node. Bounded by the bytes in the window.
+    ///
+    /// # Errors
+    /// Any: the node must stop, and nothing that was not acknowledged before counts.
+    pub fn poll(
+        &mut self,
+        joined: Term,
+        window: &mut Window<Vec<u8>>,
+    ) -> Result<Option<Mark>, StorageError> {
+        if let Some(cut) = window.take_cut() {
+            self.journal.handle_truncated(cut);
+            self.find_chain(window)?;
+        }
+        let mut mark = None;
+        if let Some(result) = self.flusher.poll() {
+            result?;
+            self.flushes += 1;
+            mark = Some(self.journal.handle_flushed());
+        }
+        if let Some(made) = self.maker.poll() {
+            self.keep(made?);
+        }
+        if !self.flusher.is_idle() {
+            return Ok(mark);
+        }
+        let base = segment_base(self.journal.written(), self.segment_length).get();
+        if !self.prepare(base)? {
+            return Ok(mark);
+        }
+        if let Some(group) = self.journal.poll_group(joined, window) {
+            let segment = self.segment_for(group.slot_segment.get())?;
+            write_group(&segment, &group, window)?;
+            window.set_written(self.journal.written());
+            match self.durability {
+                Durability::Durable => self.flusher.submit(segment),
+                Durability::ReplicationOnly => mark = Some(self.journal.handle_flushed()),
+            }
+        }
+        Ok(mark)
+    }
+
+    /// Waits for the flush in flight, if there is one: when the node closes.
+    ///
+    /// # Errors
+    /// That of the flush.
+    pub fn wait(&mut self) -> Result<Option<Mark>, StorageError> {
+        match self.flusher.wait() {
+            Some(result) => {
+                result?;
+                self.flushes += 1;
+                Ok(Some(self.journal.handle_flushed()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come back.
+    pub fn read(
+        &mut self,
+        consumer: usize,
+        at: Position,
+        len: usize,
+        bytes: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let reader = &mut self.readers[consumer];
+        if !reader.is_idle() {
+            return Some(bytes);
+        }
+        reader.submit(ReadJob { at, len, bytes });
+        None
+    }
+
+    /// The cold read of a consumer, once it is done.
+    pub fn poll_read(&mut self, consumer: usize) -> Option<ReadDone> {
+        self.readers[consumer].poll()
+    }
+
+    /// Whether the file that starts at `base` can be written now; sees to it that it will be.
+    fn prepare(&mut self, base: u64) -> Result<bool, StorageError> {
+        let length = u64::from(self.segment_length);
+        if self.current.as_ref().is_none_or(|s| s.label().base != base) {
+            let found = self
+                .ahead
+                .iter_mut()
+                .find(|s| s.as_ref().is_some_and(|s| s.label().base == base));
+            match found.and_then(Option::take) {
+                Some(segment) => self.current = Some(segment),
+                // The first file, and after a truncation to an older one: made here, on the spot.
+                None if self.maker.is_idle() => {
+                    self.current =
+                        Some(ensure(&self.log, self.cluster, base, self.segment_length)?);
+                }
+                None => return Ok(false),
+            }
+        }
+        if self.maker.is_idle() {
+            for next in (1..=AHEAD as u64).map(|n| base + n * length) {
+                let is_there = self.ahead.iter().flatten().any(|s| s.label().base == next);
+                if !is_there {
+                    self.maker.submit(next);
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn keep(&mut self, segment: Arc<Segment>) {
+        let current = self.current.as_ref().map_or(0, |s| s.label().base);
+        // An entry at or below the current file is left from before a truncation, or was used.
+        let free = self
+            .ahead
+            .iter_mut()
+            .find(|s| s.as_ref().is_none_or(|s| s.label().base <= current));
+        if let Some(free) = free {
+            *free = Some(segment);
+        }
+    }
+
+    fn segment_for(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
+        match &self.current {
+            Some(segment) if segment.label().base == base => Ok(Arc::clone(segment)),
+            // A confirming slot for the file before, or a truncation in an older one.
+            _ => ensure(&self.log, self.cluster, base, self.segment_length),
+        }
+    }
+
+    fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
+        let end = window.end();
+        if window.chain().is_none() && end > Position::ZERO {
+            if let Some(chain) = chain_below(&self.log, end, self.segment_length)? {
+                window.set_chain(end, chain);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_group(
+    segment: &Segment,
+    group: &Group,
+    window: &Window<Vec<u8>>,
+) -> Result<(), StorageError> {
+    segment.write_slot(group.slot_index, &group.slot.encode())?;
+    let mut at = group.span.start;
+    while at < group.span.end {
+        let run = window.read(at);
+        let len = run.len().min(group.span.end.since(at) as usize);
+        assert!(len > 0, "what the journal gives out is in the window");
+        segment.write_data(at.since(group.slot_segment), &run[..len])?;
+        at = at.plus(len as u64);
+    }
+    Ok(())
+}
+
+fn ensure(
+    log: &std::path::Path,
+    cluster: ClusterId,
+    base: u64,
+    segment_length: u32,
+) -> Result<Arc<Segment>, StorageError> {
+    let path = log.join(Segment::name(base));
+    let segment = if path.exists() {
+        let segment = Segment::open(&path, true)?;
+        segment.belongs(cluster.0, segment_length)?;
+        segment
+    } else {
+        let cluster = cluster.0;
+        Segment::create(
+            log,
+            Label {
+                cluster,
+                base,
+                segment_length,
+            },
+        )?
+    };
+    Ok(Arc::new(segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recover::recover;
+    use super::super::testing::Scratch;
+    use super::*;
+    use coracle_core::log::append;
+
+    const CLUSTER: ClusterId = ClusterId(7);
+    const SEGMENT: u32 = 64 << 10;
+    const MTU: usize = 1408;
+
+    fn window() -> Window<Vec<u8>> {
+        Window::new(vec![0; (32 << 10) + MTU], MTU, SEGMENT).unwrap()
+    }
+
+    fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
+        let mut window = window();
+        let recovered = recover(scratch.path(), CLUSTER, &mut window).unwrap();
+        let journal = recovered.journal(CLUSTER, SEGMENT);
+        let waker = Waker::new().unwrap();
+        let log = scratch.path().to_path_buf();
+        let store =
+            LogStore::new(log, CLUSTER, SEGMENT, Durability::Durable, journal, &waker).unwrap();
+        (store, window, recovered.tail.end)
+    }
+
+    fn settle(store: &mut LogStore, window: &mut Window<Vec<u8>>) {
+        // Some turns more than it takes to confirm the last group.
+        for _ in 0..10_000 {
+            store.poll(Term::new(1), window).unwrap();
+            if store.journal().durable() == window.end() && !store.journal().is_flushing() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("the log does not become durable");
+    }
+
+    #[test]
+    fn what_is_durable_is_there_after_a_restart_over_several_files() {
+        let scratch = Scratch::new("store");
+        let (mut store, mut window, end) = open(&scratch);
+        assert_eq!(end, Position::ZERO);
+        let message = vec![0x5A; 5000];
+        for _ in 0..60 {
+            let term = Term::new(1);
+            while append(&mut window, term, &[&message], MTU).is_err() {
+                window.release(window.end());
+                settle(&mut store, &mut window);
+            }
+        }
+        settle(&mut store, &mut window);
+        let end = window.end();
+        let chain = window.chain();
+        assert!(end.get() > 4 * u64::from(SEGMENT));
+        drop(store);
+
+        let (store, window, recovered) = open(&scratch);
+        assert_eq!(recovered, end);
+        assert_eq!(window.end(), end);
+        assert_eq!(window.chain(), chain);
+        let found = chain_below(scratch.path(), end, SEGMENT).unwrap();
+        assert_eq!(found, chain);
+        drop(store);
+        let mut other = Window::new(vec![0; 64 << 10], MTU, SEGMENT).unwrap();
+        let foreign = recover(scratch.path(), ClusterId(8), &mut other).unwrap_err();
+        assert!(matches!(foreign, StorageError::Foreign { .. }), "{foreign}");
+    }
+
+    #[test]
+    fn damage_below_what_was_confirmed_is_reported_and_not_cut() {
+        let scratch = Scratch::new("store-damage");
+        let (mut store, mut window, _) = open(&scratch);
+        for _ in 0..4 {
+            append(&mut window, Term::new(1), &[&[1; 500]], MTU).unwrap();
+            settle(&mut store, &mut window);
+        }
+        drop(store);
+        let path = scratch.path().join(Segment::name(0));
+        let segment = Segment::open(&path, true).unwrap();
+        segment.write_data(100, &[7]).unwrap();
+        let mut again = super::tests::window();
+        let error = recover(scratch.path(), CLUSTER, &mut again).unwrap_err();
+        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("position 0"), "{error}");
+    }
+}

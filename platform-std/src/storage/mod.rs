@@ -1,0 +1,17 @@
+//! The data directory of a member: what is written, in which order, and what is believed after a
+//! crash.
+
+pub mod dir;
+pub mod error;
+pub mod log;
+pub mod recover;
+pub mod segment;
+pub mod state;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use dir::DataDir;
+pub use error::StorageError;
+pub use log::LogStore;
+pub use segment::Segment;
+pub use state::NodeStateFile;

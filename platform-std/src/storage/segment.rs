@@ -1,0 +1,351 @@
+//! One file of the log: a header that stays on this machine, then `segment_length` bytes of stream.
+//!
+//! ```text
+//!      0  slot 0    512 bytes, written together with the data it speaks of
+//!    512  slot 1    512 bytes, the other one of the two
+//!   1024  label     magic, version, cluster, base, segment length, CRC-32C: written once
+//!   4096  data      the bytes [base, base + segment_length) of the stream, frames as on the wire
+//! ```
+//! A file is made under another name with all its bytes written as zeros, so that later writes
+//! neither allocate blocks nor convert extents (a flush then costs half), then renamed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::error::StorageError;
+use crate::crc::CRC32C;
+
+/// Bytes before the stream's bytes in each segment file.
+pub const HEADER_LENGTH: u64 = 4096;
+/// Bytes of one slot: a disk sector, which is written whole or not at all.
+pub const SLOT_LENGTH: usize = 512;
+/// Where the label is.
+pub const LABEL_OFFSET: u64 = 1024;
+/// The format version that this program writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"CORACLEs";
+const LABEL_LENGTH: usize = 40;
+
+/// What a segment file says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The cluster that the stream belongs to.
+    pub cluster: u64,
+    /// The position of the first byte.
+    pub base: u64,
+    /// Bytes of stream in each file.
+    pub segment_length: u32,
+}
+
+/// Why bytes are no label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelError {
+    /// Not a segment file, or its label is damaged.
+    Damaged,
+    /// Written by a newer program.
+    Newer(u32),
+}
+
+impl Label {
+    fn encode(&self) -> [u8; LABEL_LENGTH] {
+        let mut bytes = [0u8; LABEL_LENGTH];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.cluster.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.base.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.segment_length.to_le_bytes());
+        let crc = CRC32C.of(&bytes[..36]);
+        bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// # Errors
+    /// See [`LabelError`].
+    pub fn decode(bytes: &[u8; LABEL_LENGTH]) -> Result<Self, LabelError> {
+        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes);
+        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
+        let (Ok(version), Ok(cluster), Ok(base), Ok(segment_length), Ok(crc)) =
+            (u32_at(8), u64_at(12), u64_at(20), u32_at(28), u32_at(36))
+        else {
+            return Err(LabelError::Damaged);
+        };
+        if bytes[0..8] != MAGIC {
+            return Err(LabelError::Damaged);
+        }
+        // The version stays where it is in every version to come, so it is looked at first.
+        if version > VERSION {
+            return Err(LabelError::Newer(version));
+        }
+        if CRC32C.of(&bytes[..36]) != crc {
+            return Err(LabelError::Damaged);
+        }
+        Ok(Self {
+            cluster,
+            base,
+            segment_length,
+        })
+    }
+}
+
+/// An open segment file.
+#[derive(Debug)]
+pub struct Segment {
+    file: File,
+    path: PathBuf,
+    label: Label,
+}
+
+impl Segment {
+    /// The file name of the segment that starts at `base`.
+    pub fn name(base: u64) -> String {
+        format!("{base:020}.seg")
+    }
+
+    /// The base in a file name that `name` made.
+    pub fn base_of(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(".seg")?;
+        if digits.len() == 20 {
+            digits.parse().ok()
+        } else {
+            None
+        }
+    }
+
+    /// Makes a new file in `dir`, every byte of it written and flushed before it gets its name.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn create(dir: &Path, label: Label) -> Result<Self, StorageError> {
+        let path = dir.join(Self::name(label.base));
+        let draft = dir.join(format!("{}.tmp", Self::name(label.base)));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&draft)
+            .map_err(StorageError::io("create", &draft))?;
+        write_blank(&mut file, &label).map_err(StorageError::io("fill", &draft))?;
+        file.sync_all().map_err(StorageError::io("flush", &draft))?;
+        std::fs::rename(&draft, &path).map_err(StorageError::io("rename", &draft))?;
+        sync_dir(dir)?;
+        Ok(Self { file, path, label })
+    }
+
+    /// Opens an existing file and reads its label.
+    ///
+    /// # Errors
+    /// Any error of the system, a damaged label, a newer version, or a file of the wrong length.
+    pub fn open(path: &Path, writable: bool) -> Result<Self, StorageError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(writable)
+            .open(path)
+            .map_err(StorageError::io("open", path))?;
+        let mut bytes = [0u8; LABEL_LENGTH];
+        file.read_exact_at(&mut bytes, LABEL_OFFSET)
+            .map_err(StorageError::io("read", path))?;
+        let label = Label::decode(&bytes).map_err(|error| match error {
+            LabelError::Newer(found) => StorageError::Newer {
+                path: path.to_path_buf(),
+                found,
+                known: VERSION,
+            },
+            LabelError::Damaged => StorageError::Damaged {
+                path: path.to_path_buf(),
+                what: "its label does not match its checksum".into(),
+            },
+        })?;
+        let length = file
+            .metadata()
+            .map_err(StorageError::io("examine", path))?
+            .len();
+        if length != HEADER_LENGTH + u64::from(label.segment_length) {
+            return Err(StorageError::Damaged {
+                path: path.to_path_buf(),
+                what: format!("it is {length} bytes long, not what its label says"),
+            });
+        }
+        let path = path.to_path_buf();
+        Ok(Self { file, path, label })
+    }
+
+    /// Checks that the file belongs to this cluster and has the configured length.
+    ///
+    /// # Errors
+    /// [`StorageError::Foreign`].
+    pub fn belongs(&self, cluster: u64, segment_length: u32) -> Result<(), StorageError> {
+        let foreign = |what, expected, found| StorageError::Foreign {
+            path: self.path.clone(),
+            what,
+            expected,
+            found,
+        };
+        if self.label.cluster != cluster {
+            return Err(foreign("cluster", cluster, self.label.cluster));
+        }
+        if self.label.segment_length != segment_length {
+            let found = self.label.segment_length.into();
+            return Err(foreign("segment length", segment_length.into(), found));
+        }
+        Ok(())
+    }
+
+    /// What the file says about itself.
+    pub fn label(&self) -> Label {
+        self.label
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes stream bytes from `offset` bytes after the base on.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.write(HEADER_LENGTH + offset, bytes)
+    }
+
+    /// Writes slot 0 or 1.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn write_slot(&self, index: usize, bytes: &[u8; SLOT_LENGTH]) -> Result<(), StorageError> {
+        self.write((index % 2 * SLOT_LENGTH) as u64, bytes)
+    }
+
+    /// Reads both slots.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn read_slots(&self) -> Result<[[u8; SLOT_LENGTH]; 2], StorageError> {
+        let mut slots = [[0u8; SLOT_LENGTH]; 2];
+        for (at, slot) in slots.iter_mut().enumerate() {
+            self.file
+                .read_exact_at(slot, (at * SLOT_LENGTH) as u64)
+                .map_err(StorageError::io("read", &self.path))?;
+        }
+        Ok(slots)
+    }
+
+    /// Reads stream bytes from `offset` bytes after the base on: all of `bytes`.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn read_data(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
+        self.file
+            .read_exact_at(bytes, HEADER_LENGTH + offset)
+            .map_err(StorageError::io("read", &self.path))
+    }
+
+    /// Waits until everything written before is on the disk.
+    ///
+    /// # Errors
+    /// Any error of the system; then nothing written before may be believed (fsync is not repeatable).
+    pub fn flush(&self) -> Result<(), StorageError> {
+        self.file
+            .sync_data()
+            .map_err(StorageError::io("flush", &self.path))
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(StorageError::io("write", &self.path))
+    }
+}
+
+/// Flushes a directory, so that names made or changed in it live through a power cut.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
+    File::open(dir)
+        .and_then(|file| file.sync_all())
+        .map_err(StorageError::io("flush the directory", dir))
+}
+
+fn write_blank(file: &mut File, label: &Label) -> io::Result<()> {
+    let length = HEADER_LENGTH + u64::from(label.segment_length);
+    rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length).or_else(
+        // Not every file system has it; writing all bytes reserves them as well.
+        |error| match error {
+            rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS => Ok(()),
+            other => Err(other),
+        },
+    )?;
+    let zeros = vec![0u8; 256 << 10];
+    let mut left = length;
+    while left > 0 {
+        let run = left.min(zeros.len() as u64) as usize;
+        file.write_all(&zeros[..run])?;
+        left -= run as u64;
+    }
+    file.write_all_at(&label.encode(), LABEL_OFFSET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scratch;
+    use super::*;
+
+    const LABEL: Label = Label {
+        cluster: 7,
+        base: 1 << 16,
+        segment_length: 1 << 16,
+    };
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let scratch = Scratch::new("segment");
+        let segment = Segment::create(scratch.path(), LABEL).unwrap();
+        segment.write_data(64, b"bytes").unwrap();
+        segment.write_slot(1, &[9; SLOT_LENGTH]).unwrap();
+        segment.flush().unwrap();
+        let path = scratch.path().join(Segment::name(LABEL.base));
+        let again = Segment::open(&path, false).unwrap();
+        assert_eq!(again.label(), LABEL);
+        let mut bytes = [0; 7];
+        again.read_data(63, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"\0bytes\0");
+        assert_eq!(again.read_slots().unwrap()[1], [9; SLOT_LENGTH]);
+        assert_eq!(again.read_slots().unwrap()[0], [0; SLOT_LENGTH]);
+        assert_eq!(Segment::base_of("00000000000000065536.seg"), Some(65536));
+        assert_eq!(Segment::base_of("00000000000000065536.seg.tmp"), None);
+    }
+
+    #[test]
+    fn another_cluster_a_newer_version_and_damage_are_told_apart() {
+        let scratch = Scratch::new("label");
+        let segment = Segment::create(scratch.path(), LABEL).unwrap();
+        assert!(segment.belongs(7, 1 << 16).is_ok());
+        let foreign = segment.belongs(8, 1 << 16).unwrap_err();
+        assert!(matches!(
+            foreign,
+            StorageError::Foreign {
+                what: "cluster",
+                ..
+            }
+        ));
+        let foreign = segment.belongs(7, 1 << 17).unwrap_err();
+        assert!(foreign.to_string().contains("segment length"), "{foreign}");
+
+        let path = segment.path().to_path_buf();
+        segment.write(LABEL_OFFSET + 8, &[2]).unwrap();
+        let newer = Segment::open(&path, false).unwrap_err();
+        assert!(
+            matches!(newer, StorageError::Newer { found: 2, .. }),
+            "{newer}"
+        );
+        segment.write(LABEL_OFFSET + 8, &[1]).unwrap();
+        segment.write(LABEL_OFFSET + 12, &[8]).unwrap();
+        let damaged = Segment::open(&path, false).unwrap_err();
+        assert!(matches!(damaged, StorageError::Damaged { .. }), "{damaged}");
+    }
+}

@@ -1,0 +1,433 @@
+//! Walking the frames of a data directory, from the published layout alone.
+//!
+//! Nothing here uses the core's code for frames, checksums or messages: the checker of `demo` and
+//! `coracle log --verify` shall not repeat the mistakes of what they check. The layout: section 0 of
+//! Aeron's data header (32 bytes, little endian), `reserved_value` = CRC-32C of the frame in its low
+//! half, and in its high half a CRC-32 that goes on from the frame before.
+
+use std::path::{Path, PathBuf};
+
+use crate::crc::{CRC32, CRC32C};
+use crate::storage::dir::segment_bases;
+use crate::storage::{Segment, StorageError};
+
+const HEADER: usize = 32;
+const BUFFER: usize = 1 << 20;
+/// No frame is longer: it fits a datagram.
+const FRAME_MAX: usize = 65_536;
+const STREAM: i32 = 100;
+/// The schema of session messages, and of all that a log holds.
+const SCHEMA: u16 = 111;
+
+/// One frame, as it stands in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Where it starts in the log.
+    pub position: u64,
+    /// Where it ends.
+    pub end: u64,
+    /// The leadership term that wrote it.
+    pub term: i32,
+    /// BEGIN 0x80, END 0x40.
+    pub flags: u8,
+    /// It fills a segment's end and carries nothing.
+    pub is_pad: bool,
+    /// What it carries.
+    pub payload: &'a [u8],
+    /// The checksum that stands in it.
+    pub checksum: u32,
+    /// The chain that stands in it.
+    pub chain: u32,
+}
+
+/// A record, put together from its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Where its first frame starts.
+    pub position: u64,
+    /// Where its last frame ends.
+    pub end: u64,
+    /// The leadership term that wrote it.
+    pub term: i32,
+    /// What it is.
+    pub kind: Kind,
+    /// The session it is about, if it is about one.
+    pub session: Option<i64>,
+    /// A message's own bytes; else the bytes of the whole record.
+    pub body: &'a [u8],
+}
+
+/// What a record is, by its template number in schema 111.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A client's message (1).
+    Message,
+    /// A timer fired (20).
+    Timer,
+    /// A session was opened (21).
+    SessionOpen,
+    /// A session was closed (22).
+    SessionClose,
+    /// An operator's action (23).
+    Action,
+    /// A leadership term began (24).
+    NewTerm,
+    /// Something else.
+    Other,
+}
+
+impl Kind {
+    /// Its name in listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Timer => "timer",
+            Self::SessionOpen => "open",
+            Self::SessionClose => "close",
+            Self::Action => "action",
+            Self::NewTerm => "new-term",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Why a walk cannot go on.
+#[derive(Debug)]
+pub enum WalkError {
+    /// A file cannot be read.
+    Storage(StorageError),
+    /// The bytes at a position are not the frame that must be there.
+    Bad {
+        /// The position.
+        position: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl std::fmt::Display for WalkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Storage(error) => error.fmt(f),
+            Self::Bad { position, what } => write!(f, "at position {position}: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for WalkError {}
+
+impl From<StorageError> for WalkError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// A walk over the frames of one directory, in order.
+#[derive(Debug)]
+pub struct Walk {
+    log: PathBuf,
+    segment_length: u64,
+    cluster: u64,
+    at: u64,
+    chain: Option<u32>,
+    segment: Option<Segment>,
+    buffer: Vec<u8>,
+    /// The position of the buffer's first byte, and how many of its bytes count.
+    buffered: (u64, usize),
+}
+
+impl Walk {
+    /// From the oldest frame of the data directory `dir` on; `None` if it has no log yet.
+    ///
+    /// # Errors
+    /// Any error of the system; a file that is none of ours.
+    pub fn open(dir: &Path) -> Result<Option<Self>, StorageError> {
+        let log = dir.join("log");
+        let Some(first) = segment_bases(&log)?.first().copied() else {
+            return Ok(None);
+        };
+        let segment = Segment::open(&log.join(Segment::name(first)), false)?;
+        let label = segment.label();
+        let genesis = CRC32.of(&label.cluster.to_le_bytes());
+        Ok(Some(Self {
+            log,
+            segment_length: label.segment_length.into(),
+            cluster: label.cluster,
+            at: first,
+            chain: (first == 0).then_some(genesis),
+            segment: Some(segment),
+            buffer: vec![0; BUFFER],
+            buffered: (first, 0),
+        }))
+    }
+
+    /// The next frame's position.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The cluster whose log this is.
+    pub fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
+    /// Goes on at the frame at `position`, without a known chain before it.
+    pub fn seek(&mut self, position: u64) {
+        self.at = position;
+        self.chain = None;
+        self.buffered = (position, 0);
+    }
+
+    /// The next frame that ends at or below `limit`, both its checksums verified; `None` if there is
+    /// none: the limit is reached, or the bytes behind the last frame were never written.
+    ///
+    /// # Errors
+    /// See [`WalkError`].
+    pub fn next_frame(&mut self, limit: u64) -> Result<Option<Frame<'_>>, WalkError> {
+        if self.at + HEADER as u64 > limit || !self.fill(limit)? {
+            return Ok(None);
+        }
+        let offset = (self.at - self.buffered.0) as usize;
+        let bytes = &self.buffer[offset..self.buffered.1];
+        let position = self.at;
+        let bad = |what| Err(WalkError::Bad { position, what });
+        let Some(header) = bytes.first_chunk::<HEADER>() else {
+            return bad("the file ends in a header");
+        };
+        let i32_at = |at: usize| {
+            i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let length = i32_at(0);
+        if length == 0 {
+            return Ok(None);
+        }
+        if length < HEADER as i32 || length as usize > FRAME_MAX || header[4] != 0 {
+            return bad("this is no frame header");
+        }
+        let kind = u16::from_le_bytes([header[6], header[7]]);
+        if kind > 1 || i32_at(16) != STREAM {
+            return bad("this is no frame of a log");
+        }
+        let segment = i32_at(20) as u64 * self.segment_length;
+        if i32_at(8) < 0 || i32_at(20) < 0 || segment + i32_at(8) as u64 != position {
+            return bad("this frame belongs to another place in the log");
+        }
+        let is_pad = kind == 0;
+        let aligned = (length as usize).next_multiple_of(HEADER);
+        let end = position + aligned as u64;
+        if end > segment + self.segment_length {
+            return bad("this frame crosses its segment's end");
+        }
+        if end > limit {
+            return Ok(None);
+        }
+        let covered = if is_pad { HEADER } else { aligned };
+        let Some(body) = bytes.get(HEADER..covered) else {
+            return bad("the file ends in a frame");
+        };
+        let checksum = i32_at(24) as u32;
+        let chain = i32_at(28) as u32;
+        let mut blanked = *header;
+        blanked[24..].fill(0);
+        if CRC32C.extend(CRC32C.of(&blanked), body) != checksum {
+            return bad("the frame's checksum does not hold");
+        }
+        if let Some(before) = self.chain {
+            if CRC32.extend(CRC32.extend(before, &blanked), body) != chain {
+                return bad("the frame does not follow from the one before it");
+            }
+        }
+        self.chain = Some(chain);
+        self.at = end;
+        let payload = if is_pad {
+            &[]
+        } else {
+            &body[..length as usize - HEADER]
+        };
+        Ok(Some(Frame {
+            position,
+            end,
+            term: i32_at(12),
+            flags: header[5],
+            is_pad,
+            payload,
+            checksum,
+            chain,
+        }))
+    }
+
+    /// Makes the buffer hold a whole frame at `at`, if the file does. False: there is no file.
+    fn fill(&mut self, limit: u64) -> Result<bool, StorageError> {
+        let (start, len) = self.buffered;
+        let base = self.at / self.segment_length * self.segment_length;
+        let segment_end = base + self.segment_length;
+        let wanted = segment_end.min(limit).min(self.at + FRAME_MAX as u64);
+        if self.at >= start && wanted <= start + len as u64 {
+            return Ok(true);
+        }
+        if self.segment.as_ref().is_none_or(|s| s.label().base != base) {
+            let path = self.log.join(Segment::name(base));
+            if !path.exists() {
+                return Ok(false);
+            }
+            self.segment = Some(Segment::open(&path, false)?);
+        }
+        let len = (segment_end.min(limit) - self.at).min(BUFFER as u64) as usize;
+        if let Some(segment) = &self.segment {
+            segment.read_data(self.at - base, &mut self.buffer[..len])?;
+        }
+        self.buffered = (self.at, len);
+        Ok(true)
+    }
+}
+
+/// Puts records together from frames. Every member decides alike: a BEGIN or another term discards an
+/// unfinished record, PADs in between are skipped.
+#[derive(Debug, Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    open: Option<(u64, i32)>,
+}
+
+impl Records {
+    /// Takes the next frame; gives the record that it completes.
+    pub fn push(&mut self, frame: &Frame<'_>) -> Option<Record<'_>> {
+        if frame.is_pad {
+            return None;
+        }
+        if frame.flags & 0x80 != 0 {
+            self.bytes.clear();
+            self.open = Some((frame.position, frame.term));
+        }
+        let (position, term) = self.open?;
+        if term != frame.term {
+            self.open = None;
+            return None;
+        }
+        self.bytes.extend_from_slice(frame.payload);
+        if frame.flags & 0x40 == 0 {
+            return None;
+        }
+        self.open = None;
+        Some(record(position, frame.end, term, &self.bytes))
+    }
+}
+
+/// What the first payload bytes of a record say it is, and about which session.
+pub fn kind_of(bytes: &[u8]) -> (Kind, Option<i64>) {
+    let u16_at = |at: usize| Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let i64_at = |at: usize| Some(i64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    if u16_at(4) != Some(SCHEMA) {
+        return (Kind::Other, None);
+    }
+    match u16_at(2) {
+        // leadershipTermId, clusterSessionId, timestamp
+        Some(1) => (Kind::Message, i64_at(16)),
+        Some(20) => (Kind::Timer, None),
+        // leadershipTermId, correlationId, clusterSessionId, timestamp, ...
+        Some(21) => (Kind::SessionOpen, i64_at(24)),
+        Some(22) => (Kind::SessionClose, i64_at(16)),
+        Some(23) => (Kind::Action, None),
+        Some(24) => (Kind::NewTerm, None),
+        Some(_) | None => (Kind::Other, None),
+    }
+}
+
+fn record(position: u64, end: u64, term: i32, bytes: &[u8]) -> Record<'_> {
+    let (kind, session) = kind_of(bytes);
+    let body = match kind {
+        // The header and the three fields of a SessionMessageHeader.
+        Kind::Message => bytes.get(32..).unwrap_or(&[]),
+        _ => bytes,
+    };
+    Record {
+        position,
+        end,
+        term,
+        kind,
+        session,
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::segment::Label;
+    use crate::storage::testing::Scratch;
+    use coracle_core::log::{Log, Window, append, checksum::genesis};
+    use coracle_core::units::{ClusterId, Position, Term};
+
+    const SEGMENT: u32 = 64 << 10;
+
+    /// A directory with messages that the core's `append` has written.
+    fn written(scratch: &Scratch, messages: &[Vec<u8>]) -> u64 {
+        let log = scratch.path().join("log");
+        std::fs::create_dir_all(&log).unwrap();
+        let mut window = Window::new(vec![0; (1 << 20) + 1408], 1408, SEGMENT).unwrap();
+        window.load(Position::ZERO, Some(genesis(ClusterId(7))), Term::ZERO);
+        for message in messages {
+            let mut header = [0u8; 32];
+            header[..8].copy_from_slice(&[24, 0, 1, 0, 111, 0, 17, 0]);
+            header[16..24].copy_from_slice(&96i64.to_le_bytes());
+            append(&mut window, Term::new(3), &[&header, message], 1408).unwrap();
+        }
+        let end = window.end().get();
+        let bytes = window.read(Position::ZERO);
+        for (number, part) in bytes.chunks(SEGMENT as usize).enumerate() {
+            let label = Label {
+                cluster: 7,
+                base: number as u64 * u64::from(SEGMENT),
+                segment_length: SEGMENT,
+            };
+            let segment = Segment::create(&log, label).unwrap();
+            segment.write_data(0, part).unwrap();
+        }
+        end
+    }
+
+    #[test]
+    fn a_walk_finds_what_the_core_has_written() {
+        let messages: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; n * 17]).collect();
+        let scratch = Scratch::new("walk");
+        let end = written(&scratch, &messages);
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        let mut records = Records::default();
+        let mut found = Vec::new();
+        while let Some(frame) = walk.next_frame(u64::MAX / 2).unwrap() {
+            if let Some(record) = records.push(&frame) {
+                assert_eq!(record.kind, Kind::Message);
+                assert_eq!((record.session, record.term), (Some(96), 3));
+                found.push(record.body.to_vec());
+            }
+        }
+        assert_eq!(walk.position(), end);
+        assert_eq!(found, messages);
+    }
+
+    #[test]
+    fn one_changed_bit_is_found() {
+        let scratch = Scratch::new("walk-bit");
+        written(&scratch, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
+        let path = scratch.path().join("log").join(Segment::name(0));
+        let segment = Segment::open(&path, true).unwrap();
+        segment.write_data(192 + 70, &[6]).unwrap();
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        assert!(walk.next_frame(1 << 40).unwrap().is_some());
+        let error = walk.next_frame(1 << 40).unwrap_err();
+        let is_found = matches!(error, WalkError::Bad { position: 192, .. });
+        assert!(is_found, "{error}");
+    }
+
+    #[test]
+    fn a_walk_never_goes_past_its_limit() {
+        let scratch = Scratch::new("walk-limit");
+        let end = written(&scratch, &[vec![1; 100], vec![2; 100]]);
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        assert!(walk.next_frame(191).unwrap().is_none());
+        assert!(walk.next_frame(192).unwrap().is_some());
+        assert!(walk.next_frame(192).unwrap().is_none());
+        assert!(walk.next_frame(end).unwrap().is_some());
+        assert!(walk.next_frame(end).unwrap().is_none());
+    }
+}

@@ -1,0 +1,241 @@
+//! What each chore runs.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::steps::Steps;
+use crate::tidy;
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_path_buf()
+}
+
+fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root()).args(args);
+    command
+}
+
+fn words(line: &str) -> std::str::SplitWhitespace<'_> {
+    line.split_whitespace()
+}
+
+/// Packages that are workspaces of their own, by their folder.
+const APART: [&str; 4] = ["fuzz", "xtask/linkcheck", "tests/net", "tests/peer"];
+
+pub fn fmt(steps: &mut Steps) {
+    steps.run("format", 5, &mut cargo(words("fmt --all --check")));
+    for folder in APART {
+        let mut command = cargo(words("fmt --check"));
+        command.current_dir(root().join(folder));
+        steps.run(&format!("format {folder}"), 5, &mut command);
+    }
+}
+
+pub fn lint(steps: &mut Steps) {
+    let line = "clippy --workspace --all-targets -- -D warnings";
+    steps.run("clippy", 30, &mut cargo(words(line)));
+    let line = "clippy --release --manifest-path xtask/linkcheck/Cargo.toml -- -D warnings";
+    steps.run("clippy xtask/linkcheck", 10, &mut cargo(words(line)));
+    for (folder, flags) in [("fuzz", "--no-default-features"), ("tests/net", "--locked")] {
+        let line = format!("clippy --all-targets --manifest-path {folder}/Cargo.toml {flags}");
+        let mut command = cargo(words(&line));
+        let command = command.args(["--", "-D", "warnings"]);
+        steps.run(&format!("clippy {folder}"), 10, command);
+    }
+}
+
+pub fn doc(steps: &mut Steps) {
+    let mut command = cargo(words("doc --workspace --no-deps --document-private-items"));
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    steps.run("docs", 30, &mut command);
+}
+
+pub fn tidy(steps: &mut Steps) {
+    steps.check("tidy", || match tidy::run(&root()) {
+        Ok(found) => {
+            for violation in &found {
+                println!("{violation}");
+            }
+            found.is_empty()
+        }
+        Err(error) => {
+            println!("cannot read the project: {error}");
+            false
+        }
+    });
+}
+
+/// Wraps comment lines that are too long.
+pub fn wrap(steps: &mut Steps) {
+    steps.check("wrap", || match tidy::wrap(&root()) {
+        Ok(changed) => {
+            println!("{changed} files changed");
+            true
+        }
+        Err(error) => {
+            println!("cannot rewrite the project: {error}");
+            false
+        }
+    });
+}
+
+/// Unit tests, scenarios, doc tests, and the tests of every package that start processes.
+pub fn unit(steps: &mut Steps) {
+    let line = "test --workspace --exclude coracle-tests";
+    steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));
+}
+
+/// The tests in `tests/net/` whose names start with `filter`: node processes on real networks.
+fn real_network(steps: &mut Steps, filter: &str) {
+    let line = "test --manifest-path tests/net/Cargo.toml --";
+    let mut command = cargo(words(line));
+    steps.run(&format!("test {filter}"), 20, command.arg(filter));
+}
+
+pub fn tshark(steps: &mut Steps) {
+    if !works("tshark", &["--version"]) {
+        steps.cannot("test tshark", "tshark is not installed (Debian: tshark)");
+    } else if !is_root() {
+        steps.cannot("test tshark", "capturing needs root");
+    } else {
+        real_network(steps, "tshark");
+    }
+}
+
+pub fn netns(steps: &mut Steps) {
+    if !works("ip", &["-V"]) {
+        let missing = "`ip` is not installed (Debian: iproute2)";
+        steps.cannot("test namespaces", missing);
+    } else if !is_root() {
+        steps.cannot("test namespaces", "making network namespaces needs root");
+    } else {
+        real_network(steps, "namespaces");
+    }
+}
+
+pub fn peer(steps: &mut Steps) {
+    let name = "the C Aeron client";
+    if !works("clang", &["--version"]) {
+        steps.cannot(name, "clang is not installed (Debian: clang libclang-dev)");
+    } else if cmake_version() < Some((3, 30)) {
+        steps.cannot(name, "CMake 3.30 or newer is not installed (PyPI: cmake)");
+    } else {
+        let line = "test --manifest-path tests/peer/Cargo.toml";
+        steps.run(name, 40, &mut cargo(words(line)));
+        let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
+        steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
+    }
+}
+
+/// Links and runs a `no_std`, `no_main` binary that drives every door of `core`.
+pub fn linkcheck(steps: &mut Steps) {
+    let line = "run --release --manifest-path xtask/linkcheck/Cargo.toml";
+    steps.run("no_std link check", 20, &mut cargo(words(line)));
+}
+
+pub fn defmt(steps: &mut Steps) {
+    let line = "clippy -p coracle-core --features defmt -- -D warnings";
+    steps.run("defmt feature", 10, &mut cargo(words(line)));
+}
+
+/// The planted bugs must compile, and only with the switch.
+pub fn planted_build(steps: &mut Steps) {
+    let mut command = planted(words("check -p coracle-core -p coracle-tests"));
+    steps.run("planted bugs compile", 20, &mut command);
+}
+
+/// Cargo with the planted bugs switched in, in a target folder of its own.
+fn planted<'a>(args: impl Iterator<Item = &'a str>) -> Command {
+    let mut command = cargo(args);
+    command
+        .env("RUSTFLAGS", "--cfg coracle_planted")
+        .env("CARGO_TARGET_DIR", root().join("target/planted"));
+    command
+}
+
+/// The simulator, with its own flags: `--seed N`, `--seconds S`, `--planted` and what else it has.
+pub fn sim(steps: &mut Steps, minutes: u32, flags: &[&str]) {
+    let run = "run --release --quiet -p coracle-tests --bin sim --";
+    let mut command = match flags.contains(&"--planted") {
+        true => planted(words(run)),
+        false => cargo(words(run)),
+    };
+    let name = format!("sim {}", flags.join(" "));
+    steps.run(name.trim(), minutes, command.args(flags));
+}
+
+/// What `fuzz/` fuzzes, on stable Rust: random and damaged bytes through every target.
+pub fn fuzz_smoke(steps: &mut Steps) {
+    let line = "test --release --no-default-features --manifest-path fuzz/Cargo.toml";
+    steps.run("fuzz targets, on stable", 20, &mut cargo(words(line)));
+}
+
+/// The fuzz targets under libFuzzer, each for some seconds.
+pub fn fuzz(steps: &mut Steps, seconds: u32) {
+    if !works("cargo", &["+nightly", "fuzz", "--version"]) {
+        let missing = "cargo-fuzz or nightly Rust is not installed (cargo install cargo-fuzz)";
+        return steps.cannot("fuzz", missing);
+    }
+    for target in fuzz_targets() {
+        let name = format!("fuzz {target}");
+        let time = format!("-max_total_time={seconds}");
+        let mut command = cargo(words("+nightly fuzz run"));
+        command.args([
+            &target,
+            "--",
+            &time,
+            "-max_len=4096",
+            "-use_value_profile=1",
+        ]);
+        steps.run(&name, seconds / 60 + 20, &mut command);
+    }
+}
+
+fn fuzz_targets() -> Vec<String> {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap_or_default();
+    let mut lines = manifest.lines();
+    let mut names = Vec::new();
+    while lines.any(|line| line.trim() == "[[bin]]") {
+        let name = lines.next().and_then(|line| line.split('"').nth(1));
+        names.extend(name.map(str::to_owned));
+    }
+    names
+}
+
+/// The product itself, with three processes and kills.
+pub fn demo(steps: &mut Steps, flags: &[&str]) {
+    let mut command = cargo(words("run --release --quiet -- demo"));
+    let name = format!("demo {}", flags.join(" "));
+    steps.run(name.trim(), 15, command.args(flags));
+}
+
+fn works(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn output(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn is_root() -> bool {
+    output("id", &["-u"]).as_deref() == Some("0")
+}
+
+fn cmake_version() -> Option<(u32, u32)> {
+    let version = output("cmake", &["--version"])?;
+    let mut numbers = version.split_whitespace().nth(2)?.split('.');
+    let major = numbers.next()?.parse().ok()?;
+    Some((major, numbers.next()?.parse().ok()?))
+}
