@@ -138,7 +138,8 @@ impl<const N: usize> Node<N> {
             self.known = more;
             self.publish_waiting(log);
         }
-        // What an answer has not settled is asked again in time, not at once: the leader may not know.
+        // What an answer has not settled is asked again in time, not at once: the leader may not
+        // know.
         let end = log.end();
         let known_to = self.known.covered_to;
         self.history_wanted = self

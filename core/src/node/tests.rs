@@ -1,4 +1,5 @@
-//! A follower's door, driven by hand: what a leader says, what storage gives back, what is executed.
+//! A follower's door, driven by hand: what a leader says, what storage gives back, what is
+//! executed.
 
 extern crate std;
 
@@ -248,7 +249,8 @@ impl Bench {
     }
 }
 
-/// Four records of term 1 on this member's disk, and a leader of term 2 that has only the first two.
+/// Four records of term 1 on this member's disk, and a leader of term 2 that has only the first
+/// two.
 fn cut_off() -> (Author, Author, u64) {
     let (mut ours, mut theirs) = (Author::new(), Author::new());
     let mut base = Position::ZERO;

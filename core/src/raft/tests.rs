@@ -283,8 +283,8 @@ fn a_transfer_waits_for_the_target_and_freezes_admission() {
     assert!(due(&mut raft, 430));
 }
 
-/// `members` equal logs, messages that take 1 ms and ballots that take `flush` ms to reach the disk:
-/// how long until one of them leads, in ms.
+/// `members` equal logs, messages that take 1 ms and ballots that take `flush` ms to reach the
+/// disk: how long until one of them leads, in ms.
 fn first_leader(members: u8, flush: u64, seed: u64) -> Option<u64> {
     let mut rafts: Vec<Raft> = (0..members)
         .map(|n| {
