@@ -239,8 +239,12 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    /// When the node wants `handle_timeout`, and why. In the past if it is overdue.
+    /// When the node wants `handle_timeout`, and why. In the past if it is overdue; never, once it
+    /// has halted.
     pub fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
+        if self.halted.is_some() {
+            return None;
+        }
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
         let repair = [asked, self.hole.map(|h| h.next)]

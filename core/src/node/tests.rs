@@ -377,3 +377,11 @@ fn a_leader_that_does_not_know_its_history_is_asked_in_time_and_not_at_once() {
     }
     assert_eq!(asks, 5, "one in a canvass interval of 20 ms");
 }
+
+#[test]
+fn a_node_that_has_halted_wants_nothing_any_more() {
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    assert!(bench.node.poll_timeout().is_some());
+    bench.node.halt(Halt::HistoryTooShort);
+    assert_eq!((bench.node.poll_timeout(), bench.asks(500)), (None, 0));
+}
