@@ -182,6 +182,14 @@ impl Leader {
         }
     }
 
+    /// Nobody took over: every member is told that it is free to stand.
+    fn bow_out(&mut self, now: Instant, others: MemberSet, interval: Duration) {
+        self.transfer = None;
+        self.resigned = true;
+        self.rounds.hurry(now);
+        self.rounds.refill(now, others, interval);
+    }
+
     pub(super) fn deadline(&self, others: MemberSet) -> Instant {
         let transfer = self
             .transfer
@@ -343,10 +351,9 @@ impl Raft {
         }
         if leader.transfer.is_some_and(|t| now >= t.until) {
             leader.transfer = None;
-            if closing {
-                leader.resigned = true;
-                leader.rounds.hurry(now);
-            }
+        }
+        if closing && leader.transfer.is_none() && !leader.resigned {
+            leader.bow_out(now, others, interval);
         }
     }
 
@@ -459,20 +466,22 @@ impl Raft {
         if let Some(best) = best {
             // An error would only say that a transfer is under way, which serves as well.
             let _handing_over = self.transfer(now, best).is_ok();
-        } else if let State::Leader(leader) = &mut self.state {
-            leader.resigned = true;
-            leader.rounds.hurry(now);
+        } else {
+            let (others, interval) = (self.others(), self.timing.heartbeat_interval);
+            if let State::Leader(leader) = &mut self.state {
+                leader.bow_out(now, others, interval);
+            }
         }
         self.closing = true;
     }
 
     /// Whether a resigning member has nothing left to hand over.
     pub fn is_resigned(&self) -> bool {
-        let handing_over = match &self.state {
-            State::Leader(leader) => leader.transfer.is_some(),
-            _ => false,
+        let has_let_go = match &self.state {
+            State::Leader(leader) => leader.resigned && leader.rounds.is_done(),
+            _ => true,
         };
-        self.closing && !handing_over
+        self.closing && has_let_go
     }
 
     /// Whom leadership is being handed to.

@@ -162,7 +162,8 @@ fn many(
 fn planted(name: Option<&str>) -> bool {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo =
+        std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root)
         .env("RUSTFLAGS", format!("{flags} --cfg coracle_planted"))

@@ -20,14 +20,14 @@
 
 use std::fmt::Write as _;
 
-use coracle_core::service::Role;
-use coracle_core::units::MemberId;
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
 use crate::sim::net::{Datagram, Door, member_address};
 use crate::sim::plan::Plan;
 use crate::sim::run::table;
 use crate::sim::world::{What, World};
+use coracle_core::service::Role;
+use coracle_core::units::MemberId;
 
 /// A story's cluster.
 #[derive(Default)]
@@ -116,11 +116,7 @@ fn text(violation: Violation) -> String {
     format!("{}: {}", violation.invariant, violation.detail)
 }
 
-fn each(
-    world: &mut World,
-    words: &[&str],
-    act: impl Fn(&mut World, usize) -> Checked,
-) -> Said {
+fn each(world: &mut World, words: &[&str], act: impl Fn(&mut World, usize) -> Checked) -> Said {
     for member in members(world, words)? {
         act(world, member).map_err(text)?;
     }
@@ -203,7 +199,10 @@ fn elect(world: &mut World, words: &[&str]) -> Said {
 }
 
 fn who(world: &World, member: usize) -> String {
-    let term = world.members[member].process.as_ref().map(|p| p.node.joined());
+    let term = world.members[member]
+        .process
+        .as_ref()
+        .map(|p| p.node.joined());
     term.map_or_else(String::new, |term| format!("n{member} leads t{term}\n"))
 }
 
@@ -217,7 +216,12 @@ fn level(world: &mut World) -> Said {
     until(world, "level log", |w| {
         let mut shown = w.members.iter().filter_map(|m| {
             let node = &m.process.as_ref()?.node;
-            Some((node.joined(), node.status().appended, node.commit(), node.applied()))
+            Some((
+                node.joined(),
+                node.status().appended,
+                node.commit(),
+                node.applied(),
+            ))
         });
         let first = shown.next();
         first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied)
@@ -302,7 +306,12 @@ fn logs(world: &World) -> String {
         let commit = m.process.as_ref().map_or(0, |p| p.node.commit().get());
         let _ = write!(text, "n{}:", m.id);
         let mut is_open = commit > 0;
-        for row in world.checker.rows(m.id).iter().filter(|r| !r.pad && r.flags & 0x40 != 0) {
+        for row in world
+            .checker
+            .rows(m.id)
+            .iter()
+            .filter(|r| !r.pad && r.flags & 0x40 != 0)
+        {
             if is_open && row.start >= commit {
                 text.push_str(" |");
                 is_open = false;

@@ -104,7 +104,9 @@ fn store(member: &mut Member, log: &Window<Vec<u8>>, joined: u32) -> Result<(), 
     };
     let name = Name::Segment(0);
     member.disk.create(name, DATA_AT + SEGMENT as usize);
-    member.disk.write(name, slot.index() * SECTOR, &slot.encode());
+    member
+        .disk
+        .write(name, slot.index() * SECTOR, &slot.encode());
     let bytes = log.read(Position::ZERO);
     if bytes.len() as u64 != end.get() {
         return Err("the log of a story must fit in one segment".into());
