@@ -273,6 +273,23 @@ pub fn starts_frame(
     first.is_some_and(|frame| term.is_none_or(|term| term == frame.term))
 }
 
+/// Might a frame start at `position` of `log`? Certain for what is in memory, where frames are walked
+/// from the oldest on: bounded by the window, for rare calls. Of bytes below nothing is known.
+pub fn may_start_frame<L: Log>(log: &L, position: Position) -> bool {
+    let mut at = log.start();
+    while at < position {
+        let run = log.read(at);
+        let mut frames = Frames::new(run, at, log.segment_length());
+        let reached = frames.by_ref().map(|f| f.end()).find(|e| *e >= position);
+        match reached {
+            Some(end) => return end == position,
+            None if frames.position() == at => return false,
+            None => at = frames.position(),
+        }
+    }
+    at == position || position < log.start()
+}
+
 /// The frames in memory from `position` on, if one starts there: see [`starts_frame`].
 pub fn boundary<L: Log>(log: &L, position: Position, term: Option<Term>) -> Option<&[u8]> {
     let run = log.read(position);

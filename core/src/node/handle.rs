@@ -128,8 +128,14 @@ impl<const N: usize> Node<N> {
     }
 
     /// The driver has read the bytes that `poll_recall` asked for: so many, at the start of the
-    /// consumer's buffer.
+    /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked for
+    /// again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
+        if self.sources.is_stale(&recall) {
+            // Whatever the buffer held before is gone as well.
+            self.sources.recalled(recall, 0);
+            return;
+        }
         match result {
             Ok(len) if len > 0 => self.sources.recalled(recall, len),
             // A member that cannot read its own log can neither execute it nor serve it.

@@ -77,7 +77,8 @@ pub(super) fn step<const H: usize>(
     let agrees = |e: &&TermBase| e.base < end && own.term_at(e.base) == Some(e.term);
     let floor = match entries.iter().rev().find(agrees) {
         Some(entry) => entry.base,
-        None if first.base == Position::ZERO => Position::ZERO,
+        // Nothing agrees, from the start on: provided that this member still knows its own start.
+        None if first.base == Position::ZERO && own.term_at(first.base).is_some() => Position::ZERO,
         None => return ask_below(own, end.min(first.base)),
     };
     let known = extended(slice, leadership);

@@ -101,6 +101,11 @@ impl<const N: usize> Node<N> {
                     self.halt(Halt::ConflictBelowCommit);
                     return;
                 }
+                if cut.is_some_and(|cut| !scan::may_start_frame(log, cut)) {
+                    // Two logs part between frames: this history is nobody's.
+                    self.counters.corrupt += 1;
+                    return;
+                }
                 if let Some(cut) = cut {
                     self.cut(cut, log);
                 }

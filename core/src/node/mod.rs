@@ -16,6 +16,8 @@ mod join;
 mod member_in;
 mod report;
 mod sources;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use core::net::SocketAddr;

@@ -21,9 +21,12 @@ pub struct Recall {
     pub consumer: Consumer,
     /// From this frame boundary on.
     pub at: Position,
-    /// At most so many bytes; as many as fit the consumer's memory. Fewer are fine, one whole frame
-    /// at least.
+    /// At most so many bytes; as many as fit the consumer's memory, and none that the window has.
+    /// Fewer are fine, one whole frame at least.
     pub len: usize,
+    /// How often the log had been cut when this was asked for: bytes that were read before a cut
+    /// are not taken after it.
+    pub cuts: u32,
 }
 
 /// Storage could not give the bytes.
@@ -36,9 +39,6 @@ pub struct ReadError;
 struct Cold {
     at: Position,
     len: usize,
-    /// The lowest truncation since bytes were last handed over: a read that was under way may have
-    /// seen what was there before.
-    cut: Option<Position>,
 }
 
 impl Cold {
@@ -46,11 +46,20 @@ impl Cold {
         if at < self.at {
             return &[];
         }
-        let skipped = at.since(self.at) as usize;
+        // On a 32-bit machine the distance may not fit: then it is past these bytes as well.
+        let skipped = usize::try_from(at.since(self.at)).unwrap_or(usize::MAX);
         bytes
             .get(..self.len)
             .and_then(|b| b.get(skipped..))
             .unwrap_or(&[])
+    }
+
+    /// As `read`, but none of the bytes that `log` holds: what storage has of those may be of a
+    /// leadership that has been cut off, and not overwritten yet.
+    fn read_below<'l, L: Log>(&self, log: &L, bytes: &'l [u8], at: Position) -> &'l [u8] {
+        let read = self.read(bytes, at);
+        let below = usize::try_from(log.start().since(at)).unwrap_or(usize::MAX);
+        read.get(..read.len().min(below)).unwrap_or(&[])
     }
 }
 
@@ -59,6 +68,7 @@ impl Cold {
 pub(super) struct Sources {
     replay: Cold,
     catchup: Cold,
+    cuts: u32,
 }
 
 impl Sources {
@@ -66,36 +76,51 @@ impl Sources {
         let none = Cold {
             at: Position::ZERO,
             len: 0,
-            cut: None,
         };
         Self {
             replay: none,
             catchup: none,
+            cuts: 0,
         }
+    }
+
+    /// What the driver shall read for `consumer`: bytes from `at` on, at most `len` of them, and
+    /// only such as the window has let go.
+    pub fn recall<L: Log>(&self, log: &L, consumer: Consumer, at: Position, len: usize) -> Recall {
+        let below = usize::try_from(log.start().since(at)).unwrap_or(usize::MAX);
+        Recall {
+            consumer,
+            at,
+            len: len.min(below),
+            cuts: self.cuts,
+        }
+    }
+
+    /// Whether the log was cut after `recall` was asked for.
+    pub fn is_stale(&self, recall: &Recall) -> bool {
+        recall.cuts != self.cuts
+    }
+
+    /// Whether the bytes recalled last for followers are those from `at` on.
+    pub fn has_catchup_from(&self, at: Position) -> bool {
+        self.catchup.at == at && self.catchup.len > 0
     }
 
     /// The driver has read `len` bytes for `recall`.
     pub fn recalled(&mut self, recall: Recall, len: usize) {
-        let cold = match recall.consumer {
-            Consumer::Replay => &mut self.replay,
-            Consumer::Catchup => &mut self.catchup,
-        };
-        let sound = match cold.cut {
-            Some(cut) => len.min(cut.since(recall.at) as usize),
-            None => len,
-        };
-        *cold = Cold {
-            at: recall.at,
-            len: sound,
-            cut: None,
-        };
+        let cold = Cold { at: recall.at, len };
+        match recall.consumer {
+            Consumer::Replay => self.replay = cold,
+            Consumer::Catchup => self.catchup = cold,
+        }
     }
 
     /// The log was cut: recalled bytes at and above are no more.
     pub fn truncate(&mut self, end: Position) {
+        self.cuts = self.cuts.wrapping_add(1);
         for cold in [&mut self.replay, &mut self.catchup] {
-            cold.len = cold.len.min(end.since(cold.at) as usize);
-            cold.cut = Some(cold.cut.map_or(end, |cut| cut.min(end)));
+            let below = usize::try_from(end.since(cold.at)).unwrap_or(usize::MAX);
+            cold.len = cold.len.min(below);
         }
     }
 
@@ -113,7 +138,7 @@ impl Sources {
         if at >= log.start() {
             (log.read(at), false)
         } else {
-            (self.replay.read(replay, at), true)
+            (self.replay.read_below(log, replay, at), true)
         }
     }
 
@@ -122,7 +147,7 @@ impl Sources {
         if at >= log.start() {
             log.read(at)
         } else {
-            self.catchup.read(catchup, at)
+            self.catchup.read_below(log, catchup, at)
         }
     }
 }

@@ -336,15 +336,14 @@ impl<const N: usize> Node<N> {
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let applied = self.applier.position;
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
-        let len = cold_len(&*lent.log, applied, lent.replay.len());
+        let len = lent.replay.len();
         let segment = self.config.segment_length;
         let readable = Frames::new(bytes, applied, segment).next().is_some();
         if applied < self.raft.commit() && !readable {
-            return Some(Recall {
-                consumer: Consumer::Replay,
-                at: applied,
-                len,
-            });
+            let recall = self
+                .sources
+                .recall(&*lent.log, Consumer::Replay, applied, len);
+            return Some(recall);
         }
         self.recall_for_followers(lent)
     }
@@ -367,18 +366,12 @@ impl<const N: usize> Node<N> {
                 // Somebody still reads what was recalled last: others wait for their turn.
                 return None;
             }
-            wanted = wanted.or(Some(from));
+            // Read already, and no frame starts there: whoever asked for it was no follower of ours.
+            if !self.sources.has_catchup_from(from) {
+                wanted = wanted.or(Some(from));
+            }
         }
-        wanted.map(|at| Recall {
-            consumer: Consumer::Catchup,
-            at,
-            len: cold_len(&*lent.log, at, lent.catchup.len()),
-        })
+        let len = lent.catchup.len();
+        wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
     }
-}
-
-/// What the window still holds may not be in storage yet: only bytes below it are asked for.
-fn cold_len<L: Log>(log: &L, at: Position, memory: usize) -> usize {
-    let cold = log.start().since(at);
-    usize::try_from(cold).unwrap_or(usize::MAX).min(memory)
 }

@@ -13,6 +13,9 @@ use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{CanvassPosition, RequestVote, TransferLeadership, Vote};
 
+/// How often the periods of an election are doubled at most: 200 ms become 6.4 s.
+const DOUBLINGS_MAX: u8 = 5;
+
 /// What another member has said in its last canvass.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Report {
@@ -162,7 +165,7 @@ impl Raft {
             .filter(|(m, r)| r.tail == mine && *m < me)
             .count();
         let longer = self.fresh_reports(now).any(|(_, r)| r.tail > mine);
-        let unit = self.timing.nomination_delay;
+        let unit = self.timing.nomination_delay * self.patience();
         let behind = if longer || self.torn {
             self.timing.ballot_timeout
         } else {
@@ -170,6 +173,14 @@ impl Raft {
         };
         let random = self.prng.below(unit.as_nanos() as u64 / 2 + 1);
         unit / 2 * rank as u32 + behind + Duration::from_nanos(random)
+    }
+
+    /// By how much the periods of an election are stretched: twice with each that was in vain. A vote
+    /// leaves only when it is on disk, so where that takes longer than the delays that keep candidates
+    /// apart, or than a ballot lasts, they would meet again and again (Raft 9.3: the election timeout
+    /// is an order of magnitude above the broadcast time).
+    fn patience(&self) -> u32 {
+        1 << self.in_vain.min(DOUBLINGS_MAX)
     }
 
     pub(super) fn canvass_timeout(&mut self, now: Instant) {
@@ -180,10 +191,10 @@ impl Raft {
         canvass.rounds.refill(now, others, interval);
         let due = canvass.nominate_at.is_some_and(|at| now >= at);
         self.consider_nomination(now);
-        let State::Canvass(canvass) = &self.state else {
+        let State::Canvass(canvass) = &mut self.state else {
             return;
         };
-        if due && canvass.nominate_at.is_some() {
+        if due && canvass.nominate_at.take().is_some() {
             let heard = self
                 .fresh_reports(now)
                 .map(|(_, r)| r.term)
@@ -194,6 +205,10 @@ impl Raft {
     }
 
     fn nominate(&mut self, now: Instant, term: Term, transfer: bool) {
+        if term <= self.ballot.term {
+            // There is no higher term: a vote that was given is never given again.
+            return;
+        }
         self.ballot = Ballot {
             term,
             vote: Some(self.me),
@@ -201,16 +216,13 @@ impl Raft {
         self.joined = None;
         self.told = Position::ZERO;
         self.vote_due = false;
-        let jitter = self
-            .prng
-            .below(self.timing.ballot_timeout.as_nanos() as u64 / 2 + 1);
+        let ballot_timeout = self.timing.ballot_timeout * self.patience();
+        let jitter = self.prng.below(ballot_timeout.as_nanos() as u64 / 2 + 1);
         self.state = State::Candidate(Candidate {
             rounds: Rounds::new(now),
             granted: MemberSet::EMPTY,
             refused: MemberSet::EMPTY,
-            until: now
-                .plus(self.timing.ballot_timeout)
-                .plus(Duration::from_nanos(jitter)),
+            until: now.plus(ballot_timeout).plus(Duration::from_nanos(jitter)),
             transfer,
         });
         self.candidate_timeout(now);
@@ -246,6 +258,7 @@ impl Raft {
         };
         if candidate.granted.len() >= self.members.quorum() && self.is_persisted() {
             self.joined = Some(self.ballot.term);
+            self.in_vain = 0;
             self.state = State::Leader(Leader::new(now, self.tail.end));
         } else if candidate.refused.len() >= self.members.quorum() {
             self.begin_canvass(now);
@@ -281,7 +294,7 @@ impl Raft {
             self.ballot.vote = Some(from);
             self.vote_due = true;
             self.state = State::Voter {
-                until: now.plus(self.timing.ballot_timeout),
+                until: now.plus(self.timing.ballot_timeout * self.patience()),
             };
         } else {
             self.refusals.insert(from);

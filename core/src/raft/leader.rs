@@ -145,6 +145,7 @@ impl Leader {
             if progress.joined {
                 *progress = Progress {
                     heard: progress.heard,
+                    counts: progress.counts,
                     ..Progress::new(now, progress.sent)
                 };
             }
@@ -207,7 +208,8 @@ impl Raft {
             self.observe_term(now, ack.term);
             return;
         }
-        if ack.term != self.ballot.term {
+        // Who has joined this term has nothing that this leader has not: what says so is no member.
+        if ack.term != self.ballot.term || ack.received > self.tail.end {
             return;
         }
         let State::Leader(leader) = &mut self.state else {
@@ -217,6 +219,10 @@ impl Raft {
             return;
         };
         progress.heard = Some(now);
+        if progress.counts != counts {
+            // Another incarnation: what the one before has flushed is not on this one's disk.
+            progress.durable = Position::ZERO;
+        }
         progress.counts = counts;
         if !progress.joined {
             progress.joined = true;

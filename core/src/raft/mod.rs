@@ -152,6 +152,8 @@ pub struct Raft {
     /// Members whose canvass is to be answered.
     pub(crate) canvass_replies: MemberSet,
     pub(crate) closing: bool,
+    /// Elections in a row that this member stood in and that brought it no leader.
+    pub(crate) in_vain: u8,
 }
 
 /// What a new `Raft` starts from.
@@ -201,6 +203,7 @@ impl Raft {
             refusals: MemberSet::EMPTY,
             canvass_replies: MemberSet::EMPTY,
             closing: false,
+            in_vain: 0,
         }
     }
 
@@ -279,6 +282,7 @@ impl Raft {
             }
             State::Leader(_) => {}
             _ => {
+                self.in_vain = 0;
                 let acked = Acked::default();
                 let (heard, round) = (now, 0);
                 self.state = State::Follower(Follower {
@@ -407,6 +411,9 @@ impl Raft {
     }
 
     pub(crate) fn begin_canvass(&mut self, now: Instant) {
+        if matches!(self.state, State::Candidate(_)) {
+            self.in_vain = self.in_vain.saturating_add(1);
+        }
         if !matches!(self.state, State::Canvass(_)) {
             self.state = State::Canvass(Canvass::new(now));
         }

@@ -1,5 +1,10 @@
 //! Elections and commits among `Raft`s that speak directly to one another, without bytes.
 
+extern crate std;
+
+use std::vec;
+use std::vec::Vec;
+
 use super::*;
 use crate::wire::member::{AppendPosition, CanvassPosition, RequestVote, Vote};
 
@@ -276,4 +281,127 @@ fn a_transfer_waits_for_the_target_and_freezes_admission() {
     assert!(!due(&mut raft, 403), "the target has not got everything");
     raft.handle_append(at(403), id(1), &ack(term.get(), 96), true);
     assert!(due(&mut raft, 430));
+}
+
+/// `members` equal logs, messages that take 1 ms and ballots that take `flush` ms to reach the disk:
+/// how long until one of them leads, in ms.
+fn first_leader(members: u8, flush: u64, seed: u64) -> Option<u64> {
+    let mut rafts: Vec<Raft> = (0..members)
+        .map(|n| {
+            let mut raft = member(n, usize::from(members), tail(1, 320));
+            raft.prng = Prng::new(seed * 31 + u64::from(n));
+            raft
+        })
+        .collect();
+    let mut flushes: Vec<Option<(u64, Ballot)>> = vec![None; rafts.len()];
+    let mut sent: Vec<(MemberId, MemberId, Tail, Term, Owed)> = Vec::new();
+    for ms in 1..20_000 {
+        for (from, to, tail, said, owed) in core::mem::take(&mut sent) {
+            let raft = &mut rafts[to.slot()];
+            let (log_term, position) = (tail.term, tail.end);
+            match owed {
+                Owed::Canvass => {
+                    let mut report = canvass(tail, false);
+                    report.term = said;
+                    raft.handle_canvass(at(ms), from, &report);
+                }
+                Owed::RequestVote { transfer } => {
+                    let ask = RequestVote {
+                        term: said,
+                        log_term,
+                        position,
+                        transfer,
+                    };
+                    raft.handle_request_vote(at(ms), from, &ask);
+                }
+                Owed::Vote { candidate, granted } => {
+                    let vote = vote(said.get(), candidate.get(), granted);
+                    raft.handle_vote(at(ms), from, &vote);
+                }
+                _ => {}
+            }
+        }
+        for (raft, flushing) in rafts.iter_mut().zip(&mut flushes) {
+            if let Some((_, ballot)) = flushing.take_if(|(done, _)| *done <= ms) {
+                raft.handle_persisted(ballot);
+            }
+            if flushing.is_none() {
+                *flushing = raft.poll_persist().map(|ballot| (ms + flush, ballot));
+            }
+            raft.handle_timeout(at(ms));
+            if raft.role() == Role::Leader {
+                return Some(ms);
+            }
+            while let Some((to, owed)) = raft.poll_owed(at(ms), Position::ZERO) {
+                sent.push((raft.me, to, raft.tail, raft.term(), owed));
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn a_slow_disk_delays_an_election_but_never_forever() {
+    for members in 2..=5 {
+        for flush in [1, 20, 60, 100, 150, 300] {
+            for seed in 0..20 {
+                let led = first_leader(members, flush, seed);
+                assert!(led.is_some(), "{members} members, {flush} ms, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vote_in_the_last_term_of_all_is_not_given_twice() {
+    let mut raft = member(0, 3, tail(1, 64));
+    let last = i32::MAX as u32;
+    raft.handle_request_vote(at(1), id(1), &ask(last, tail(1, 64)));
+    persist(&mut raft);
+    for ms in 2..3_000 {
+        raft.handle_canvass(at(ms), id(2), &canvass(tail(1, 64), false));
+        raft.handle_timeout(at(ms));
+        raft.handle_timeout(at(ms));
+        let wakes = raft.poll_timeout().is_some_and(|next| next > at(ms));
+        assert!(wakes, "no busy loop");
+    }
+    assert_eq!((raft.ballot.vote, raft.poll_persist()), (Some(id(1)), None));
+}
+
+#[test]
+fn a_follower_that_canvasses_still_counts_for_the_quorum_that_is_heard() {
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term();
+    raft.handle_append(at(700), id(1), &ack(term.get(), 96), true);
+    let mut canvass = canvass(tail(0, 0), false);
+    canvass.term = term;
+    raft.handle_canvass(at(750), id(1), &canvass);
+    raft.handle_timeout(at(751));
+    assert_eq!(raft.role(), Role::Leader);
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_counts_for_nothing() {
+    let mut raft = leader(tail(0, 0), 96);
+    let term = raft.term();
+    raft.handle_append(at(401), id(1), &ack(term.get(), 1 << 40), true);
+    raft.set_tail(Tail {
+        term,
+        end: Position::new(960),
+    });
+    let position = Position::new(960);
+    raft.handle_durable(Mark { term, position });
+    assert_eq!(raft.commit(), Position::ZERO);
+}
+
+#[test]
+fn what_one_incarnation_has_flushed_does_not_count_for_another() {
+    let mut raft = leader(tail(0, 0), 960);
+    let term = raft.term();
+    let position = Position::new(960);
+    raft.handle_durable(Mark { term, position });
+    raft.handle_append(at(401), id(1), &ack(term.get(), 960), false);
+    // Delayed: from before this member's disk was replaced.
+    raft.handle_append(at(402), id(1), &ack(term.get(), 32), true);
+    assert_eq!(raft.commit(), Position::ZERO);
 }

@@ -148,6 +148,16 @@ pub fn run(args: &KvArgs) -> Result<(), Failure> {
     let mut options = ClientOptions::new(&args.cluster.list()?);
     options.open_timeout = timeout;
     let mut client = Client::connect_with(&options).map_err(no_answer)?;
+    let outcome = ask(args, &mut client, timeout);
+    if outcome.is_ok() && matches!(args.verb, Verb::Watch { .. }) {
+        return watch(args, client);
+    }
+    let closed = client.close().map_err(no_answer);
+    outcome.and(closed)
+}
+
+/// Sends the request, and prints the answer.
+fn ask(args: &KvArgs, client: &mut Client, timeout: Duration) -> Result<(), Failure> {
     let request = args.verb.request();
     let message: Vec<u8> = encode_request(CORRELATION, &request).parts().concat();
     client.offer_until(&message, timeout).map_err(no_answer)?;
@@ -172,11 +182,7 @@ pub fn run(args: &KvArgs) -> Result<(), Failure> {
         });
         taken.map_err(no_answer)?;
     }
-    answer.unwrap_or(Ok(()))?;
-    if matches!(args.verb, Verb::Watch { .. }) {
-        return watch(args, client);
-    }
-    client.close().map_err(no_answer)
+    answer.unwrap_or(Ok(()))
 }
 
 /// Prints events until interrupted. A watch belongs to the session, which lives on through failovers.

@@ -140,7 +140,19 @@ pub fn table(world: &World) -> String {
         let _ = match &m.process {
             Some(p) => {
                 let s = p.node.status();
-                if std::env::var_os("DEBUG").is_some() { eprintln!("{:?} {:?} known {:?} chain {:?} recall {:?} log {:?}..{:?} flush {:?}", p.node.counters(), p.node.history(), p.node.joined(), coracle_core::log::Log::chain(&p.log), p.recall, coracle_core::log::Log::start(&p.log), coracle_core::log::Log::end(&p.log), p.flush); }
+                if std::env::var_os("DEBUG").is_some() {
+                    eprintln!(
+                        "{:?} {:?} known {:?} chain {:?} recall {:?} log {:?}..{:?} flush {:?}",
+                        p.node.counters(),
+                        p.node.history(),
+                        p.node.joined(),
+                        coracle_core::log::Log::chain(&p.log),
+                        p.recall,
+                        coracle_core::log::Log::start(&p.log),
+                        coracle_core::log::Log::end(&p.log),
+                        p.flush
+                    );
+                }
                 writeln!(
                     text,
                     "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \

@@ -276,7 +276,10 @@ impl World {
         if m.transmits.1 <= TRANSMITS_MAX {
             return Ok(());
         }
-        broken("Every Call Bounded", format!("n{member} transmits without end"))
+        broken(
+            "Every Call Bounded",
+            format!("n{member} transmits without end"),
+        )
     }
 
     fn check_sent(&mut self, member: usize, to: SocketAddr, bytes: &Rc<[u8]>) -> Checked {

@@ -1,0 +1,320 @@
+//! A follower's door, driven by hand: what a leader says, what storage gives back, what is executed.
+
+extern crate std;
+
+use core::net::SocketAddr;
+use std::format;
+use std::vec;
+use std::vec::Vec;
+
+use super::*;
+use crate::log::{Seed, Window, append};
+use crate::raft::Timing;
+use crate::service::{Cluster, LeadershipTerm, Service};
+use crate::units::{ClusterId, SessionId};
+use crate::wire::member::{Body, HISTORY_SLICE_MAX, MemberMessage, NewLeadershipTerm, TermBase};
+
+const CLUSTER: ClusterId = ClusterId(3);
+const SEGMENT: u32 = 1 << 16;
+const MTU: usize = 256;
+const WINDOW: usize = (1 << 13) + MTU;
+
+fn id(n: u8) -> MemberId {
+    MemberId::new(n).unwrap()
+}
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 9000))
+}
+
+fn now(ms: u64) -> Now {
+    let instant = Instant::from_nanos(ms * 1_000_000);
+    Now {
+        instant,
+        wall: Timestamp(ms as i64),
+    }
+}
+
+fn term(n: u32) -> Term {
+    Term::new(n)
+}
+
+fn config(members: u8) -> Config {
+    let address_of = |n: u8| MemberAddress {
+        member: address(n),
+        ingress: format!("localhost:{n}").parse().unwrap(),
+    };
+    Config {
+        cluster: CLUSTER,
+        member: id(0),
+        members: core::array::from_fn(|n| (n < usize::from(members)).then(|| address_of(n as u8))),
+        timing: Timing::default(),
+        sessions: SessionTiming::default(),
+        segment_length: SEGMENT,
+        mtu: MTU,
+        message_max: 1024,
+        egress_mtu: MTU,
+        seed: 1,
+    }
+}
+
+fn state(at: u32) -> NodeState {
+    NodeState {
+        cluster: CLUSTER,
+        member: id(0),
+        incarnation: Incarnation::FIRST,
+        term: term(at),
+        vote: None,
+        votes: true,
+    }
+}
+
+/// A whole log in memory, as its author has it.
+struct Author(Window<Vec<u8>>);
+
+impl Author {
+    fn new() -> Self {
+        let mut log = Window::new(vec![0; WINDOW], MTU, SEGMENT).unwrap();
+        let start = Seed::genesis(CLUSTER);
+        log.load(start.position, start.chain, start.term);
+        Self(log)
+    }
+
+    /// Appends one record by `of`, which the service will be told of; gives its end.
+    fn write(&mut self, of: u32) -> Position {
+        let base = self.0.end();
+        let record = NewLeadershipTermEvent {
+            term: term(of),
+            position: base,
+            timestamp: Timestamp(0),
+            base,
+            leader: id(1),
+            log_session_id: of as i32,
+            time_unit: TimeUnit::Millis,
+            app_version: 1,
+        };
+        let mut bytes = [0; 128];
+        let len = record.emit(&mut bytes).unwrap();
+        append(&mut self.0, term(of), &[&bytes[..len]], MTU)
+            .unwrap()
+            .end
+    }
+
+    fn bytes(&self, from: Position) -> Vec<u8> {
+        self.0.read(from).to_vec()
+    }
+
+    /// What a member recovers that has all of this on its disk, written by `of`.
+    fn recovered(&self, of: u32) -> Recovered {
+        let end = self.0.end();
+        let mut recovered = Recovered::fresh(CLUSTER);
+        recovered.tail = Tail {
+            term: term(of),
+            end,
+        };
+        recovered.chain = self.0.chain();
+        recovered.confirmed_chain = self.0.chain();
+        (recovered.confirmed, recovered.intended) = (end, end);
+        (recovered.confirmed_term, recovered.joined) = (term(of), term(of));
+        assert!(recovered.history.push(term(of), Position::ZERO, end));
+        recovered
+    }
+}
+
+/// Remembers of which terms it was told.
+#[derive(Default)]
+struct Terms(Vec<u32>);
+
+impl Service for Terms {
+    fn on_session_message(&mut self, _: &mut Cluster<'_>, _: SessionId, _: &[u8]) {}
+    fn on_new_leadership_term(&mut self, _: &mut Cluster<'_>, begun: &LeadershipTerm) {
+        self.0.push(begun.term.get());
+    }
+    fn digest(&self) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+struct Bench {
+    node: Node<2>,
+    window: Window<Vec<u8>>,
+    memory: [Vec<u8>; 6],
+}
+
+/// Calls `node.$method(.., lent)` with everything it is to be lent.
+macro_rules! lent {
+    ($bench:expr) => {{
+        let [ingress, reassembly, egress, replay, catchup, assembly] = &mut $bench.memory;
+        Lent {
+            log: &mut $bench.window,
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+        }
+    }};
+}
+
+impl Bench {
+    fn new(members: u8, recovered: &Recovered) -> Self {
+        let of = recovered.tail.term.get();
+        let node = Node::new(config(members), state(of), recovered, now(0)).unwrap();
+        let mut window = Window::new(vec![0; WINDOW], MTU, SEGMENT).unwrap();
+        recovered.open_window(&mut window);
+        let memory = core::array::from_fn(|_| vec![0; 1 << 16]);
+        Self {
+            node,
+            window,
+            memory,
+        }
+    }
+
+    fn datagram(&mut self, ms: u64, from: u8, datagram: &[u8]) -> Result<(), Reject> {
+        let mut lent = lent!(self);
+        let from = address(from);
+        let door = Door::Member;
+        self.node
+            .handle_datagram(now(ms), door, from, datagram, &mut lent)
+    }
+
+    fn say(&mut self, ms: u64, from: u8, body: Body) {
+        let sender = Sender {
+            cluster: CLUSTER,
+            incarnation: Incarnation::FIRST,
+            member: id(from),
+        };
+        let mut bytes = [0; CONTROL_MAX];
+        let len = MemberMessage { sender, body }.emit(&mut bytes).unwrap();
+        let _taken = self.datagram(ms, from, &bytes[..len]);
+    }
+
+    /// Member 1 leads `of`; said twice, with the term persisted in between.
+    fn lead(&mut self, ms: u64, of: u32, history: &[(u32, u64)], end: u64, commit: u64) {
+        let mut slice = HistorySlice::EMPTY;
+        assert!(history.len() <= HISTORY_SLICE_MAX);
+        for (slot, (of, base)) in slice.entries.iter_mut().zip(history) {
+            (slot.term, slot.base) = (term(*of), Position::new(*base));
+        }
+        slice.len = history.len() as u8;
+        slice.covered_to = Position::new(end);
+        let said = NewLeadershipTerm {
+            term: term(of),
+            commit: Position::new(commit),
+            end: Position::new(end),
+            start: TermBase::default(),
+            history: slice,
+        };
+        for _ in 0..2 {
+            self.say(ms, 1, Body::NewLeadershipTerm(said));
+            if let Some(state) = self.node.poll_persist() {
+                self.node.handle_persisted(state);
+            }
+        }
+    }
+
+    fn recall(&mut self) -> Option<Recall> {
+        let lent = lent!(self);
+        self.node.poll_recall(&lent)
+    }
+
+    /// The driver reads `storage` for `recall`.
+    fn read(&mut self, recall: Recall, storage: &[u8]) {
+        let at = recall.at.get() as usize;
+        let bytes = &storage[at..storage.len().min(at + recall.len)];
+        let buffer = match recall.consumer {
+            Consumer::Replay => 3,
+            Consumer::Catchup => 4,
+        };
+        self.memory[buffer][..bytes.len()].copy_from_slice(bytes);
+        self.node.handle_recalled(recall, Ok(bytes.len()));
+    }
+
+    fn execute(&mut self, service: &mut Terms) {
+        let mut lent = lent!(self);
+        while self.node.poll_service(now(1), service, &mut lent) {}
+    }
+}
+
+/// Four records of term 1 on this member's disk, and a leader of term 2 that has only the first two.
+fn cut_off() -> (Author, Author, u64) {
+    let (mut ours, mut theirs) = (Author::new(), Author::new());
+    let mut base = Position::ZERO;
+    for n in 0..4 {
+        ours.write(1);
+        if n < 2 {
+            base = theirs.write(1);
+        }
+    }
+    (ours, theirs, base.get())
+}
+
+#[test]
+fn what_storage_still_has_of_a_cut_leadership_is_not_executed() {
+    let (ours, mut theirs, base) = cut_off();
+    theirs.write(2);
+    let end = theirs.write(2);
+    let disk = ours.bytes(Position::ZERO);
+    let mut bench = Bench::new(3, &ours.recovered(1));
+    let mut service = Terms::default();
+    bench.lead(1, 2, &[(1, 0), (2, base)], end.get(), end.get());
+    assert_eq!(bench.window.end().get(), base, "cut where the terms differ");
+    let recall = bench.recall().expect("what is committed is on disk only");
+    bench.read(recall, &disk);
+    let frames = theirs.bytes(Position::new(base));
+    bench.datagram(2, 1, &frames).unwrap();
+    assert_eq!(bench.node.commit(), end);
+    bench.execute(&mut service);
+    assert_eq!(service.0, [1, 1, 2, 2]);
+}
+
+#[test]
+fn what_was_read_before_a_cut_is_not_taken_after_it() {
+    let (mut ours, mut theirs, base) = cut_off();
+    let first = theirs.0.end().get();
+    let disk = ours.bytes(Position::ZERO);
+    let mut bench = Bench::new(3, &ours.recovered(1));
+    // The leader of term 2 has all that we have, then one of term 3 has not.
+    let end = ours.write(2);
+    bench.lead(
+        1,
+        2,
+        &[(1, 0), (2, disk.len() as u64)],
+        end.get(),
+        first / 2,
+    );
+    let recall = bench.recall().expect("the first record is committed");
+    let end = theirs.write(3);
+    bench.lead(2, 3, &[(1, 0), (3, base)], end.get(), end.get());
+    assert_eq!(bench.window.end().get(), base);
+    bench.read(recall, &disk);
+    let again = bench.recall().expect("what was read is not believed");
+    assert_eq!((again.at, again.len as u64), (Position::ZERO, base));
+    bench.read(again, &disk);
+    let frames = theirs.bytes(Position::new(base));
+    bench.datagram(3, 1, &frames).unwrap();
+    let mut service = Terms::default();
+    bench.execute(&mut service);
+    assert_eq!(service.0, [1, 1, 3]);
+}
+
+#[test]
+fn a_history_that_parts_in_mid_frame_is_nobodys() {
+    let (ours, _, base) = cut_off();
+    let mut recovered = ours.recovered(1);
+    (recovered.confirmed, recovered.intended) = (Position::ZERO, Position::ZERO);
+    recovered.confirmed_chain = Author::new().0.chain();
+    let mut bench = Bench::new(3, &recovered);
+    let end = bench.window.fill(&ours.bytes(Position::ZERO)) as u64;
+    bench.lead(1, 2, &[(1, 0), (2, base + 32)], end, 0);
+    assert_eq!(
+        (bench.window.end().get(), bench.node.joined()),
+        (end, Term::ZERO)
+    );
+    bench.lead(2, 2, &[(1, 0), (2, base)], end, 0);
+    assert_eq!(
+        (bench.window.end().get(), bench.node.joined()),
+        (base, term(2))
+    );
+}
