@@ -79,8 +79,6 @@ counters! {
     Flushes = "flushes",
     /// Elections this node has won since it started.
     ElectionsWon = "elections_won",
-    /// Messages that the service has executed since the node started.
-    Messages = "messages",
     /// The lowest position whose bytes are not in the segment files yet.
     Written = "written",
 }

@@ -232,10 +232,9 @@ impl Walk {
         if CRC32C.extend(CRC32C.of(&blanked), body) != checksum {
             return bad("the frame's checksum does not hold");
         }
-        if let Some(before) = self.chain {
-            if CRC32.extend(CRC32.extend(before, &blanked), body) != chain {
-                return bad("the frame does not follow from the one before it");
-            }
+        let follows = |before| CRC32.extend(CRC32.extend(before, &blanked), body) == chain;
+        if !self.chain.is_none_or(follows) {
+            return bad("the frame does not follow from the one before it");
         }
         self.chain = Some(chain);
         self.at = end;

@@ -245,10 +245,10 @@ impl<const N: usize> Node<N> {
                 let id = message.header.session;
                 if self.clients.sessions().contains(id) {
                     let payload = message.payload;
-                    self.clients.apply_message(id, payload.len());
                     self.with_cluster(at, memory, |c| {
                         service.on_session_message(c, id, payload);
                     });
+                    self.clients.apply_message(id, payload.len());
                 }
             }
             _ => {}

@@ -2,8 +2,10 @@
 
 mod failure;
 mod init;
+mod kv;
 mod log;
 mod node;
+mod send;
 mod settings;
 mod status;
 mod tail;
@@ -47,6 +49,8 @@ enum Command {
     Demo(crate::demo::DemoArgs),
     Init(init::InitArgs),
     Node(node::NodeArgs),
+    Send(send::SendArgs),
+    Kv(kv::KvArgs),
     Status(status::StatusArgs),
     Log(log::LogArgs),
     Tail(tail::TailArgs),
@@ -59,6 +63,8 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => crate::demo::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Node(args) => node::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Kv(args) => kv::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Tail(args) => tail::run(&args),

@@ -48,7 +48,7 @@ impl SettingsArgs {
     pub fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = match &self.config {
             Some(path) => Settings::load(path)?,
-            None => self.from_flags()?,
+            None => self.flags_alone()?,
         };
         if let Some(member) = self.member {
             settings.member = member;
@@ -67,7 +67,7 @@ impl SettingsArgs {
         Ok(settings)
     }
 
-    fn from_flags(&self) -> Result<Settings, Failure> {
+    fn flags_alone(&self) -> Result<Settings, Failure> {
         let (Some(member), Some(dir)) = (self.member, &self.dir) else {
             return Err(Failure::usage(
                 "say who this member is: --config node.toml, or --member 0 --dir data/0 and one \

@@ -54,6 +54,16 @@ pub struct ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The same as a client takes it: `ID=HOST:PORT,...`.
+    ///
+    /// # Errors
+    /// Neither option is given, or it is not well formed.
+    pub fn list(&self) -> Result<String, Failure> {
+        let parts = self.endpoints()?;
+        let parts: Vec<String> = parts.iter().map(|(id, at)| format!("{id}={at}")).collect();
+        Ok(parts.join(","))
+    }
+
     /// The members' ids and client endpoints.
     ///
     /// # Errors

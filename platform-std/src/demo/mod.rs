@@ -199,6 +199,7 @@ impl Demo {
         };
         let in_flight = self.load.in_flight();
         let (changes, acknowledged) = (self.load.new_leaders(), self.load.ledger().acknowledged());
+        let offered = self.load.ledger().next();
         self.nodes.kill(member)?;
         let killed = Instant::now();
         self.progress.say(&format!(
@@ -208,6 +209,7 @@ impl Demo {
         while self.load.new_leaders() == changes {
             self.turn(false)?;
         }
+        let offered_later = self.load.ledger().next() - offered;
         let first = self.load.ledger().acknowledged();
         while self.load.ledger().acknowledged() == first {
             self.turn(false)?;
@@ -229,6 +231,7 @@ impl Demo {
             member,
             successor,
             in_flight,
+            offered_later,
             unknown: self.load.ledger().lost() - before,
             failover,
             catch_up: restarted.elapsed(),

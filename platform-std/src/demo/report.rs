@@ -18,6 +18,8 @@ pub struct Kill {
     pub successor: u8,
     /// Messages in flight when the leader was killed.
     pub in_flight: usize,
+    /// Messages offered to it after that, before the client knew.
+    pub offered_later: u64,
     /// Messages whose outcome is unknown because of it.
     pub unknown: u64,
     /// From the kill to the first answer of the new leader.
@@ -80,11 +82,13 @@ impl Report {
         );
         for kill in &self.kills {
             println!(
-                "failover       {:.0} ms: leader {} killed with {} messages in flight, {} of unknown \
-                 outcome; {} took over (leader timeout {} ms); level again {:.0} ms after its restart",
+                "failover       {:.0} ms: leader {} killed with {} messages in flight, {} more offered \
+                 before the client knew, {} of unknown outcome; {} took over (leader timeout {} ms); \
+                 level again {:.0} ms after its restart",
                 kill.failover.as_secs_f64() * 1e3,
                 kill.member,
                 kill.in_flight,
+                kill.offered_later,
                 kill.unknown,
                 kill.successor,
                 self.leader_timeout.as_millis(),
@@ -165,6 +169,7 @@ fn kill_json(kill: &Kill) -> Value {
         "member": kill.member,
         "successor": kill.successor,
         "in_flight": kill.in_flight,
+        "offered_later": kill.offered_later,
         "unknown": kill.unknown,
         "failover_ms": kill.failover.as_millis() as u64,
         "catch_up_ms": kill.catch_up.as_millis() as u64,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::waker::Waker;
 
@@ -61,10 +61,7 @@ impl<K: Send + 'static> Resolver<K> {
 
     /// The next answer: `None` inside if the name cannot be resolved now.
     pub fn poll(&self) -> Option<(K, Option<SocketAddr>)> {
-        match self.answers.try_recv() {
-            Ok(answer) => Some(answer),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.answers.try_recv().ok()
     }
 }
 

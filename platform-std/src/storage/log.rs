@@ -235,10 +235,11 @@ impl LogStore {
 
     fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
         let end = window.end();
-        if window.chain().is_none() && end > Position::ZERO {
-            if let Some(chain) = chain_below(&self.log, end, self.segment_length)? {
-                window.set_chain(end, chain);
-            }
+        if window.chain().is_none()
+            && end > Position::ZERO
+            && let Some(chain) = chain_below(&self.log, end, self.segment_length)?
+        {
+            window.set_chain(end, chain);
         }
         Ok(())
     }

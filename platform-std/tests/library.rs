@@ -1,0 +1,268 @@
+//! The library door: nodes and clients in one process, over real sockets and files.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use coracle_core::service::{Cluster, Service};
+use coracle_core::units::SessionId;
+use coracle_std::client::{Client, ClientError, Egress, OfferError};
+use coracle_std::config::{MemberSettings, Settings};
+use coracle_std::counters::{Counter, CountersReader};
+use coracle_std::node::{NodeBuilder, NodeError, NodeHandle};
+use coracle_std::storage::StorageError;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Counts what it is told, answers with the count and the message; can be stalled from outside.
+#[derive(Default)]
+struct Counting {
+    count: u64,
+    bytes: u64,
+    stalled: Arc<AtomicBool>,
+    executed: Arc<AtomicU64>,
+}
+
+impl Service for Counting {
+    fn ready(&self) -> bool {
+        !self.stalled.load(Ordering::Relaxed)
+    }
+
+    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, m: &[u8]) {
+        self.count += 1;
+        self.bytes += m.len() as u64;
+        self.executed.store(self.count, Ordering::Relaxed);
+        // A session that has closed meanwhile is no error of the service.
+        let _closed = cluster
+            .offer(session, &[&self.count.to_le_bytes(), m])
+            .is_err();
+    }
+
+    fn digest(&self) -> u64 {
+        self.count.wrapping_mul(1 << 32) ^ self.bytes
+    }
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("coracle-library-{name}-{}-{count}", std::process::id());
+        Self(std::env::temp_dir().join(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
+    let sockets: Vec<UdpSocket> = (0..count * 2)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let address = |at: u8| sockets[usize::from(at)].local_addr().unwrap().to_string();
+    let members: Vec<MemberSettings> = (0..count)
+        .map(|id| MemberSettings {
+            id,
+            member: address(2 * id),
+            ingress: address(2 * id + 1),
+        })
+        .collect();
+    (0..count)
+        .map(|id| Settings::new(id, members.clone(), scratch.0.join(id.to_string())))
+        .collect()
+}
+
+fn start(settings: &Settings, service: Counting) -> NodeHandle {
+    NodeBuilder::new(settings.clone())
+        .init(true)
+        .spawn(service)
+        .unwrap()
+}
+
+/// Offers a message and waits for its answer.
+fn ask(client: &mut Client, message: &[u8]) -> Vec<u8> {
+    client.offer_until(message, PATIENCE).unwrap();
+    let mut answer = None;
+    let deadline = Instant::now() + PATIENCE;
+    while answer.is_none() && Instant::now() < deadline {
+        client
+            .poll(Duration::from_secs(1), |egress| {
+                if let Egress::Message { payload, .. } = egress {
+                    answer = Some(payload.to_vec());
+                }
+            })
+            .unwrap();
+    }
+    answer.expect("an answer")
+}
+
+#[test]
+fn a_cluster_of_one_answers_and_remembers_after_a_restart() {
+    let scratch = Scratch::new("one");
+    let settings = &cluster(&scratch, 1)[0];
+    let endpoints = settings.ingress_endpoints();
+    for round in 0..3u64 {
+        let node = start(settings, Counting::default());
+        let mut client = Client::connect(&endpoints).unwrap();
+        for n in 0..20 {
+            let message = vec![7; n * 500];
+            let answer = ask(&mut client, &message);
+            let count = u64::from_le_bytes(answer[..8].try_into().unwrap());
+            assert_eq!(count, round * 20 + n as u64 + 1);
+            assert_eq!(&answer[8..], message);
+        }
+        client.close().unwrap();
+        node.close();
+        node.join().unwrap();
+    }
+    let reading = CountersReader::open(&settings.dir).unwrap().read();
+    assert_eq!(reading.process, 0);
+    assert_eq!(reading.get(Counter::Applied), reading.get(Counter::Durable));
+}
+
+#[test]
+fn three_members_reach_one_state_and_live_through_a_graceful_close_of_the_leader() {
+    let scratch = Scratch::new("three");
+    let settings = cluster(&scratch, 3);
+    let mut nodes: Vec<Option<NodeHandle>> = settings
+        .iter()
+        .map(|settings| Some(start(settings, Counting::default())))
+        .collect();
+    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    let longest = vec![9; 200_000];
+    let answer = ask(&mut client, &longest);
+    assert_eq!(&answer[8..], longest);
+    let coracle_std::client::State::Open { leader, .. } = client.state() else {
+        panic!("{:?}", client.state());
+    };
+    let closing = nodes[leader.slot()].take().unwrap();
+    closing.close();
+    closing.join().unwrap();
+    // What is offered before the new leader is heard of would be of unknown outcome.
+    let (mut heard, deadline) = (false, Instant::now() + PATIENCE);
+    while !heard {
+        assert!(Instant::now() < deadline, "no new leader");
+        client
+            .poll(Duration::from_millis(100), |egress| {
+                heard |= matches!(egress, Egress::NewLeader { .. });
+            })
+            .unwrap();
+    }
+    assert_eq!(ask(&mut client, b"and on it goes")[..8], 2u64.to_le_bytes());
+    client.close().unwrap();
+    nodes[leader.slot()] = Some(start(&settings[leader.slot()], Counting::default()));
+    let digests = |settings: &[Settings]| -> Vec<(u64, u64)> {
+        settings
+            .iter()
+            .map(|s| CountersReader::open(&s.dir).unwrap().read())
+            .map(|r| (r.get(Counter::Applied), r.get(Counter::Digest)))
+            .collect()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let all = digests(&settings);
+        if all.iter().all(|one| *one == all[0]) && all[0].0 > 200_000 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not level: {all:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for node in nodes.into_iter().flatten() {
+        node.close();
+        node.join().unwrap();
+    }
+}
+
+#[test]
+fn a_stalled_service_closes_the_clients_window_and_loses_nothing() {
+    let scratch = Scratch::new("stall");
+    let settings = &cluster(&scratch, 1)[0];
+    let (stalled, executed) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+    let service = Counting {
+        stalled: Arc::clone(&stalled),
+        executed: Arc::clone(&executed),
+        ..Counting::default()
+    };
+    stalled.store(false, Ordering::Relaxed);
+    let node = start(settings, service);
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    stalled.store(true, Ordering::Relaxed);
+    let message = [5; 1000];
+    let (mut offered, mut refusals) = (0u64, 0);
+    while refusals < 100 {
+        match client.offer(&message) {
+            Ok(_) => offered += 1,
+            Err(OfferError::BackPressured) => {
+                refusals += 1;
+                client.poll(Duration::from_millis(5), |_| {}).unwrap();
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(offered < 1_000_000, "the window never closes");
+    }
+    assert!(executed.load(Ordering::Relaxed) <= 1);
+    stalled.store(false, Ordering::Relaxed);
+    let mut answered = 0;
+    let deadline = Instant::now() + PATIENCE;
+    while answered < offered {
+        assert!(Instant::now() < deadline, "{answered} of {offered}");
+        client
+            .poll(Duration::from_millis(100), |egress| {
+                if let Egress::Message { payload, .. } = egress {
+                    answered += 1;
+                    assert_eq!(payload[..8], answered.to_le_bytes());
+                }
+            })
+            .unwrap();
+    }
+    assert_eq!(executed.load(Ordering::Relaxed), offered);
+    client.close().unwrap();
+    node.close();
+    node.join().unwrap();
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_its_reason() {
+    let scratch = Scratch::new("refused");
+    let settings = cluster(&scratch, 2);
+    let error = NodeBuilder::new(settings[0].clone())
+        .run(Counting::default())
+        .unwrap_err();
+    let is_uninitialised = matches!(
+        error,
+        NodeError::Storage(StorageError::Uninitialised { .. })
+    );
+    assert!(is_uninitialised, "{error}");
+
+    let first = start(&settings[0], Counting::default());
+    let deadline = Instant::now() + PATIENCE;
+    while CountersReader::open(&settings[0].dir).is_err() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let error = NodeBuilder::new(settings[0].clone())
+        .run(Counting::default())
+        .unwrap_err();
+    let is_locked = matches!(error, NodeError::Storage(StorageError::Locked { .. }));
+    assert!(is_locked, "{error}");
+    first.close();
+    first.join().unwrap();
+
+    let mut other = settings[0].clone();
+    other.cluster = 99;
+    let error = NodeBuilder::new(other)
+        .run(Counting::default())
+        .unwrap_err();
+    let is_foreign = matches!(error, NodeError::Storage(StorageError::Foreign { .. }));
+    assert!(is_foreign, "{error}");
+
+    let error = Client::connect("nonsense").err().unwrap();
+    assert!(matches!(error, ClientError::Endpoints(_)), "{error}");
+}
