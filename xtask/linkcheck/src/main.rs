@@ -32,7 +32,7 @@ use pool::Pool;
 use world::{Board, Flash, World};
 
 const MEMBERS: usize = 3;
-const SESSIONS: usize = 1;
+const SESSIONS: usize = 2;
 const SEGMENT: u32 = 64 * 1024;
 const MTU: usize = 1408;
 const MESSAGE_MAX: usize = 4096;
