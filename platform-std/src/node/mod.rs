@@ -31,6 +31,8 @@ mod memory;
 mod peers;
 mod runner;
 
+pub use runner::Runner;
+
 use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
@@ -159,11 +161,20 @@ impl NodeBuilder {
     /// # Errors
     /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
     pub fn run(self, service: impl Service) -> Result<(), NodeError> {
+        self.start(service)?.run()
+    }
+
+    /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is started
+    /// but those that wait for the disk and for the name service.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn start<S: Service>(self, service: S) -> Result<Runner<S>, NodeError> {
         self.settings.validate()?;
         if self.init && !is_initialised(&self.settings) {
             init(&self.settings)?;
         }
-        runner::Runner::start(self.settings, service, self.stop)?.run()
+        Runner::start(self.settings, service, self.stop)
     }
 
     /// Runs the member on a thread of its own.

@@ -1,9 +1,10 @@
 //! The node's thread: facts in, work, debts out, sleep.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, SessionTiming};
+use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, SessionTiming, Status};
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
@@ -29,7 +30,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
-/// One running member.
+/// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
     settings: Settings,
     stop: StopSignal,
@@ -47,12 +48,17 @@ pub struct Runner<S> {
     peers: Peers,
     counters: CountersFile,
     elections_won: u64,
+    dozing: bool,
     _dir: DataDir,
 }
 
 impl<S: Service> Runner<S> {
     /// Opens the directory, recovers the log, binds the sockets.
-    pub fn start(settings: Settings, service: S, stop: StopSignal) -> Result<Self, NodeError> {
+    pub(super) fn start(
+        settings: Settings,
+        service: S,
+        stop: StopSignal,
+    ) -> Result<Self, NodeError> {
         if !is_initialised(&settings) {
             let path = settings.dir.clone();
             return Err(StorageError::Uninitialised { path }.into());
@@ -111,11 +117,15 @@ impl<S: Service> Runner<S> {
             peers,
             counters,
             elections_won: 0,
+            dozing: false,
             _dir: dir,
         })
     }
 
     /// Runs until told to close, then closes: a leader hands over first.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
     pub fn run(mut self) -> Result<(), NodeError> {
         tracing::info!(
             member = self.settings.member,
@@ -126,6 +136,48 @@ impl<S: Service> Runner<S> {
         while !self.stop.is_set() {
             self.step()?;
         }
+        self.close()
+    }
+
+    /// One turn of the member's work, a bounded amount. Call it again as soon as one of [`Self::fds`] is
+    /// readable, and at the latest after the time that it returns: zero means that there is more to do
+    /// at once. The configured `idle` is the caller's business here.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; then this member has ended.
+    pub fn poll(&mut self) -> Result<Duration, NodeError> {
+        if std::mem::take(&mut self.dozing) {
+            self.waker.awake(true);
+        }
+        if self.work()? {
+            return Ok(Duration::ZERO);
+        }
+        let sleep = self.doze();
+        self.dozing = !sleep.is_zero();
+        Ok(sleep)
+    }
+
+    /// What is readable when there is work: the disk threads' signal, and both sockets.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        let [member, client] = self.doors.fds();
+        [self.waker.fd(), member, client]
+    }
+
+    /// The service, as of the last message that was executed.
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// Role, term, leader, positions.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    /// Closes: a leader hands over first, for the leader timeout at most.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn close(mut self) -> Result<(), NodeError> {
         tracing::info!("closing");
         self.node.resign(self.clock.now());
         let deadline = Instant::now() + self.settings.timings.leader_timeout.0;
@@ -142,15 +194,20 @@ impl<S: Service> Runner<S> {
     }
 
     fn step(&mut self) -> Result<(), NodeError> {
+        if self.work()? {
+            return Ok(());
+        }
+        self.idle()
+    }
+
+    /// A turn and what it comes to; true if there may be more to do at once.
+    fn work(&mut self) -> Result<bool, NodeError> {
         let busy = self.turn()?;
         self.publish();
-        if let Some(halt) = self.node.halted() {
-            return Err(NodeError::Halted(halt));
+        match self.node.halted() {
+            Some(halt) => Err(NodeError::Halted(halt)),
+            None => Ok(busy),
         }
-        if !busy {
-            self.idle()?;
-        }
-        Ok(())
     }
 
     /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
@@ -231,25 +288,33 @@ impl<S: Service> Runner<S> {
             Idle::Spin => std::hint::spin_loop(),
             Idle::Yield => std::thread::yield_now(),
             Idle::Sleep => {
-                let now = self.clock.instant();
-                let mut sleep = SLEEP_MAX;
-                if let Some((at, _)) = self.node.poll_timeout() {
-                    sleep = sleep.min(at.since(now));
+                let sleep = self.doze();
+                if !sleep.is_zero() {
+                    let readable = wait(&self.fds(), sleep)?;
+                    self.waker.awake(readable & 1 != 0);
                 }
-                if !self.service.ready() {
-                    sleep = sleep.min(STALLED_SLEEP);
-                }
-                self.waker.about_to_sleep();
-                if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
-                    self.waker.awake(false);
-                    return Ok(());
-                }
-                let [member, client] = self.doors.fds();
-                let readable = wait(&[self.waker.fd(), member, client], sleep)?;
-                self.waker.awake(readable & 1 != 0);
             }
         }
         Ok(())
+    }
+
+    /// Asks the disk threads to signal from now on, and says how long to wait for that; zero if
+    /// something is due already.
+    fn doze(&mut self) -> Duration {
+        let now = self.clock.instant();
+        let mut sleep = SLEEP_MAX;
+        if let Some((at, _)) = self.node.poll_timeout() {
+            sleep = sleep.min(at.since(now));
+        }
+        if !self.service.ready() {
+            sleep = sleep.min(STALLED_SLEEP);
+        }
+        self.waker.about_to_sleep();
+        if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
+            self.waker.awake(false);
+            return Duration::ZERO;
+        }
+        sleep
     }
 
     fn publish(&mut self) {
