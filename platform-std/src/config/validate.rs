@@ -159,6 +159,17 @@ impl Settings {
             power_of_two(key, size)?;
             within(key, size, 64 << 10, 1 << 30)?;
         }
+        // A whole answer, cut into frames with their headers, waits there until it is taken.
+        let needed = self.message_max.0 + self.message_max.0 / 4;
+        if self.egress_window.0 < needed {
+            return Err(format!(
+                "`egress_window` is {}: at least {} is needed for answers of {}; raise it or lower \
+                 `message_max`",
+                self.egress_window,
+                Size(needed.next_power_of_two()),
+                self.message_max
+            ));
+        }
         Ok(())
     }
 
@@ -285,7 +296,11 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 9] = [
+        let cases: [(String, &str); 10] = [
+            (
+                refusal(|s| s.egress_window = Size(1 << 20)),
+                "egress_window",
+            ),
             (refusal(|s| s.mtu = Size(1400)), "mtu"),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),

@@ -7,7 +7,6 @@ use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, Sessi
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
-use coracle_core::time::Now;
 use coracle_core::units::ClusterId;
 
 use super::doors::Doors;
@@ -29,6 +28,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
+/// A thread that never sleeps polls so often that the log is at rest only after many polls.
+const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
+
 /// One running member.
 pub struct Runner<S> {
     settings: Settings,
@@ -41,7 +43,8 @@ pub struct Runner<S> {
     store: LogStore,
     state: Worker<NodeState, Result<(), StorageError>>,
     persisting: Option<NodeState>,
-    recalls: [Option<Recall>; 2],
+    /// The cold reads under way, each with how often the log had been cut when it began.
+    recalls: [Option<(Recall, u64)>; 2],
     spare: [Option<Vec<u8>>; 2],
     doors: Doors,
     peers: Peers,
@@ -73,7 +76,10 @@ impl<S: Service> Runner<S> {
             "log recovered"
         );
         let segment_length = settings.segment_length.0 as u32;
-        let journal = recovered.journal(cluster, segment_length);
+        let mut journal = recovered.journal(cluster, segment_length);
+        if settings.idle != Idle::Sleep {
+            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
+        }
         let store = LogStore::new(
             dir.log(),
             cluster,
@@ -179,7 +185,7 @@ impl<S: Service> Runner<S> {
             self.node.handle_durable(mark);
             busy = true;
         }
-        busy |= self.recall(now);
+        busy |= self.recall();
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
@@ -190,7 +196,7 @@ impl<S: Service> Runner<S> {
     }
 
     /// Takes what the readers have read, and asks them for what the node needs.
-    fn recall(&mut self, _now: Now) -> bool {
+    fn recall(&mut self) -> bool {
         let mut busy = false;
         for (at, buffer) in [&mut self.memory.replay, &mut self.memory.catchup]
             .into_iter()
@@ -201,7 +207,12 @@ impl<S: Service> Runner<S> {
             };
             std::mem::swap(buffer, &mut bytes);
             self.spare[at] = Some(bytes);
-            if let Some(recall) = self.recalls[at].take() {
+            if let Some((recall, cuts)) = self.recalls[at].take() {
+                if cuts != self.store.cuts() {
+                    // The node asks again.
+                    continue;
+                }
+
                 let result = result.map_err(|error| {
                     tracing::error!(%error, "cold read");
                     ReadError
@@ -220,7 +231,7 @@ impl<S: Service> Runner<S> {
                 && let Some(bytes) = self.spare[at].take()
             {
                 self.spare[at] = self.store.read(at, recall.at, recall.len, bytes);
-                self.recalls[at] = Some(recall);
+                self.recalls[at] = Some((recall, self.store.cuts()));
             }
         }
         busy

@@ -40,6 +40,7 @@ pub struct LogStore {
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     flushes: u64,
+    cuts: u64,
 }
 
 impl LogStore {
@@ -87,6 +88,7 @@ impl LogStore {
             maker,
             readers,
             flushes: 0,
+            cuts: 0,
         })
     }
 
@@ -98,6 +100,11 @@ impl LogStore {
     /// How many flushes have returned.
     pub fn flushes(&self) -> u64 {
         self.flushes
+    }
+
+    /// How often the log was cut: bytes read before a cut may be of what was cut off.
+    pub fn cuts(&self) -> u64 {
+        self.cuts
     }
 
     /// Whether one of the threads has something for `poll` or `poll_read`.
@@ -117,6 +124,7 @@ impl LogStore {
     ) -> Result<Option<Mark>, StorageError> {
         if let Some(cut) = window.take_cut() {
             self.journal.handle_truncated(cut);
+            self.cuts += 1;
             self.find_chain(window)?;
         }
         let mut mark = None;
