@@ -31,6 +31,8 @@ mod memory;
 mod peers;
 mod runner;
 
+pub use runner::Driver;
+
 use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
@@ -159,11 +161,19 @@ impl NodeBuilder {
     /// # Errors
     /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
     pub fn run(self, service: impl Service) -> Result<(), NodeError> {
+        self.build(service)?.run()
+    }
+
+    /// Makes a member that the caller's own loop drives, for programs that have one already.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn build<S: Service>(self, service: S) -> Result<Driver<S>, NodeError> {
         self.settings.validate()?;
         if self.init && !is_initialised(&self.settings) {
             init(&self.settings)?;
         }
-        runner::Runner::start(self.settings, service, self.stop)?.run()
+        Driver::start(self.settings, service, self.stop)
     }
 
     /// Runs the member on a thread of its own.

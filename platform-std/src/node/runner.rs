@@ -1,9 +1,10 @@
 //! The node's thread: facts in, work, debts out, sleep.
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, SessionTiming};
+use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, SessionTiming, Status};
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
@@ -31,8 +32,9 @@ const STALLED_SLEEP: Duration = Duration::from_millis(5);
 /// A thread that never sleeps polls so often that the log is at rest only after many polls.
 const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
 
-/// One running member.
-pub struct Runner<S> {
+/// One running member, to be driven by the loop of a program that has one: see
+/// [`NodeBuilder::build`](super::NodeBuilder::build).
+pub struct Driver<S> {
     settings: Settings,
     stop: StopSignal,
     clock: Clock,
@@ -53,9 +55,13 @@ pub struct Runner<S> {
     _dir: DataDir,
 }
 
-impl<S: Service> Runner<S> {
+impl<S: Service> Driver<S> {
     /// Opens the directory, recovers the log, binds the sockets.
-    pub fn start(settings: Settings, service: S, stop: StopSignal) -> Result<Self, NodeError> {
+    pub(super) fn start(
+        settings: Settings,
+        service: S,
+        stop: StopSignal,
+    ) -> Result<Self, NodeError> {
         if !is_initialised(&settings) {
             let path = settings.dir.clone();
             return Err(StorageError::Uninitialised { path }.into());
@@ -100,6 +106,12 @@ impl<S: Service> Runner<S> {
             Some(vec![0; memory.replay.len()]),
             Some(vec![0; memory.catchup.len()]),
         ];
+        tracing::info!(
+            member = settings.member,
+            cluster = settings.cluster,
+            dir = %settings.dir.display(),
+            "started"
+        );
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
             settings,
@@ -122,16 +134,18 @@ impl<S: Service> Runner<S> {
     }
 
     /// Runs until told to close, then closes: a leader hands over first.
-    pub fn run(mut self) -> Result<(), NodeError> {
-        tracing::info!(
-            member = self.settings.member,
-            cluster = self.settings.cluster,
-            dir = %self.settings.dir.display(),
-            "started"
-        );
+    pub(super) fn run(mut self) -> Result<(), NodeError> {
         while !self.stop.is_set() {
             self.step()?;
         }
+        self.close()
+    }
+
+    /// Closes: a leader hands over first, for at most its leader timeout. Blocks for that long.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn close(mut self) -> Result<(), NodeError> {
         tracing::info!("closing");
         self.node.resign(self.clock.now());
         let deadline = Instant::now() + self.settings.timings.leader_timeout.0;
@@ -147,20 +161,79 @@ impl<S: Service> Runner<S> {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), NodeError> {
-        let busy = self.turn()?;
+    /// One turn: takes what has arrived, does what is to do, sends what is owed. Never blocks, and
+    /// allocates nothing at steady state. True if there may be more to do at once.
+    ///
+    /// # Errors
+    /// See [`NodeError`]. Then the node must be dropped; nothing that was acknowledged is lost.
+    pub fn turn(&mut self) -> Result<bool, NodeError> {
+        let busy = self.work()?;
         self.publish();
-        if let Some(halt) = self.node.halted() {
-            return Err(NodeError::Halted(halt));
+        match self.node.halted() {
+            Some(halt) => Err(NodeError::Halted(halt)),
+            None => Ok(busy),
         }
-        if !busy {
-            self.idle()?;
+    }
+
+    /// How long the caller may sleep now; zero if there is something to do. Call [`awake`](Self::awake)
+    /// before the next turn.
+    pub fn about_to_sleep(&mut self) -> Duration {
+        let now = self.clock.instant();
+        let mut sleep = SLEEP_MAX;
+        if let Some((at, _)) = self.node.poll_timeout() {
+            sleep = sleep.min(at.since(now));
+        }
+        if !self.service.ready() {
+            sleep = sleep.min(STALLED_SLEEP);
+        }
+        self.waker.about_to_sleep();
+        // Looked at after that, so that what was done meanwhile is seen now or ends the sleep.
+        if self.store.is_ready() || self.state.is_done() {
+            sleep = Duration::ZERO;
+        }
+        sleep
+    }
+
+    /// What ends the sleep early when it is readable: poll these beside your own.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        let [member, client] = self.doors.fds();
+        [self.waker.fd(), member, client]
+    }
+
+    /// The sleep is over.
+    pub fn awake(&mut self) {
+        self.waker.awake(true);
+    }
+
+    /// The service.
+    pub fn service(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    /// Role, term, positions.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    fn step(&mut self) -> Result<(), NodeError> {
+        if self.turn()? {
+            return Ok(());
+        }
+        match self.settings.idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Yield => std::thread::yield_now(),
+            Idle::Sleep => {
+                let sleep = self.about_to_sleep();
+                if !sleep.is_zero() {
+                    wait(&self.fds(), sleep)?;
+                }
+                self.awake();
+            }
         }
         Ok(())
     }
 
-    /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
-    fn turn(&mut self) -> Result<bool, NodeError> {
+    fn work(&mut self) -> Result<bool, NodeError> {
         let now = self.clock.now();
         let mut lent = self.memory.lent();
         let mut busy = self.doors.receive(now, &mut self.node, &mut lent)?;
@@ -212,7 +285,6 @@ impl<S: Service> Runner<S> {
                     // The node asks again.
                     continue;
                 }
-
                 let result = result.map_err(|error| {
                     tracing::error!(%error, "cold read");
                     ReadError
@@ -235,32 +307,6 @@ impl<S: Service> Runner<S> {
             }
         }
         busy
-    }
-
-    fn idle(&mut self) -> Result<(), NodeError> {
-        match self.settings.idle {
-            Idle::Spin => std::hint::spin_loop(),
-            Idle::Yield => std::thread::yield_now(),
-            Idle::Sleep => {
-                let now = self.clock.instant();
-                let mut sleep = SLEEP_MAX;
-                if let Some((at, _)) = self.node.poll_timeout() {
-                    sleep = sleep.min(at.since(now));
-                }
-                if !self.service.ready() {
-                    sleep = sleep.min(STALLED_SLEEP);
-                }
-                self.waker.about_to_sleep();
-                if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
-                    self.waker.awake(false);
-                    return Ok(());
-                }
-                let [member, client] = self.doors.fds();
-                let readable = wait(&[self.waker.fd(), member, client], sleep)?;
-                self.waker.awake(readable & 1 != 0);
-            }
-        }
-        Ok(())
     }
 
     fn publish(&mut self) {
