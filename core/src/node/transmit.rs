@@ -366,7 +366,7 @@ impl<const N: usize> Node<N> {
                 // Somebody still reads what was recalled last: others wait for their turn.
                 return None;
             }
-            // Read already, and no frame starts there: whoever asked for it was no follower of ours.
+            // Read already, and no frame starts there: who asked for it is no follower of ours.
             if !self.sources.has_catchup_from(from) {
                 wanted = wanted.or(Some(from));
             }

@@ -230,6 +230,7 @@ impl World {
         };
         process.recall = Some(recall);
         let life = m.life;
+        self.note(member as u8, "recalls", recall.at.get(), recall.len as u64);
         let after = self.rng.range(1, self.plan.disk.least.max(2));
         self.schedule(self.now + after, What::Recall { member, life });
         self.called(member)
