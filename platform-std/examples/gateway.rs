@@ -1,6 +1,6 @@
 //! A gateway with its own poll loop, and a cluster member in it: no further thread of its own, no
-//! second loop. Lines that come in over UDP are numbered by the replicated service, the same number on
-//! every member.
+//! second loop. Lines that come in over UDP are numbered by the replicated service, the same number
+//! on every member.
 //!
 //! `cargo run --example gateway -- contrib/node.toml 127.0.0.1:7000`
 

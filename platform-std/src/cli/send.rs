@@ -43,8 +43,8 @@ pub struct SendArgs {
 /// Bytes in flight at most: a quarter of what the cluster keeps for a session's answers.
 const WINDOW_BYTES: usize = 256 << 10;
 
-/// While the oldest message is unanswered for so long, the leader may be lost: nothing more is offered to
-/// it, because all of that would be of unknown outcome.
+/// While the oldest message is unanswered for so long, the leader may be lost: nothing more is
+/// offered to it, because all of that would be of unknown outcome.
 const HOLD_BACK: Duration = Duration::from_millis(150);
 
 /// A message on its way: its line, its length, and when it was offered.
@@ -240,8 +240,8 @@ impl Sender {
     }
 }
 
-/// Reads lines on a thread of their own, a bounded number ahead: input may be slow, and must not keep
-/// the session from being served.
+/// Reads lines on a thread of their own, a bounded number ahead: input may be slow, and must not
+/// keep the session from being served.
 fn read_lines(file: Option<PathBuf>) -> Result<Receiver<io::Result<Vec<u8>>>, Failure> {
     let mut input: Box<dyn BufRead + Send> = match file {
         Some(path) => {

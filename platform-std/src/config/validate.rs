@@ -135,7 +135,8 @@ impl Settings {
         within("message_max", self.message_max, 1, longest).map_err(|e| {
             format!("{e} (an eighth of `segment_length`: raise that to allow longer messages)")
         })?;
-        // A whole message, its frames' headers and pads must fit in the window while it is appended.
+        // A whole message, its frames' headers and pads must fit in the window while it is
+        // appended.
         let needed = (self.message_max.0 * 2).next_power_of_two().max(64 << 10);
         if self.window.0 < needed {
             return Err(format!(
@@ -196,8 +197,8 @@ impl Settings {
         }
         if t.session_timeout.0 < t.leader_timeout.0 * 4 {
             return Err(format!(
-                "`timings.session_timeout` is {} with a leader timeout of {}: make it at least four \
-                 times that, or sessions would not live through a failover",
+                "`timings.session_timeout` is {} with a leader timeout of {}: make it at least \
+                 four times that, or sessions would not live through a failover",
                 t.session_timeout, t.leader_timeout
             ));
         }

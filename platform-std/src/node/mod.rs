@@ -1,5 +1,5 @@
-//! A member of a cluster on this machine: the node's thread, and the door for programs that bring their
-//! own `Service`.
+//! A member of a cluster on this machine: the node's thread, and the door for programs that bring
+//! their own `Service`.
 //!
 //! ```no_run
 //! use coracle_core::service::{Cluster, Service};
@@ -90,8 +90,8 @@ impl fmt::Display for NodeError {
             Self::System(error) => write!(f, "the system refused: {error}"),
             Self::Halted(halt) => write!(
                 f,
-                "{halt}: this member stops rather than serve what may be wrong. Keep its directory, \
-                 and let the others go on"
+                "{halt}: this member stops rather than serve what may be wrong. Keep its \
+                 directory, and let the others go on"
             ),
         }
     }
@@ -141,8 +141,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first start
-    /// of a new cluster. A directory that was made before is used as it is.
+    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first
+    /// start of a new cluster. A directory that was made before is used as it is.
     #[must_use]
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;

@@ -72,15 +72,7 @@ impl<S: Service> Driver<S> {
         let waker = Waker::new()?;
         let mut memory = Memory::new(&settings)?;
         let cluster = ClusterId(settings.cluster);
-        let started = Instant::now();
         let recovered = recover(&dir.log(), cluster, &mut memory.window)?;
-        tracing::info!(
-            end = recovered.tail.end.get(),
-            confirmed = recovered.confirmed.get(),
-            torn = recovered.torn,
-            millis = started.elapsed().as_millis() as u64,
-            "log recovered"
-        );
         let segment_length = settings.segment_length.0 as u32;
         let mut journal = recovered.journal(cluster, segment_length);
         if settings.idle != Idle::Sleep {
@@ -110,6 +102,8 @@ impl<S: Service> Driver<S> {
             member = settings.member,
             cluster = settings.cluster,
             dir = %settings.dir.display(),
+            log_end = recovered.tail.end.get(),
+            torn = recovered.torn,
             "started"
         );
         Ok(Self {
@@ -175,8 +169,8 @@ impl<S: Service> Driver<S> {
         }
     }
 
-    /// How long the caller may sleep now; zero if there is something to do. Call [`awake`](Self::awake)
-    /// before the next turn.
+    /// How long the caller may sleep now; zero if there is something to do. Call
+    /// [`awake`](Self::awake) before the next turn.
     pub fn about_to_sleep(&mut self) -> Duration {
         let now = self.clock.instant();
         let mut sleep = SLEEP_MAX;

@@ -1,5 +1,5 @@
-//! The log's files while a node runs: groups are written here, flushed on a thread of their own, and
-//! the next files are made ahead of need on another.
+//! The log's files while a node runs: groups are written here, flushed on a thread of their own,
+//! and the next files are made ahead of need on another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,8 +112,8 @@ impl LogStore {
         self.flusher.is_done() || self.maker.is_done() || self.readers.iter().any(Worker::is_done)
     }
 
-    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is news
-    /// for the node. Bounded by the bytes in the window.
+    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is
+    /// news for the node. Bounded by the bytes in the window.
     ///
     /// # Errors
     /// Any: the node must stop, and nothing that was not acknowledged before counts.
@@ -170,7 +170,8 @@ impl LogStore {
         }
     }
 
-    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come back.
+    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come
+    /// back.
     pub fn read(
         &mut self,
         consumer: usize,
