@@ -273,6 +273,6 @@ mod defaults {
         Size(256 << 10)
     }
     pub fn egress_window() -> Size {
-        Size(1 << 20)
+        Size(2 << 20)
     }
 }

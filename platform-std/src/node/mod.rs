@@ -1,5 +1,5 @@
-//! A member of a cluster on this machine: the node's thread, and the door for programs that bring their
-//! own `Service`.
+//! A member of a cluster on this machine: the node's thread, and the door for programs that bring
+//! their own `Service`.
 //!
 //! ```no_run
 //! use coracle_core::service::{Cluster, Service};
@@ -31,7 +31,7 @@ mod memory;
 mod peers;
 mod runner;
 
-pub use runner::Runner;
+pub use runner::Driver;
 
 use std::fmt;
 use std::io;
@@ -90,8 +90,8 @@ impl fmt::Display for NodeError {
             Self::System(error) => write!(f, "the system refused: {error}"),
             Self::Halted(halt) => write!(
                 f,
-                "{halt}: this member stops rather than serve what may be wrong. Keep its directory, \
-                 and let the others go on"
+                "{halt}: this member stops rather than serve what may be wrong. Keep its \
+                 directory, and let the others go on"
             ),
         }
     }
@@ -141,8 +141,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first start
-    /// of a new cluster. A directory that was made before is used as it is.
+    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first
+    /// start of a new cluster. A directory that was made before is used as it is.
     #[must_use]
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;
@@ -161,20 +161,19 @@ impl NodeBuilder {
     /// # Errors
     /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
     pub fn run(self, service: impl Service) -> Result<(), NodeError> {
-        self.start(service)?.run()
+        self.build(service)?.run()
     }
 
-    /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is started
-    /// but those that wait for the disk and for the name service.
+    /// Makes a member that the caller's own loop drives, for programs that have one already.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub fn start<S: Service>(self, service: S) -> Result<Runner<S>, NodeError> {
+    pub fn build<S: Service>(self, service: S) -> Result<Driver<S>, NodeError> {
         self.settings.validate()?;
         if self.init && !is_initialised(&self.settings) {
             init(&self.settings)?;
         }
-        Runner::start(self.settings, service, self.stop)
+        Driver::start(self.settings, service, self.stop)
     }
 
     /// Runs the member on a thread of its own.

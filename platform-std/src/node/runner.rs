@@ -8,7 +8,6 @@ use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, Sessi
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
-use coracle_core::time::Now;
 use coracle_core::units::ClusterId;
 
 use super::doors::Doors;
@@ -30,8 +29,12 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
-/// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
-pub struct Runner<S> {
+/// A thread that never sleeps polls so often that the log is at rest only after many polls.
+const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
+
+/// One running member, to be driven by the loop of a program that has one: see
+/// [`NodeBuilder::build`](super::NodeBuilder::build).
+pub struct Driver<S> {
     settings: Settings,
     stop: StopSignal,
     clock: Clock,
@@ -42,17 +45,17 @@ pub struct Runner<S> {
     store: LogStore,
     state: Worker<NodeState, Result<(), StorageError>>,
     persisting: Option<NodeState>,
-    recalls: [Option<Recall>; 2],
+    /// The cold reads under way, each with how often the log had been cut when it began.
+    recalls: [Option<(Recall, u64)>; 2],
     spare: [Option<Vec<u8>>; 2],
     doors: Doors,
     peers: Peers,
     counters: CountersFile,
     elections_won: u64,
-    dozing: bool,
     _dir: DataDir,
 }
 
-impl<S: Service> Runner<S> {
+impl<S: Service> Driver<S> {
     /// Opens the directory, recovers the log, binds the sockets.
     pub(super) fn start(
         settings: Settings,
@@ -69,17 +72,12 @@ impl<S: Service> Runner<S> {
         let waker = Waker::new()?;
         let mut memory = Memory::new(&settings)?;
         let cluster = ClusterId(settings.cluster);
-        let started = Instant::now();
         let recovered = recover(&dir.log(), cluster, &mut memory.window)?;
-        tracing::info!(
-            end = recovered.tail.end.get(),
-            confirmed = recovered.confirmed.get(),
-            torn = recovered.torn,
-            millis = started.elapsed().as_millis() as u64,
-            "log recovered"
-        );
         let segment_length = settings.segment_length.0 as u32;
-        let journal = recovered.journal(cluster, segment_length);
+        let mut journal = recovered.journal(cluster, segment_length);
+        if settings.idle != Idle::Sleep {
+            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
+        }
         let store = LogStore::new(
             dir.log(),
             cluster,
@@ -100,6 +98,14 @@ impl<S: Service> Runner<S> {
             Some(vec![0; memory.replay.len()]),
             Some(vec![0; memory.catchup.len()]),
         ];
+        tracing::info!(
+            member = settings.member,
+            cluster = settings.cluster,
+            dir = %settings.dir.display(),
+            log_end = recovered.tail.end.get(),
+            torn = recovered.torn,
+            "started"
+        );
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
             settings,
@@ -117,63 +123,19 @@ impl<S: Service> Runner<S> {
             peers,
             counters,
             elections_won: 0,
-            dozing: false,
             _dir: dir,
         })
     }
 
     /// Runs until told to close, then closes: a leader hands over first.
-    ///
-    /// # Errors
-    /// See [`NodeError`].
-    pub fn run(mut self) -> Result<(), NodeError> {
-        tracing::info!(
-            member = self.settings.member,
-            cluster = self.settings.cluster,
-            dir = %self.settings.dir.display(),
-            "started"
-        );
+    pub(super) fn run(mut self) -> Result<(), NodeError> {
         while !self.stop.is_set() {
             self.step()?;
         }
         self.close()
     }
 
-    /// One turn of the member's work, a bounded amount. Call it again as soon as one of [`Self::fds`] is
-    /// readable, and at the latest after the time that it returns: zero means that there is more to do
-    /// at once. The configured `idle` is the caller's business here.
-    ///
-    /// # Errors
-    /// See [`NodeError`]; then this member has ended.
-    pub fn poll(&mut self) -> Result<Duration, NodeError> {
-        if std::mem::take(&mut self.dozing) {
-            self.waker.awake(true);
-        }
-        if self.work()? {
-            return Ok(Duration::ZERO);
-        }
-        let sleep = self.doze();
-        self.dozing = !sleep.is_zero();
-        Ok(sleep)
-    }
-
-    /// What is readable when there is work: the disk threads' signal, and both sockets.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        let [member, client] = self.doors.fds();
-        [self.waker.fd(), member, client]
-    }
-
-    /// The service, as of the last message that was executed.
-    pub fn service(&self) -> &S {
-        &self.service
-    }
-
-    /// Role, term, leader, positions.
-    pub fn status(&self) -> Status {
-        self.node.status()
-    }
-
-    /// Closes: a leader hands over first, for the leader timeout at most.
+    /// Closes: a leader hands over first, for at most its leader timeout. Blocks for that long.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -193,16 +155,13 @@ impl<S: Service> Runner<S> {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), NodeError> {
-        if self.work()? {
-            return Ok(());
-        }
-        self.idle()
-    }
-
-    /// A turn and what it comes to; true if there may be more to do at once.
-    fn work(&mut self) -> Result<bool, NodeError> {
-        let busy = self.turn()?;
+    /// One turn: takes what has arrived, does what is to do, sends what is owed. Never blocks, and
+    /// allocates nothing at steady state. True if there may be more to do at once.
+    ///
+    /// # Errors
+    /// See [`NodeError`]. Then the node must be dropped; nothing that was acknowledged is lost.
+    pub fn turn(&mut self) -> Result<bool, NodeError> {
+        let busy = self.work()?;
         self.publish();
         match self.node.halted() {
             Some(halt) => Err(NodeError::Halted(halt)),
@@ -210,8 +169,65 @@ impl<S: Service> Runner<S> {
         }
     }
 
-    /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
-    fn turn(&mut self) -> Result<bool, NodeError> {
+    /// How long the caller may sleep now; zero if there is something to do. Call
+    /// [`awake`](Self::awake) before the next turn.
+    pub fn about_to_sleep(&mut self) -> Duration {
+        let now = self.clock.instant();
+        let mut sleep = SLEEP_MAX;
+        if let Some((at, _)) = self.node.poll_timeout() {
+            sleep = sleep.min(at.since(now));
+        }
+        if !self.service.ready() {
+            sleep = sleep.min(STALLED_SLEEP);
+        }
+        self.waker.about_to_sleep();
+        // Looked at after that, so that what was done meanwhile is seen now or ends the sleep.
+        if self.store.is_ready() || self.state.is_done() {
+            sleep = Duration::ZERO;
+        }
+        sleep
+    }
+
+    /// What ends the sleep early when it is readable: poll these beside your own.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        let [member, client] = self.doors.fds();
+        [self.waker.fd(), member, client]
+    }
+
+    /// The sleep is over.
+    pub fn awake(&mut self) {
+        self.waker.awake(true);
+    }
+
+    /// The service.
+    pub fn service(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    /// Role, term, positions.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    fn step(&mut self) -> Result<(), NodeError> {
+        if self.turn()? {
+            return Ok(());
+        }
+        match self.settings.idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Yield => std::thread::yield_now(),
+            Idle::Sleep => {
+                let sleep = self.about_to_sleep();
+                if !sleep.is_zero() {
+                    wait(&self.fds(), sleep)?;
+                }
+                self.awake();
+            }
+        }
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<bool, NodeError> {
         let now = self.clock.now();
         let mut lent = self.memory.lent();
         let mut busy = self.doors.receive(now, &mut self.node, &mut lent)?;
@@ -236,7 +252,7 @@ impl<S: Service> Runner<S> {
             self.node.handle_durable(mark);
             busy = true;
         }
-        busy |= self.recall(now);
+        busy |= self.recall();
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
@@ -247,7 +263,7 @@ impl<S: Service> Runner<S> {
     }
 
     /// Takes what the readers have read, and asks them for what the node needs.
-    fn recall(&mut self, _now: Now) -> bool {
+    fn recall(&mut self) -> bool {
         let mut busy = false;
         for (at, buffer) in [&mut self.memory.replay, &mut self.memory.catchup]
             .into_iter()
@@ -258,7 +274,11 @@ impl<S: Service> Runner<S> {
             };
             std::mem::swap(buffer, &mut bytes);
             self.spare[at] = Some(bytes);
-            if let Some(recall) = self.recalls[at].take() {
+            if let Some((recall, cuts)) = self.recalls[at].take() {
+                if cuts != self.store.cuts() {
+                    // The node asks again.
+                    continue;
+                }
                 let result = result.map_err(|error| {
                     tracing::error!(%error, "cold read");
                     ReadError
@@ -277,44 +297,10 @@ impl<S: Service> Runner<S> {
                 && let Some(bytes) = self.spare[at].take()
             {
                 self.spare[at] = self.store.read(at, recall.at, recall.len, bytes);
-                self.recalls[at] = Some(recall);
+                self.recalls[at] = Some((recall, self.store.cuts()));
             }
         }
         busy
-    }
-
-    fn idle(&mut self) -> Result<(), NodeError> {
-        match self.settings.idle {
-            Idle::Spin => std::hint::spin_loop(),
-            Idle::Yield => std::thread::yield_now(),
-            Idle::Sleep => {
-                let sleep = self.doze();
-                if !sleep.is_zero() {
-                    let readable = wait(&self.fds(), sleep)?;
-                    self.waker.awake(readable & 1 != 0);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the disk threads to signal from now on, and says how long to wait for that; zero if
-    /// something is due already.
-    fn doze(&mut self) -> Duration {
-        let now = self.clock.instant();
-        let mut sleep = SLEEP_MAX;
-        if let Some((at, _)) = self.node.poll_timeout() {
-            sleep = sleep.min(at.since(now));
-        }
-        if !self.service.ready() {
-            sleep = sleep.min(STALLED_SLEEP);
-        }
-        self.waker.about_to_sleep();
-        if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
-            self.waker.awake(false);
-            return Duration::ZERO;
-        }
-        sleep
     }
 
     fn publish(&mut self) {

@@ -172,8 +172,8 @@ fn advice(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::NotFound => "Check the path, and that the file system is mounted",
         _ => {
-            "Check the disk (dmesg, smartctl) and start the node again: what was acknowledged is on \
-             a quorum of members"
+            "Check the disk (dmesg, smartctl) and start the node again: what was acknowledged is \
+             on a quorum of members"
         }
     }
 }
