@@ -267,7 +267,7 @@ mod defaults {
         Size(1 << 20)
     }
     pub fn sessions_max() -> usize {
-        64
+        super::validate::SESSIONS_MAX
     }
     pub fn ingress_window() -> Size {
         Size(256 << 10)
