@@ -77,7 +77,11 @@ impl Session {
                 let text = String::from_utf8_lossy(digits);
                 let number: u64 = text.parse().expect("an answer to a numbered message");
                 assert_eq!(payload, Self::text(number, payload.len()), "damaged answer");
-                assert_eq!(in_flight.pop_front(), Some(number), "an answer out of order");
+                assert_eq!(
+                    in_flight.pop_front(),
+                    Some(number),
+                    "an answer out of order"
+                );
                 answered.push(number);
             }
             Egress::NewLeader { .. } => {
@@ -126,6 +130,11 @@ impl Session {
     /// The numbers of the messages that were answered, in order.
     pub fn answered(&self) -> &[u64] {
         &self.answered
+    }
+
+    /// The number of the next message: how many were taken, if the first was 0.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// How many messages were taken, and are not answered.
