@@ -8,10 +8,9 @@ use coracle_tests::process::{Cluster, Plan, Session, until};
 use serde_json::Value;
 
 const MEMBER: u8 = 2;
-const TERM: u32 = 1_000;
 
-/// A request that a member must heed, and that nobody else may make: it deposes every leader.
-fn request(cluster: u64, member: u8) -> Vec<u8> {
+/// A request that deposes a leader of the term before, if it comes from a member: for a hand-over.
+fn request(cluster: u64, member: u8, term: u32) -> Vec<u8> {
     let message = MemberMessage {
         sender: Sender {
             cluster: ClusterId(cluster),
@@ -19,8 +18,8 @@ fn request(cluster: u64, member: u8) -> Vec<u8> {
             member: MemberId::new(member).unwrap(),
         },
         body: Body::RequestVote(RequestVote {
-            term: Term::new(TERM),
-            log_term: Term::new(TERM - 1),
+            term: Term::new(term),
+            log_term: Term::new(term - 1),
             position: Position::from_wire(1 << 40).unwrap(),
             transfer: true,
         }),
@@ -29,6 +28,15 @@ fn request(cluster: u64, member: u8) -> Vec<u8> {
     let len = message.emit(&mut bytes).unwrap();
     bytes.truncate(len);
     bytes
+}
+
+/// One more than the newest term.
+fn next_term(cluster: &Cluster) -> u32 {
+    let terms = cluster
+        .status()
+        .into_iter()
+        .filter_map(|m| m["term"].as_u64());
+    terms.max().expect("somebody answers") as u32 + 1
 }
 
 /// What must not change, and what counts the refused.
@@ -57,23 +65,28 @@ fn strangers_are_counted_and_change_nothing() {
 
     let at_its_address = UdpSocket::bind(("127.0.0.1", cluster.ports_of(MEMBER)[0])).unwrap();
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let good = request(77, MEMBER);
+    let term = next_term(&cluster);
+    let good = request(77, MEMBER, term);
     let mut damaged = good.clone();
     damaged.truncate(good.len() - 9);
     let mut newer = good.clone();
     newer[0..32].reverse();
     let strange: [(&str, &UdpSocket, Vec<u8>); 8] = [
         ("an unlisted source", &elsewhere, good.clone()),
-        ("another cluster", &at_its_address, request(78, MEMBER)),
+        (
+            "another cluster",
+            &at_its_address,
+            request(78, MEMBER, term),
+        ),
         (
             "another member's id",
             &at_its_address,
-            request(77, 1 - leader),
+            request(77, 1 - leader, term),
         ),
         (
             "the receiver's own id",
             &at_its_address,
-            request(77, leader),
+            request(77, leader, term),
         ),
         ("a truncated message", &at_its_address, damaged),
         ("a wild header", &at_its_address, newer),
@@ -108,8 +121,7 @@ fn strangers_are_counted_and_change_nothing() {
     let to = ("127.0.0.1", cluster.ports_of(leader)[0]);
     until("the member's own request to be heeded", || {
         at_its_address.send_to(&good, to).unwrap();
-        let term = cluster.status()[usize::from(leader)]["term"].as_u64()?;
-        (term >= u64::from(TERM)).then_some(())
+        (next_term(&cluster) > term).then_some(())
     });
 }
 
@@ -119,12 +131,13 @@ fn a_client_port_takes_no_member_traffic() {
     let leader = cluster.leader();
     let (status, state, _) = view(&cluster, leader);
     let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let term = next_term(&cluster);
     let received = || cluster.counters(leader)["received"].as_u64().unwrap();
     let rejected = || cluster.counters(leader)["rejects"].as_u64().unwrap();
     let (before, was_received) = (rejected(), received());
     for _ in 0..10 {
         let to = ("127.0.0.1", cluster.ports_of(leader)[1]);
-        elsewhere.send_to(&request(77, MEMBER), to).unwrap();
+        elsewhere.send_to(&request(77, MEMBER, term), to).unwrap();
     }
     until("them to be counted", || {
         (rejected() >= before + 10).then_some(())
