@@ -11,9 +11,6 @@ use coracle_core::limits::{
 
 use super::{Settings, Size};
 
-/// The most sessions that a node of this program has tables for.
-pub const SESSIONS_MAX: usize = 64;
-
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -145,12 +142,6 @@ impl Settings {
                 self.window,
                 Size(needed),
                 self.message_max
-            ));
-        }
-        if self.sessions_max == 0 || self.sessions_max > SESSIONS_MAX {
-            return Err(format!(
-                "`sessions_max` is {}: 1 to {SESSIONS_MAX} sessions are possible",
-                self.sessions_max
             ));
         }
         for (key, size) in [
