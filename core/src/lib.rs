@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+mod facts;
 pub mod gaps;
 pub mod limits;
 pub mod log;

@@ -9,7 +9,7 @@ use coracle_core::service::echo::Echo;
 use coracle_std::client::{Client, Egress, OfferError};
 use coracle_std::config::{MemberSettings, Settings};
 use coracle_std::net::wait;
-use coracle_std::node::{Driver, NodeBuilder};
+use coracle_std::node::{NodeBuilder, Runner};
 
 /// Counts allocations of threads that asked for it.
 struct Counting;
@@ -36,11 +36,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn turn(member: &mut Driver<Echo>) {
-    if !member.turn().unwrap() {
-        let sleep = member.about_to_sleep();
+fn turn(member: &mut Runner<Echo>) {
+    let sleep = member.poll().unwrap();
+    if !sleep.is_zero() {
         wait(&member.fds(), sleep).unwrap();
-        member.awake();
     }
 }
 
@@ -84,7 +83,7 @@ fn a_member_under_load_allocates_nothing() {
     let endpoints = settings.ingress_endpoints();
     let mut member = NodeBuilder::new(settings)
         .init(true)
-        .build(Echo::default())
+        .start(Echo::default())
         .unwrap();
 
     // What is made once: the first files, thread-local data of the standard library.

@@ -1,5 +1,7 @@
 //! The tests of Coracle that need more than one room: a deterministic simulator of whole clusters
-//! with their clients, networks, clocks and disks, and scenario pictures in text.
+//! with their clients, networks, clocks and disks, scenario pictures in text, and clusters of real
+//! processes.
 
+pub mod process;
 pub mod scenario;
 pub mod sim;

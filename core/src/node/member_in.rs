@@ -9,6 +9,9 @@ use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm};
 
+/// How far ahead of this member's term a message's may be.
+const TERM_LEAP_MAX: u32 = 1 << 20;
+
 impl<const N: usize> Node<N> {
     pub(super) fn handle_member<L: Log>(
         &mut self,
@@ -42,6 +45,16 @@ impl<const N: usize> Node<N> {
         log: &mut L,
     ) -> Result<(), Reject> {
         if message.sender.cluster != self.config.cluster || message.sender.member != from {
+            return Err(Reject::Foreign);
+        }
+        // Terms grow one by one: a leap is no election, and would use them up for everybody.
+        if message
+            .body
+            .term()
+            .get()
+            .saturating_sub(self.raft.term().get())
+            > TERM_LEAP_MAX
+        {
             return Err(Reject::Foreign);
         }
         // An incarnation that `init` did not write is a new disk under an old name: what it says of

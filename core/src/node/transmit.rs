@@ -362,7 +362,9 @@ impl<const N: usize> Node<N> {
                 continue;
             }
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            if scan::run(bytes, from, mtu, self.config.segment_length) > 0 {
+            // A PAD whose header alone was recalled is a frame, but not one that can be sent.
+            let run = scan::run(bytes, from, mtu, self.config.segment_length);
+            if (1..=bytes.len()).contains(&run) {
                 // Somebody still reads what was recalled last: others wait for their turn.
                 return None;
             }

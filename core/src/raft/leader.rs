@@ -275,6 +275,8 @@ impl Raft {
         if let Some(progress) = self.progress_mut(member) {
             progress.history_from = Some(from);
             progress.greet_at = now;
+            // It is alive, if not level: its questions keep the quorum together.
+            progress.heard = Some(now);
         }
     }
 

@@ -10,7 +10,8 @@
 //! elect M                   the others are patient until M leads
 //! wait MS                   time passes
 //! leader                    time passes until a leader has committed in its term
-//! level                     time passes until every running member has the same committed log
+//! level [M..]               time passes until all running ones have the same committed log
+//! slow M.. | quick M..      their flushes hardly end, or do as before
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -73,7 +74,15 @@ impl Stage {
             "wait" => wait(world, rest),
             "elect" => elect(world, rest),
             "leader" => leader(world),
-            "level" => level(world),
+            "slow" => each(world, rest, |w, m| {
+                w.members[m].slow_until = u64::MAX;
+                Ok(())
+            }),
+            "quick" => each(world, rest, |w, m| {
+                w.members[m].slow_until = 0;
+                Ok(())
+            }),
+            "level" => level(world, rest),
             "propose" => propose(world, rest),
             "offer" => offer(world, rest),
             "resign" => resign(world, rest),
@@ -212,10 +221,11 @@ fn leader(world: &mut World) -> Said {
     Ok(any(world).map_or_else(String::new, |m| who(world, m)))
 }
 
-fn level(world: &mut World) -> Said {
+fn level(world: &mut World, words: &[&str]) -> Said {
+    let wanted = members(world, if words.is_empty() { &["all"] } else { words })?;
     until(world, "level log", |w| {
-        let mut shown = w.members.iter().filter_map(|m| {
-            let node = &m.process.as_ref()?.node;
+        let mut shown = wanted.iter().filter_map(|m| {
+            let node = &w.members[*m].process.as_ref()?.node;
             Some((
                 node.joined(),
                 node.status().appended,

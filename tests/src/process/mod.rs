@@ -1,0 +1,136 @@
+//! Clusters of real `coracle` processes on loopback, for the tests named `process_*`.
+//!
+//! Everything here goes through the doors that a user has: the command line, signals, the status
+//! query, the counters file, the library's client. Deadlines are generous: they end a test that hangs,
+//! they measure nothing.
+
+mod cluster;
+mod ports;
+mod scratch;
+mod session;
+
+pub use cluster::{Cluster, Plan, Reading};
+pub use ports::free_ports;
+pub use scratch::Scratch;
+pub use session::{Session, records};
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long anything may take on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The `coracle` command, built from the sources as they are, with the profile of this test.
+pub fn coracle() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CORACLE_BIN") {
+            return path.into();
+        }
+        let test = std::env::current_exe().expect("this test has a path");
+        let profile = test
+            .ancestors()
+            .nth(2)
+            .expect("target/<profile>/deps/<test>");
+        let target = profile.parent().expect("target/<profile>");
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "coracle-std",
+            "--bin",
+            "coracle",
+        ]);
+        build.arg("--target-dir").arg(target).current_dir(root());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo runs");
+        assert!(status.success(), "`coracle` does not build");
+        profile.join("coracle")
+    })
+}
+
+/// The project's root.
+pub fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Runs `coracle` to its end.
+pub fn run<A: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = A>) -> Ended {
+    let mut command = Command::new(coracle());
+    // Of the caller's environment, only what a test says counts.
+    command.args(args).env_remove("CORACLE_ENDPOINTS");
+    Ended::from(command.stdin(Stdio::null()).output().expect("it starts"))
+}
+
+/// What a process left behind.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit code, if no signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub out: String,
+    /// What it wrote to standard error.
+    pub err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code(),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
+}
+
+impl Ended {
+    /// Requires an exit code, and words in what was said on standard error.
+    #[track_caller]
+    pub fn expect(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "no `{word}` in: {}", self.err);
+        }
+    }
+}
+
+/// Waits until `is_so` gives a value.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` was waited for.
+#[track_caller]
+pub fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = is_so() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "in vain: waited for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Says loudly that a test does not run here. In CI nothing is skipped.
+///
+/// # Panics
+/// In CI.
+#[track_caller]
+pub fn skip(test: &str, missing: &str) {
+    let is_ci = std::env::var("CI").is_ok_and(|v| v == "true");
+    assert!(!is_ci, "{test}: {missing}, and in CI nothing is skipped");
+    // Past the test runner's capture.
+    let text = format!("SKIPPED: {test}: {missing}\n");
+    std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).ok();
+}
+
+/// Whether this is root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
