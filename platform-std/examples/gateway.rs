@@ -1,10 +1,12 @@
-//! A gateway with its own poll loop, and a cluster member in it: no further thread of its own, no
-//! second loop. Lines that come in over UDP are numbered by the replicated service, the same number
-//! on every member.
+//! A gateway that runs a member inside its own poll loop: one thread serves the cluster and a local
+//! UDP port, on which devices ask for the replicated total without a session.
 //!
-//! `cargo run --example gateway -- contrib/node.toml 127.0.0.1:7000`
+//! ```text
+//! cargo run --example gateway -- node.toml 127.0.0.1:7000 &
+//! cargo run --example client -- 0=127.0.0.1:9100 17 4      adds, and prints the total each time
+//! echo | nc -u -w1 127.0.0.1 7000                          asks this member
+//! ```
 
-use std::error::Error;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
@@ -13,52 +15,48 @@ use coracle_core::units::SessionId;
 use coracle_std::config::Settings;
 use coracle_std::net::wait;
 use coracle_std::node::NodeBuilder;
+use coracle_std::signals::StopSignal;
 
-/// The replicated state: how many orders there were.
+/// The replicated state: the sum of all numbers that clients have sent.
 #[derive(Default)]
-struct Orders {
-    count: u64,
-}
+struct Total(u64);
 
-impl Service for Orders {
-    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, _: &[u8]) {
-        self.count += 1;
-        // The session may have closed meanwhile; the order counts all the same.
-        let _closed = cluster
-            .offer(session, &[&self.count.to_le_bytes()])
-            .is_err();
+impl Service for Total {
+    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, text: &[u8]) {
+        let number = std::str::from_utf8(text)
+            .ok()
+            .and_then(|t| t.trim().parse().ok());
+        self.0 = self.0.wrapping_add(number.unwrap_or(0));
+        // A client that has gone needs no answer.
+        cluster
+            .offer(session, &[self.0.to_string().as_bytes()])
+            .ok();
     }
 
     fn digest(&self) -> u64 {
-        self.count
+        self.0
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some(config), Some(listen)) = (args.next(), args.next()) else {
-        return Err("usage: gateway CONFIG HOST:PORT".into());
-    };
-    let mut member = NodeBuilder::new(Settings::load(config.as_ref())?)
+    let usage = "usage: gateway node.toml HOST:PORT";
+    let settings = Settings::load(args.next().ok_or(usage)?.as_ref())?;
+    let devices = UdpSocket::bind(args.next().ok_or(usage)?)?;
+    devices.set_nonblocking(true)?;
+    let stop = StopSignal::register()?;
+    let mut node = NodeBuilder::new(settings)
         .init(true)
-        .build(Orders::default())?;
-    let socket = UdpSocket::bind(listen)?;
-    socket.set_nonblocking(true)?;
-    let mut datagram = [0; 2048];
-    loop {
-        let mut busy = member.turn()?;
-        // The gateway's own work: whoever asks is told how things stand here.
-        if let Ok((_, from)) = socket.recv_from(&mut datagram) {
-            let (status, count) = (member.status(), member.service().count);
-            let answer = format!("{:?} at {}: {count} orders\n", status.role, status.applied);
-            socket.send_to(answer.as_bytes(), from)?;
-            busy = true;
+        .start(Total::default())?;
+    while !stop.is_set() {
+        let sleep = node.poll()?;
+        while let Ok((_, device)) = devices.recv_from(&mut [0; 64]) {
+            let (total, status) = (node.service().0, node.status());
+            let answer = format!("{total} at {} as {:?}\n", status.applied.get(), status.role);
+            devices.send_to(answer.as_bytes(), device)?;
         }
-        if !busy {
-            let sleep = member.about_to_sleep();
-            let [waker, members, clients] = member.fds();
-            wait(&[waker, members, clients, socket.as_fd()], sleep)?;
-            member.awake();
-        }
+        let [disk, members, clients] = node.fds();
+        wait(&[disk, members, clients, devices.as_fd()], sleep)?;
     }
+    Ok(node.close()?)
 }

@@ -1,5 +1,5 @@
-//! A member of a cluster on this machine: the node's thread, and the door for programs that bring
-//! their own `Service`.
+//! A member of a cluster on this machine: the node's thread, and the door for programs that bring their
+//! own `Service`.
 //!
 //! ```no_run
 //! use coracle_core::service::{Cluster, Service};
@@ -31,7 +31,7 @@ mod memory;
 mod peers;
 mod runner;
 
-pub use runner::Driver;
+pub use runner::Runner;
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ use crate::storage::{DataDir, NodeStateFile, StorageError};
 use coracle_core::log::NodeState;
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
 
-/// How many client sessions a node has tables for.
+/// How many client sessions a node has tables for; a further client is refused with a text.
 pub const SESSIONS: usize = 64;
 
 /// Why a node ended, or did not start.
@@ -141,8 +141,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first
-    /// start of a new cluster. A directory that was made before is used as it is.
+    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first start
+    /// of a new cluster. A directory that was made before is used as it is.
     #[must_use]
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;
@@ -161,19 +161,20 @@ impl NodeBuilder {
     /// # Errors
     /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
     pub fn run(self, service: impl Service) -> Result<(), NodeError> {
-        self.build(service)?.run()
+        self.start(service)?.run()
     }
 
-    /// Makes a member that the caller's own loop drives, for programs that have one already.
+    /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is started
+    /// but those that wait for the disk and for the name service.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub fn build<S: Service>(self, service: S) -> Result<Driver<S>, NodeError> {
+    pub fn start<S: Service>(self, service: S) -> Result<Runner<S>, NodeError> {
         self.settings.validate()?;
         if self.init && !is_initialised(&self.settings) {
             init(&self.settings)?;
         }
-        Driver::start(self.settings, service, self.stop)
+        Runner::start(self.settings, service, self.stop)
     }
 
     /// Runs the member on a thread of its own.

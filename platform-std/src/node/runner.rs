@@ -32,9 +32,8 @@ const STALLED_SLEEP: Duration = Duration::from_millis(5);
 /// A thread that never sleeps polls so often that the log is at rest only after many polls.
 const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
 
-/// One running member, to be driven by the loop of a program that has one: see
-/// [`NodeBuilder::build`](super::NodeBuilder::build).
-pub struct Driver<S> {
+/// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
+pub struct Runner<S> {
     settings: Settings,
     stop: StopSignal,
     clock: Clock,
@@ -52,10 +51,11 @@ pub struct Driver<S> {
     peers: Peers,
     counters: CountersFile,
     elections_won: u64,
+    dozing: bool,
     _dir: DataDir,
 }
 
-impl<S: Service> Driver<S> {
+impl<S: Service> Runner<S> {
     /// Opens the directory, recovers the log, binds the sockets.
     pub(super) fn start(
         settings: Settings,
@@ -123,19 +123,57 @@ impl<S: Service> Driver<S> {
             peers,
             counters,
             elections_won: 0,
+            dozing: false,
             _dir: dir,
         })
     }
 
     /// Runs until told to close, then closes: a leader hands over first.
-    pub(super) fn run(mut self) -> Result<(), NodeError> {
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn run(mut self) -> Result<(), NodeError> {
         while !self.stop.is_set() {
             self.step()?;
         }
         self.close()
     }
 
-    /// Closes: a leader hands over first, for at most its leader timeout. Blocks for that long.
+    /// One turn of the member's work, a bounded amount. Call it again as soon as one of [`Self::fds`] is
+    /// readable, and at the latest after the time that it returns: zero means that there is more to do
+    /// at once. The configured `idle` is the caller's business here.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; then this member has ended.
+    pub fn poll(&mut self) -> Result<Duration, NodeError> {
+        if std::mem::take(&mut self.dozing) {
+            self.waker.awake(true);
+        }
+        if self.work()? {
+            return Ok(Duration::ZERO);
+        }
+        let sleep = self.doze();
+        self.dozing = !sleep.is_zero();
+        Ok(sleep)
+    }
+
+    /// What is readable when there is work: the disk threads' signal, and both sockets.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        let [member, client] = self.doors.fds();
+        [self.waker.fd(), member, client]
+    }
+
+    /// The service, as of the last message that was executed.
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// Role, term, leader, positions.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    /// Closes: a leader hands over first, for the leader timeout at most.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -155,13 +193,16 @@ impl<S: Service> Driver<S> {
         Ok(())
     }
 
-    /// One turn: takes what has arrived, does what is to do, sends what is owed. Never blocks, and
-    /// allocates nothing at steady state. True if there may be more to do at once.
-    ///
-    /// # Errors
-    /// See [`NodeError`]. Then the node must be dropped; nothing that was acknowledged is lost.
-    pub fn turn(&mut self) -> Result<bool, NodeError> {
-        let busy = self.work()?;
+    fn step(&mut self) -> Result<(), NodeError> {
+        if self.work()? {
+            return Ok(());
+        }
+        self.idle()
+    }
+
+    /// A turn and what it comes to; true if there may be more to do at once.
+    fn work(&mut self) -> Result<bool, NodeError> {
+        let busy = self.turn()?;
         self.publish();
         match self.node.halted() {
             Some(halt) => Err(NodeError::Halted(halt)),
@@ -169,65 +210,8 @@ impl<S: Service> Driver<S> {
         }
     }
 
-    /// How long the caller may sleep now; zero if there is something to do. Call
-    /// [`awake`](Self::awake) before the next turn.
-    pub fn about_to_sleep(&mut self) -> Duration {
-        let now = self.clock.instant();
-        let mut sleep = SLEEP_MAX;
-        if let Some((at, _)) = self.node.poll_timeout() {
-            sleep = sleep.min(at.since(now));
-        }
-        if !self.service.ready() {
-            sleep = sleep.min(STALLED_SLEEP);
-        }
-        self.waker.about_to_sleep();
-        // Looked at after that, so that what was done meanwhile is seen now or ends the sleep.
-        if self.store.is_ready() || self.state.is_done() {
-            sleep = Duration::ZERO;
-        }
-        sleep
-    }
-
-    /// What ends the sleep early when it is readable: poll these beside your own.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        let [member, client] = self.doors.fds();
-        [self.waker.fd(), member, client]
-    }
-
-    /// The sleep is over.
-    pub fn awake(&mut self) {
-        self.waker.awake(true);
-    }
-
-    /// The service.
-    pub fn service(&mut self) -> &mut S {
-        &mut self.service
-    }
-
-    /// Role, term, positions.
-    pub fn status(&self) -> Status {
-        self.node.status()
-    }
-
-    fn step(&mut self) -> Result<(), NodeError> {
-        if self.turn()? {
-            return Ok(());
-        }
-        match self.settings.idle {
-            Idle::Spin => std::hint::spin_loop(),
-            Idle::Yield => std::thread::yield_now(),
-            Idle::Sleep => {
-                let sleep = self.about_to_sleep();
-                if !sleep.is_zero() {
-                    wait(&self.fds(), sleep)?;
-                }
-                self.awake();
-            }
-        }
-        Ok(())
-    }
-
-    fn work(&mut self) -> Result<bool, NodeError> {
+    /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
+    fn turn(&mut self) -> Result<bool, NodeError> {
         let now = self.clock.now();
         let mut lent = self.memory.lent();
         let mut busy = self.doors.receive(now, &mut self.node, &mut lent)?;
@@ -301,6 +285,40 @@ impl<S: Service> Driver<S> {
             }
         }
         busy
+    }
+
+    fn idle(&mut self) -> Result<(), NodeError> {
+        match self.settings.idle {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Yield => std::thread::yield_now(),
+            Idle::Sleep => {
+                let sleep = self.doze();
+                if !sleep.is_zero() {
+                    let readable = wait(&self.fds(), sleep)?;
+                    self.waker.awake(readable & 1 != 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the disk threads to signal from now on, and says how long to wait for that; zero if
+    /// something is due already.
+    fn doze(&mut self) -> Duration {
+        let now = self.clock.instant();
+        let mut sleep = SLEEP_MAX;
+        if let Some((at, _)) = self.node.poll_timeout() {
+            sleep = sleep.min(at.since(now));
+        }
+        if !self.service.ready() {
+            sleep = sleep.min(STALLED_SLEEP);
+        }
+        self.waker.about_to_sleep();
+        if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
+            self.waker.awake(false);
+            return Duration::ZERO;
+        }
+        sleep
     }
 
     fn publish(&mut self) {
@@ -384,7 +402,6 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             session_timeout: t.session_timeout.0,
             egress_timeout: t.egress_timeout.0,
         },
-        sessions_max: settings.sessions_max,
         segment_length: settings.segment_length.0 as u32,
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,

@@ -70,12 +70,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Makes an `Io` out of a system error.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
+    /// Makes an `Io` out of a system error; copies the path only then.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io {
             action,
-            path,
+            path: path.to_path_buf(),
             error,
         }
     }
