@@ -402,6 +402,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             session_timeout: t.session_timeout.0,
             egress_timeout: t.egress_timeout.0,
         },
+        sessions_max: settings.sessions_max,
         segment_length: settings.segment_length.0 as u32,
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,
