@@ -261,9 +261,6 @@ mod defaults {
     pub fn message_max() -> Size {
         Size(1 << 20)
     }
-    pub fn sessions_max() -> usize {
-        super::validate::SESSIONS_MAX
-    }
     pub fn ingress_window() -> Size {
         Size(256 << 10)
     }

@@ -10,11 +10,6 @@ use coracle_core::limits::{
 };
 
 use super::{Settings, Size};
-use crate::node::SESSIONS;
-
-/// The most sessions that a node of this program admits: it keeps one slot in eight for answering
-/// those that it refuses.
-pub const SESSIONS_MAX: usize = SESSIONS - SESSIONS / 8;
 
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
