@@ -194,25 +194,15 @@ impl Walk {
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return bad("the file ends in a header");
         };
-        let i32_at = |at: usize| {
-            i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let length = i32_at(0);
+        let length = i32_at(header, 0);
         if length == 0 {
             return Ok(None);
         }
-        if length < HEADER as i32 || length as usize > FRAME_MAX || header[4] != 0 {
-            return bad("this is no frame header");
-        }
-        let kind = u16::from_le_bytes([header[6], header[7]]);
-        if kind > 1 || i32_at(16) != STREAM {
-            return bad("this is no frame of a log");
-        }
-        let segment = i32_at(20) as u64 * self.segment_length;
-        if i32_at(8) < 0 || i32_at(20) < 0 || segment + i32_at(8) as u64 != position {
-            return bad("this frame belongs to another place in the log");
-        }
-        let is_pad = kind == 0;
+        let segment = match segment_of(header, position, self.segment_length) {
+            Ok(segment) => segment,
+            Err(what) => return bad(what),
+        };
+        let is_pad = header[6] == 0;
         let aligned = (length as usize).next_multiple_of(HEADER);
         let end = position + aligned as u64;
         if end > segment + self.segment_length {
@@ -225,8 +215,8 @@ impl Walk {
         let Some(body) = bytes.get(HEADER..covered) else {
             return bad("the file ends in a frame");
         };
-        let checksum = i32_at(24) as u32;
-        let chain = i32_at(28) as u32;
+        let checksum = i32_at(header, 24) as u32;
+        let chain = i32_at(header, 28) as u32;
         let mut blanked = *header;
         blanked[24..].fill(0);
         if CRC32C.extend(CRC32C.of(&blanked), body) != checksum {
@@ -246,7 +236,7 @@ impl Walk {
         Ok(Some(Frame {
             position,
             end,
-            term: i32_at(12),
+            term: i32_at(header, 12),
             flags: header[5],
             is_pad,
             payload,
@@ -278,6 +268,34 @@ impl Walk {
         self.buffered = (self.at, len);
         Ok(true)
     }
+}
+
+fn i32_at(header: &[u8; HEADER], at: usize) -> i32 {
+    i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+/// Where the segment of the frame with this header starts; or why it is not the frame at `position`.
+fn segment_of(
+    header: &[u8; HEADER],
+    position: u64,
+    segment_length: u64,
+) -> Result<u64, &'static str> {
+    let (length, offset, number) = (i32_at(header, 0), i32_at(header, 8), i32_at(header, 20));
+    if length < HEADER as i32 || length as usize > FRAME_MAX || header[4] != 0 {
+        return Err("this is no frame header");
+    }
+    let kind = u16::from_le_bytes([header[6], header[7]]);
+    if kind > 1 || i32_at(header, 16) != STREAM {
+        return Err("this is no frame of a log");
+    }
+    let elsewhere = "this frame belongs to another place in the log";
+    let number = u64::try_from(number).map_err(|_| elsewhere)?;
+    let offset = u64::try_from(offset).map_err(|_| elsewhere)?;
+    let segment = number * segment_length;
+    if segment + offset != position {
+        return Err(elsewhere);
+    }
+    Ok(segment)
 }
 
 /// Puts records together from frames. Every member decides alike: a BEGIN or another term discards an

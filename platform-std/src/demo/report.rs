@@ -101,6 +101,20 @@ impl Report {
             self.unknown_executed.len(),
             list(&self.unknown)
         );
+        self.print_members();
+        if self.faults.is_empty() {
+            println!(
+                "verdict        good: every acknowledged message is in every member's history exactly \
+                 once, in one order; all digests are equal; every killed node is level again"
+            );
+        } else {
+            for fault in &self.faults {
+                println!("verdict        BAD: {fault}");
+            }
+        }
+    }
+
+    fn print_members(&self) {
         println!(
             "\nmember  role        term    appended     durable   committed     applied  digest"
         );
@@ -123,16 +137,6 @@ impl Report {
                  digest {:016x}",
                 found.messages, found.applied, found.order, found.digest
             );
-        }
-        if self.faults.is_empty() {
-            println!(
-                "verdict        good: every acknowledged message is in every member's history exactly \
-                 once, in one order; all digests are equal; every killed node is level again"
-            );
-        } else {
-            for fault in &self.faults {
-                println!("verdict        BAD: {fault}");
-            }
         }
     }
 
