@@ -22,36 +22,40 @@ use std::time::{Duration, Instant};
 /// How long anything may take on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The `coracle` command, built from the sources as they are, with the profile of this test.
+/// The `coracle` command, built from the sources as they are, with the profile of this test. Or what
+/// `CORACLE_BIN` names.
 pub fn coracle() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("CORACLE_BIN") {
-            return path.into();
-        }
-        let test = std::env::current_exe().expect("this test has a path");
-        let profile = test
-            .ancestors()
-            .nth(2)
-            .expect("target/<profile>/deps/<test>");
-        let target = profile.parent().expect("target/<profile>");
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "coracle-std",
-            "--bin",
-            "coracle",
-        ]);
-        build.arg("--target-dir").arg(target).current_dir(root());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        let status = build.status().expect("cargo runs");
-        assert!(status.success(), "`coracle` does not build");
-        profile.join("coracle")
+    BUILT.get_or_init(|| match std::env::var_os("CORACLE_BIN") {
+        Some(path) => path.into(),
+        None => build(&["--bin", "coracle"]).join("coracle"),
     })
+}
+
+/// An example of the library, built in the same way.
+pub fn example(name: &str) -> PathBuf {
+    build(&["--example", name]).join("examples").join(name)
+}
+
+/// Builds something of `platform-std`; returns the folder of the profile.
+fn build(what: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("target/<profile>/deps/<test>");
+    let target = profile.parent().expect("target/<profile>");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    build
+        .args(["build", "--quiet", "--package", "coracle-std"])
+        .args(what);
+    build.arg("--target-dir").arg(target).current_dir(root());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let status = build.status().expect("cargo runs");
+    assert!(status.success(), "{what:?} does not build");
+    profile.to_owned()
 }
 
 /// The project's root.

@@ -132,6 +132,11 @@ impl Session {
         &self.answered
     }
 
+    /// The number of the next message: how many were taken, if the first was 0.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// How many messages were taken, and are not answered.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()

@@ -1,0 +1,200 @@
+//! Disks that are full, and disks that fail: the node stops, says which file, and loses nothing that
+//! was acknowledged.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use coracle_tests::process::{Cluster, Plan, Session, coracle, is_root, records, skip, until};
+
+/// A small file system, for as long as this value lives.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// # Errors
+    /// What is missing.
+    fn new(at: &Path, size: &str) -> Result<Self, &'static str> {
+        if !is_root() {
+            return Err("mounting a small file system needs root");
+        }
+        std::fs::create_dir_all(at).unwrap();
+        if !mount(&[&format!("size={size}")], at) {
+            return Err("`mount -t tmpfs` does not work here");
+        }
+        Ok(Self(at.to_owned()))
+    }
+
+    fn resize(&self, size: &str) {
+        assert!(mount(&["remount", &format!("size={size}")], &self.0));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a process that still uses it must not keep it.
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+fn mount(options: &[&str], at: &Path) -> bool {
+    let mut command = Command::new("mount");
+    command
+        .args(["-t", "tmpfs", "-o", &options.join(","), "coracle-test"])
+        .arg(at);
+    command
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn small_files(members: u8) -> Plan {
+    let mut plan = Plan::new();
+    plan.members = members;
+    plan.extra = "service = \"echo\"\nsegment_length = \"1MiB\"\nmessage_max = \"64KiB\"\n\
+                  window = \"1MiB\"\n"
+        .into();
+    plan
+}
+
+/// Sends until the member has ended.
+fn stream_until_the_end(cluster: &mut Cluster, session: &mut Session, member: u8) {
+    until("the disk to end the member", || {
+        while session.in_flight() < 64 && session.offer(8000) {}
+        // A session that ends with its cluster is fine.
+        let is_over = session.poll(Duration::from_millis(5)).is_err();
+        (is_over || !cluster.is_running(member)).then_some(())
+    });
+}
+
+#[test]
+fn a_full_disk_stops_a_single_member_and_loses_nothing() {
+    let mut cluster = Cluster::prepare("full-one", small_files(1));
+    let mount = match Mount::new(&cluster.data(0), "6m") {
+        Ok(mount) => mount,
+        Err(missing) => return skip("full disk, one member", missing),
+    };
+    cluster.spawn(0);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    stream_until_the_end(&mut cluster, &mut session, 0);
+    assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
+    require_told(&cluster.log(0), &["No space left", ".seg", "Make room"]);
+    assert!(session.answered().len() > 100, "it ran before");
+
+    mount.resize("64m");
+    cluster.spawn(0);
+    cluster.leader();
+    require_all(&cluster, 0, &session);
+    let mut session = Session::open(&cluster.endpoints(), session.next());
+    session.stream(200, 32, 8000);
+    session.close();
+    cluster.kill(0);
+}
+
+#[test]
+fn a_full_disk_stops_one_member_of_three_and_the_others_go_on() {
+    let mut cluster = Cluster::prepare("full", small_files(3));
+    let mount = match Mount::new(&cluster.data(0), "6m") {
+        Ok(mount) => mount,
+        Err(missing) => return skip("full disk, three members", missing),
+    };
+    for member in 0..3 {
+        cluster.spawn(member);
+    }
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    stream_until_the_end(&mut cluster, &mut session, 0);
+    assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
+    require_told(&cluster.log(0), &["No space left", ".seg", "Make room"]);
+    session.stream(200, 32, 8000);
+
+    mount.resize("64m");
+    cluster.spawn(0);
+    session.stream(200, 32, 8000);
+    cluster.level();
+    for member in 0..3 {
+        require_all(&cluster, member, &session);
+    }
+    cluster.kill(0);
+}
+
+#[test]
+fn a_failed_flush_stops_the_node_and_loses_nothing() {
+    let mut probe = Command::new("strace");
+    probe.args([
+        "-D",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=fdatasync:error=EIO:when=1",
+        "true",
+    ]);
+    if !probe
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return skip(
+            "failed flush",
+            "strace is missing, or may not trace (Debian: strace)",
+        );
+    }
+    for members in [1, 3] {
+        let mut cluster = Cluster::prepare("flush", small_files(members));
+        // `-D`: the node is our child, the tracer is not.
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-o", "/dev/null", "-e", "trace=fdatasync"]);
+        command.args(["-e", "inject=fdatasync:error=EIO:when=40+"]);
+        command
+            .arg(coracle())
+            .arg("node")
+            .arg("--init")
+            .arg("--config")
+            .arg(cluster.config(0));
+        cluster.spawn_as(0, command);
+        for member in 1..members {
+            cluster.spawn(member);
+        }
+        let mut session = Session::open(&cluster.endpoints(), 0);
+        stream_until_the_end(&mut cluster, &mut session, 0);
+        assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
+        require_told(
+            &cluster.log(0),
+            &["cannot flush", "Input/output error", "data-0"],
+        );
+        if members == 3 {
+            session.stream(200, 32, 8000);
+        }
+        cluster.spawn(0);
+        cluster.level();
+        for member in 0..members {
+            require_all(&cluster, member, &session);
+        }
+    }
+}
+
+#[track_caller]
+fn require_told(log: &str, words: &[&str]) {
+    let last = log.lines().last().unwrap_or_default();
+    for word in words {
+        assert!(last.contains(word), "no `{word}` in the last words: {log}");
+    }
+}
+
+/// Every answered message is in the member's log, once and in order.
+#[track_caller]
+fn require_all(cluster: &Cluster, member: u8, session: &Session) {
+    let found = until("the log to be committed again", || {
+        let found = records(&cluster.data(member));
+        (found.last() >= session.answered().last()).then_some(found)
+    });
+    assert!(
+        found.is_sorted_by(|a, b| a < b),
+        "a message twice, or out of order"
+    );
+    for number in session.answered() {
+        assert!(
+            found.binary_search(number).is_ok(),
+            "{number} was acknowledged and is lost"
+        );
+    }
+}

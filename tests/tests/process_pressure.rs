@@ -1,0 +1,212 @@
+//! Back pressure, end to end, with real processes.
+//!
+//! `CORACLE_STALL_SECONDS` says how long the service is stalled (15; a minute and more for a long look,
+//! which prints as it goes). With `CORACLE_STRICT=true`, on a machine that does nothing else, the other
+//! clients' throughput must stay at nine tenths.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use coracle_core::client::OfferError;
+use coracle_std::client::{Client, ClientError};
+use coracle_tests::process::{Cluster, Plan, Session, records, until};
+use rustix::process::Signal;
+
+/// Messages that a client may have in flight, in the comparison.
+const WINDOW: usize = 32;
+/// How far the memory of three nodes may rise while nothing moves.
+const RISE_MAX_KIB: u64 = 6 << 10;
+
+/// Resident memory of the node processes, in KiB.
+fn resident(cluster: &Cluster) -> u64 {
+    let of = |member| {
+        let process = cluster.process(member);
+        let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    (0..3).map(of).sum()
+}
+
+fn stall_time() -> Duration {
+    let seconds = std::env::var("CORACLE_STALL_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(15, |s| s.parse().expect("a number of seconds")))
+}
+
+/// Offers all that is taken. True if the last offer was refused for lack of room.
+fn fill(session: &mut Session) -> bool {
+    loop {
+        match session.offer_error(1000) {
+            None => {}
+            Some(OfferError::BackPressured) => return true,
+            Some(OfferError::NotConnected) => return false,
+            Some(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
+    let mut plan = Plan::new();
+    plan.program = PathBuf::from(env!("CARGO_BIN_EXE_stallable"));
+    let cluster = Cluster::start("stall", plan);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(500, 64, 1000);
+
+    let stalled = cluster.scratch().join("stalled");
+    std::fs::write(&stalled, "").unwrap();
+    // Closed: nothing was taken for two seconds.
+    let (mut taken, mut since) = (session.next(), Instant::now());
+    until("the window to close", || {
+        let is_full = fill(&mut session);
+        session.poll(Duration::from_millis(5)).unwrap();
+        if session.next() > taken {
+            (taken, since) = (session.next(), Instant::now());
+        }
+        (is_full && since.elapsed() > Duration::from_secs(2)).then_some(())
+    });
+    let accepted = session.next();
+    println!(
+        "the window closed with {} messages in flight",
+        session.in_flight()
+    );
+
+    let (flat, began) = (resident(&cluster), Instant::now());
+    let mut told = Instant::now();
+    while began.elapsed() < stall_time() {
+        assert!(fill(&mut session), "still back pressure");
+        session.poll(Duration::from_millis(50)).unwrap();
+        if told.elapsed() > Duration::from_secs(5) {
+            told = Instant::now();
+            let (seconds, kib) = (began.elapsed().as_secs(), resident(&cluster));
+            println!("stalled for {seconds:>3} s: {kib} KiB resident in three nodes");
+        }
+        let now = resident(&cluster);
+        assert!(
+            now <= flat + RISE_MAX_KIB,
+            "memory rose from {flat} to {now} KiB"
+        );
+    }
+    assert_eq!(session.next(), accepted, "the window stayed closed");
+    assert!(
+        cluster.status().iter().all(|m| m["service_ready"] == false),
+        "all are stalled"
+    );
+
+    std::fs::remove_file(&stalled).unwrap();
+    session.drain();
+    session.stream(500, 64, 1000);
+    let sent = session.next();
+    assert_eq!(
+        session.close(),
+        (0..sent).collect::<Vec<u64>>(),
+        "answered once each, in order"
+    );
+    cluster.level();
+    for member in 0..3 {
+        assert_eq!(
+            records(&cluster.data(member)),
+            (0..sent).collect::<Vec<u64>>()
+        );
+    }
+}
+
+/// How many messages two clients get answered in `time`.
+fn throughput(cluster: &Cluster, time: Duration) -> usize {
+    let endpoints = cluster.endpoints();
+    let client = || {
+        let mut session = Session::open(&endpoints, 0);
+        session.stream(200, WINDOW, 200);
+        let (began, before) = (Instant::now(), session.answered().len());
+        while began.elapsed() < time {
+            while session.in_flight() < WINDOW && session.offer(200) {}
+            session.poll(Duration::from_millis(5)).unwrap();
+        }
+        let count = session.answered().len() - before;
+        session.drain();
+        session.close();
+        count
+    };
+    std::thread::scope(|scope| {
+        let both = [scope.spawn(client), scope.spawn(client)];
+        both.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+/// A client that sends and never reads its answers, until it is told to stop or is closed. Says how
+/// many of its messages were taken.
+fn never_read(endpoints: &str, stop: &AtomicBool) -> usize {
+    let mut client = Client::connect(endpoints).unwrap();
+    let mut taken = 0;
+    while !stop.load(Ordering::Relaxed) {
+        match client.offer_until(&[b'x'; 4000], Duration::from_millis(50)) {
+            Ok(_) => taken += 1,
+            Err(ClientError::TimedOut) => {}
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
+#[test]
+fn a_stalled_follower_and_a_client_that_never_reads_leave_the_others_alone() {
+    let cluster = Cluster::start("alone", Plan::new());
+    let stalled = (cluster.leader() + 1) % 3;
+    let time = Duration::from_secs(2);
+    let (mut alone, mut troubled) = (0, 0);
+    // In turns, so that both see the same machine.
+    for _ in 0..3 {
+        alone += throughput(&cluster, time);
+        cluster.signal(stalled, Signal::STOP);
+        let (stop, endpoints) = (AtomicBool::new(false), cluster.endpoints());
+        let taken = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| never_read(&endpoints, &stop));
+            troubled += throughput(&cluster, time);
+            stop.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        cluster.signal(stalled, Signal::CONT);
+        assert!(taken > 0, "it did send");
+        // The next comparison starts with nobody left and everybody level.
+        until("the client that does not read to be closed", || {
+            let all = cluster.status();
+            all.iter().all(|m| m["sessions"] == 0).then_some(())
+        });
+        cluster.level();
+    }
+    let ratio = troubled as f64 / alone as f64;
+    println!(
+        "others' throughput with a stalled follower and a client that never reads: {ratio:.2}"
+    );
+    println!("({alone} messages alone, {troubled} in company)");
+    let is_strict = std::env::var("CORACLE_STRICT").is_ok_and(|v| v == "true");
+    let least = if is_strict { 0.9 } else { 0.5 };
+    assert!(ratio >= least, "{ratio:.2} is less than {least}");
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_on_every_member_alike() {
+    let cluster = Cluster::start("unread", Plan::new());
+    let (stop, endpoints) = (AtomicBool::new(false), cluster.endpoints());
+    std::thread::scope(|scope| {
+        // It keeps its session alive all the time, but takes no answer.
+        let reader = scope.spawn(|| never_read(&endpoints, &stop));
+        let sessions = |count| {
+            let all = cluster.status();
+            all.iter().all(|m| m["sessions"] == count).then_some(())
+        };
+        until("its session", || sessions(1));
+        until("its end", || sessions(0));
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0, "it did send");
+    });
+    cluster.level();
+}

@@ -1,0 +1,194 @@
+//! Ways to a cluster, and ways to look into it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coracle_tests::process::{Cluster, Plan, Session, coracle, records, run, until};
+use rustix::process::Signal;
+
+#[test]
+fn a_cluster_runs_by_address_by_name_and_over_ipv6() {
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
+        let mut plan = Plan::new();
+        plan.host = host.into();
+        let mut cluster = Cluster::start("ways", plan);
+        let mut session = Session::open(&cluster.endpoints(), 0);
+        session.stream(200, 32, 2000);
+        let leader = cluster.leader();
+        cluster.kill(leader);
+        session.stream(200, 32, 2000);
+        cluster.spawn(leader);
+        session.close();
+        cluster.level();
+    }
+}
+
+/// `coracle tail --follow`, and the numbers of the messages it has printed.
+struct Tail {
+    child: Child,
+    numbers: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Tail {
+    fn follow(cluster: &Cluster, member: u8) -> Self {
+        let mut command = Command::new(coracle());
+        command
+            .args(["tail", "--follow", "--dir"])
+            .arg(cluster.data(member));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let numbers = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&numbers);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let number = line.split(':').next().and_then(|n| n.parse().ok());
+                theirs
+                    .lock()
+                    .unwrap()
+                    .push(number.expect("a numbered message"));
+            }
+        });
+        Self { child, numbers }
+    }
+
+    fn count(&self) -> usize {
+        self.numbers.lock().unwrap().len()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn tail_follows_every_member_and_misses_nothing() {
+    let cluster = Cluster::start("tail", Plan::new());
+    let tails: Vec<Tail> = (0..3)
+        .map(|member| Tail::follow(&cluster, member))
+        .collect();
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(2000, 64, 5000);
+    for tail in &tails {
+        until("tail to print everything", || {
+            (tail.count() >= 2000).then_some(())
+        });
+        assert_eq!(
+            *tail.numbers.lock().unwrap(),
+            (0..2000).collect::<Vec<u64>>()
+        );
+    }
+    session.close();
+}
+
+#[test]
+fn tail_never_passes_the_commit() {
+    let mut plan = Plan::new();
+    // A leader whose followers are stopped must not step down while we look.
+    plan.extra += "timings = { leader_timeout = \"10s\", session_timeout = \"120s\", \
+                   egress_timeout = \"60s\" }\n";
+    let cluster = Cluster::start("commit", plan);
+    let leader = cluster.leader();
+    let tail = Tail::follow(&cluster, leader);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(100, 16, 500);
+    until("tail to print what is committed", || {
+        (tail.count() == 100).then_some(())
+    });
+
+    for member in (0..3).filter(|m| *m != leader) {
+        cluster.signal(member, Signal::STOP);
+    }
+    let before = cluster.counters(leader);
+    while session.in_flight() < 100 {
+        assert!(session.offer(500), "the window has room");
+    }
+    let now = until("the leader's disk to have what is not committed", || {
+        session.poll(Duration::from_millis(20)).unwrap();
+        let now = cluster.counters(leader);
+        let ahead = |key: &str| {
+            now[key].as_u64().unwrap() >= before["committed"].as_u64().unwrap() + 50_000
+        };
+        (ahead("appended") && ahead("written") && ahead("durable")).then_some(now)
+    });
+    assert_eq!(
+        now["committed"], before["committed"],
+        "two of three are stopped"
+    );
+    // Time enough for fifty looks of `tail`.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(tail.count(), 100, "tail has passed the commit");
+    assert_eq!(records(&cluster.data(leader)).len(), 100);
+    assert_eq!(session.answered().len(), 100);
+
+    for member in (0..3).filter(|m| *m != leader) {
+        cluster.signal(member, Signal::CONT);
+    }
+    session.drain();
+    until("tail to print the rest", || {
+        (tail.count() == 200).then_some(())
+    });
+    session.close();
+}
+
+#[test]
+fn the_counters_file_says_what_the_status_query_says() {
+    let cluster = Cluster::start("counters", Plan::new());
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(100, 16, 500);
+    for (member, asked) in cluster.level().iter().enumerate() {
+        let read = cluster.counters(member as u8);
+        for key in [
+            "member",
+            "cluster",
+            "role",
+            "term",
+            "committed",
+            "applied",
+            "digest",
+            "sessions",
+        ] {
+            assert_eq!(read[key], asked[key], "{key} of member {member}");
+        }
+        assert_eq!(read["process"], cluster.process(member as u8));
+        for key in ["received", "sent", "flushes"] {
+            assert!(read[key].as_u64().unwrap() > 0, "{key} of member {member}");
+        }
+    }
+    let endpoints = cluster.endpoints();
+    let table = run(["status", "--endpoints", &endpoints]);
+    assert_eq!(table.code, Some(0), "{table:?}");
+    assert_eq!(table.out.matches("leader").count(), 1, "{}", table.out);
+    assert_eq!(table.out.matches("follower").count(), 2, "{}", table.out);
+    session.close();
+}
+
+/// User and system time of a process, in ticks of 10 ms.
+fn ticks(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields = text.rsplit(')').next().unwrap().split_whitespace();
+    fields
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn an_idle_cluster_sleeps() {
+    let cluster = Cluster::start("idle", Plan::new());
+    cluster.level();
+    let all = || (0..3).map(|m| ticks(cluster.process(m))).sum::<u64>();
+    let before = all();
+    std::thread::sleep(Duration::from_secs(10));
+    let used = all() - before;
+    println!(
+        "an idle cluster of three used {:.1} % of one core",
+        used as f64 / 10.0
+    );
+    assert!(used <= 200, "{used} ticks of CPU in 10 s: does it spin?");
+}
