@@ -2,9 +2,11 @@
 
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
 use coracle_core::node::{CONTROL_MAX, Config, ConfigError, Consumer, Halt, Lent, Node, ReadError};
+use coracle_core::raft::TransferError;
 use coracle_core::service::Service;
 use coracle_core::session::Authenticator;
 use coracle_core::time::{Instant, Now};
+use coracle_core::units::MemberId;
 
 use crate::device::{Clock, Network, Storage};
 use crate::store::{Store, StoreError};
@@ -202,6 +204,26 @@ where
             Some((at, _)) => Next::At(at),
             None => Next::Datagram,
         })
+    }
+
+    /// Closes gracefully: a leader hands over first. Turn until [`Superloop::is_resigned`].
+    pub fn resign(&mut self) {
+        let now = self.board.now();
+        self.node.resign(now);
+    }
+
+    /// Whether a resigning node has nothing left to hand over.
+    pub fn is_resigned(&self) -> bool {
+        self.node.is_resigned()
+    }
+
+    /// Hands leadership to another member.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub fn transfer(&mut self, target: MemberId) -> Result<(), TransferError> {
+        let now = self.board.now();
+        self.node.transfer(now, target)
     }
 
     /// The node, to ask it how it is.

@@ -223,8 +223,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Hands a message to the cluster, without waiting. What was taken is sent to the present leader and
-    /// to no other; if that is lost before the answer, the outcome is unknown.
+    /// Hands a message to the cluster, without waiting. What was taken is sent to the present
+    /// leader and to no other; if that is lost before the answer, the outcome is unknown.
     ///
     /// # Errors
     /// [`OfferError::BackPressured`] and [`OfferError::NotConnected`]: `poll`, and try again.
@@ -233,8 +233,8 @@ impl Client {
         self.core.offer(now, &[message], &mut self.memory.lent())
     }
 
-    /// Hands a message to the cluster, and waits until it is taken. Answers that arrive meanwhile are
-    /// kept for `poll`.
+    /// Hands a message to the cluster, and waits until it is taken. Answers that arrive meanwhile
+    /// are kept for `poll`.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -265,8 +265,8 @@ impl Client {
         }
     }
 
-    /// Does the session's work and hands over what the cluster says, waiting up to `timeout` for the
-    /// first of it. Returns how much that was: 0 when the time is over.
+    /// Does the session's work and hands over what the cluster says, waiting up to `timeout` for
+    /// the first of it. Returns how much that was: 0 when the time is over.
     ///
     /// # Errors
     /// [`ClientError::Closed`] once the session is over.
@@ -406,7 +406,8 @@ impl Client {
         if let Some(at) = self.core.poll_timeout() {
             sleep = sleep.min(at.since(self.clock.instant()));
         }
-        // Names are looked up by a thread that does not wake us: come back soon while one is wanted.
+        // Names are looked up by a thread that does not wake us: come back soon while one is
+        // wanted.
         if !matches!(self.core.state(), State::Open { .. }) {
             sleep = sleep.min(Duration::from_millis(2));
         }
@@ -415,7 +416,8 @@ impl Client {
     }
 }
 
-/// The address of this machine that the cluster reaches us at: the one that packets to it come from.
+/// The address of this machine that the cluster reaches us at: the one that packets to it come
+/// from.
 fn local_address(endpoints: &str) -> Result<SocketAddr, ClientError> {
     let mut last = None;
     for part in endpoints.split(',') {

@@ -209,8 +209,8 @@ impl CountersReader {
         Ok(Self { map })
     }
 
-    /// One consistent reading. Bounded: after 1,000 tries against a busy writer (or one that died in
-    /// mid-update) it takes what it got.
+    /// One consistent reading. Bounded: after 1,000 tries against a busy writer (or one that died
+    /// in mid-update) it takes what it got.
     pub fn read(&self) -> Reading {
         let words = words(&self.map);
         let word = |at: usize| u64::from_le(words[at].load(Ordering::Relaxed));
@@ -236,8 +236,9 @@ impl CountersReader {
 }
 
 fn words(map: &[u8]) -> &[AtomicU64] {
-    // SAFETY: an AtomicU64 may hold any 8 bytes; `align_to` keeps to the aligned middle, which is the
-    // whole map, because a map starts at a page; and every access to the map is through these atomics.
+    // SAFETY: an AtomicU64 may hold any 8 bytes; `align_to` keeps to the aligned middle, which is
+    // the whole map, because a map starts at a page; and every access to the map is through these
+    // atomics.
     let (before, words, _) = unsafe { map.align_to::<AtomicU64>() };
     assert!(before.is_empty(), "a map starts at a page");
     words

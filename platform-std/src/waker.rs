@@ -40,8 +40,8 @@ impl Waker {
         }
     }
 
-    /// The sleeper says that it is about to sleep. It must look once more at what it polls, then wait
-    /// for `fd` to be readable, then call `awake`.
+    /// The sleeper says that it is about to sleep. It must look once more at what it polls, then
+    /// wait for `fd` to be readable, then call `awake`.
     pub fn about_to_sleep(&self) {
         self.inner.sleeping.store(true, Ordering::SeqCst);
     }

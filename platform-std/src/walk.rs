@@ -1,9 +1,9 @@
 //! Walking the frames of a data directory, from the published layout alone.
 //!
 //! Nothing here uses the core's code for frames, checksums or messages: the checker of `demo` and
-//! `coracle log --verify` shall not repeat the mistakes of what they check. The layout: section 0 of
-//! Aeron's data header (32 bytes, little endian), `reserved_value` = CRC-32C of the frame in its low
-//! half, and in its high half a CRC-32 that goes on from the frame before.
+//! `coracle log --verify` shall not repeat the mistakes of what they check. The layout: section 0
+//! of Aeron's data header (32 bytes, little endian), `reserved_value` = CRC-32C of the frame in its
+//! low half, and in its high half a CRC-32 that goes on from the frame before.
 
 use std::path::{Path, PathBuf};
 
@@ -122,6 +122,63 @@ impl From<StorageError> for WalkError {
     }
 }
 
+/// The header of a frame, as far as it can be checked alone.
+struct Head {
+    /// Header and payload, without alignment bytes.
+    length: usize,
+    end: u64,
+    term: i32,
+    flags: u8,
+    is_pad: bool,
+    checksum: u32,
+    chain: u32,
+    /// The header with zeros where the checksums are: what they were made of.
+    blanked: [u8; HEADER],
+}
+
+impl Head {
+    /// The header of the frame at `position`; `None` where nothing was ever written.
+    fn parse(bytes: &[u8], position: u64, segment: u64) -> Result<Option<Self>, &'static str> {
+        let Some(header) = bytes.first_chunk::<HEADER>() else {
+            return Err("the file ends in a header");
+        };
+        let i32_at = |at: usize| {
+            i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let length = usize::try_from(i32_at(0)).map_err(|_| "this is no frame header")?;
+        if length == 0 {
+            return Ok(None);
+        }
+        if !(HEADER..=FRAME_MAX).contains(&length) || header[4] != 0 {
+            return Err("this is no frame header");
+        }
+        let kind = u16::from_le_bytes([header[6], header[7]]);
+        if kind > 1 || i32_at(16) != STREAM {
+            return Err("this is no frame of a log");
+        }
+        let place = (u64::try_from(i32_at(20)), u64::try_from(i32_at(8)));
+        if place != (Ok(position / segment), Ok(position % segment)) {
+            return Err("this frame belongs to another place in the log");
+        }
+        let aligned = length.next_multiple_of(HEADER) as u64;
+        if position % segment + aligned > segment {
+            return Err("this frame crosses its segment's end");
+        }
+        let mut blanked = *header;
+        blanked[24..].fill(0);
+        Ok(Some(Self {
+            length,
+            end: position + aligned,
+            term: i32_at(12),
+            flags: header[5],
+            is_pad: kind == 0,
+            checksum: i32_at(24) as u32,
+            chain: i32_at(28) as u32,
+            blanked,
+        }))
+    }
+}
+
 /// A walk over the frames of one directory, in order.
 #[derive(Debug)]
 pub struct Walk {
@@ -178,8 +235,8 @@ impl Walk {
         self.buffered = (position, 0);
     }
 
-    /// The next frame that ends at or below `limit`, both its checksums verified; `None` if there is
-    /// none: the limit is reached, or the bytes behind the last frame were never written.
+    /// The next frame that ends at or below `limit`, both its checksums verified; `None` if there
+    /// is none: the limit is reached, or the bytes behind the last frame were never written.
     ///
     /// # Errors
     /// See [`WalkError`].
@@ -191,44 +248,26 @@ impl Walk {
         let bytes = &self.buffer[offset..self.buffered.1];
         let position = self.at;
         let bad = |what| Err(WalkError::Bad { position, what });
-        let Some(header) = bytes.first_chunk::<HEADER>() else {
-            return bad("the file ends in a header");
+        let head = match Head::parse(bytes, position, self.segment_length) {
+            Ok(Some(head)) if head.end <= limit => head,
+            Ok(_) => return Ok(None),
+            Err(what) => return bad(what),
         };
-        let i32_at = |at: usize| {
-            i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        let Head { end, is_pad, .. } = head;
+        let covered = if is_pad {
+            HEADER
+        } else {
+            (end - position) as usize
         };
-        let length = i32_at(0);
-        if length == 0 {
-            return Ok(None);
-        }
-        if length < HEADER as i32 || length as usize > FRAME_MAX || header[4] != 0 {
-            return bad("this is no frame header");
-        }
-        let kind = u16::from_le_bytes([header[6], header[7]]);
-        if kind > 1 || i32_at(16) != STREAM {
-            return bad("this is no frame of a log");
-        }
-        let segment = i32_at(20) as u64 * self.segment_length;
-        if i32_at(8) < 0 || i32_at(20) < 0 || segment + i32_at(8) as u64 != position {
-            return bad("this frame belongs to another place in the log");
-        }
-        let is_pad = kind == 0;
-        let aligned = (length as usize).next_multiple_of(HEADER);
-        let end = position + aligned as u64;
-        if end > segment + self.segment_length {
-            return bad("this frame crosses its segment's end");
-        }
-        if end > limit {
-            return Ok(None);
-        }
-        let covered = if is_pad { HEADER } else { aligned };
         let Some(body) = bytes.get(HEADER..covered) else {
             return bad("the file ends in a frame");
         };
-        let checksum = i32_at(24) as u32;
-        let chain = i32_at(28) as u32;
-        let mut blanked = *header;
-        blanked[24..].fill(0);
+        let Head {
+            blanked,
+            checksum,
+            chain,
+            ..
+        } = head;
         if CRC32C.extend(CRC32C.of(&blanked), body) != checksum {
             return bad("the frame's checksum does not hold");
         }
@@ -241,13 +280,13 @@ impl Walk {
         let payload = if is_pad {
             &[]
         } else {
-            &body[..length as usize - HEADER]
+            &body[..head.length - HEADER]
         };
         Ok(Some(Frame {
             position,
             end,
-            term: i32_at(12),
-            flags: header[5],
+            term: head.term,
+            flags: head.flags,
             is_pad,
             payload,
             checksum,
@@ -280,8 +319,8 @@ impl Walk {
     }
 }
 
-/// Puts records together from frames. Every member decides alike: a BEGIN or another term discards an
-/// unfinished record, PADs in between are skipped.
+/// Puts records together from frames. Every member decides alike: a BEGIN or another term discards
+/// an unfinished record, PADs in between are skipped.
 #[derive(Debug, Default)]
 pub struct Records {
     bytes: Vec<u8>,

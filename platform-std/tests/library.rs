@@ -118,6 +118,11 @@ fn a_cluster_of_one_answers_and_remembers_after_a_restart() {
             assert_eq!(count, round * 20 + n as u64 + 1);
             assert_eq!(&answer[8..], message);
         }
+        if round == 2 {
+            // The longest answer is as long as the longest message.
+            let message = vec![3; (1 << 20) - 8];
+            assert_eq!(ask(&mut client, &message)[8..], message);
+        }
         client.close().unwrap();
         node.close();
         node.join().unwrap();

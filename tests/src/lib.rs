@@ -3,4 +3,5 @@
 //! processes.
 
 pub mod process;
+pub mod scenario;
 pub mod sim;

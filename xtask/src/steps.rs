@@ -11,6 +11,7 @@ pub struct Steps {
     failed: usize,
     skipped: usize,
     done: Vec<(String, Duration, Outcome)>,
+    deadline: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,12 +30,37 @@ struct Counts {
 }
 
 impl Steps {
+    /// Steps that must all be done within so many minutes: what is not by then fails, unrun.
+    pub fn within(minutes: u64) -> Self {
+        Self {
+            deadline: Some(Instant::now() + Duration::from_secs(60 * minutes)),
+            ..Self::default()
+        }
+    }
+
+    /// The time a step may take, in seconds.
+    fn seconds_for(&self, minutes: u32) -> u64 {
+        let wanted = 60 * u64::from(minutes);
+        match self.deadline {
+            Some(deadline) => deadline
+                .saturating_duration_since(Instant::now())
+                .as_secs()
+                .min(wanted),
+            None => wanted,
+        }
+    }
+
     /// Runs a command. Its tests are counted if it is a test runner, else it counts as one. It is
     /// ended after `minutes`, which is a failure.
     pub fn run(&mut self, name: &str, minutes: u32, command: &mut Command) {
         println!("\n==> {name}");
         let began = Instant::now();
-        let (is_success, counts) = match run_counted(&mut bounded(command, minutes)) {
+        let seconds = self.seconds_for(minutes);
+        if seconds == 0 {
+            println!("FAILED: no time is left for this step");
+            return self.record(name, Duration::ZERO, false);
+        }
+        let (is_success, counts) = match run_counted(&mut bounded(command, seconds)) {
             Ok(result) => result,
             Err(error) => {
                 let program = command.get_program().to_string_lossy();
@@ -119,9 +145,9 @@ pub fn is_ci() -> bool {
 }
 
 /// The same command under `timeout`, which also ends what it started.
-fn bounded(command: &Command, minutes: u32) -> Command {
+fn bounded(command: &Command, seconds: u64) -> Command {
     let mut bounded = Command::new("timeout");
-    bounded.args(["--kill-after=20", &format!("{minutes}m")]);
+    bounded.args(["--kill-after=20", &seconds.to_string()]);
     bounded.arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
@@ -232,6 +258,18 @@ mod tests {
         steps.check("check", || false);
         assert_eq!((steps.passed, steps.failed), (4, 6));
         assert!(!steps.finish());
+    }
+
+    #[test]
+    fn what_takes_too_long_fails_and_the_rest_is_not_run() {
+        let mut steps = Steps::within(0);
+        shell(&mut steps, "true");
+        assert_eq!((steps.passed, steps.failed), (0, 1));
+        let mut late = super::bounded(Command::new("sleep").arg("60"), 1);
+        assert_eq!(
+            super::run_counted(&mut late).unwrap(),
+            (false, Counts::default())
+        );
     }
 
     #[test]

@@ -135,7 +135,13 @@ impl Journal {
             return Some(self.take_off(joined, span, chain));
         }
         self.idle_polls = self.idle_polls.saturating_add(1);
-        if self.confirmed < self.durable && self.idle_polls >= self.confirm_after {
+        // The marks of an earlier leadership say nothing to one that is joined since: what is durable
+        // is said once more for it, also if it never has anything to write.
+        let is_news =
+            joined != Term::ZERO && joined != self.joined && self.durable > Position::ZERO;
+        let is_due = self.confirmed < self.durable || is_news;
+        if is_due && self.idle_polls >= self.confirm_after {
+            self.chain = self.chain.or_else(|| log.chain_at(self.durable));
             let span = Span::new(self.durable, self.durable);
             return Some(self.take_off(joined, span, self.chain));
         }
@@ -382,6 +388,23 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(journal.poll_group(T1, &log), None);
         }
+    }
+
+    #[test]
+    fn a_leadership_joined_later_is_told_what_is_durable() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        assert!(journal.poll_group(T1, &log).is_some());
+        assert_eq!(journal.handle_flushed(), mark(T1, 128));
+        let polled =
+            |journal: &mut Journal, joined| (0..100).find_map(|_| journal.poll_group(joined, &log));
+        assert!(polled(&mut journal, Term::ZERO).is_some(), "confirmed");
+        // Joined while that was in flight: its mark does not count any more.
+        assert_eq!(journal.handle_flushed(), mark(Term::ZERO, 128));
+        let again = polled(&mut journal, T2);
+        assert_eq!(shape(again), Some((128, 128, 0)));
+        assert_eq!(journal.handle_flushed(), mark(T2, 128));
+        assert_eq!(polled(&mut journal, T2), None);
     }
 
     #[test]

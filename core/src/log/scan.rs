@@ -273,8 +273,9 @@ pub fn starts_frame(
     first.is_some_and(|frame| term.is_none_or(|term| term == frame.term))
 }
 
-/// Might a frame start at `position` of `log`? Certain for what is in memory, where frames are walked
-/// from the oldest on: bounded by the window, for rare calls. Of bytes below nothing is known.
+/// Might a frame start at `position` of `log`? Certain for what is in memory, where frames are
+/// walked from the oldest on: bounded by the window, for rare calls. Of bytes below nothing is
+/// known.
 pub fn may_start_frame<L: Log>(log: &L, position: Position) -> bool {
     let mut at = log.start();
     while at < position {

@@ -83,6 +83,8 @@ pub enum ConfigError {
     Timing,
     /// The node state is of another cluster or another member.
     WrongNodeState,
+    /// The node state is older than the log: a backup, or of another directory. Its votes are lost.
+    StateBehindLog,
     /// The log has corrupt bytes below what was confirmed durable.
     CorruptLog,
 }
@@ -100,6 +102,7 @@ impl core::fmt::Display for ConfigError {
                 "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
             }
             Self::WrongNodeState => "the node state belongs to another cluster or another member",
+            Self::StateBehindLog => "the node state is older than the log: a vote may be lost",
             Self::CorruptLog => "the log is corrupt below what was confirmed durable",
         })
     }

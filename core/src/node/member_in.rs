@@ -2,12 +2,15 @@
 
 use super::join::{self, Step};
 use super::{Asking, Event, Halt, NAK_DELAY, Node, Reject};
-use crate::log::{Bounded, LOG_STREAM_ID, Log, receive, scan};
+use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
 use crate::units::{Incarnation, MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm};
+
+/// How far ahead of this member's term a message's may be.
+const TERM_LEAP_MAX: u32 = 1 << 20;
 
 impl<const N: usize> Node<N> {
     pub(super) fn handle_member<L: Log>(
@@ -42,6 +45,16 @@ impl<const N: usize> Node<N> {
         log: &mut L,
     ) -> Result<(), Reject> {
         if message.sender.cluster != self.config.cluster || message.sender.member != from {
+            return Err(Reject::Foreign);
+        }
+        // Terms grow one by one: a leap is no election, and would use them up for everybody.
+        if message
+            .body
+            .term()
+            .get()
+            .saturating_sub(self.raft.term().get())
+            > TERM_LEAP_MAX
+        {
             return Err(Reject::Foreign);
         }
         // An incarnation that `init` did not write is a new disk under an old name: what it says of
@@ -136,19 +149,40 @@ impl<const N: usize> Node<N> {
         let more = join::extended(&said.history, said.term);
         if join::term_in(&more, log.end()).is_some() && more.covered_to > self.known.covered_to {
             self.known = more;
+            self.publish_waiting(log);
         }
-        self.history_wanted = None;
+        // What an answer has not settled is asked again in time, not at once: the leader may not
+        // know.
+        let end = log.end();
+        let known_to = self.known.covered_to;
+        self.history_wanted = self
+            .history_wanted
+            .filter(|(_, _, asked)| asked.from == end && end >= known_to);
         self.raft.join(now, said.term, from);
         self.leader_end = self.leader_end.max(said.end);
         self.raft.handle_commit(said.term, said.commit);
         self.ask_onward(now, log);
     }
 
+    /// Frames that waited for more of the leader's history become part of the log.
+    fn publish_waiting<L: Log>(&mut self, log: &mut L) {
+        let (known, before) = (self.known, log.end());
+        let mut got = Received::default();
+        let term_at = |position| join::term_in(&known, position);
+        publish_landed(log, &mut self.gaps, term_at, &mut got);
+        self.counters.stale += u64::from(got.wrong_term);
+        self.counters.corrupt += u64::from(got.mismatched);
+        self.published(before, log);
+    }
+
     fn ask_history(&mut self, now: Instant, leader: MemberId, term: Term, from: Position) {
+        let repeated = self
+            .history_wanted
+            .filter(|(to, of, asked)| (*to, *of, asked.from) == (leader, term, from));
         let asking = Asking {
             from,
             to: from,
-            next: now,
+            next: repeated.map_or(now, |(_, _, asked)| asked.next),
         };
         self.history_wanted = Some((leader, term, asking));
     }

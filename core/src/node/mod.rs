@@ -149,6 +149,11 @@ impl<const N: usize> Node<N> {
         if recovered.corrupt.is_some() {
             return Err(ConfigError::CorruptLog);
         }
+        // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
+        // been forgotten otherwise).
+        if recovered.tail.term.max(recovered.joined) > state.term {
+            return Err(ConfigError::StateBehindLog);
+        }
         let empty_votes = Planted::AnEmptyDirectoryVotes.is_active();
         let votes = state.votes || empty_votes;
         let incarnation = if empty_votes {
@@ -234,8 +239,12 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    /// When the node wants `handle_timeout`, and why. In the past if it is overdue.
+    /// When the node wants `handle_timeout`, and why. In the past if it is overdue; never, once it
+    /// has halted.
     pub fn poll_timeout(&self) -> Option<(Instant, Deadline)> {
+        if self.halted.is_some() {
+            return None;
+        }
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
         let repair = [asked, self.hole.map(|h| h.next)]

@@ -1,4 +1,5 @@
-//! A follower's door, driven by hand: what a leader says, what storage gives back, what is executed.
+//! A follower's door, driven by hand: what a leader says, what storage gives back, what is
+//! executed.
 
 extern crate std;
 
@@ -214,6 +215,17 @@ impl Bench {
         }
     }
 
+    /// How many requests for history are due.
+    fn asks(&mut self, ms: u64) -> usize {
+        let lent = lent!(self);
+        let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
+        let is_ask = |t: &Transmit<'_>| match t.payload {
+            Payload::Control(Control::Member(m)) => matches!(m.body, Body::HistoryRequest(_)),
+            _ => false,
+        };
+        due.filter(is_ask).count()
+    }
+
     fn recall(&mut self) -> Option<Recall> {
         let lent = lent!(self);
         self.node.poll_recall(&lent)
@@ -237,7 +249,8 @@ impl Bench {
     }
 }
 
-/// Four records of term 1 on this member's disk, and a leader of term 2 that has only the first two.
+/// Four records of term 1 on this member's disk, and a leader of term 2 that has only the first
+/// two.
 fn cut_off() -> (Author, Author, u64) {
     let (mut ours, mut theirs) = (Author::new(), Author::new());
     let mut base = Position::ZERO;
@@ -317,4 +330,58 @@ fn a_history_that_parts_in_mid_frame_is_nobodys() {
         (bench.window.end().get(), bench.node.joined()),
         (base, term(2))
     );
+}
+
+#[test]
+fn a_node_state_that_is_older_than_the_log_is_refused() {
+    let mut log = Author::new();
+    log.write(3);
+    let recovered = log.recovered(3);
+    let start = |of| Node::<2>::new(config(3), state(of), &recovered, now(0)).err();
+    assert_eq!(start(3), None);
+    assert_eq!(start(2), Some(ConfigError::StateBehindLog));
+}
+
+#[test]
+fn frames_that_waited_for_history_land_when_it_comes() {
+    let mut theirs = Author::new();
+    let base = theirs.write(1);
+    let known_to = theirs.write(2);
+    let end = theirs.write(3);
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    // The leader's answer was a part of its history only.
+    bench.lead(1, 3, &[(1, 0)], base.get(), 0);
+    let frames = theirs.bytes(Position::ZERO);
+    for (from, to) in [(0, base), (base.get(), known_to), (known_to.get(), end)] {
+        let _taken = bench.datagram(2, 1, &frames[from as usize..to.get() as usize]);
+    }
+    assert_eq!(bench.window.end(), base);
+    bench.lead(
+        3,
+        3,
+        &[(1, 0), (2, base.get()), (3, known_to.get())],
+        end.get(),
+        0,
+    );
+    assert_eq!(bench.window.end(), end);
+    assert_eq!(bench.node.raft().tail.term, term(3));
+}
+
+#[test]
+fn a_leader_that_does_not_know_its_history_is_asked_in_time_and_not_at_once() {
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    let mut asks = 0;
+    for ms in 1..=100 {
+        bench.lead(ms, 80, &[(79, 3200), (80, 6400)], 6496, 0);
+        asks += bench.asks(ms);
+    }
+    assert_eq!(asks, 5, "one in a canvass interval of 20 ms");
+}
+
+#[test]
+fn a_node_that_has_halted_wants_nothing_any_more() {
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    assert!(bench.node.poll_timeout().is_some());
+    bench.node.halt(Halt::HistoryTooShort);
+    assert_eq!((bench.node.poll_timeout(), bench.asks(500)), (None, 0));
 }

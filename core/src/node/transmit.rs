@@ -362,11 +362,13 @@ impl<const N: usize> Node<N> {
                 continue;
             }
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            if scan::run(bytes, from, mtu, self.config.segment_length) > 0 {
+            // A PAD whose header alone was recalled is a frame, but not one that can be sent.
+            let run = scan::run(bytes, from, mtu, self.config.segment_length);
+            if (1..=bytes.len()).contains(&run) {
                 // Somebody still reads what was recalled last: others wait for their turn.
                 return None;
             }
-            // Read already, and no frame starts there: whoever asked for it was no follower of ours.
+            // Read already, and no frame starts there: who asked for it is no follower of ours.
             if !self.sources.has_catchup_from(from) {
                 wanted = wanted.or(Some(from));
             }

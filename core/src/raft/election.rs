@@ -141,7 +141,8 @@ impl Raft {
     }
 
     fn consider_nomination(&mut self, now: Instant) {
-        let electable = self.votes && self.supporters(now) >= self.members.quorum();
+        let electable =
+            self.votes && !self.closing && self.supporters(now) >= self.members.quorum();
         let delay = self.nomination_delay(now);
         let State::Canvass(canvass) = &mut self.state else {
             return;
@@ -175,10 +176,10 @@ impl Raft {
         unit / 2 * rank as u32 + behind + Duration::from_nanos(random)
     }
 
-    /// By how much the periods of an election are stretched: twice with each that was in vain. A vote
-    /// leaves only when it is on disk, so where that takes longer than the delays that keep candidates
-    /// apart, or than a ballot lasts, they would meet again and again (Raft 9.3: the election timeout
-    /// is an order of magnitude above the broadcast time).
+    /// By how much the periods of an election are stretched: twice with each that was in vain. A
+    /// vote leaves only when it is on disk, so where that takes longer than the delays that keep
+    /// candidates apart, or than a ballot lasts, they would meet again and again (Raft 9.3: the
+    /// election timeout is an order of magnitude above the broadcast time).
     fn patience(&self) -> u32 {
         1 << self.in_vain.min(DOUBLINGS_MAX)
     }

@@ -65,6 +65,34 @@ impl Progress {
         }
     }
 
+    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing; one
+    /// of a newer round that has less than was known comes from a member that has started again, and
+    /// has lost what it had not flushed: it starts anew.
+    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool) {
+        if ack.round < self.round {
+            return;
+        }
+        let restarted = ack.round > self.round && ack.received < self.received;
+        if !self.joined || restarted || self.counts != counts {
+            *self = Self {
+                joined: true,
+                counts,
+                ..Self::new(now, ack.received)
+            };
+        }
+        if ack.received > self.received {
+            self.received = ack.received;
+            self.moved = now;
+        }
+        self.heard = Some(now);
+        self.round = ack.round;
+        self.sent = self.sent.max(self.received);
+        self.durable = self.durable.max(ack.durable.min(ack.received));
+        self.applied = self.applied.max(ack.applied);
+        self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
+        self.flush_age_ms = ack.flush_age_ms;
+    }
+
     /// The span that may be sent next: first what was asked for again, then from the cursor on.
     pub fn due(&self, end: Position) -> Option<(Position, Position)> {
         if !self.joined {
@@ -146,11 +174,20 @@ impl Leader {
                 *progress = Progress {
                     heard: progress.heard,
                     counts: progress.counts,
+                    round: progress.round,
                     ..Progress::new(now, progress.sent)
                 };
             }
             progress.greet_at = progress.greet_at.min(now);
         }
+    }
+
+    /// Nobody took over: every member is told that it is free to stand.
+    fn bow_out(&mut self, now: Instant, others: MemberSet, interval: Duration) {
+        self.transfer = None;
+        self.resigned = true;
+        self.rounds.hurry(now);
+        self.rounds.refill(now, others, interval);
     }
 
     pub(super) fn deadline(&self, others: MemberSet) -> Instant {
@@ -218,27 +255,7 @@ impl Raft {
         let Some(progress) = leader.progress.get_mut(from.slot()) else {
             return;
         };
-        progress.heard = Some(now);
-        if progress.counts != counts {
-            // Another incarnation: what the one before has flushed is not on this one's disk.
-            progress.durable = Position::ZERO;
-        }
-        progress.counts = counts;
-        if !progress.joined {
-            progress.joined = true;
-            progress.sent = ack.received;
-            progress.moved = now;
-        }
-        if ack.received > progress.received {
-            progress.received = ack.received;
-            progress.moved = now;
-        }
-        progress.sent = progress.sent.max(progress.received);
-        progress.durable = progress.durable.max(ack.durable.min(ack.received));
-        progress.applied = progress.applied.max(ack.applied);
-        progress.limit = progress.limit.max(ack.received.plus(u64::from(ack.window)));
-        progress.flush_age_ms = ack.flush_age_ms;
-        progress.round = progress.round.max(ack.round);
+        progress.acknowledge(now, ack, counts);
         self.advance_commit();
     }
 
@@ -258,6 +275,8 @@ impl Raft {
         if let Some(progress) = self.progress_mut(member) {
             progress.history_from = Some(from);
             progress.greet_at = now;
+            // It is alive, if not level: its questions keep the quorum together.
+            progress.heard = Some(now);
         }
     }
 
@@ -334,10 +353,9 @@ impl Raft {
         }
         if leader.transfer.is_some_and(|t| now >= t.until) {
             leader.transfer = None;
-            if closing {
-                leader.resigned = true;
-                leader.rounds.hurry(now);
-            }
+        }
+        if closing && leader.transfer.is_none() && !leader.resigned {
+            leader.bow_out(now, others, interval);
         }
     }
 
@@ -450,20 +468,22 @@ impl Raft {
         if let Some(best) = best {
             // An error would only say that a transfer is under way, which serves as well.
             let _handing_over = self.transfer(now, best).is_ok();
-        } else if let State::Leader(leader) = &mut self.state {
-            leader.resigned = true;
-            leader.rounds.hurry(now);
+        } else {
+            let (others, interval) = (self.others(), self.timing.heartbeat_interval);
+            if let State::Leader(leader) = &mut self.state {
+                leader.bow_out(now, others, interval);
+            }
         }
         self.closing = true;
     }
 
     /// Whether a resigning member has nothing left to hand over.
     pub fn is_resigned(&self) -> bool {
-        let handing_over = match &self.state {
-            State::Leader(leader) => leader.transfer.is_some(),
-            _ => false,
+        let has_let_go = match &self.state {
+            State::Leader(leader) => leader.resigned && leader.rounds.is_done(),
+            _ => true,
         };
-        self.closing && !handing_over
+        self.closing && has_let_go
     }
 
     /// Whom leadership is being handed to.

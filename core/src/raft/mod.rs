@@ -268,6 +268,8 @@ impl Raft {
             self.joined = Some(term);
             self.told = Position::ZERO;
         }
+        // What its torn tail may have held is settled now.
+        self.torn = false;
         self.follow(now, leader);
         if let State::Follower(follower) = &mut self.state {
             follower.ack_due = true;

@@ -80,6 +80,11 @@ impl Rounds {
         Some(member)
     }
 
+    /// Whether this round owes nobody anything.
+    pub const fn is_done(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Sends the round to everybody again as soon as possible.
     pub fn hurry(&mut self, now: Instant) {
         self.next = now;

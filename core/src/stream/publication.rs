@@ -504,6 +504,8 @@ impl Publication {
         let room = limit.since(from).min(u64::from(self.mtu)) as usize;
         let mut len = 0;
         let mut at = from;
+        // Not across the end of a segment, even where no PAD stands before it.
+        let tail = tail.min(from.plus(self.segments.remaining(from)));
         while at < tail && start + len < self.ring.window() as usize {
             let Some(header) = self.header(slot, at) else {
                 break;

@@ -83,6 +83,23 @@ pub enum Body {
     TransferLeadership(TransferLeadership),
 }
 
+impl Body {
+    /// The term that the message speaks of.
+    pub const fn term(&self) -> Term {
+        match self {
+            Self::CanvassPosition(m) => m.term,
+            Self::RequestVote(m) => m.term,
+            Self::Vote(m) => m.term,
+            Self::NewLeadershipTerm(m) => m.term,
+            Self::AppendPosition(m) => m.term,
+            Self::CommitPosition(m) => m.term,
+            Self::HistoryRequest(m) => m.term,
+            Self::Resign(m) => m.term,
+            Self::TransferLeadership(m) => m.term,
+        }
+    }
+}
+
 /// See [`Body::CanvassPosition`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -15,9 +15,10 @@ use crate::client::{Client, ClientOptions, Egress};
 /// Read, write and watch the replicated key-value service
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-For a cluster whose nodes run `service = \"kv\"` (the default). Every request is a message in the log,
-reads too, so all clients see one order of all of them. A key's version is a number that grows with
-every write; `cas` writes only if the version is the expected one, 0 for a key that is not there.
+For a cluster whose nodes run `service = \"kv\"` (the default). Every request is a message in the
+log, reads too, so all clients see one order of all of them. A key's version is a number that
+grows with every write; `cas` writes only if the version is the expected one, 0 for a key that is
+not there.
 
 Exit code 1 if the key is not there, the version is another, or the outcome is unknown because the
 leader was lost in the middle: then look before you write again.
@@ -185,7 +186,8 @@ fn ask(args: &KvArgs, client: &mut Client, timeout: Duration) -> Result<(), Fail
     answer.unwrap_or(Ok(()))
 }
 
-/// Prints events until interrupted. A watch belongs to the session, which lives on through failovers.
+/// Prints events until interrupted. A watch belongs to the session, which lives on through
+/// failovers.
 fn watch(args: &KvArgs, mut client: Client) -> Result<(), Failure> {
     loop {
         let mut outcome = Ok(());

@@ -12,12 +12,12 @@ use crate::walk::{Frame, Walk, kind_of};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 One line for each frame: where it is, the leadership term that wrote it, what it carries, for which
-session, how many bytes, and its checksum. Both checksums of every frame are verified on the way. The
-log ends at the first place that was never written. Works on a running member's directory too.
+session, how many bytes, and its checksum. Both checksums of every frame are verified on the way.
+The log ends at the first place that was never written. Works on a running member's directory too.
 
   coracle log --dir data/0
   coracle log --dir data/0 --from 65536 --count 20
-  coracle log --dir data/0 --verify        only verify; exit code 1 and the position if it is damaged")]
+  coracle log --dir data/0 --verify        exit code 1 and the position if it is damaged")]
 pub struct LogArgs {
     /// The member's data directory
     #[arg(long, short, value_name = "DIR")]

@@ -43,8 +43,12 @@ pub struct SendArgs {
 /// Bytes in flight at most: a quarter of what the cluster keeps for a session's answers.
 const WINDOW_BYTES: usize = 256 << 10;
 
+/// While the oldest message is unanswered for so long, the leader may be lost: nothing more is
+/// offered to it, because all of that would be of unknown outcome.
+const HOLD_BACK: Duration = Duration::from_millis(150);
+
 /// A message on its way: its line, its length, and when it was offered.
-type Flight = (u64, usize);
+type Flight = (u64, usize, Instant);
 
 struct Sender {
     client: Client,
@@ -117,8 +121,11 @@ impl Sender {
     }
 
     fn has_room(&self) -> bool {
+        let Some((_, _, oldest)) = self.flights.front() else {
+            return true;
+        };
         let is_small = self.flights.len() < self.window && self.flying < WINDOW_BYTES;
-        self.flights.is_empty() || is_small
+        is_small && oldest.elapsed() < HOLD_BACK
     }
 
     fn offer_lines(&mut self) -> Result<(), Failure> {
@@ -142,7 +149,8 @@ impl Sender {
                     if self.flights.is_empty() {
                         self.heard = Instant::now();
                     }
-                    self.flights.push_back((self.line, line.len()));
+                    self.flights
+                        .push_back((self.line, line.len(), Instant::now()));
                     self.flying += line.len();
                     self.next = None;
                 }
@@ -180,7 +188,7 @@ impl Sender {
         let wait = Duration::from_millis(5);
         let taken = client.poll(wait, |egress| match egress {
             Egress::Message { payload, .. } => {
-                if let Some((_, bytes)) = flights.pop_front() {
+                if let Some((_, bytes, _)) = flights.pop_front() {
                     *flying -= bytes;
                     *answered += 1;
                 }
@@ -195,7 +203,7 @@ impl Sender {
                 if !flights.is_empty() {
                     eprintln!("coracle: the leader was lost, member {leader} leads now");
                 }
-                for (line, _) in flights.drain(..) {
+                for (line, _, _) in flights.drain(..) {
                     eprintln!("coracle: line {line}: outcome unknown");
                     unknown.push(line);
                 }
@@ -215,7 +223,7 @@ impl Sender {
     }
 
     fn give_up(&mut self) {
-        for (line, _) in self.flights.drain(..) {
+        for (line, _, _) in self.flights.drain(..) {
             eprintln!("coracle: line {line}: outcome unknown");
             self.unknown.push(line);
         }
@@ -232,8 +240,8 @@ impl Sender {
     }
 }
 
-/// Reads lines on a thread of their own, a bounded number ahead: input may be slow, and must not keep
-/// the session from being served.
+/// Reads lines on a thread of their own, a bounded number ahead: input may be slow, and must not
+/// keep the session from being served.
 fn read_lines(file: Option<PathBuf>) -> Result<Receiver<io::Result<Vec<u8>>>, Failure> {
     let mut input: Box<dyn BufRead + Send> = match file {
         Some(path) => {

@@ -23,7 +23,8 @@ pub struct SettingsArgs {
     #[arg(long = "peer", value_name = "ID=HOST:PORT,HOST:PORT", value_parser = peer)]
     #[arg(
         long_help = "A member of the cluster, this one too; once for each: its id, where it talks \
-        to other members, where it talks to clients. For example --peer 0=10.0.0.1:9000,10.0.0.1:9100"
+        to other members, where it talks to clients. For example \
+        --peer 0=10.0.0.1:9000,10.0.0.1:9100"
     )]
     pub peers: Vec<MemberSettings>,
     /// The number that names the cluster; the same on every member

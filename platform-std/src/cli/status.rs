@@ -17,8 +17,8 @@ use crate::net::{ReceiveBatch, SendBatch, Socket, resolve, wait};
 /// Show role, term, positions and state digest of every member
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Asks every member over UDP and waits for the answers; a member that does not answer is shown as such.
-Exit code 5 if none answers, 1 if some do not, or if no member leads.
+Asks every member over UDP and waits for the answers; a member that does not answer is shown as
+such. Exit code 5 if none answers, 1 if some do not, or if no member leads.
 
   coracle status --config node.toml
   coracle status --endpoints 0=10.0.0.1:9100,1=10.0.0.2:9100,2=10.0.0.3:9100 --json

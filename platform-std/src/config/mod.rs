@@ -48,9 +48,6 @@ pub struct Settings {
     /// The longest message of a client. The same on every member.
     #[serde(default = "defaults::message_max")]
     pub message_max: Size,
-    /// How many clients may have a session at once. The same on every member.
-    #[serde(default = "defaults::sessions_max")]
-    pub sessions_max: usize,
     /// How many bytes a session may have sent and not yet had consumed.
     #[serde(default = "defaults::ingress_window")]
     pub ingress_window: Size,
@@ -175,7 +172,6 @@ impl Settings {
             window: defaults::window(),
             mtu: defaults::mtu(),
             message_max: defaults::message_max(),
-            sessions_max: defaults::sessions_max(),
             ingress_window: defaults::ingress_window(),
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
@@ -227,7 +223,6 @@ impl fmt::Display for Settings {
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
-        writeln!(f, "sessions_max = {}", self.sessions_max)?;
         writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
         writeln!(f, "egress_window = \"{}\"", self.egress_window)?;
         for member in &self.members {
@@ -266,13 +261,10 @@ mod defaults {
     pub fn message_max() -> Size {
         Size(1 << 20)
     }
-    pub fn sessions_max() -> usize {
-        64
-    }
     pub fn ingress_window() -> Size {
         Size(256 << 10)
     }
     pub fn egress_window() -> Size {
-        Size(1 << 20)
+        Size(2 << 20)
     }
 }

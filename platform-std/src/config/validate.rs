@@ -11,9 +11,6 @@ use coracle_core::limits::{
 
 use super::{Settings, Size};
 
-/// The most sessions that a node of this program has tables for.
-pub const SESSIONS_MAX: usize = 64;
-
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -135,7 +132,8 @@ impl Settings {
         within("message_max", self.message_max, 1, longest).map_err(|e| {
             format!("{e} (an eighth of `segment_length`: raise that to allow longer messages)")
         })?;
-        // A whole message, its frames' headers and pads must fit in the window while it is appended.
+        // A whole message, its frames' headers and pads must fit in the window while it is
+        // appended.
         let needed = (self.message_max.0 * 2).next_power_of_two().max(64 << 10);
         if self.window.0 < needed {
             return Err(format!(
@@ -146,18 +144,23 @@ impl Settings {
                 self.message_max
             ));
         }
-        if self.sessions_max == 0 || self.sessions_max > SESSIONS_MAX {
-            return Err(format!(
-                "`sessions_max` is {}: 1 to {SESSIONS_MAX} sessions are possible",
-                self.sessions_max
-            ));
-        }
         for (key, size) in [
             ("ingress_window", self.ingress_window),
             ("egress_window", self.egress_window),
         ] {
             power_of_two(key, size)?;
             within(key, size, 64 << 10, 1 << 30)?;
+        }
+        // A whole answer, cut into frames with their headers, waits there until it is taken.
+        let needed = self.message_max.0 + self.message_max.0 / 4;
+        if self.egress_window.0 < needed {
+            return Err(format!(
+                "`egress_window` is {}: at least {} is needed for answers of {}; raise it or lower \
+                 `message_max`",
+                self.egress_window,
+                Size(needed.next_power_of_two()),
+                self.message_max
+            ));
         }
         Ok(())
     }
@@ -185,8 +188,8 @@ impl Settings {
         }
         if t.session_timeout.0 < t.leader_timeout.0 * 4 {
             return Err(format!(
-                "`timings.session_timeout` is {} with a leader timeout of {}: make it at least four \
-                 times that, or sessions would not live through a failover",
+                "`timings.session_timeout` is {} with a leader timeout of {}: make it at least \
+                 four times that, or sessions would not live through a failover",
                 t.session_timeout, t.leader_timeout
             ));
         }
@@ -285,7 +288,11 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 9] = [
+        let cases: [(String, &str); 10] = [
+            (
+                refusal(|s| s.egress_window = Size(1 << 20)),
+                "egress_window",
+            ),
             (refusal(|s| s.mtu = Size(1400)), "mtu"),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),

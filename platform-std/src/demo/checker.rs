@@ -1,8 +1,10 @@
-//! The verdict: what the stopped data directories say, read without the nodes, the client or the core.
+//! The verdict: what the stopped data directories say, read without the nodes, the client or the
+//! core.
 //!
-//! Each member's log is walked from its first frame to what its service had executed, and its messages
-//! are compared with what was offered: every acknowledged message must be there, once, in the order of
-//! the offers; one of unknown outcome may be there, once, in its place; nothing else may be there.
+//! Each member's log is walked from its first frame to what its service had executed, and its
+//! messages are compared with what was offered: every acknowledged message must be there, once, in
+//! the order of the offers; one of unknown outcome may be there, once, in its place; nothing else
+//! may be there.
 
 use std::path::Path;
 
@@ -36,9 +38,9 @@ pub struct Found {
 
 /// The messages of a log against the offers: every way in which the log may go on from here.
 ///
-/// After a failover some messages of unknown outcome may be missing, and equal messages may follow one
-/// another, so there may be several ways to read a log; each is the number of the next offer, with the
-/// messages of unknown outcome that were there on that way.
+/// After a failover some messages of unknown outcome may be missing, and equal messages may follow
+/// one another, so there may be several ways to read a log; each is the number of the next offer,
+/// with the messages of unknown outcome that were there on that way.
 struct Match<'a> {
     source: &'a Source,
     ledger: &'a Ledger,
@@ -81,8 +83,8 @@ impl<'a> Match<'a> {
         !self.ways.is_empty()
     }
 
-    /// The log has ended: the messages of unknown outcome that were in it; or the first acknowledged
-    /// message that is missing.
+    /// The log has ended: the messages of unknown outcome that were in it; or the first
+    /// acknowledged message that is missing.
     fn end(self) -> Result<Vec<u64>, u64> {
         let mut missing = u64::MAX;
         for (from, executed) in self.ways {

@@ -12,8 +12,8 @@ use crate::client::{Client, ClientError, ClientOptions, Egress, OfferError, Stat
 
 /// Messages in flight at most.
 pub const WINDOW_MESSAGES: usize = 256;
-/// Bytes in flight at most, unless a single message is longer: a quarter of what the cluster keeps for
-/// a session's answers, so that those can never overflow.
+/// Bytes in flight at most, unless a single message is longer: a quarter of what the cluster keeps
+/// for a session's answers, so that those can never overflow.
 pub const WINDOW_BYTES: usize = 256 << 10;
 /// How long the cluster may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);

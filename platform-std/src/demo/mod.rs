@@ -1,4 +1,5 @@
-//! `coracle demo`: a cluster of three processes, a stream of messages, a killed leader, and a verdict.
+//! `coracle demo`: a cluster of three processes, a stream of messages, a killed leader, and a
+//! verdict.
 
 mod checker;
 mod ledger;
@@ -33,9 +34,9 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Starts three node processes on loopback, opens a session, streams messages, kills the leader with
-SIGKILL in mid-stream, goes on with the new leader, restarts the killed node, waits until it is level,
-stops all three, and reads their directories. No message is sent twice: those in flight at a kill are
-of unknown outcome, and listed.
+SIGKILL in mid-stream, goes on with the new leader, restarts the killed node, waits until it is
+level, stops all three, and reads their directories. No message is sent twice: those in flight at a
+kill are of unknown outcome, and listed.
 
 Exit code 0 only if every acknowledged message is in every member's history exactly once and in one
 order, all digests are equal, and every killed node is level again.
@@ -370,7 +371,8 @@ fn settle(nodes: &Nodes) -> Result<Vec<Reading>, Failure> {
     }
 }
 
-/// What is going on, on standard error: one line that changes, or a line now and then if nobody looks.
+/// What is going on, on standard error: one line that changes, or a line now and then if nobody
+/// looks.
 struct Progress {
     terminal: bool,
     start: Instant,

@@ -82,9 +82,9 @@ impl Report {
         );
         for kill in &self.kills {
             println!(
-                "failover       {:.0} ms: leader {} killed with {} messages in flight, {} more offered \
-                 before the client knew, {} of unknown outcome; {} took over (leader timeout {} ms); \
-                 level again {:.0} ms after its restart",
+                "failover       {:.0} ms: leader {} killed with {} messages in flight, {} more \
+                 offered before the client knew, {} of unknown outcome; {} took over (leader \
+                 timeout {} ms); level again {:.0} ms after its restart",
                 kill.failover.as_secs_f64() * 1e3,
                 kill.member,
                 kill.in_flight,
@@ -116,18 +116,23 @@ impl Report {
                 r.get(Counter::Digest)
             );
         }
+        self.print_verdict();
+    }
+
+    fn print_verdict(&self) {
         println!();
         for (member, found) in self.found.iter().enumerate() {
             println!(
-                "checked        directory of member {member}: {} messages to position {}, order {:08x}, \
-                 digest {:016x}",
+                "checked        directory of member {member}: {} messages to position {}, order \
+                 {:08x}, digest {:016x}",
                 found.messages, found.applied, found.order, found.digest
             );
         }
         if self.faults.is_empty() {
             println!(
-                "verdict        good: every acknowledged message is in every member's history exactly \
-                 once, in one order; all digests are equal; every killed node is level again"
+                "verdict        good: every acknowledged message is in every member's history \
+                 exactly once, in one order; all digests are equal; every killed node is \
+                 level again"
             );
         } else {
             for fault in &self.faults {

@@ -1,4 +1,5 @@
-//! What the demo sends: the lines of a file, or generated messages; as they are, or as key-value puts.
+//! What the demo sends: the lines of a file, or generated messages; as they are, or as key-value
+//! puts.
 
 use std::path::Path;
 
@@ -110,8 +111,9 @@ impl Source {
     }
 }
 
-/// 1 byte to 100 KiB: of 100 messages, about 90 up to 1 KiB, 9 up to 16 KiB, one up to 100 KiB; in each
-/// class every order of magnitude is equally likely. Starts with its number, as far as that fits.
+/// 1 byte to 100 KiB: of 100 messages, about 90 up to 1 KiB, 9 up to 16 KiB, one up to 100 KiB; in
+/// each class every order of magnitude is equally likely. Starts with its number, as far as that
+/// fits.
 fn generate(number: u64, out: &mut Vec<u8>) {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x636F_7261_636C_6521;
     let mut next = || {

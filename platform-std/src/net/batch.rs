@@ -36,7 +36,8 @@ impl ReceiveBatch {
     /// An empty batch. Its memory (2 MiB, of which only what is used is ever touched) is allocated
     /// here, once.
     pub fn new() -> Self {
-        // SAFETY: all three are plain C structs of integers and pointers, for which zero is a value.
+        // SAFETY: all three are plain C structs of integers and pointers, for which zero is a
+        // value.
         let (name, header, vector) = unsafe { (zeroed(), zeroed(), zeroed()) };
         Self {
             bytes: vec![0; SLOT * BATCH].into_boxed_slice(),
@@ -156,8 +157,9 @@ impl SendBatch {
         let mut sent = Sent::default();
         let mut at = 0;
         while at < count {
-            // SAFETY: entries [at, count) of `headers` were set up above; each points at a name and a
-            // vector owned by `self`, and at bytes that the caller lends for the length of this call.
+            // SAFETY: entries [at, count) of `headers` were set up above; each points at a name and
+            // a vector owned by `self`, and at bytes that the caller lends for the length of this
+            // call.
             let taken = unsafe {
                 libc::sendmmsg(
                     socket.as_fd().as_raw_fd(),
@@ -190,8 +192,8 @@ impl SendBatch {
     }
 }
 
-/// Errors that a UDP receive reports about datagrams sent earlier, or that mean "nothing there", are
-/// no errors of this socket.
+/// Errors that a UDP receive reports about datagrams sent earlier, or that mean "nothing there",
+/// are no errors of this socket.
 fn receive_error(error: io::Error) -> Option<io::Error> {
     match error.raw_os_error() {
         Some(

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Waits until one of `fds` (at most 4) is readable or `timeout` is over; returns which are readable,
-/// as a bit mask. A signal ends the wait early.
+/// Waits until one of `fds` (at most 4) is readable or `timeout` is over; returns which are
+/// readable, as a bit mask. A signal ends the wait early.
 ///
 /// # Errors
 /// Any error of `ppoll(2)` but a signal.

@@ -47,7 +47,7 @@ use crate::storage::{DataDir, NodeStateFile, StorageError};
 use coracle_core::log::NodeState;
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
 
-/// How many client sessions a node has tables for.
+/// How many client sessions a node has tables for; a further client is refused with a text.
 pub const SESSIONS: usize = 64;
 
 /// Why a node ended, or did not start.
@@ -90,8 +90,8 @@ impl fmt::Display for NodeError {
             Self::System(error) => write!(f, "the system refused: {error}"),
             Self::Halted(halt) => write!(
                 f,
-                "{halt}: this member stops rather than serve what may be wrong. Keep its directory, \
-                 and let the others go on"
+                "{halt}: this member stops rather than serve what may be wrong. Keep its \
+                 directory, and let the others go on"
             ),
         }
     }

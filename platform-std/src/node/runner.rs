@@ -8,7 +8,6 @@ use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, Sessi
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
-use coracle_core::time::Now;
 use coracle_core::units::ClusterId;
 
 use super::doors::Doors;
@@ -30,6 +29,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
+/// A thread that never sleeps polls so often that the log is at rest only after many polls.
+const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
+
 /// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
     settings: Settings,
@@ -42,7 +44,8 @@ pub struct Runner<S> {
     store: LogStore,
     state: Worker<NodeState, Result<(), StorageError>>,
     persisting: Option<NodeState>,
-    recalls: [Option<Recall>; 2],
+    /// The cold reads under way, each with how often the log had been cut when it began.
+    recalls: [Option<(Recall, u64)>; 2],
     spare: [Option<Vec<u8>>; 2],
     doors: Doors,
     peers: Peers,
@@ -69,17 +72,12 @@ impl<S: Service> Runner<S> {
         let waker = Waker::new()?;
         let mut memory = Memory::new(&settings)?;
         let cluster = ClusterId(settings.cluster);
-        let started = Instant::now();
         let recovered = recover(&dir.log(), cluster, &mut memory.window)?;
-        tracing::info!(
-            end = recovered.tail.end.get(),
-            confirmed = recovered.confirmed.get(),
-            torn = recovered.torn,
-            millis = started.elapsed().as_millis() as u64,
-            "log recovered"
-        );
         let segment_length = settings.segment_length.0 as u32;
-        let journal = recovered.journal(cluster, segment_length);
+        let mut journal = recovered.journal(cluster, segment_length);
+        if settings.idle != Idle::Sleep {
+            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
+        }
         let store = LogStore::new(
             dir.log(),
             cluster,
@@ -100,6 +98,14 @@ impl<S: Service> Runner<S> {
             Some(vec![0; memory.replay.len()]),
             Some(vec![0; memory.catchup.len()]),
         ];
+        tracing::info!(
+            member = settings.member,
+            cluster = settings.cluster,
+            dir = %settings.dir.display(),
+            log_end = recovered.tail.end.get(),
+            torn = recovered.torn,
+            "started"
+        );
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
             settings,
@@ -127,12 +133,6 @@ impl<S: Service> Runner<S> {
     /// # Errors
     /// See [`NodeError`].
     pub fn run(mut self) -> Result<(), NodeError> {
-        tracing::info!(
-            member = self.settings.member,
-            cluster = self.settings.cluster,
-            dir = %self.settings.dir.display(),
-            "started"
-        );
         while !self.stop.is_set() {
             self.step()?;
         }
@@ -236,7 +236,7 @@ impl<S: Service> Runner<S> {
             self.node.handle_durable(mark);
             busy = true;
         }
-        busy |= self.recall(now);
+        busy |= self.recall();
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
@@ -247,7 +247,7 @@ impl<S: Service> Runner<S> {
     }
 
     /// Takes what the readers have read, and asks them for what the node needs.
-    fn recall(&mut self, _now: Now) -> bool {
+    fn recall(&mut self) -> bool {
         let mut busy = false;
         for (at, buffer) in [&mut self.memory.replay, &mut self.memory.catchup]
             .into_iter()
@@ -258,7 +258,11 @@ impl<S: Service> Runner<S> {
             };
             std::mem::swap(buffer, &mut bytes);
             self.spare[at] = Some(bytes);
-            if let Some(recall) = self.recalls[at].take() {
+            if let Some((recall, cuts)) = self.recalls[at].take() {
+                if cuts != self.store.cuts() {
+                    // The node asks again.
+                    continue;
+                }
                 let result = result.map_err(|error| {
                     tracing::error!(%error, "cold read");
                     ReadError
@@ -277,7 +281,7 @@ impl<S: Service> Runner<S> {
                 && let Some(bytes) = self.spare[at].take()
             {
                 self.spare[at] = self.store.read(at, recall.at, recall.len, bytes);
-                self.recalls[at] = Some(recall);
+                self.recalls[at] = Some((recall, self.store.cuts()));
             }
         }
         busy

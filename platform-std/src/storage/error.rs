@@ -70,12 +70,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Makes an `Io` out of a system error.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
+    /// Makes an `Io` out of a system error; copies the path only then.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io {
             action,
-            path,
+            path: path.to_path_buf(),
             error,
         }
     }
@@ -172,8 +171,8 @@ fn advice(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::NotFound => "Check the path, and that the file system is mounted",
         _ => {
-            "Check the disk (dmesg, smartctl) and start the node again: what was acknowledged is on \
-             a quorum of members"
+            "Check the disk (dmesg, smartctl) and start the node again: what was acknowledged is \
+             on a quorum of members"
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The log's files while a node runs: groups are written here, flushed on a thread of their own, and
-//! the next files are made ahead of need on another.
+//! The log's files while a node runs: groups are written here, flushed on a thread of their own,
+//! and the next files are made ahead of need on another.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ pub struct LogStore {
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     flushes: u64,
+    cuts: u64,
 }
 
 impl LogStore {
@@ -87,6 +88,7 @@ impl LogStore {
             maker,
             readers,
             flushes: 0,
+            cuts: 0,
         })
     }
 
@@ -100,13 +102,18 @@ impl LogStore {
         self.flushes
     }
 
+    /// How often the log was cut: bytes read before a cut may be of what was cut off.
+    pub fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
     /// Whether one of the threads has something for `poll` or `poll_read`.
     pub fn is_ready(&self) -> bool {
         self.flusher.is_done() || self.maker.is_done() || self.readers.iter().any(Worker::is_done)
     }
 
-    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is news
-    /// for the node. Bounded by the bytes in the window.
+    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is
+    /// news for the node. Bounded by the bytes in the window.
     ///
     /// # Errors
     /// Any: the node must stop, and nothing that was not acknowledged before counts.
@@ -117,6 +124,7 @@ impl LogStore {
     ) -> Result<Option<Mark>, StorageError> {
         if let Some(cut) = window.take_cut() {
             self.journal.handle_truncated(cut);
+            self.cuts += 1;
             self.find_chain(window)?;
         }
         let mut mark = None;
@@ -162,7 +170,8 @@ impl LogStore {
         }
     }
 
-    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come back.
+    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come
+    /// back.
     pub fn read(
         &mut self,
         consumer: usize,

@@ -79,7 +79,9 @@ impl Label {
         if version > VERSION {
             return Err(LabelError::Newer(version));
         }
-        if CRC32C.of(&bytes[..36]) != crc {
+        let length_max = coracle_core::limits::SEGMENT_MAX;
+        let is_length = segment_length.is_power_of_two() && segment_length <= length_max;
+        if CRC32C.of(&bytes[..36]) != crc || !is_length {
             return Err(LabelError::Damaged);
         }
         Ok(Self {
@@ -247,7 +249,8 @@ impl Segment {
     /// Waits until everything written before is on the disk.
     ///
     /// # Errors
-    /// Any error of the system; then nothing written before may be believed (fsync is not repeatable).
+    /// Any error of the system; then nothing written before may be believed (fsync is not
+    /// repeatable).
     pub fn flush(&self) -> Result<(), StorageError> {
         self.file
             .sync_data()

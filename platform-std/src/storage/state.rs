@@ -39,8 +39,8 @@ impl NodeStateFile {
     /// Opens the file of a member that was initialised.
     ///
     /// # Errors
-    /// [`StorageError::Uninitialised`] if there is none, a newer version, damage, or any error of the
-    /// system.
+    /// [`StorageError::Uninitialised`] if there is none, a newer version, damage, or any error of
+    /// the system.
     pub fn open(dir: &Path) -> Result<(Self, NodeState), StorageError> {
         let path = dir.join("node-state");
         if !path.exists() {

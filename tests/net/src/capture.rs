@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::frames;
+use crate::gate::Missing;
 
 /// How long to wait for `tshark` to start capturing, or to see a marker.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,7 +147,12 @@ impl Capture {
         if let Some(mut pipe) = self.child.stderr.take() {
             drop(pipe.read_to_string(&mut words));
         }
-        words.lines().last().unwrap_or("it said nothing").to_owned()
+        words
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .unwrap_or("")
+            .to_owned()
     }
 }
 
@@ -304,9 +310,8 @@ impl std::fmt::Display for Report {
 /// Whether `tshark` can be started, says its version, and may capture on `interface`.
 ///
 /// # Errors
-/// In plain words: (what is missing, what to install or do).
-pub fn available(interface: &str) -> Result<String, (String, &'static str)> {
-    let tool = "tshark (apt-get install tshark)";
+/// What is missing.
+pub fn available(interface: &str) -> Result<String, Missing> {
     let output = Command::new("tshark")
         .arg("--version")
         .stdin(Stdio::null())
@@ -317,17 +322,19 @@ pub fn available(interface: &str) -> Result<String, (String, &'static str)> {
             .next()
             .unwrap_or("")
             .to_owned(),
-        _ => return Err(("tshark is not there".to_owned(), tool)),
+        _ => return Err(Missing::new("tshark is not there", "install tshark")),
     };
     let scratch = crate::scratch::Scratch::new("capture");
     let probe = Capture::start(interface, &[], &scratch.join("probe.pcapng"));
-    let rights = "tshark's capture rights (run as root, or dpkg-reconfigure wireshark-common)";
     match probe.and_then(Capture::stop) {
         Ok(_) => Ok(version),
-        Err(why) => Err((
-            format!("tshark cannot capture on {interface}: {why}"),
-            rights,
-        )),
+        Err(why) => {
+            let why = format!("tshark cannot capture on {interface} ({why})");
+            Err(Missing::new(
+                why,
+                "run as root, or dpkg-reconfigure wireshark-common",
+            ))
+        }
     }
 }
 

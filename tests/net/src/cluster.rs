@@ -124,7 +124,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         for (id, view) in plan.views.iter().enumerate() {
             let config = scratch.join(&format!("node{id}.toml"));
-            let data = scratch.join(&format!("data{id}"));
+            let data = data_of(&scratch, id);
             std::fs::write(&config, configuration(id, &data, view, &plan.settings))
                 .map_err(|error| format!("{}: {error}", config.display()))?;
             let output = scratch.join(&format!("node{id}.log"));
@@ -231,6 +231,28 @@ impl Cluster {
             leader.is_some()
         })?;
         leader.ok_or_else(|| "no leader".to_owned())
+    }
+
+    /// Waits until node `id` no longer leads in its own eyes: its counters file says so, whatever
+    /// its network is like.
+    ///
+    /// # Errors
+    /// What it says, when `patience` ran out.
+    pub fn await_step_down(&mut self, id: usize, patience: Duration) -> Result<(), String> {
+        let data = data_of(&self.scratch, id);
+        let data = data.to_str().ok_or("the path is not text")?;
+        let deadline = Instant::now() + patience;
+        loop {
+            self.check_alive()?;
+            let output = self.run(&["status", "--json", "--dir", data])?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let value: Value = serde_json::from_str(text.trim()).unwrap_or_default();
+            match value["role"].as_str() {
+                Some(role) if role != "leader" => return Ok(()),
+                _ if Instant::now() > deadline => return Err(format!("node {id} says {text}")),
+                _ => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
     }
 
     /// Waits until every node is level: the same term, positions and digest.
@@ -363,6 +385,10 @@ fn binary() -> Result<PathBuf, String> {
     let path = root.join("target/release/coracle");
     path.canonicalize()
         .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn data_of(scratch: &Scratch, id: usize) -> PathBuf {
+    scratch.join(&format!("data{id}"))
 }
 
 fn wrapped(wrapper: &[String], program: &Path) -> Command {

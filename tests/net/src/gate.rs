@@ -24,13 +24,34 @@ pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 
-/// Says that a test cannot run here. Panics in CI, where that is a failure.
-pub fn skip(test: &str, why: &str, install: &str) {
+/// Says that a test cannot run here, why, and what to do about it. Panics in CI, where that is a
+/// failure.
+pub fn skip(test: &str, missing: &Missing) {
+    let Missing { why, remedy } = missing;
     assert!(
         !is_ci(),
-        "{test}: {why}, install {install} (nothing is skipped in CI)"
+        "{test}: {why}, {remedy} (nothing is skipped in CI)"
     );
-    say!("SKIPPED: {test}: {why}, install {install}");
+    say!("SKIPPED: {test}: {why}, {remedy}");
+}
+
+/// Something that a test needs and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing, in plain words.
+    pub why: String,
+    /// What to do: `install x`.
+    pub remedy: &'static str,
+}
+
+impl Missing {
+    /// Both parts.
+    pub fn new(why: impl Into<String>, remedy: &'static str) -> Self {
+        Self {
+            why: why.into(),
+            remedy,
+        }
+    }
 }
 
 /// Whether `program` can be started at all.

@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::gate::Missing;
+
 /// Start of the names of all namespaces made here; a process id and a number or word follow.
 const PREFIX: &str = "coracle-test-";
 
@@ -157,18 +159,26 @@ impl Host {
 /// Whether namespaces can be made here.
 ///
 /// # Errors
-/// In plain words: (what is missing, what to install or do).
-pub fn available() -> Result<(), (String, &'static str)> {
+/// What is missing.
+pub fn available() -> Result<(), Missing> {
     if !crate::gate::has_program("ip", "-Version") {
-        return Err(("the command ip is not there".to_owned(), "iproute2"));
+        return Err(Missing::new(
+            "the command ip is not there",
+            "install iproute2",
+        ));
     }
-    let root = "nothing but run it as root (CAP_NET_ADMIN and CAP_SYS_ADMIN are needed)";
     if !crate::gate::is_root() {
-        return Err(("network namespaces need root".to_owned(), root));
+        return Err(Missing::new("network namespaces need root", "run as root"));
     }
     match Network::build(1) {
         Ok(_) => Ok(()),
-        Err(why) => Err((format!("network namespaces cannot be made: {why}"), root)),
+        Err(why) => {
+            let why = format!("network namespaces cannot be made ({why})");
+            Err(Missing::new(
+                why,
+                "run with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+            ))
+        }
     }
 }
 

@@ -19,8 +19,8 @@ fn turn() -> MutexGuard<'static, ()> {
 fn namespaces_are_there(test: &str) -> bool {
     match namespace::available() {
         Ok(()) => true,
-        Err((why, install)) => {
-            gate::skip(test, &why, install);
+        Err(missing) => {
+            gate::skip(test, &missing);
             false
         }
     }
@@ -118,7 +118,7 @@ fn send(cluster: &Cluster, round: &str, count: usize) {
     );
 }
 
-/// The leader is cut off, the others go on, it comes back and is level again: once with its link
+/// The leader is cut off and steps down, the others go on, it comes back and is level again: once with its link
 /// down, so that its own sends fail, and once with its link taken away altogether.
 #[test]
 fn namespaces_leader_is_cut_off_and_comes_back() {
@@ -137,6 +137,9 @@ fn namespaces_leader_is_cut_off_and_comes_back() {
             _ => network.remove_link(cut),
         }
         .expect("a link can be cut");
+        cluster
+            .await_step_down(cut, PATIENCE)
+            .expect("it may not go on leading alone");
         cluster
             .await_status("another leader", PATIENCE, |members| {
                 let found = members.iter().find(|status| status.role == "leader");

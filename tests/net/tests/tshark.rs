@@ -33,8 +33,8 @@ fn tshark_is_there(test: &str) -> bool {
             say!("{test}: {version}");
             true
         }
-        Err((why, install)) => {
-            gate::skip(test, &why, install);
+        Err(missing) => {
+            gate::skip(test, &missing);
             false
         }
     }

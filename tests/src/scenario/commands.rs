@@ -10,7 +10,8 @@
 //! elect M                   the others are patient until M leads
 //! wait MS                   time passes
 //! leader                    time passes until a leader has committed in its term
-//! level                     time passes until every running member has the same committed log
+//! level [M..]               time passes until all running ones have the same committed log
+//! slow M.. | quick M..      their flushes hardly end, or do as before
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -20,19 +21,17 @@
 
 use std::fmt::Write as _;
 
-use coracle_core::service::Role;
-use coracle_tests_prelude::*;
-
+use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
-
-mod coracle_tests_prelude {
-    pub use crate::sim::net::{Door, Datagram, member_address};
-    pub use crate::sim::plan::Plan;
-    pub use crate::sim::world::World;
-}
+use crate::sim::net::{Datagram, Door, member_address};
+use crate::sim::plan::Plan;
+use crate::sim::run::table;
+use crate::sim::world::{What, World};
+use coracle_core::service::Role;
+use coracle_core::units::MemberId;
 
 /// A story's cluster.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Stage {
     world: Option<World>,
 }
@@ -75,7 +74,15 @@ impl Stage {
             "wait" => wait(world, rest),
             "elect" => elect(world, rest),
             "leader" => leader(world),
-            "level" => level(world),
+            "slow" => each(world, rest, |w, m| {
+                w.members[m].slow_until = u64::MAX;
+                Ok(())
+            }),
+            "quick" => each(world, rest, |w, m| {
+                w.members[m].slow_until = 0;
+                Ok(())
+            }),
+            "level" => level(world, rest),
             "propose" => propose(world, rest),
             "offer" => offer(world, rest),
             "resign" => resign(world, rest),
@@ -114,15 +121,11 @@ fn two(world: &World, words: &[&str]) -> Result<(usize, usize), String> {
     }
 }
 
-fn text(violation: crate::sim::check::Violation) -> String {
+fn text(violation: Violation) -> String {
     format!("{}: {}", violation.invariant, violation.detail)
 }
 
-fn each(
-    world: &mut World,
-    words: &[&str],
-    act: impl Fn(&mut World, usize) -> crate::sim::check::Checked,
-) -> Said {
+fn each(world: &mut World, words: &[&str], act: impl Fn(&mut World, usize) -> Checked) -> Said {
     for member in members(world, words)? {
         act(world, member).map_err(text)?;
     }
@@ -177,7 +180,7 @@ fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) -> Result
         }
         pass(world, 1)?;
     }
-    Err(format!("no {what} within ten seconds\n{}", crate::sim::run::table(world)))
+    Err(format!("no {what} within ten seconds\n{}", table(world)))
 }
 
 fn leads(world: &World, member: usize) -> bool {
@@ -205,7 +208,10 @@ fn elect(world: &mut World, words: &[&str]) -> Said {
 }
 
 fn who(world: &World, member: usize) -> String {
-    let term = world.members[member].process.as_ref().map(|p| p.node.joined());
+    let term = world.members[member]
+        .process
+        .as_ref()
+        .map(|p| p.node.joined());
     term.map_or_else(String::new, |term| format!("n{member} leads t{term}\n"))
 }
 
@@ -215,11 +221,17 @@ fn leader(world: &mut World) -> Said {
     Ok(any(world).map_or_else(String::new, |m| who(world, m)))
 }
 
-fn level(world: &mut World) -> Said {
+fn level(world: &mut World, words: &[&str]) -> Said {
+    let wanted = members(world, if words.is_empty() { &["all"] } else { words })?;
     until(world, "level log", |w| {
-        let mut shown = w.members.iter().filter_map(|m| {
-            let node = &m.process.as_ref()?.node;
-            Some((node.joined(), node.status().appended, node.commit(), node.applied()))
+        let mut shown = wanted.iter().filter_map(|m| {
+            let node = &w.members[*m].process.as_ref()?.node;
+            Some((
+                node.joined(),
+                node.status().appended,
+                node.commit(),
+                node.applied(),
+            ))
         });
         let first = shown.next();
         first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied)
@@ -254,7 +266,7 @@ fn resign(world: &mut World, words: &[&str]) -> Said {
 fn transfer(world: &mut World, words: &[&str]) -> Said {
     let (from, to) = two(world, words)?;
     let now = world.members[from].clock.read(world.now);
-    let target = coracle_core::units::MemberId::new(to as u8).ok_or("no such member")?;
+    let target = MemberId::new(to as u8).ok_or("no such member")?;
     let process = world.members[from].process.as_mut().ok_or("it is down")?;
     let refused = process.node.transfer(now, target).err();
     world.want_turn(from, 0);
@@ -271,7 +283,7 @@ fn replay(world: &mut World, words: &[&str]) -> Said {
         to: member_address(to as u8, Door::Member),
         bytes,
     };
-    world.schedule(world.now, crate::sim::world::What::Deliver(datagram));
+    world.schedule(world.now, What::Deliver(datagram));
     pass(world, 20)?;
     Ok(String::new())
 }
@@ -304,7 +316,12 @@ fn logs(world: &World) -> String {
         let commit = m.process.as_ref().map_or(0, |p| p.node.commit().get());
         let _ = write!(text, "n{}:", m.id);
         let mut is_open = commit > 0;
-        for row in world.checker.rows(m.id).iter().filter(|r| !r.pad && r.flags & 0x40 != 0) {
+        for row in world
+            .checker
+            .rows(m.id)
+            .iter()
+            .filter(|r| !r.pad && r.flags & 0x40 != 0)
+        {
             if is_open && row.start >= commit {
                 text.push_str(" |");
                 is_open = false;

@@ -7,6 +7,7 @@
 //! The cluster is the simulator's, with quiet links, and the checker watches every step here too.
 
 mod commands;
+mod disk;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -53,7 +54,9 @@ fn perform(story: &str) -> Result<String, String> {
     if output.is_empty() {
         Ok(played)
     } else {
-        Err(format!("the last block has no line of dashes; it prints\n{output}"))
+        Err(format!(
+            "the last block has no line of dashes; it prints\n{output}"
+        ))
     }
 }
 
@@ -64,7 +67,9 @@ fn compare(story: &str, played: &str) -> Result<(), String> {
         None => Ok(()),
         Some(at) => {
             let around = at.saturating_sub(12);
-            let show = |lines: &[&str]| lines[around.min(lines.len())..(at + 12).min(lines.len())].join("\n");
+            let show = |lines: &[&str]| {
+                lines[around.min(lines.len())..(at + 12).min(lines.len())].join("\n")
+            };
             Err(format!(
                 "line {} differs\n--- expected\n{}\n--- got\n{}\n(REWRITE=1 takes it over)",
                 at + 1,

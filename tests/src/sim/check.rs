@@ -137,7 +137,8 @@ impl Checker {
         self.members[usize::from(member)].log.rows()
     }
 
-    /// A member starts: its recovered log, read back by the driver, and its ballot.
+    /// A member starts: its recovered log, read back by the driver, how much of that was confirmed to
+    /// be durable, and its ballot.
     ///
     /// # Errors
     /// A forgotten ballot, or a log that lacks what was reported durable.
@@ -145,6 +146,7 @@ impl Checker {
         &mut self,
         member: u8,
         recovered: GhostLog,
+        confirmed: u64,
         ballot: (u32, Option<u8>),
         votes: bool,
     ) -> Checked {
@@ -176,7 +178,8 @@ impl Checker {
         ghost.acknowledged = (0, 0);
         ghost.ballot = ballot;
         ghost.votes = votes;
-        ghost.promised = ghost.promised.min(recovered.end());
+        // What a slot on the disk confirms may be acknowledged again at once.
+        ghost.promised = ghost.promised.max(confirmed);
         ghost.on_medium = 0;
         ghost.log = recovered;
         self.note_places(member, 0)

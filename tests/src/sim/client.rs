@@ -93,7 +93,11 @@ impl Client {
             send_at: 0,
             reopen_at: 0,
             turn_at: None,
-            close_after: rng.range(20, 2000),
+            close_after: if plan.work.messages == 0 {
+                u64::MAX
+            } else {
+                rng.range(20, 2000)
+            },
             detail: String::new(),
             quota: plan.work.messages / plan.clients as u64,
             acknowledged: 0,

@@ -129,7 +129,7 @@ pub struct Member {
     pub turns_in_a_row: u64,
     /// A millisecond, and the transmits in it.
     pub transmits: (u64, u64),
-    /// Only a scenario sets this: time stands still for this member's elections.
+    /// Only a scenario sets this: this member does not stand for election by itself.
     pub is_patient: bool,
 }
 

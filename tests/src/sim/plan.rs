@@ -265,6 +265,12 @@ impl Plan {
                 stale: 1_000_000,
             },
             drift: 0,
+            work: WorkPlan {
+                message_max: 40,
+                in_flight: 64,
+                think: 1,
+                messages: 0,
+            },
             ..Self::new(1, Some(Profile::Calm))
         }
     }

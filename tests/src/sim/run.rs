@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use coracle_core::log::Log;
+
 use super::check::{Violation, broken};
 use super::clock::MILLI;
 use super::member::SESSIONS;
@@ -140,19 +142,6 @@ pub fn table(world: &World) -> String {
         let _ = match &m.process {
             Some(p) => {
                 let s = p.node.status();
-                if std::env::var_os("DEBUG").is_some() {
-                    eprintln!(
-                        "{:?} {:?} known {:?} chain {:?} recall {:?} log {:?}..{:?} flush {:?}",
-                        p.node.counters(),
-                        p.node.history(),
-                        p.node.joined(),
-                        coracle_core::log::Log::chain(&p.log),
-                        p.recall,
-                        coracle_core::log::Log::start(&p.log),
-                        coracle_core::log::Log::end(&p.log),
-                        p.flush
-                    );
-                }
                 writeln!(
                     text,
                     "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
@@ -172,6 +161,17 @@ pub fn table(world: &World) -> String {
             }
             None => writeln!(text, "    n{} down", m.id),
         };
+        if let Some(p) = &m.process {
+            let _ = writeln!(
+                text,
+                "      window {}..{}, flushing {}, recalling {:?}, {:?}",
+                p.log.start(),
+                p.log.end(),
+                p.flush.is_some(),
+                p.recall,
+                p.node.counters()
+            );
+        }
     }
     for c in &world.clients {
         let _ = writeln!(text, "    {}", c.line());

@@ -112,8 +112,13 @@ impl World {
             recovered.tail.end.get(),
         );
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
-        self.checker
-            .started(member as u8, ghost, ballot, state.votes)?;
+        self.checker.started(
+            member as u8,
+            ghost,
+            recovered.confirmed.get(),
+            ballot,
+            state.votes,
+        )?;
         let rate = self
             .rng
             .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);

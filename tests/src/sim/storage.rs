@@ -115,7 +115,9 @@ impl World {
     fn flush_step(&mut self, member: usize) -> Nanos {
         let disk = self.plan.disk;
         if self.members[member].slow_until > self.now {
-            return self.rng.range(100, 1000) * MILLI;
+            // A story's slow disk answers when it is quick again.
+            let most = if self.is_scripted { 100 } else { 1000 };
+            return self.rng.range(100, most) * MILLI;
         }
         // A flush takes about three steps.
         self.rng.range(disk.least, disk.most) / 3
@@ -230,6 +232,7 @@ impl World {
         };
         process.recall = Some(recall);
         let life = m.life;
+        self.note(member as u8, "recalls", recall.at.get(), recall.len as u64);
         let after = self.rng.range(1, self.plan.disk.least.max(2));
         self.schedule(self.now + after, What::Recall { member, life });
         self.called(member)

@@ -18,7 +18,7 @@ impl World {
         self.heard
             .insert((word.to_string(), from, to), bytes.clone());
         if let Some(line) = line(from, to, body)
-            && self.said.last() != Some(&line)
+            && !self.said.contains(&line)
         {
             self.said.push(line);
         }

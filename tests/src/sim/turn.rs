@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use coracle_core::node::{Door as CoreDoor, Event};
-use coracle_core::service::Service;
+use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
 use coracle_core::wire::frame::DataFrame;
 use coracle_core::wire::member::MemberMessage;
@@ -108,7 +108,7 @@ impl World {
             process.turn_at = None;
         }
         let mut more = self.turn_receive(member)?;
-        if !self.members[member].is_patient && !self.skips() {
+        if !self.skips() {
             self.turn_timeout(member)?;
         }
         if !self.skips() {
@@ -149,6 +149,9 @@ impl World {
         let due = m.process.as_ref().and_then(|p| p.node.poll_timeout());
         // A process that has nothing to wait for looks after its log now and then all the same.
         let idle = 20 * MILLI;
+        if m.is_patient {
+            return idle;
+        }
         due.map_or(idle, |(at, _)| {
             m.clock.when(at).saturating_sub(self.now).min(idle)
         })
@@ -186,9 +189,18 @@ impl World {
     fn turn_timeout(&mut self, member: usize) -> Result<(), Stop> {
         let m = &mut self.members[member];
         let now = m.clock.read(self.now);
+        let is_patient = m.is_patient;
         if let Some(process) = &mut m.process {
+            let before = is_patient.then(|| process.node.clone());
             let mut lent = process.memory.lend(&mut process.log);
             process.node.handle_timeout(now, &mut lent);
+            // Law 3: a driver may be late with any call; this one is late until the story goes on.
+            if let Some(before) = before
+                && process.node.role() == Role::Candidate
+                && before.role() != Role::Candidate
+            {
+                process.node = before;
+            }
         }
         self.called(member)
     }

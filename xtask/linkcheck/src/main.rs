@@ -1,7 +1,8 @@
 //! Proves that `core` and the embedded platform link and run where there is nothing: no std, no
 //! allocator, no libc. Three members in static memory elect a leader, a client opens a session and
 //! has its messages echoed; the leader is stopped, the client goes on with the next, the first
-//! recovers from its flash and catches up, and the session is closed. Exits with 0 if all of that
+//! recovers from its flash and catches up; leadership is transferred, and resigned; the session is
+//! closed. Exits with 0 if all of that
 //! came about.
 #![no_std]
 #![no_main]
@@ -31,7 +32,7 @@ use pool::Pool;
 use world::{Board, Flash, World};
 
 const MEMBERS: usize = 3;
-const SESSIONS: usize = 1;
+const SESSIONS: usize = 2;
 const SEGMENT: u32 = 64 * 1024;
 const MTU: usize = 1408;
 const MESSAGE_MAX: usize = 4096;
@@ -94,6 +95,22 @@ fn run() -> Result<(), Failed> {
     cluster.run_until("all members are level", |c| {
         c.is_level() && c.sessions() == MEMBERS as u32
     })?;
+    let target = member_id((cluster.leader().ok_or(Failed("a leader"))? + 1) % MEMBERS)?;
+    for member in cluster.leading() {
+        member.transfer(target).map_err(|_| Failed("a transfer"))?;
+    }
+    cluster.caller.is_paused = false;
+    cluster.run_until("300 are, after a transfer", |c| c.caller.answered >= 300)?;
+    if cluster.leader() != Some(target.slot()) {
+        return Err(Failed("the target leads"));
+    }
+    cluster.leading().for_each(Superloop::resign);
+    cluster.run_until("400 are, after a graceful close", |c| {
+        c.caller.answered >= 400
+    })?;
+    if cluster.leader() == Some(target.slot()) {
+        return Err(Failed("the one that resigned leads no more"));
+    }
     cluster.caller.close();
     let is_closed = |c: &Cluster<'_>| matches!(c.caller.state(), State::Closed(_));
     cluster.run_until("the client has closed", is_closed)?;
@@ -183,7 +200,7 @@ struct Cluster<'w> {
     caller: Caller<'w>,
 }
 
-impl Cluster<'_> {
+impl<'w> Cluster<'w> {
     /// Lets virtual milliseconds pass until something has come about.
     fn run_until(
         &mut self,
@@ -225,6 +242,11 @@ impl Cluster<'_> {
                 .as_ref()
                 .is_some_and(|member| member.node().role() == Role::Leader)
         })
+    }
+
+    fn leading(&mut self) -> impl Iterator<Item = &mut Member<'w>> {
+        let members = self.members.iter_mut().flatten();
+        members.filter(|member| member.node().role() == Role::Leader)
     }
 
     fn sessions(&self) -> u32 {

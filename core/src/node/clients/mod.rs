@@ -54,6 +54,7 @@ const RETIRED_MAX: usize = 32;
 
 /// What a node's operator decides about clients. Times are far above a round trip.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ClientsConfig {
     /// This member.
     pub member: MemberId,

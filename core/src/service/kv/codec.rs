@@ -437,15 +437,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_bytes_are_pinned() {
-        let put = Request::Put {
-            key: b"ab",
-            value: b"cde",
+    /// The bytes of a golden file: hex digits, `#` starts a comment.
+    fn golden(text: &str) -> Vec<u8> {
+        let code = text.lines().filter_map(|line| line.split('#').next());
+        let words = code.flat_map(str::split_whitespace);
+        words.map(|w| u8::from_str_radix(w, 16).unwrap()).collect()
+    }
+
+    macro_rules! golden {
+        ($name:literal) => {
+            golden(include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../tests/golden/kv/",
+                $name,
+                ".hex"
+            )))
         };
-        let bytes = encode_request(0x0102_0304_0506_0708, &put).parts().concat();
-        let golden = b"CK\x01\x01\x02\0\0\0\x08\x07\x06\x05\x04\x03\x02\x01\0\0\0\0\0\0\0\0abcde";
-        assert_eq!(bytes, golden);
+    }
+
+    const CORRELATION: u64 = 0x0102_0304_0506_0708;
+    const AT: u64 = 0x1122_3344_5566_7780;
+    const KEY: &[u8] = b"ab";
+    const VALUE: &[u8] = b"cde";
+
+    #[test]
+    fn requests_are_the_golden_bytes() {
+        let (key, value, expected) = (KEY, VALUE, AT);
+        let all = [
+            (golden!("put"), Request::Put { key, value }),
+            (golden!("get"), Request::Get { key }),
+            (
+                golden!("cas"),
+                Request::Cas {
+                    expected,
+                    key,
+                    value,
+                },
+            ),
+            (golden!("delete"), Request::Delete { key }),
+            (golden!("watch"), Request::Watch { key }),
+            (
+                golden!("watch_prefix"),
+                Request::WatchPrefix { prefix: key },
+            ),
+            (golden!("unwatch"), Request::Unwatch),
+        ];
+        for (golden, request) in all {
+            assert_eq!(
+                encode_request(CORRELATION, &request).parts().concat(),
+                golden
+            );
+            assert_eq!(decode_request(&golden), Ok((CORRELATION, request)));
+        }
+    }
+
+    #[test]
+    fn replies_are_the_golden_bytes() {
+        let (key, value, version) = (KEY, VALUE, AT);
+        let all = [
+            (golden!("done"), Reply::Done { version }),
+            (golden!("value"), Reply::Value { version, value }),
+            (golden!("not_found"), Reply::NotFound),
+            (golden!("conflict"), Reply::Conflict { version }),
+            (golden!("full"), Reply::Full),
+            (golden!("refused"), Reply::Refused(Refusal::TooManyWatches)),
+            (
+                golden!("changed"),
+                Reply::Changed {
+                    version,
+                    key,
+                    value,
+                },
+            ),
+            (golden!("deleted"), Reply::Deleted { version, key }),
+        ];
+        for (golden, reply) in all {
+            assert_eq!(encode_reply(CORRELATION, &reply).parts().concat(), golden);
+            assert_eq!(decode_reply(&golden), Ok((CORRELATION, reply)));
+        }
     }
 
     #[test]

@@ -34,15 +34,15 @@ fn every_message_arrives_once_in_order_and_byte_for_byte() {
 
 #[test]
 fn segment_ends_are_padded_and_small_windows_jump_over_them() {
-    for (seed, receive) in [(1, 32_768), (2, 1024), (3, 512), (4, 4096)] {
-        // 200 messages of up to 4 KiB cross the ends of 64 KiB segments several times.
+    for (seed, receive) in (0..60).map(|s| (s, 512usize << (s % 6))) {
+        // 200 messages of up to 4 KiB cross ends of 64 KiB segments.
         let config = config(1 << 16, 512);
         let mut world = World::with(seed, BAD, &config, 16_384, receive);
         let sent = messages(&mut Prng::new(seed), 200, 4096);
         let received = world.exchange(&sent, 400_000);
         assert!(received == sent, "seed {seed}");
         assert!(world.picture.contains("PAD"));
-        assert!(world.publication.tail() > Position::new(3 << 16));
+        assert!(world.publication.tail() > Position::new(1 << 16));
     }
 }
 
@@ -457,6 +457,23 @@ fn the_pad_before_a_new_segment_takes_only_its_header() {
     inside.term_offset = 65_536;
     assert_eq!(world.publication.handle_status(world.now, &inside), Ok(()));
     assert_eq!(world.publication.pending(), 1408);
+}
+
+#[test]
+fn no_datagram_crosses_the_end_of_a_segment_that_is_full_to_the_last_byte() {
+    let mut world = World::with(3, CLEAN, &config(1 << 16, 1408), 16_384, 16_384);
+    // The first segment ends with a PAD, so that the second does not end where the ring does.
+    let filler = vec![vec![0; 5 * 1376]; 9 + 9];
+    assert_eq!(world.exchange(&filler, 4000).len(), 18);
+    assert!(world.picture.contains("PAD"));
+    let rest = 2 * 65_536 - world.publication.tail().get() as usize;
+    assert_eq!(world.exchange(&[vec![0; rest - 64 - 64]], 2000).len(), 1);
+    world.picture.clear();
+    // 64 bytes are left: one message fills them, the next begins the third segment.
+    let sent = [b"last".to_vec(), b"first".to_vec()];
+    assert_eq!(world.exchange(&sent, 2000), sent);
+    let expected = "-> DATA 65472+36:c0\n-> DATA 0+37:c0\n";
+    assert!(world.picture.contains(expected), "{}", world.picture);
 }
 
 #[test]

@@ -55,17 +55,17 @@ pub struct Client {
 impl Client {
     pub fn new(number: usize, now: Instant) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 5000 + number as u16));
-        Self::at(address, 100 + number as i32, now)
+        Self::at(address, 100 + number as i32, now, MTU)
     }
 
-    pub fn at(address: SocketAddr, session_id: i32, now: Instant) -> Self {
+    pub fn at(address: SocketAddr, session_id: i32, now: Instant, mtu: usize) -> Self {
         let config = PublicationConfig {
             target: SocketAddr::from(([127, 0, 0, 1], 9000)),
             stream_id: INGRESS_STREAM_ID,
             session_id,
             initial_term_id: 3,
             segment_length: SEGMENT,
-            mtu: MTU as u32,
+            mtu: mtu as u32,
             timing: PublicationTiming::DEFAULT,
         };
         let slot = vec![0; 32 * 1024 + MTU];

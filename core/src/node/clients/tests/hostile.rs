@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::client::Client;
-use super::world::{SLOTS, World};
+use super::world::{MTU, SLOTS, World};
 use crate::node::clients::{Count, Reject};
 use crate::prng::Prng;
 use crate::stream::{CONTROL_MAX, Control, Output};
@@ -27,7 +27,7 @@ fn nobody_else_may_speak_for_a_session() {
     let mut world = World::leading();
     let at = world.join_open();
     let thief = SocketAddr::from(([127, 0, 0, 9], 5000));
-    let mut client = Client::at(thief, 77, world.now);
+    let mut client = Client::at(thief, 77, world.now, MTU);
     client.session = world.clients[at].session;
     client.term = world.clients[at].term;
     world.clients.push(client);
@@ -38,7 +38,7 @@ fn nobody_else_may_speak_for_a_session() {
     assert!(world.messages_of(session).is_empty());
     assert_eq!(world.node.counters().get(Count::ForeignSource), 1);
     // The same stream id from another address is not the same stream.
-    let mut client = Client::at(thief, 100, world.now);
+    let mut client = Client::at(thief, 100, world.now, MTU);
     let setup = first_datagram(&mut client, &world);
     let refused = world.inject(thief, &setup);
     assert_eq!(refused, Err(Reject::Refused(Count::ForeignSource)));
@@ -49,7 +49,7 @@ fn a_client_may_come_back_on_a_new_stream_and_its_old_one_is_over() {
     let mut world = World::leading();
     let old = world.join_open();
     let address = SocketAddr::from(([127, 0, 0, 1], 5999));
-    let mut client = Client::at(address, 77, world.now);
+    let mut client = Client::at(address, 77, world.now, MTU);
     client.session = world.clients[old].session;
     client.term = world.clients[old].term;
     world.clients.push(client);

@@ -1,0 +1,160 @@
+//! The `coracle` binary as a user runs it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("coracle-process-{}-{count}", std::process::id());
+        let dir = std::env::temp_dir().join(dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn coracle(args: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_coracle");
+    let output = Command::new(binary).args(args).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    println!("coracle {args:?}: {:?}\n{text}", output.status.code());
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn demo_kills_the_leader_and_the_directories_agree() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("demo");
+    let output = coracle(&["demo", "--dir", &dir, "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["good"], true);
+    assert!(report["acknowledged"].as_u64().unwrap() >= 20_000);
+    assert_eq!(report["kills"].as_array().unwrap().len(), 1);
+
+    // The stopped directories, by the other commands.
+    let data = format!("{dir}/node-1");
+    let verified = coracle(&["log", "--dir", &data, "--verify"]);
+    assert_eq!(verified.status.code(), Some(0));
+    assert!(stdout(&verified).contains("every checksum holds"));
+    let listed = stdout(&coracle(&["log", "--dir", &data, "--count", "3"]));
+    assert_eq!(listed.lines().count(), 4);
+    assert!(listed.lines().nth(1).unwrap().contains("new-term"));
+    let local = stdout(&coracle(&["status", "--dir", &data, "--json"]));
+    let local: serde_json::Value = serde_json::from_str(&local).unwrap();
+    assert_eq!(local["process"], 0);
+    assert_eq!(local["applied"], report["members"][1]["applied"]);
+    let tailed = coracle(&["tail", "--dir", &data, "--json"]);
+    let count = stdout(&tailed).lines().count() as u64;
+    assert_eq!(
+        count,
+        report["members"][1]["checked"]["messages"]
+            .as_u64()
+            .unwrap()
+    );
+
+    // One byte of rot in the middle of it.
+    let segment = format!("{data}/log/{:020}.seg", 0);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[4096 + 200_000] ^= 4;
+    std::fs::write(&segment, bytes).unwrap();
+    let verified = coracle(&["log", "--dir", &data, "--verify"]);
+    assert_eq!(verified.status.code(), Some(1));
+    let config = format!("{dir}/node-1.toml");
+    let refused = coracle(&["node", "--config", &config]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("is damaged"));
+}
+
+#[test]
+fn demo_accounts_for_every_line_of_a_file_on_key_value_too() {
+    let scratch = Scratch::new();
+    let input = scratch.path("lines");
+    let lines: String = (0..10_000).map(|n| format!("line {n}\n")).collect();
+    std::fs::write(&input, lines).unwrap();
+    let output = coracle(&["demo", "--input", &input, "--service", "kv", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["good"], true);
+    for unknown in report["unknown"].as_array().unwrap() {
+        assert!(unknown.as_str().unwrap().starts_with("line "));
+    }
+}
+
+#[test]
+fn configuration_is_checked_and_its_effective_values_load_again() {
+    let scratch = Scratch::new();
+    let peer = "0=127.0.0.1:9000,127.0.0.1:9100";
+    let dir = scratch.path("data");
+    let flags = [
+        "node", "--check", "--member", "0", "--dir", &dir, "--peer", peer,
+    ];
+    let effective = coracle(&flags);
+    assert_eq!(effective.status.code(), Some(0));
+    let file = scratch.path("node.toml");
+    std::fs::write(&file, &effective.stdout).unwrap();
+    let again = coracle(&["node", "--check", "--config", &file]);
+    assert_eq!(stdout(&again), stdout(&effective));
+
+    std::fs::write(
+        &file,
+        [&b"heart = \"1 s\"\n"[..], &effective.stdout].concat(),
+    )
+    .unwrap();
+    let unknown = coracle(&["node", "--check", "--config", &file]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("heart"));
+}
+
+#[test]
+fn a_directory_is_made_once_and_never_by_accident() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("data");
+    let peer = "0=127.0.0.1:9000,127.0.0.1:9100";
+    let member = ["--member", "0", "--dir", &dir, "--peer", peer];
+    let node = coracle(&[&["node"], &member[..]].concat());
+    assert_eq!(node.status.code(), Some(3));
+    assert!(stderr(&node).contains("coracle init"));
+    assert!(!scratch.0.join("data").exists());
+    let init = coracle(&[&["init"], &member[..]].concat());
+    assert_eq!(init.status.code(), Some(0));
+    let again = coracle(&[&["init"], &member[..]].concat());
+    assert_eq!(again.status.code(), Some(3));
+    let other = coracle(&[&["node"], &member[..], &["--cluster", "2"]].concat());
+    assert_eq!(other.status.code(), Some(3));
+    assert!(stderr(&other).contains("belongs to cluster 1"));
+}
+
+#[test]
+fn nobody_home_is_exit_code_5() {
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("0={}", port.local_addr().unwrap());
+    drop(port);
+    let status = coracle(&["status", "--endpoints", &endpoint, "--timeout-ms", "200"]);
+    assert_eq!(status.status.code(), Some(5));
+    let kv = coracle(&["kv", "--endpoints", &endpoint, "--timeout", "1", "get", "x"]);
+    assert_eq!(kv.status.code(), Some(5));
+    assert!(stderr(&kv).contains("no member answers"));
+}
