@@ -100,6 +100,7 @@ fn config() -> Config {
         members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
         timing: Timing::default(),
         sessions: SessionTiming::default(),
+        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,

@@ -54,6 +54,9 @@ pub struct Config {
     pub timing: Timing,
     /// Client sessions.
     pub sessions: SessionTiming,
+    /// How many of them may be open at once; the same on every member. In effect never more than a
+    /// node of `N` slots can serve while it keeps some for refusals: see `Clients::session_limit`.
+    pub sessions_max: usize,
     /// The length of a log segment in bytes: a power of two; the same on every member.
     pub segment_length: u32,
     /// The longest frame and member datagram in bytes: a multiple of 32; the same on every member.
@@ -79,6 +82,8 @@ pub enum ConfigError {
     Mtu,
     /// `message_max` is 0, over 16 MiB, or over an eighth of a segment.
     MessageMax,
+    /// No session may be open.
+    SessionsMax,
     /// A heartbeat or canvass interval is zero or not well below the leader timeout.
     Timing,
     /// The node state is of another cluster or another member.
@@ -98,6 +103,7 @@ impl core::fmt::Display for ConfigError {
             Self::MessageMax => {
                 "the longest message is 0, over 16 MiB or over an eighth of a segment"
             }
+            Self::SessionsMax => "no session may be open",
             Self::Timing => {
                 "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
             }
@@ -131,6 +137,9 @@ impl Config {
         let longest = MESSAGE_MAX.min(segment as usize / 8);
         if self.message_max == 0 || self.message_max > longest {
             return Err(ConfigError::MessageMax);
+        }
+        if self.sessions_max == 0 {
+            return Err(ConfigError::SessionsMax);
         }
         let timing = &self.timing;
         let third = timing.leader_timeout / 3;

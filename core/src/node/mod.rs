@@ -468,7 +468,7 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
         mtu: config.egress_mtu,
         egress_segment_length: config.segment_length,
         message_max: config.message_max + crate::wire::cluster::SESSION_HEADER_LENGTH,
-        sessions_max: usize::MAX,
+        sessions_max: config.sessions_max,
         session_timeout: config.sessions.session_timeout,
         egress_timeout: config.sessions.egress_timeout,
         connect_timeout: Duration::from_secs(5),

@@ -51,6 +51,7 @@ fn config(members: u8) -> Config {
         members: core::array::from_fn(|n| (n < usize::from(members)).then(|| address_of(n as u8))),
         timing: Timing::default(),
         sessions: SessionTiming::default(),
+        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: 1024,

@@ -402,6 +402,8 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             session_timeout: t.session_timeout.0,
             egress_timeout: t.egress_timeout.0,
         },
+        // One slot in eight is kept for answering clients that are refused.
+        sessions_max: SESSIONS - SESSIONS / 8,
         segment_length: settings.segment_length.0 as u32,
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,

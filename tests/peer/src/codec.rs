@@ -85,13 +85,14 @@ pub fn connect_request(
     correlation: i64,
     response_stream: i32,
     response_channel: &str,
+    version: i32,
     credentials: &[u8],
     client_info: &str,
 ) -> Vec<u8> {
     let mut bytes = header(16, 3);
     bytes.extend_from_slice(&correlation.to_le_bytes());
     bytes.extend_from_slice(&response_stream.to_le_bytes());
-    bytes.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
     variable(&mut bytes, response_channel.as_bytes());
     variable(&mut bytes, credentials);
     variable(&mut bytes, client_info.as_bytes());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coracle_net::say;
 use rusteron_client::{
     Aeron, AeronContext, AeronExclusivePublication, AeronFragmentClosureAssembler, AeronHeader,
-    AeronOfferError, AeronSubscription, Handlers,
+    AeronOfferError, AeronPublication, AeronSubscription, Handlers,
 };
 use rusteron_media_driver::bindings::aeron_threading_mode_enum;
 use rusteron_media_driver::testing::EmbeddedDriver;
@@ -23,8 +23,11 @@ pub struct Driver {
 }
 
 /// A stream to one address.
-pub struct Publication {
-    inner: AeronExclusivePublication,
+pub enum Publication {
+    /// With a session of its own.
+    Exclusive(AeronExclusivePublication),
+    /// One stream for all who publish the same in this driver.
+    Shared(AeronPublication),
 }
 
 /// Streams from anybody at one address, messages put together from their fragments.
@@ -93,7 +96,21 @@ impl Driver {
         let inner = adding
             .and_then(|adding| adding.poll_blocking(PATIENCE))
             .map_err(|error| format!("publication {channel} {stream}: {error:?}"))?;
-        Ok(Publication { inner })
+        Ok(Publication::Exclusive(inner))
+    }
+
+    /// Opens a stream to `channel`, or joins those who have it open already.
+    ///
+    /// # Errors
+    /// In the driver's words.
+    pub fn publish_shared(&self, channel: &str, stream: i32) -> Result<Publication, String> {
+        let adding = self
+            .client
+            .async_add_publication(&c_string(channel)?, stream);
+        let inner = adding
+            .and_then(|adding| adding.poll_blocking(PATIENCE))
+            .map_err(|error| format!("publication {channel} {stream}: {error:?}"))?;
+        Ok(Publication::Shared(inner))
     }
 
     /// Listens for streams at `channel`.
@@ -120,7 +137,10 @@ impl Driver {
 impl Publication {
     /// Whether a receiver has answered, and still does.
     pub fn is_connected(&self) -> bool {
-        self.inner.is_connected()
+        match self {
+            Self::Exclusive(inner) => inner.is_connected(),
+            Self::Shared(inner) => inner.is_connected(),
+        }
     }
 
     /// Offers one message, made of parts.
@@ -128,7 +148,11 @@ impl Publication {
     /// # Errors
     /// When the stream can take none any more, in the client's words.
     pub fn offer(&self, parts: &[&[u8]]) -> Result<Offered, String> {
-        match self.inner.offer_parts(parts) {
+        let offered = match self {
+            Self::Exclusive(inner) => inner.offer_parts(parts),
+            Self::Shared(inner) => inner.offer_parts(parts),
+        };
+        match offered {
             Ok(_) => Ok(Offered::Taken),
             Err(AeronOfferError::BackPressured | AeronOfferError::AdminAction) => {
                 Ok(Offered::Later)

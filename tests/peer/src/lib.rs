@@ -4,5 +4,6 @@
 
 pub mod codec;
 pub mod driver;
+pub mod echo;
 pub mod session;
 pub mod workload;

@@ -22,6 +22,7 @@ pub struct Session<'d> {
     driver: &'d Driver,
     egress: Subscription,
     ingress: Publication,
+    style: IngressStyle,
     state: State,
     last_sent: Instant,
     greeted: bool,
@@ -80,6 +81,42 @@ impl EgressChannel {
     }
 }
 
+/// How a client publishes its messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngressStyle {
+    /// Parameters of the channel after its endpoint.
+    pub parameters: String,
+    /// One stream for all clients of a driver that publish the same, as AeronCluster does when its
+    /// ingress is not exclusive.
+    pub is_shared: bool,
+    /// Version of the session protocol that the client claims.
+    pub version: i32,
+}
+
+impl Default for IngressStyle {
+    fn default() -> Self {
+        Self {
+            parameters: "term-length=1m|alias=peer-ingress".to_owned(),
+            is_shared: false,
+            version: codec::PROTOCOL_VERSION,
+        }
+    }
+}
+
+impl IngressStyle {
+    fn open(&self, driver: &Driver, state: &State, member: i32) -> Result<Publication, String> {
+        let found = state.members.iter().find(|(id, _)| *id == member);
+        let (_, endpoint) =
+            found.ok_or_else(|| format!("no member {member} in {:?}", state.members))?;
+        let channel = format!("aeron:udp?endpoint={endpoint}|{}", self.parameters);
+        if self.is_shared {
+            driver.publish_shared(&channel, INGRESS_STREAM)
+        } else {
+            driver.publish(&channel, INGRESS_STREAM)
+        }
+    }
+}
+
 impl<'d> Session<'d> {
     /// Opens a session, asking member `first` first and following redirects.
     ///
@@ -88,6 +125,7 @@ impl<'d> Session<'d> {
     pub fn connect(
         driver: &'d Driver,
         egress: &EgressChannel,
+        style: &IngressStyle,
         members: &[(i32, String)],
         first: i32,
         patience: Duration,
@@ -101,13 +139,14 @@ impl<'d> Session<'d> {
         let mut target = first;
         let mut correlation = 0x1000;
         loop {
-            let ingress = driver.publish(&channel_of(&state.members, target)?, INGRESS_STREAM)?;
+            let ingress = style.open(driver, &state, target)?;
             await_connected(&ingress, target, deadline)?;
             correlation += 1;
             let request = codec::connect_request(
                 correlation,
                 EGRESS_STREAM,
                 &egress.told,
+                style.version,
                 b"",
                 "name=coracle-peer version=0",
             );
@@ -119,6 +158,7 @@ impl<'d> Session<'d> {
                         driver,
                         egress: subscription,
                         ingress,
+                        style: style.clone(),
                         state,
                         last_sent: Instant::now(),
                         greeted: true,
@@ -165,6 +205,19 @@ impl<'d> Session<'d> {
     /// # Errors
     /// What the cluster did that it may not do, or the client's words.
     pub fn poll(&mut self) -> Result<Vec<Arrival>, String> {
+        let arrivals = self.listen()?;
+        if self.last_sent.elapsed() > KEEP_ALIVE {
+            self.greeted = false;
+            self.greet()?;
+        }
+        Ok(arrivals)
+    }
+
+    /// Takes what has come and follows a new leader, but says nothing.
+    ///
+    /// # Errors
+    /// As [`Session::poll`].
+    pub fn listen(&mut self) -> Result<Vec<Arrival>, String> {
         let mut arrivals = Vec::new();
         let mut fault = None;
         let state = &mut self.state;
@@ -180,13 +233,10 @@ impl<'d> Session<'d> {
             .iter()
             .any(|arrival| matches!(arrival, Arrival::NewLeader(_)));
         if led_anew {
-            let channel = channel_of(&self.state.members, self.state.leader)?;
-            self.ingress = self.driver.publish(&channel, INGRESS_STREAM)?;
+            self.ingress = self
+                .style
+                .open(self.driver, &self.state, self.state.leader)?;
             self.greeted = false;
-        }
-        if self.last_sent.elapsed() > KEEP_ALIVE {
-            self.greeted = false;
-            self.greet()?;
         }
         Ok(arrivals)
     }
@@ -321,14 +371,6 @@ fn ask(
         pause(deadline, "an answer to the connect request")?;
     }
     answer.ok_or_else(|| "no answer".to_owned())
-}
-
-fn channel_of(members: &[(i32, String)], member: i32) -> Result<String, String> {
-    let found = members.iter().find(|(id, _)| *id == member);
-    let (_, endpoint) = found.ok_or_else(|| format!("no member {member} in {members:?}"))?;
-    Ok(format!(
-        "aeron:udp?endpoint={endpoint}|term-length=1m|alias=peer-ingress"
-    ))
 }
 
 fn await_connected(

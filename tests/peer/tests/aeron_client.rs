@@ -1,19 +1,17 @@
 //! The real Aeron C client over the real C media driver, first against itself, then against
 //! clusters of Coracle nodes.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use coracle_net::cluster::{Addresses, Cluster, Plan, free_port};
+use coracle_net::cluster::{Cluster, free_port};
 use coracle_net::relay::{self, Relay};
 use coracle_net::{say, scratch::Scratch};
+use coracle_peer::codec::SESSION_HEADER;
 use coracle_peer::driver::{Driver, Offered};
-use coracle_peer::session::{Arrival, EgressChannel, Session};
+use coracle_peer::echo::{self, Echo, IN_FLIGHT, PATIENCE};
+use coracle_peer::session::{Arrival, EgressChannel, IngressStyle, Session};
 use coracle_peer::workload;
-
-/// No part of a test waits longer than this for the next sign of life.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The tests of this file take turns: each wants the machine for itself.
 fn turn() -> MutexGuard<'static, ()> {
@@ -97,119 +95,6 @@ fn aeron_client_driver_self_test() {
 
 /// Messages of the cluster test.
 const MESSAGES: u64 = 100_000;
-/// Messages that may be without their echo at a time.
-const IN_FLIGHT: usize = 64;
-
-/// A conversation with the echo service: what was sent, and what came back.
-struct Echo<'d> {
-    session: Session<'d>,
-    /// Next message to send.
-    next: u64,
-    /// Sent to the present leader, without an echo so far.
-    waiting: VecDeque<u64>,
-    /// Sent to a leader that is gone, without an echo: their outcome is unknown.
-    unknown: VecDeque<u64>,
-    echoed: u64,
-    bytes: u64,
-    last_life: Instant,
-}
-
-impl<'d> Echo<'d> {
-    fn new(session: Session<'d>) -> Self {
-        Self {
-            session,
-            next: 0,
-            waiting: VecDeque::new(),
-            unknown: VecDeque::new(),
-            echoed: 0,
-            bytes: 0,
-            last_life: Instant::now(),
-        }
-    }
-
-    /// Sends up to message `until`, as far as the window and back pressure let it, and takes what
-    /// has come. Fails after too long a silence.
-    fn step(&mut self, until: u64) -> Result<(), String> {
-        while self.next < until
-            && self.waiting.len() < IN_FLIGHT
-            && self.session.offer(&workload::message(self.next))? == Offered::Taken
-        {
-            self.waiting.push_back(self.next);
-            self.next += 1;
-        }
-        let arrivals = self.session.poll()?;
-        if arrivals.is_empty() {
-            std::thread::yield_now();
-        } else {
-            self.last_life = Instant::now();
-        }
-        for arrival in arrivals {
-            match arrival {
-                Arrival::Message(bytes) => self.take_echo(&bytes)?,
-                Arrival::NewLeader(leader) => {
-                    self.unknown.append(&mut self.waiting);
-                    say!(
-                        "aeron_client: member {leader} leads, {} unknown",
-                        self.unknown.len()
-                    );
-                }
-                Arrival::Closed => return Err("the cluster closed the session".to_owned()),
-            }
-        }
-        if self.last_life.elapsed() > PATIENCE {
-            let (echoed, waiting) = (self.echoed, self.waiting.len());
-            return Err(format!(
-                "silence after {echoed} echoes, {waiting} waiting: {:?}",
-                self.session.state()
-            ));
-        }
-        Ok(())
-    }
-
-    /// Until every message below `until` has its echo, or counts as unknown.
-    fn run(&mut self, until: u64, cluster: &mut Cluster) -> Result<(), String> {
-        let mut told = self.next / 10_000;
-        while self.next < until || !self.waiting.is_empty() {
-            self.step(until)?;
-            if self.next / 10_000 > told {
-                told = self.next / 10_000;
-                say!("aeron_client: {} echoed of {} sent", self.echoed, self.next);
-                cluster.check_alive()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Echoes come in the order of their messages. One of an old leader may still be on its way
-    /// when a new one speaks up.
-    fn take_echo(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let is = |number: &u64| bytes == workload::message(*number);
-        if self.waiting.front().is_some_and(is) {
-            self.waiting.pop_front();
-        } else if let Some(at) = self.unknown.iter().position(is) {
-            self.unknown.remove(at);
-        } else {
-            let expected = self
-                .waiting
-                .front()
-                .map(|number| workload::message(*number).len());
-            let length = bytes.len();
-            let echoed = self.echoed;
-            return Err(format!(
-                "echo {echoed}: {length} bytes, expected {expected:?}"
-            ));
-        }
-        self.echoed += 1;
-        self.bytes += bytes.len() as u64;
-        Ok(())
-    }
-}
-
-fn endpoints(members: &[Addresses]) -> Vec<(i32, String)> {
-    (0..)
-        .zip(members.iter().map(|addresses| addresses.ingress.clone()))
-        .collect()
-}
 
 /// The whole story: redirected by a follower, 100,000 messages of up to 64 KiB byte for byte, the
 /// leader killed in mid-stream, a new leader followed, the killed node level again, the session
@@ -217,24 +102,13 @@ fn endpoints(members: &[Addresses]) -> Vec<(i32, String)> {
 #[test]
 fn aeron_client_lives_through_a_leader_kill() {
     let _turn = turn();
-    let mut plan = Plan::loopback(3);
-    plan.settings = "service = \"echo\"".to_owned();
-    let mut cluster = Cluster::start("peer-cluster", &plan).expect("the nodes start");
-    let leader = cluster.await_leader(PATIENCE).expect("a leader");
-    let follower = (leader + 1) % 3;
-    let scratch = Scratch::new("peer");
-    let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
-    let egress = EgressChannel::direct(&format!("127.0.0.1:{}", free_port()));
-    let members = endpoints(&plan.views[0]);
-    let first = i32::try_from(follower).expect("a small number");
-    let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
-        .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "");
+    let session = client
+        .connect(&IngressStyle::default(), leader + 1)
+        .expect("a session");
     let state = session.state().clone();
     say!("aeron_client: {state:?}");
-    assert!(
-        state.redirects >= 1,
-        "the follower {follower} redirects: {state:?}"
-    );
+    assert!(state.redirects >= 1, "a follower redirects: {state:?}");
     assert_eq!(
         state.version >> 16,
         0,
@@ -246,13 +120,13 @@ fn aeron_client_lives_through_a_leader_kill() {
     echo.run(MESSAGES / 2, &mut cluster)
         .expect("the first half");
     let killed = usize::try_from(echo.session.state().leader).expect("a member's number");
-    while echo.waiting.len() < IN_FLIGHT / 2 {
+    while echo.waiting() < IN_FLIGHT / 2 {
         echo.step(MESSAGES).expect("the stream goes on");
     }
     cluster.kill(killed).expect("the leader was alive");
     say!(
         "aeron_client: killed leader {killed} with {} in flight",
-        echo.waiting.len()
+        echo.waiting()
     );
     let leaders = echo.session.state().new_leaders;
     while echo.session.state().new_leaders == leaders {
@@ -262,10 +136,9 @@ fn aeron_client_lives_through_a_leader_kill() {
         .restart(killed)
         .expect("the killed node starts again");
     echo.run(MESSAGES, &mut cluster).expect("the second half");
-    let unknown = echo.unknown.len();
+    let (echoed, unknown) = (echo.echoed, echo.unknown());
     say!(
-        "aeron_client: {} messages, {} bytes echoed, {unknown} unknown, {:?}",
-        echo.echoed,
+        "aeron_client: {echoed} messages, {} bytes echoed, {unknown} unknown, {:?}",
         echo.bytes,
         began.elapsed()
     );
@@ -273,7 +146,7 @@ fn aeron_client_lives_through_a_leader_kill() {
         unknown <= IN_FLIGHT,
         "{unknown} unknown, {IN_FLIGHT} in flight at most"
     );
-    assert_eq!(echo.echoed + unknown as u64, MESSAGES);
+    assert_eq!(echoed + unknown as u64, MESSAGES);
 
     let closed = echo.session.close(PATIENCE).expect("the session closes");
     let level = cluster.await_level(PATIENCE).expect("all members level");
@@ -282,43 +155,37 @@ fn aeron_client_lives_through_a_leader_kill() {
         closed.term,
         level[0].applied
     );
-    drop(driver);
 }
 
 /// The way between client and cluster loses one data datagram in twenty, both ways: the driver asks
 /// the leader again, and the leader the driver.
 #[test]
 fn aeron_client_over_loss() {
-    let _turn = turn();
     const COUNT: u64 = 20_000;
-    let mut plan = Plan::loopback(3);
-    plan.settings = "service = \"echo\"".to_owned();
-    let mut cluster = Cluster::start("peer-loss", &plan).expect("the nodes start");
-    let leader = cluster.await_leader(PATIENCE).expect("a leader");
-    let scratch = Scratch::new("peer");
-    let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "");
     let losing = || relay::every_nth_data(20);
-    let ingress = plan.views[0][leader].ingress.parse().expect("an address");
+    let ingress = client.endpoint(leader).parse().expect("an address");
     let there = Relay::between(None, ingress, losing(), relay::nothing()).expect("doors");
-    let client = format!("127.0.0.1:{}", free_port());
-    let listened = client.parse().expect("an address");
+    let answers = client.fresh_endpoint();
+    let listened = answers.parse().expect("an address");
     let back = Relay::between(None, listened, losing(), relay::nothing()).expect("doors");
     let egress = EgressChannel {
         told: EgressChannel::direct(&back.left_door().to_string()).told,
-        listened: EgressChannel::direct(&client).listened,
+        listened: EgressChannel::direct(&answers).listened,
     };
     let first = i32::try_from(leader).expect("a small number");
     let members = [(first, there.left_door().to_string())];
-    let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
-        .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
-    let mut echo = Echo::new(session);
+    let style = IngressStyle::default();
+    let session = Session::connect(client.driver(), &egress, &style, &members, first, PATIENCE);
+    let mut echo = Echo::new(session.expect("a session"));
     echo.run(COUNT, &mut cluster)
         .expect("every message and its echo");
     let (lost_there, lost_back) = (there.lost(), back.lost());
     say!("aeron_client_over_loss: {COUNT} echoed, {lost_there} and {lost_back} datagrams lost");
     assert!(lost_there > 100, "something was lost on the way there");
     assert!(lost_back > 100, "something was lost on the way back");
-    assert_eq!((echo.echoed, echo.unknown.len()), (COUNT, 0));
+    assert_eq!((echo.echoed, echo.unknown()), (COUNT, 0));
     echo.session.close(PATIENCE).expect("the session closes");
     cluster.await_level(PATIENCE).expect("all members level");
 }
@@ -326,25 +193,120 @@ fn aeron_client_over_loss() {
 /// Members and client know each other by name, or by IPv6 address.
 #[test]
 fn aeron_client_by_name_and_over_ipv6() {
-    const COUNT: u64 = 1_000;
     let _turn = turn();
     for host in ["localhost", "[::1]"] {
-        let mut plan = Plan::on(host, 3);
-        plan.settings = "service = \"echo\"".to_owned();
-        let mut cluster = Cluster::start("peer-host", &plan).expect("the nodes start");
-        let leader = cluster.await_leader(PATIENCE).expect("a leader");
-        let scratch = Scratch::new("peer");
-        let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
-        let egress = EgressChannel::direct(&format!("{host}:{}", free_port()));
-        let members = endpoints(&plan.views[0]);
-        let first = i32::try_from((leader + 1) % 3).expect("a small number");
-        let session = Session::connect(&driver, &egress, &members, first, PATIENCE)
-            .unwrap_or_else(|why| panic!("connect: {why}: {}", cluster.last_words(leader)));
-        let mut echo = Echo::new(session);
-        echo.run(COUNT, &mut cluster)
-            .expect("every message and its echo");
-        say!("aeron_client_by_name_and_over_ipv6: {COUNT} echoed at {host}");
-        assert_eq!((echo.echoed, echo.unknown.len()), (COUNT, 0));
+        let (mut cluster, client, leader) = echo::cluster(host, "");
+        let session = client
+            .connect(&IngressStyle::default(), leader + 1)
+            .expect("a session");
+        converse(session, 1_000, workload::MESSAGE_MAX, &mut cluster);
+        say!("aeron_client_by_name_and_over_ipv6: echoed at {host}");
+    }
+}
+
+/// Clients with other buffers than the defaults: datagrams and segments small and large. A message
+/// is at most an eighth of a segment.
+#[test]
+fn aeron_client_with_other_buffers() {
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "");
+    let parameters = [
+        ("term-length=64k", 8 * 1024 - SESSION_HEADER),
+        ("term-length=16m|mtu=8192", workload::MESSAGE_MAX),
+        ("term-length=64m|mtu=65504", workload::MESSAGE_MAX),
+        ("term-length=1m|mtu=256", workload::MESSAGE_MAX),
+    ];
+    for (parameters, longest) in parameters {
+        let parameters = parameters.to_owned();
+        say!("aeron_client_with_other_buffers: {parameters}");
+        let style = IngressStyle {
+            parameters,
+            ..IngressStyle::default()
+        };
+        let session = client.connect(&style, leader).expect("a session");
+        converse(session, 1_000, longest, &mut cluster);
+    }
+}
+
+/// Two sessions whose messages share one ingress stream, as those of one driver's clients do when
+/// their ingress is not exclusive.
+#[test]
+fn aeron_client_sessions_share_an_ingress_stream() {
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "");
+    let style = IngressStyle {
+        is_shared: true,
+        ..IngressStyle::default()
+    };
+    let first = client.connect(&style, leader).expect("a session");
+    let second = client.connect(&style, leader).expect("another session");
+    assert_ne!(first.state().session, second.state().session);
+    let mut echoes = [Echo::new(first), Echo::new(second)];
+    while echoes.iter().any(|echo| echo.echoed < 1_000) {
+        for echo in &mut echoes {
+            echo.step(1_000).expect("both go on");
+        }
+        cluster.check_alive().expect("the nodes go on");
+    }
+    for echo in echoes {
         echo.session.close(PATIENCE).expect("the session closes");
     }
+}
+
+/// What is refused is refused with a text: another major version, and a session too many.
+#[test]
+fn aeron_client_is_refused_with_a_reason() {
+    let _turn = turn();
+    let (_cluster, client, leader) = echo::cluster("127.0.0.1", "sessions_max = 1\n");
+    let style = IngressStyle {
+        version: 1 << 16,
+        ..IngressStyle::default()
+    };
+    let Err(why) = client.connect(&style, leader) else {
+        panic!("version 1 was accepted")
+    };
+    say!("aeron_client_is_refused_with_a_reason: {why}");
+    assert!(why.contains("Error") && why.contains("version"), "{why}");
+
+    let style = IngressStyle::default();
+    let only = client.connect(&style, leader).expect("a session");
+    let Err(why) = client.connect(&style, leader) else {
+        panic!("a session too many")
+    };
+    say!("aeron_client_is_refused_with_a_reason: {why}");
+    assert!(why.contains("Error") && why.contains("limit"), "{why}");
+    only.close(PATIENCE).expect("the session closes");
+    let next = client.connect(&style, leader).expect("there is room again");
+    next.close(PATIENCE).expect("the session closes");
+}
+
+/// A client that says nothing for the session timeout is told that its session is closed.
+#[test]
+fn aeron_client_that_is_silent_is_closed() {
+    let _turn = turn();
+    let settings = "[timings]\nsession_timeout = \"2s\"\n";
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", settings);
+    let mut session = client
+        .connect(&IngressStyle::default(), leader)
+        .expect("a session");
+    let mut has_ended = false;
+    let began = Instant::now();
+    while !has_ended {
+        let arrivals = session.listen().expect("a poll");
+        has_ended = arrivals.contains(&Arrival::Closed);
+        cluster.check_alive().expect("the nodes go on");
+        assert!(began.elapsed() < PATIENCE, "nobody closed the session");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    say!("aeron_client_that_is_silent_is_closed: told so");
+}
+
+/// Sends `count` messages of at most `longest` bytes, checks every echo, and closes.
+fn converse(session: Session<'_>, count: u64, longest: usize, cluster: &mut Cluster) {
+    let mut echo = Echo::new(session);
+    echo.longest = longest;
+    echo.run(count, cluster)
+        .expect("every message and its echo");
+    assert_eq!((echo.echoed, echo.unknown()), (count, 0));
+    echo.session.close(PATIENCE).expect("the session closes");
 }

@@ -27,7 +27,14 @@ fn golden_session_connect_request() {
          04000000 73656372
          03000000 723d31",
     );
-    let made = codec::connect_request(0x0102_0304_0506_0708, 102, "aeron:udp?end=", b"secr", "r=1");
+    let made = codec::connect_request(
+        0x0102_0304_0506_0708,
+        102,
+        "aeron:udp?end=",
+        codec::PROTOCOL_VERSION,
+        b"secr",
+        "r=1",
+    );
     assert_eq!(made, golden);
 }
 

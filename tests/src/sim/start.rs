@@ -177,6 +177,7 @@ impl World {
                 session_timeout: Duration::from_secs(3),
                 egress_timeout: Duration::from_secs(2),
             },
+            sessions_max: usize::MAX,
             segment_length: SEGMENT,
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,

@@ -169,6 +169,7 @@ fn open<'w>(
         members,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
+        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,
