@@ -1,8 +1,8 @@
 //! Back pressure, end to end, with real processes.
 //!
-//! `CORACLE_STALL_SECONDS` says how long the service is stalled (15; a minute and more for a long look,
-//! which prints as it goes). With `CORACLE_STRICT=true`, on a machine that does nothing else, the other
-//! clients' throughput must stay at nine tenths.
+//! `CORACLE_STALL_SECONDS` says how long the service is stalled (15; a minute and more for a long
+//! look, which prints as it goes). With `CORACLE_STRICT=true`, on a machine that does nothing else,
+//! the other clients' throughput must stay at nine tenths.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,32 +36,21 @@ fn fill(session: &mut Session) -> bool {
     }
 }
 
-#[test]
-fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
-    let mut plan = Plan::new();
-    plan.program = PathBuf::from(env!("CARGO_BIN_EXE_stallable"));
-    let cluster = Cluster::start("stall", plan);
-    let mut session = Session::open(&cluster.endpoints(), 0);
-    session.stream(500, 64, 1000);
-
-    let stalled = cluster.scratch().join("stalled");
-    std::fs::write(&stalled, "").unwrap();
-    // Closed: nothing was taken for two seconds.
+/// Offers until nothing has been taken for two seconds.
+fn close_the_window(session: &mut Session) {
     let (mut taken, mut since) = (session.next(), Instant::now());
     until("the window to close", || {
-        let is_full = fill(&mut session);
+        let is_full = fill(session);
         session.poll(Duration::from_millis(5)).unwrap();
         if session.next() > taken {
             (taken, since) = (session.next(), Instant::now());
         }
         (is_full && since.elapsed() > Duration::from_secs(2)).then_some(())
     });
-    let accepted = session.next();
-    println!(
-        "the window closed with {} messages in flight",
-        session.in_flight()
-    );
+}
 
+/// Nothing moves, and memory stays where it is.
+fn watch_the_stall(cluster: &Cluster, session: &mut Session) {
     let (flat, used, began) = (
         cluster.resident_kib(),
         cluster.processor_time(),
@@ -69,7 +58,7 @@ fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
     );
     let mut told = Instant::now();
     while began.elapsed() < stall_time() {
-        assert!(fill(&mut session), "still back pressure");
+        assert!(fill(session), "still back pressure");
         session.poll(Duration::from_millis(50)).unwrap();
         let now = cluster.resident_kib();
         assert!(
@@ -87,6 +76,26 @@ fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
         "three stalled nodes used {:.1} % of one core",
         share * 100.0
     );
+}
+
+#[test]
+fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
+    let mut plan = Plan::new();
+    plan.program = PathBuf::from(env!("CARGO_BIN_EXE_stallable"));
+    let cluster = Cluster::start("stall", plan);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(500, 64, 1000);
+
+    let stalled = cluster.scratch().join("stalled");
+    std::fs::write(&stalled, "").unwrap();
+    close_the_window(&mut session);
+    let accepted = session.next();
+    println!(
+        "the window closed with {} messages in flight",
+        session.in_flight()
+    );
+
+    watch_the_stall(&cluster, &mut session);
     assert_eq!(session.next(), accepted, "the window stayed closed");
     // A member that had executed everything before it could see the file has nothing to stall on.
     let all = cluster.status();
@@ -181,7 +190,8 @@ fn a_stalled_follower_and_a_client_that_never_reads_leave_the_others_alone() {
     let stalled = (cluster.leader() + 1) % 3;
     let time = Duration::from_millis(800);
     let mut ratios = Vec::new();
-    // In turns, so that both see the same machine; the middle one of many, because others use it too.
+    // In turns, so that both see the same machine; the middle one of many, because others use it
+    // too.
     for _ in 0..9 {
         let alone = throughput(&cluster, time);
         let troubled = throughput_in_trouble(&cluster, stalled, time);
