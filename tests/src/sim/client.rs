@@ -72,6 +72,8 @@ pub struct Client {
     pub acknowledged: u64,
     /// Offers that were refused because the window was closed.
     pub back_pressured: u64,
+    /// Whether it takes what the cluster sends it.
+    pub reads: bool,
     /// It neither reads nor sends before this.
     pub silent_until: Nanos,
 }
@@ -102,6 +104,7 @@ impl Client {
             quota: plan.work.messages / plan.clients as u64,
             acknowledged: 0,
             back_pressured: 0,
+            reads: true,
             silent_until: 0,
         }
     }
@@ -111,6 +114,16 @@ impl Client {
         self.core = None;
         self.inbox.clear();
         self.offered.clear();
+    }
+
+    /// Offered and not answered.
+    pub fn unanswered(&self) -> usize {
+        self.offered.len()
+    }
+
+    /// How many sessions it has had.
+    pub fn lives(&self) -> u16 {
+        self.life
     }
 
     /// Sends no more.
@@ -289,7 +302,9 @@ impl World {
             }
         }
         self.client_receive(client);
-        self.client_egress(client)?;
+        if self.clients[client].reads {
+            self.client_egress(client)?;
+        }
         self.client_say(client);
         self.client_rest(client);
         Ok(true)
