@@ -1,8 +1,8 @@
 //! What must stay true of the core's types, checked by the compiler.
 //!
-//! A node is a value: simulators clone and hash it, drivers move it to the thread that runs it. What
-//! must not be duplicated by accident is not `Copy`. Sizes are bounds: tables are arrays, and a board
-//! has to find room for them.
+//! A node is a value: simulators clone and hash it, drivers move it to the thread that runs it.
+//! What must not be duplicated by accident is not `Copy`. Sizes are bounds: tables are arrays, and
+//! a board has to find room for them.
 
 use core::hash::Hash;
 use core::mem::size_of;

@@ -1,5 +1,5 @@
-//! Disks that are full, and disks that fail: the node stops, says which file, and loses nothing that
-//! was acknowledged.
+//! Disks that are full, and disks that fail: the node stops, says which file, and loses nothing
+//! that was acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,8 +1,8 @@
 //! Back pressure, end to end, with real processes.
 //!
-//! `CORACLE_STALL_SECONDS` says how long the service is stalled (15; a minute and more for a long look,
-//! which prints as it goes). With `CORACLE_STRICT=true`, on a machine that does nothing else, the other
-//! clients' throughput must stay at nine tenths.
+//! `CORACLE_STALL_SECONDS` says how long the service is stalled (15; a minute and more for a long
+//! look, which prints as it goes). With `CORACLE_STRICT=true`, on a machine that does nothing else,
+//! the other clients' throughput must stay at nine tenths.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,29 +12,12 @@ use coracle_core::client::OfferError;
 use coracle_std::client::{Client, ClientError};
 use coracle_tests::process::{Cluster, Plan, Session, records, until};
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// Messages that a client may have in flight, in the comparison.
 const WINDOW: usize = 32;
 /// How far the memory of three nodes may rise while nothing moves.
 const RISE_MAX_KIB: u64 = 6 << 10;
-
-/// Resident memory of the node processes, in KiB.
-fn resident(cluster: &Cluster) -> u64 {
-    let of = |member| {
-        let process = cluster.process(member);
-        let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
-    (0..3).map(of).sum()
-}
 
 fn stall_time() -> Duration {
     let seconds = std::env::var("CORACLE_STALL_SECONDS").ok();
@@ -53,6 +36,48 @@ fn fill(session: &mut Session) -> bool {
     }
 }
 
+/// Offers until nothing has been taken for two seconds.
+fn close_the_window(session: &mut Session) {
+    let (mut taken, mut since) = (session.next(), Instant::now());
+    until("the window to close", || {
+        let is_full = fill(session);
+        session.poll(Duration::from_millis(5)).unwrap();
+        if session.next() > taken {
+            (taken, since) = (session.next(), Instant::now());
+        }
+        (is_full && since.elapsed() > Duration::from_secs(2)).then_some(())
+    });
+}
+
+/// Nothing moves, and memory stays where it is.
+fn watch_the_stall(cluster: &Cluster, session: &mut Session) {
+    let (flat, used, began) = (
+        cluster.resident_kib(),
+        cluster.processor_time(),
+        Instant::now(),
+    );
+    let mut told = Instant::now();
+    while began.elapsed() < stall_time() {
+        assert!(fill(session), "still back pressure");
+        session.poll(Duration::from_millis(50)).unwrap();
+        let now = cluster.resident_kib();
+        assert!(
+            now <= flat + RISE_MAX_KIB,
+            "memory rose from {flat} to {now} KiB"
+        );
+        if told.elapsed() > Duration::from_secs(5) {
+            told = Instant::now();
+            let seconds = began.elapsed().as_secs();
+            println!("stalled for {seconds:>3} s: {now} KiB resident in three nodes");
+        }
+    }
+    let share = (cluster.processor_time() - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!(
+        "three stalled nodes used {:.1} % of one core",
+        share * 100.0
+    );
+}
+
 #[test]
 fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
     let mut plan = Plan::new();
@@ -63,42 +88,23 @@ fn a_stalled_service_closes_the_window_and_memory_stays_flat() {
 
     let stalled = cluster.scratch().join("stalled");
     std::fs::write(&stalled, "").unwrap();
-    // Closed: nothing was taken for two seconds.
-    let (mut taken, mut since) = (session.next(), Instant::now());
-    until("the window to close", || {
-        let is_full = fill(&mut session);
-        session.poll(Duration::from_millis(5)).unwrap();
-        if session.next() > taken {
-            (taken, since) = (session.next(), Instant::now());
-        }
-        (is_full && since.elapsed() > Duration::from_secs(2)).then_some(())
-    });
+    close_the_window(&mut session);
     let accepted = session.next();
     println!(
         "the window closed with {} messages in flight",
         session.in_flight()
     );
 
-    let (flat, began) = (resident(&cluster), Instant::now());
-    let mut told = Instant::now();
-    while began.elapsed() < stall_time() {
-        assert!(fill(&mut session), "still back pressure");
-        session.poll(Duration::from_millis(50)).unwrap();
-        if told.elapsed() > Duration::from_secs(5) {
-            told = Instant::now();
-            let (seconds, kib) = (began.elapsed().as_secs(), resident(&cluster));
-            println!("stalled for {seconds:>3} s: {kib} KiB resident in three nodes");
-        }
-        let now = resident(&cluster);
-        assert!(
-            now <= flat + RISE_MAX_KIB,
-            "memory rose from {flat} to {now} KiB"
-        );
-    }
+    watch_the_stall(&cluster, &mut session);
     assert_eq!(session.next(), accepted, "the window stayed closed");
+    // A member that had executed everything before it could see the file has nothing to stall on.
+    let all = cluster.status();
+    let is_stalled = |m: &Value| m["service_ready"] == false;
+    assert!(all.iter().any(is_stalled), "{all:?}");
     assert!(
-        cluster.status().iter().all(|m| m["service_ready"] == false),
-        "all are stalled"
+        all.iter()
+            .all(|m| is_stalled(m) || m["applied"] == m["committed"]),
+        "{all:?}"
     );
 
     std::fs::remove_file(&stalled).unwrap();
@@ -153,43 +159,56 @@ fn never_read(endpoints: &str, stop: &AtomicBool) -> usize {
             Err(_) => break,
         }
     }
+    client.close().unwrap();
     taken
+}
+
+/// Throughput while a follower is stopped and one more client never reads.
+fn throughput_in_trouble(cluster: &Cluster, stalled: u8, time: Duration) -> usize {
+    let (stop, endpoints) = (AtomicBool::new(false), cluster.endpoints());
+    cluster.signal(stalled, Signal::STOP);
+    let count = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| never_read(&endpoints, &stop));
+        let count = throughput(cluster, time);
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0, "it did send");
+        count
+    });
+    cluster.signal(stalled, Signal::CONT);
+    // The next comparison starts with nobody left and everybody level.
+    until("the sessions' end", || {
+        let all = cluster.status();
+        all.iter().all(|m| m["sessions"] == 0).then_some(())
+    });
+    cluster.level();
+    count
 }
 
 #[test]
 fn a_stalled_follower_and_a_client_that_never_reads_leave_the_others_alone() {
     let cluster = Cluster::start("alone", Plan::new());
     let stalled = (cluster.leader() + 1) % 3;
-    let time = Duration::from_secs(2);
-    let (mut alone, mut troubled) = (0, 0);
-    // In turns, so that both see the same machine.
-    for _ in 0..3 {
-        alone += throughput(&cluster, time);
-        cluster.signal(stalled, Signal::STOP);
-        let (stop, endpoints) = (AtomicBool::new(false), cluster.endpoints());
-        let taken = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| never_read(&endpoints, &stop));
-            troubled += throughput(&cluster, time);
-            stop.store(true, Ordering::Relaxed);
-            reader.join().unwrap()
-        });
-        cluster.signal(stalled, Signal::CONT);
-        assert!(taken > 0, "it did send");
-        // The next comparison starts with nobody left and everybody level.
-        until("the client that does not read to be closed", || {
-            let all = cluster.status();
-            all.iter().all(|m| m["sessions"] == 0).then_some(())
-        });
-        cluster.level();
+    let time = Duration::from_millis(800);
+    let mut ratios = Vec::new();
+    // In turns, so that both see the same machine; the middle one of many, because others use it
+    // too.
+    for _ in 0..9 {
+        let alone = throughput(&cluster, time);
+        let troubled = throughput_in_trouble(&cluster, stalled, time);
+        println!("{alone} messages alone, {troubled} in company");
+        ratios.push(troubled as f64 / alone as f64);
     }
-    let ratio = troubled as f64 / alone as f64;
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
     println!(
         "others' throughput with a stalled follower and a client that never reads: {ratio:.2}"
     );
-    println!("({alone} messages alone, {troubled} in company)");
     let is_strict = std::env::var("CORACLE_STRICT").is_ok_and(|v| v == "true");
     let least = if is_strict { 0.9 } else { 0.5 };
-    assert!(ratio >= least, "{ratio:.2} is less than {least}");
+    assert!(
+        ratio >= least,
+        "{ratio:.2} is less than {least}: {ratios:.2?}"
+    );
 }
 
 #[test]

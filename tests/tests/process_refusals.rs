@@ -1,4 +1,5 @@
-//! What a node refuses to start with: each refusal has its documented exit code, and says what to do.
+//! What a node refuses to start with: each refusal has its documented exit code, and says what to
+//! do.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

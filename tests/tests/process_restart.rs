@@ -5,8 +5,8 @@ use std::time::Duration;
 use coracle_tests::process::{Cluster, Plan, Session, records, run, until};
 use rustix::process::Signal;
 
-/// What the log of every member must hold: each answered message once, nothing twice, nothing that was
-/// not sent, all in the same order.
+/// What the log of every member must hold: each answered message once, nothing twice, nothing that
+/// was not sent, all in the same order.
 #[track_caller]
 fn require_exactly_once(cluster: &Cluster, answered: &[u64], sent: u64) {
     let first = records(&cluster.data(0));
@@ -173,7 +173,8 @@ fn a_follower_that_was_stopped_for_a_while_is_level_again() {
     cluster.signal(stopped, Signal::STOP);
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(300, 32, 1000);
-    // Longer than a session's or a leader's patience would not change anything; this is no such claim.
+    // Longer than a session's or a leader's patience would not change anything; this is no such
+    // claim.
     std::thread::sleep(Duration::from_millis(500));
     cluster.signal(stopped, Signal::CONT);
     session.stream(300, 32, 1000);

@@ -49,6 +49,29 @@ fn view(cluster: &Cluster, member: u8) -> (Value, Vec<u8>, u64) {
     (status, state, rejects)
 }
 
+/// Sends ten times, and requires that this is counted and has changed nothing.
+#[track_caller]
+fn require_no_effect(cluster: &Cluster, member: u8, what: &str, send: impl Fn()) {
+    let (status, state, rejects) = view(cluster, member);
+    for _ in 0..10 {
+        send();
+    }
+    until(&format!("{what} to be counted"), || {
+        (view(cluster, member).2 >= rejects + 10).then_some(())
+    });
+    let (status_after, state_after, _) = view(cluster, member);
+    assert_eq!(status_after, status, "{what} has changed member {member}");
+    assert_eq!(
+        state_after, state,
+        "{what} has changed the vote of member {member}"
+    );
+    let counted = cluster.counters(member)["rejects"].as_u64().unwrap();
+    assert!(
+        counted >= rejects + 10,
+        "{what} is not in the counters file"
+    );
+}
+
 #[test]
 fn strangers_are_counted_and_change_nothing() {
     let mut cluster = Cluster::start("strangers", Plan::new());
@@ -95,25 +118,10 @@ fn strangers_are_counted_and_change_nothing() {
     ];
     for (what, socket, datagram) in strange {
         for member in 0..2 {
-            let (status, state, rejects) = view(&cluster, member);
-            for _ in 0..10 {
+            require_no_effect(&cluster, member, what, || {
                 let to = ("127.0.0.1", cluster.ports_of(member)[0]);
                 socket.send_to(&datagram, to).unwrap();
-            }
-            until(&format!("{what} to be counted"), || {
-                (view(&cluster, member).2 >= rejects + 10).then_some(())
             });
-            let (status_after, state_after, _) = view(&cluster, member);
-            assert_eq!(status_after, status, "{what} has changed member {member}");
-            assert_eq!(
-                state_after, state,
-                "{what} has changed the vote of member {member}"
-            );
-            let counted = cluster.counters(member)["rejects"].as_u64().unwrap();
-            assert!(
-                counted >= rejects + 10,
-                "{what} is not in the counters file"
-            );
         }
     }
 

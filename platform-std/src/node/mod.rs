@@ -1,5 +1,5 @@
-//! A member of a cluster on this machine: the node's thread, and the door for programs that bring their
-//! own `Service`.
+//! A member of a cluster on this machine: the node's thread, and the door for programs that bring
+//! their own `Service`.
 //!
 //! ```no_run
 //! use coracle_core::service::{Cluster, Service};
@@ -141,8 +141,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first start
-    /// of a new cluster. A directory that was made before is used as it is.
+    /// Whether a missing or empty directory is made, as `coracle init` does: only for the first
+    /// start of a new cluster. A directory that was made before is used as it is.
     #[must_use]
     pub fn init(mut self, init: bool) -> Self {
         self.init = init;
@@ -164,8 +164,8 @@ impl NodeBuilder {
         self.start(service)?.run()
     }
 
-    /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is started
-    /// but those that wait for the disk and for the name service.
+    /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is
+    /// started but those that wait for the disk and for the name service.
     ///
     /// # Errors
     /// See [`NodeError`].

@@ -139,9 +139,9 @@ impl<S: Service> Runner<S> {
         self.close()
     }
 
-    /// One turn of the member's work, a bounded amount. Call it again as soon as one of [`Self::fds`] is
-    /// readable, and at the latest after the time that it returns: zero means that there is more to do
-    /// at once. The configured `idle` is the caller's business here.
+    /// One turn of the member's work, a bounded amount. Call it again as soon as one of
+    /// [`Self::fds`] is readable, and at the latest after the time that it returns: zero means that
+    /// there is more to do at once. The configured `idle` is the caller's business here.
     ///
     /// # Errors
     /// See [`NodeError`]; then this member has ended.

@@ -1,5 +1,5 @@
-//! A node whose service is stalled while the file `stalled` is beside its configuration: called like
-//! `coracle node --config FILE --init`, by the tests of back pressure.
+//! A node whose service is stalled while the file `stalled` is beside its configuration: called
+//! like `coracle node --config FILE --init`, by the tests of back pressure.
 
 use std::cell::Cell;
 use std::path::PathBuf;

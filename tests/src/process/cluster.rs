@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -203,6 +204,34 @@ impl Cluster {
         self.children[usize::from(member)]
             .as_mut()
             .is_some_and(|child| child.try_wait().expect("our own child").is_none())
+    }
+
+    /// User and system time of all members' processes so far.
+    pub fn processor_time(&self) -> Duration {
+        let ticks = |member| {
+            let stat = self.proc(member, "stat");
+            // proc(5): fields 14 and 15; the second, a name in parentheses, may hold anything.
+            let fields = stat.rsplit(')').next().unwrap_or_default();
+            let times = fields.split_whitespace().skip(11).take(2);
+            times.filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
+        };
+        let running = (0..self.plan.members).filter(|m| self.children[usize::from(*m)].is_some());
+        Duration::from_millis(running.map(ticks).sum::<u64>() * 10)
+    }
+
+    /// Resident memory of all members' processes, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let of = |member| {
+            let status = self.proc(member, "status");
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+            let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            number.expect("a running process has memory")
+        };
+        (0..self.plan.members).map(of).sum()
+    }
+
+    fn proc(&self, member: u8, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.process(member))).expect("it runs")
     }
 
     /// What every member answers; `Null` for none.

@@ -1,8 +1,8 @@
 //! Clusters of real `coracle` processes on loopback, for the tests named `process_*`.
 //!
 //! Everything here goes through the doors that a user has: the command line, signals, the status
-//! query, the counters file, the library's client. Deadlines are generous: they end a test that hangs,
-//! they measure nothing.
+//! query, the counters file, the library's client. Deadlines are generous: they end a test that
+//! hangs, they measure nothing.
 
 mod cluster;
 mod ports;
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 /// How long anything may take on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The `coracle` command, built from the sources as they are, with the profile of this test. Or what
-/// `CORACLE_BIN` names.
+/// The `coracle` command, built from the sources as they are, with the profile of this test. Or
+/// what `CORACLE_BIN` names.
 pub fn coracle() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| match std::env::var_os("CORACLE_BIN") {

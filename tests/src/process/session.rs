@@ -94,8 +94,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sends `count` messages, with at most `window` unanswered, and waits for their answers. What a
-    /// lost leader has not answered stays unknown.
+    /// Sends `count` messages, with at most `window` unanswered, and waits for their answers. What
+    /// a lost leader has not answered stays unknown.
     #[track_caller]
     pub fn stream(&mut self, count: usize, window: usize, len: usize) {
         let (target, deadline) = (self.answered.len() + count, Instant::now() + PATIENCE);
