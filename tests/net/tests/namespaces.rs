@@ -118,8 +118,8 @@ fn send(cluster: &Cluster, round: &str, count: usize) {
     );
 }
 
-/// The leader is cut off and steps down, the others go on, it comes back and is level again: once with its link
-/// down, so that its own sends fail, and once with its link taken away altogether.
+/// The leader is cut off and steps down, the others go on, it comes back and is level again: once
+/// with its link down, so that its own sends fail, and once with its link taken away altogether.
 #[test]
 fn namespaces_leader_is_cut_off_and_comes_back() {
     let _turn = turn();
