@@ -1,7 +1,8 @@
 //! A blocking client: sends each argument to the cluster and prints the answers.
 //!
 //! ```text
-//! coracle node --init --member 0 --dir d0 --peer 0=127.0.0.1:9000,127.0.0.1:9100 --service echo &
+//! coracle node --init --service echo --member 0 --dir data \
+//!     --peer 0=127.0.0.1:9000,127.0.0.1:9100 &
 //! cargo run --example client -- 0=127.0.0.1:9100 hello world
 //! ```
 

@@ -8,7 +8,7 @@ use crate::service::{Cluster, LeadershipTerm, OfferError, Outbox, Role, Service}
 use crate::session::Opened;
 use crate::time::{Now, Timestamp};
 use crate::units::{Position, SessionId};
-use crate::wire::cluster::{CloseReason, Message};
+use crate::wire::cluster::{CloseReason, Message, NewLeadershipTermEvent};
 
 /// How many frames one call of `poll_service` executes at most.
 const FRAMES_MAX: usize = 256;
@@ -195,21 +195,7 @@ impl<const N: usize> Node<N> {
         };
         match record {
             Message::NewLeadershipTermEvent(event) => {
-                self.set_time(event.timestamp);
-                let term = event.term;
-                let leading = at.role == Role::Leader && term == self.raft.term();
-                if leading && event.leader == self.config.member {
-                    self.clients.become_leader(now.instant, term);
-                }
-                let (base, leader) = (at.start, event.leader);
-                let timestamp = self.applier.time;
-                let begun = LeadershipTerm {
-                    term,
-                    base,
-                    leader,
-                    timestamp,
-                };
-                self.with_cluster(at, memory, |c| service.on_new_leadership_term(c, &begun));
+                self.begin_term(now, at, &event, service, memory);
             }
             Message::SessionOpenEvent(event) => {
                 self.set_time(event.timestamp);
@@ -253,6 +239,29 @@ impl<const N: usize> Node<N> {
             }
             _ => {}
         }
+    }
+
+    fn begin_term<S: Service>(
+        &mut self,
+        now: Now,
+        at: At,
+        event: &NewLeadershipTermEvent,
+        service: &mut S,
+        memory: &mut Memory<'_>,
+    ) {
+        self.set_time(event.timestamp);
+        let (term, base, leader) = (event.term, at.start, event.leader);
+        let leading = at.role == Role::Leader && term == self.raft.term();
+        if leading && leader == self.config.member {
+            self.clients.become_leader(now.instant, term);
+        }
+        let begun = LeadershipTerm {
+            term,
+            base,
+            leader,
+            timestamp: self.applier.time,
+        };
+        self.with_cluster(at, memory, |c| service.on_new_leadership_term(c, &begun));
     }
 
     fn set_time(&mut self, timestamp: Timestamp) {

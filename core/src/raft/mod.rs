@@ -21,10 +21,10 @@ pub use owed::{Owed, Rounds};
 
 use crate::planted::Planted;
 use crate::prng::Prng;
-use crate::service::Role;
 use crate::time::Instant;
 use crate::units::{Mark, MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::CommitPosition;
+use crate::wire::status::Role;
 
 /// The periods that elections and heartbeats run on, all of the monotonic clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

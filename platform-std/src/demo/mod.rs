@@ -400,19 +400,21 @@ impl Progress {
     }
 
     fn show(&self, text: &str) {
-        let seconds = self.start.elapsed().as_secs_f64();
-        let mut err = std::io::stderr().lock();
-        let written = if self.terminal {
-            write!(err, "\r{seconds:6.1} s  {text:<70}")
-        } else {
-            writeln!(err, "{seconds:6.1} s  {text}")
-        };
-        // Nobody can be told that standard error is gone.
-        drop(written.and_then(|()| err.flush()));
+        // A terminal's line is written over by the next one.
+        self.write(text, if self.terminal { "" } else { "\n" });
     }
 
     fn say(&self, text: &str) {
-        let end = if self.terminal { "\n" } else { "" };
-        self.show(&format!("{text}{end}"));
+        self.write(text, "\n");
+    }
+
+    fn write(&self, text: &str, end: &str) {
+        let start = if self.terminal { "\r" } else { "" };
+        let width = if self.terminal { 78 } else { 0 };
+        let seconds = self.start.elapsed().as_secs_f64();
+        let mut err = std::io::stderr().lock();
+        let written = write!(err, "{start}{seconds:6.1} s  {text:<width$}{end}");
+        // Nobody can be told that standard error is gone.
+        drop(written.and_then(|()| err.flush()));
     }
 }

@@ -262,10 +262,14 @@ impl Cluster {
     pub fn await_level(&mut self, patience: Duration) -> Result<Vec<Status>, String> {
         let expected = self.nodes.len();
         self.await_status("all members to be level", patience, |members| {
-            members.len() == expected
-                && members.iter().any(|status| status.role == "leader")
-                && members.windows(2).all(|pair| is_level(&pair[0], &pair[1]))
+            are_level(members, expected)
         })
+    }
+
+    /// Whether every node is level at this moment.
+    pub fn is_level(&self) -> bool {
+        self.status()
+            .is_ok_and(|members| are_level(&members, self.nodes.len()))
     }
 
     /// Asks for the status until `accept` does.
@@ -372,6 +376,7 @@ fn binary() -> Result<PathBuf, String> {
         };
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    crate::say!("making sure of a fresh build: cargo build --release");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--release", "--quiet", "--bin", "coracle"])
@@ -425,6 +430,12 @@ fn read_status(value: &Value) -> Option<Status> {
         applied: number("applied")?,
         digest: value["digest"].to_string(),
     })
+}
+
+fn are_level(members: &[Status], expected: usize) -> bool {
+    members.len() == expected
+        && members.iter().any(|status| status.role == "leader")
+        && members.windows(2).all(|pair| is_level(&pair[0], &pair[1]))
 }
 
 fn is_level(one: &Status, other: &Status) -> bool {

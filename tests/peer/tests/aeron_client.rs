@@ -157,6 +157,45 @@ fn aeron_client_lives_through_a_leader_kill() {
     );
 }
 
+/// One session through five leaders in a row, each killed, so that members lead it again to whom it
+/// has had streams before.
+#[test]
+fn aeron_client_follows_leader_after_leader() {
+    const ROUND: u64 = 2_000;
+    const KILLS: u64 = 5;
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "");
+    let session = client
+        .connect(&IngressStyle::default(), leader)
+        .expect("a session");
+    let mut echo = Echo::new(session);
+    for kill in 1..=KILLS {
+        echo.run(kill * ROUND, &mut cluster)
+            .expect("every message and its echo");
+        let state = echo.session.state().clone();
+        let killed = usize::try_from(state.leader).expect("a member's number");
+        cluster.kill(killed).expect("the leader was alive");
+        while echo.session.state().new_leaders == state.new_leaders {
+            echo.step(kill * ROUND + 100)
+                .expect("a new leader announces itself");
+        }
+        cluster
+            .restart(killed)
+            .expect("the killed node starts again");
+        echo.run(kill * ROUND + 100, &mut cluster)
+            .expect("the new leader answers");
+        // Until it is level another kill would take the quorum away. The session stays alive.
+        while !cluster.is_level() {
+            echo.step(0).expect("the session stays alive");
+        }
+    }
+    let (echoed, unknown) = (echo.echoed, echo.unknown());
+    say!("aeron_client_follows_leader_after_leader: {echoed} echoed, {unknown} unknown");
+    assert!(unknown <= IN_FLIGHT * 5, "{unknown} unknown");
+    assert_eq!(echoed + unknown as u64, KILLS * ROUND + 100);
+    echo.session.close(PATIENCE).expect("the session closes");
+}
+
 /// The way between client and cluster loses one data datagram in twenty, both ways: the driver asks
 /// the leader again, and the leader the driver.
 #[test]

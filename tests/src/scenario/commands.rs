@@ -19,8 +19,6 @@
 //! roles | logs | said       what there is to see
 //! ```
 
-use std::fmt::Write as _;
-
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
 use crate::sim::net::{Datagram, Door, member_address};
@@ -289,24 +287,20 @@ fn replay(world: &mut World, words: &[&str]) -> Said {
 }
 
 fn roles(world: &World) -> String {
-    let mut text = String::new();
-    for m in &world.members {
-        // Writing to a String cannot fail.
-        let _ = match &m.process {
-            None => writeln!(text, "n{} is down", m.id),
-            Some(p) => {
-                let status = p.node.status();
-                let leader = match (status.role, status.leader) {
-                    (Role::Leader, _) => String::new(),
-                    (_, Some(leader)) => format!(", hears {leader:?}"),
-                    (_, None) => ", hears no leader".into(),
-                };
-                let role = format!("{:?}", status.role).to_lowercase();
-                writeln!(text, "n{} {role} in t{}{leader}", m.id, status.term)
-            }
-        };
-    }
-    text
+    let role = |m: &crate::sim::member::Member| match &m.process {
+        None => format!("n{} is down\n", m.id),
+        Some(p) => {
+            let status = p.node.status();
+            let leader = match (status.role, status.leader) {
+                (Role::Leader, _) => String::new(),
+                (_, Some(leader)) => format!(", hears {leader:?}"),
+                (_, None) => ", hears no leader".into(),
+            };
+            let role = format!("{:?}", status.role).to_lowercase();
+            format!("n{} {role} in t{}{leader}\n", m.id, status.term)
+        }
+    };
+    world.members.iter().map(role).collect()
 }
 
 /// The term of each record, with a bar behind what is known to be committed.
@@ -314,7 +308,7 @@ fn logs(world: &World) -> String {
     let mut text = String::new();
     for m in &world.members {
         let commit = m.process.as_ref().map_or(0, |p| p.node.commit().get());
-        let _ = write!(text, "n{}:", m.id);
+        text.push_str(&format!("n{}:", m.id));
         let mut is_open = commit > 0;
         for row in world
             .checker
@@ -326,7 +320,7 @@ fn logs(world: &World) -> String {
                 text.push_str(" |");
                 is_open = false;
             }
-            let _ = write!(text, " {}", row.term);
+            text.push_str(&format!(" {}", row.term));
         }
         text.push_str(if is_open { " |\n" } else { "\n" });
     }

@@ -9,7 +9,6 @@
 mod commands;
 mod disk;
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use commands::Stage;
@@ -47,8 +46,7 @@ fn perform(story: &str) -> Result<String, String> {
             }
         } else if !line.is_empty() && !line.starts_with('#') {
             let said = stage.perform(line).map_err(|e| format!("{line}: {e}"))?;
-            // Writing to a String cannot fail.
-            let _ = write!(output, "{said}");
+            output.push_str(&said);
         }
     }
     if output.is_empty() {

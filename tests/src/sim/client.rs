@@ -144,7 +144,7 @@ impl Client {
         let endpoints: Vec<String> = (0..members as u8)
             .map(|m| format!("{m}={}", member_address(m, Door::Client)))
             .collect();
-        let seed = self.rng.next();
+        let seed = self.rng.bits();
         let mut config = ClientConfig::new(&channel, &endpoints.join(","), seed)?;
         config.segment_length = SEGMENT;
         config.mtu = self.mtu;

@@ -52,7 +52,7 @@ pub fn parse(bytes: &[u8], start: u64, before: u64) -> Option<Row> {
     };
     let (len, kind) = (word(0), u16::from_le_bytes([header[6], header[7]]));
     let aligned = u64::from(len).next_multiple_of(32);
-    let sane = len >= 32 && len < 1 << 24 && kind <= 1 && header[4] == 0 && word(16) == 100;
+    let sane = (32..1 << 24).contains(&len) && kind <= 1 && header[4] == 0 && word(16) == 100;
     if !sane || bytes.len() < aligned as usize {
         return None;
     }

@@ -42,9 +42,9 @@ pub struct Memory {
     assembly: Vec<u8>,
 }
 
-impl Memory {
+impl Default for Memory {
     /// Small, so that everything fills up now and then.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             ingress: vec![0; SESSIONS * INGRESS],
             reassembly: vec![0; 2 * (MESSAGE_MAX + 64)],
@@ -54,7 +54,9 @@ impl Memory {
             assembly: vec![0; MESSAGE_MAX + 64],
         }
     }
+}
 
+impl Memory {
     /// Lends everything for one call.
     pub fn lend<'a>(&'a mut self, log: &'a mut SpyLog) -> Lent<'a, SpyLog> {
         Lent {

@@ -17,11 +17,11 @@ impl Rng {
 
     /// A generator of its own for one part of the world, so that parts do not disturb one another.
     pub fn fork(&mut self) -> Self {
-        Self::new(self.next())
+        Self::new(self.bits())
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0.next()
     }
 

@@ -1,7 +1,5 @@
 //! One run: faults first and safety all the time, then no faults and progress within a bound.
 
-use std::fmt::Write as _;
-
 use coracle_core::log::Log;
 
 use super::check::{Violation, broken};
@@ -138,43 +136,38 @@ fn is_level(world: &World) -> bool {
 pub fn table(world: &World) -> String {
     let mut text = String::new();
     for m in &world.members {
-        // Writing to a String cannot fail.
-        let _ = match &m.process {
-            Some(p) => {
-                let s = p.node.status();
-                writeln!(
-                    text,
-                    "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
-                     votes {} sessions {}",
-                    m.id,
-                    s.role,
-                    s.term,
-                    p.node.joined(),
-                    s.leader,
-                    s.appended,
-                    s.durable,
-                    s.committed,
-                    s.applied,
-                    s.votes,
-                    s.sessions
-                )
-            }
-            None => writeln!(text, "    n{} down", m.id),
+        let Some(p) = &m.process else {
+            text.push_str(&format!("    n{} down\n", m.id));
+            continue;
         };
-        if let Some(p) = &m.process {
-            let _ = writeln!(
-                text,
-                "      window {}..{}, flushing {}, recalling {:?}, {:?}",
-                p.log.start(),
-                p.log.end(),
-                p.flush.is_some(),
-                p.recall,
-                p.node.counters()
-            );
-        }
+        let s = p.node.status();
+        text.push_str(&format!(
+            "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} votes {} \
+             sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n",
+            m.id,
+            s.role,
+            s.term,
+            p.node.joined(),
+            s.leader,
+            s.appended,
+            s.durable,
+            s.committed,
+            s.applied,
+            s.votes,
+            s.sessions,
+            p.log.start(),
+            p.log.end(),
+            p.flush.is_some(),
+            p.recall,
+            p.node.counters()
+        ));
     }
     for c in &world.clients {
-        let _ = writeln!(text, "    {}", c.line());
+        text.push_str(&format!(
+            "    {}
+",
+            c.line()
+        ));
     }
     text
 }

@@ -133,7 +133,7 @@ impl World {
         m.process = Some(Process {
             node: Box::new(node),
             log: SpyLog::new(log),
-            memory: Memory::new(),
+            memory: Memory::default(),
             journal: recovered.journal(CLUSTER, SEGMENT),
             service: History::new(true),
             inbox: VecDeque::new(),
@@ -182,7 +182,7 @@ impl World {
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
-            seed: self.rng.next(),
+            seed: self.rng.bits(),
         }
     }
 
@@ -213,7 +213,7 @@ impl World {
             m.wipe_next = false;
             m.disk.wipe();
             m.votes = false;
-            m.incarnation = Incarnation(self.rng.next() | 2);
+            m.incarnation = Incarnation(self.rng.bits() | 2);
             m.init();
             self.checker.wiped(member as u8);
             self.stats.count(Fault::Wipe);

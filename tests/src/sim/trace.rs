@@ -1,7 +1,6 @@
 //! The last events of a run, kept as numbers and written out only when something has gone wrong.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 
 use super::clock::Nanos;
 
@@ -53,10 +52,8 @@ impl Trace {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for e in &self.entries {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "  {:>9}.{:06} ms  step {:>8}  {:>3}  {:<24} {:>10} {:>10}",
+            text.push_str(&format!(
+                "  {:>9}.{:06} ms  step {:>8}  {:>3}  {:<24} {:>10} {:>10}\n",
                 e.at / 1_000_000,
                 e.at % 1_000_000,
                 e.step,
@@ -64,7 +61,7 @@ impl Trace {
                 e.what,
                 e.a,
                 e.b
-            );
+            ));
         }
         text
     }

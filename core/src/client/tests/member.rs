@@ -18,7 +18,7 @@ use crate::wire::cluster::{
     Challenge, EventCode, Message, NewLeaderEvent, PROTOCOL_VERSION, SessionConnectRequest,
     SessionEvent, SessionMessage, SessionMessageHeader,
 };
-use crate::wire::frame::{ErrFrame, FLAG_SEND_SETUP, Frame, parse_datagram};
+use crate::wire::frame::{Datagram, ErrFrame, FLAG_SEND_SETUP, Frame, parse_datagram};
 
 pub const SESSION: SessionId = SessionId::new(Position::new(4096));
 
@@ -122,28 +122,7 @@ impl Member {
                 self.assembly.reset();
                 None
             }
-            Frame::Data(data) => {
-                let first = data.first();
-                match self
-                    .image
-                    .as_mut()
-                    .filter(|i| i.is(from, 101, first.session_id))
-                {
-                    Some(image) => {
-                        if first.is_end_of_stream() {
-                            self.heard.push("end".to_string());
-                        }
-                        let _dropped = image.handle_data(now, &data, &mut self.in_slot);
-                        None
-                    }
-                    None => elicit_setup(first, 1).map(|sm| {
-                        let mut out = [0; CONTROL_MAX];
-                        crate::stream::Control::StatusMessage(sm)
-                            .emit(&mut out)
-                            .to_vec()
-                    }),
-                }
-            }
+            Frame::Data(data) => self.take_data(now, from, &data),
             Frame::StatusMessage(sm) => {
                 if sm.flags & FLAG_SEND_SETUP != 0 {
                     self.heard.push("send setup".to_string());
@@ -161,6 +140,25 @@ impl Member {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    fn take_data(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        data: &Datagram<'_>,
+    ) -> Option<Vec<u8>> {
+        let first = data.first();
+        let image = self.image.as_mut();
+        let Some(image) = image.filter(|i| i.is(from, 101, first.session_id)) else {
+            let status = crate::stream::Control::StatusMessage(elicit_setup(first, 1)?);
+            return Some(status.emit(&mut [0; CONTROL_MAX]).to_vec());
+        };
+        if first.is_end_of_stream() {
+            self.heard.push("end".to_string());
+        }
+        let _dropped = image.handle_data(now, data, &mut self.in_slot);
+        None
     }
 
     /// Consumes its ingress, and pays what it owes.
