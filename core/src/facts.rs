@@ -52,3 +52,11 @@ const_assert!(size_of::<Mark>() <= 16);
 // Units of one size are not interchangeable: no conversion leads from one to another.
 assert_not_impl_any!(Position: From<u64>, Into<u64>, From<SessionId>);
 assert_not_impl_any!(Term: From<u32>, Into<u32>);
+
+// What a board has to find room for, besides the bulk memory that it lends.
+const_assert!(size_of::<Node<1>>() <= 20 << 10);
+const_assert!(size_of::<Node<64>>() - size_of::<Node<1>>() <= 63 * (2 << 10));
+const_assert!(size_of::<Client>() <= 8 << 10);
+// What is handed over by value on every turn.
+const_assert!(size_of::<Event>() <= 32);
+const_assert!(size_of::<Control>() <= 512);

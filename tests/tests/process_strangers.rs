@@ -41,7 +41,7 @@ fn next_term(cluster: &Cluster) -> u32 {
 
 /// What must not change, and what counts the refused.
 fn view(cluster: &Cluster, member: u8) -> (Value, Vec<u8>, u64) {
-    let mut status = cluster.status()[usize::from(member)].clone();
+    let mut status = cluster.status_of(member);
     let rejects = status["rejects"].as_u64().expect("it answers");
     status["rejects"] = Value::Null;
     status["uptime_ms"] = Value::Null;

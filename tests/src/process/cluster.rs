@@ -236,18 +236,14 @@ impl Cluster {
 
     /// What every member answers; `Null` for none.
     pub fn status(&self) -> Vec<Reading> {
-        let ended = run([
-            "status",
-            "--json",
-            "--timeout-ms",
-            "500",
-            "--endpoints",
-            &self.endpoints(),
-        ]);
-        let all: Value = serde_json::from_str(&ended.out).unwrap_or_default();
-        let members = all["members"].as_array().cloned().unwrap_or_default();
-        let answer = |m: Value| if m["answers"] == true { m } else { Value::Null };
-        members.into_iter().map(answer).collect()
+        ask(&self.endpoints())
+    }
+
+    /// What one member answers; `Null` if nothing.
+    pub fn status_of(&self, member: u8) -> Reading {
+        let [_, port] = self.ports_of(member);
+        let mut all = ask(&format!("{member}={}:{port}", self.plan.host));
+        all.pop().unwrap_or_default()
     }
 
     /// A member's counters file, read by `coracle status --dir`; `Null` if it has none yet.
@@ -294,6 +290,21 @@ impl Cluster {
             })
         })
     }
+}
+
+fn ask(endpoints: &str) -> Vec<Reading> {
+    let ended = run([
+        "status",
+        "--json",
+        "--timeout-ms",
+        "500",
+        "--endpoints",
+        endpoints,
+    ]);
+    let all: Value = serde_json::from_str(&ended.out).unwrap_or_default();
+    let members = all["members"].as_array().cloned().unwrap_or_default();
+    let answer = |m: Value| if m["answers"] == true { m } else { Value::Null };
+    members.into_iter().map(answer).collect()
 }
 
 impl Drop for Cluster {
