@@ -402,7 +402,7 @@ impl Rig {
         };
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup => lent.catchup,
+            Consumer::Catchup | Consumer::Annals => lent.catchup,
         };
         let mut len = recall.len.min(into.len());
         if choices.below(4) == 0 {
@@ -413,7 +413,7 @@ impl Rig {
         let (node, lent, _) = self.parts();
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup => lent.catchup,
+            Consumer::Catchup | Consumer::Annals => lent.catchup,
         };
         into[..bytes.len()].copy_from_slice(&bytes);
         let result = match choices.below(32) {

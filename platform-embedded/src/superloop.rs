@@ -337,7 +337,7 @@ where
         };
         let into = match recall.consumer {
             Consumer::Replay => self.memory.replay.as_mut(),
-            Consumer::Catchup => self.memory.catchup.as_mut(),
+            Consumer::Catchup | Consumer::Annals => self.memory.catchup.as_mut(),
         };
         // Behind what was written lie old bytes of another history.
         let written = self.journal.written().since(recall.at);

@@ -6,7 +6,7 @@ use crate::units::{Position, Term};
 use crate::wire::member::{HISTORY_SLICE_MAX, HistorySlice, TermBase};
 
 /// How many terms of history a member keeps in memory. A cache: older ones are in the log itself.
-pub const HISTORY_TERMS: usize = 512;
+pub const HISTORY_TERMS: usize = 64;
 const _: () = assert!(HISTORY_TERMS >= HISTORY_SLICE_MAX);
 
 /// The newest `H` terms of a log: a term wrote the bytes from its base to the next term's base, the

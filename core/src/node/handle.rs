@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, View};
-use super::{Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
+use super::{Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
 use crate::log::{Bounded, Log};
 use crate::service::Role;
 use crate::session::Authenticator;
@@ -137,6 +137,9 @@ impl<const N: usize> Node<N> {
             return;
         }
         match result {
+            Ok(len) if len > 0 && recall.consumer == Consumer::Annals => {
+                self.annals_recalled(recall, len);
+            }
             Ok(len) if len > 0 => self.sources.recalled(recall, len),
             // A member that cannot read its own log can neither execute it nor serve it.
             Ok(_) | Err(ReadError) => self.halt(Halt::CorruptLog(recall.at)),

@@ -79,7 +79,9 @@ impl<const N: usize> Node<N> {
                 }
             }
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {
-                self.raft.handle_history_request(instant, from, ask.from);
+                let from_log = self.ask_annals(from, ask.from);
+                let asked = (!from_log).then_some(ask.from);
+                self.raft.handle_history_request(instant, from, asked);
             }
             Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
             Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),

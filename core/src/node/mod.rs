@@ -8,6 +8,7 @@
 //! reference to either. **Invariant:** nothing is queued for sending: all that leaves is derived from
 //! positions when it is asked for.
 
+mod annals;
 mod apply;
 pub mod clients;
 mod config;
@@ -115,6 +116,8 @@ pub struct Node<const N: usize> {
     known: HistorySlice,
     /// The history that is asked for, and of which leader and term.
     history_wanted: Option<(MemberId, Term, Asking)>,
+    /// A follower's question that only the log itself can answer.
+    annals: Option<annals::Question>,
     /// The hole that is asked for again.
     hole: Option<Asking>,
     /// How far the leader's log goes, as far as is known.
@@ -188,6 +191,7 @@ impl<const N: usize> Node<N> {
             gaps: Gaps::new(),
             known: HistorySlice::EMPTY,
             history_wanted: None,
+            annals: None,
             hole: None,
             leader_end: Position::ZERO,
             clients: Clients::new(clients_config(&config)),

@@ -11,6 +11,8 @@ pub enum Consumer {
     Replay,
     /// A follower: the bytes go to the start of `Lent::catchup`.
     Catchup,
+    /// A follower's question about terms long past: the bytes go to the start of `Lent::catchup`.
+    Annals,
 }
 
 /// A debt of the driver: bytes to be read from storage.
@@ -112,6 +114,7 @@ impl Sources {
         match recall.consumer {
             Consumer::Replay => self.replay = cold,
             Consumer::Catchup => self.catchup = cold,
+            Consumer::Annals => self.catchup.len = 0,
         }
     }
 

@@ -13,7 +13,10 @@ use crate::log::{Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, SessionId};
-use crate::wire::member::{Body, HISTORY_SLICE_MAX, MemberMessage, NewLeadershipTerm, TermBase};
+use crate::wire::member::{
+    Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
+    TermBase, Vote,
+};
 
 const CLUSTER: ClusterId = ClusterId(3);
 const SEGMENT: u32 = 1 << 16;
@@ -238,10 +241,62 @@ impl Bench {
         let bytes = &storage[at..storage.len().min(at + recall.len)];
         let buffer = match recall.consumer {
             Consumer::Replay => 3,
-            Consumer::Catchup => 4,
+            Consumer::Catchup | Consumer::Annals => 4,
         };
         self.memory[buffer][..bytes.len()].copy_from_slice(bytes);
         self.node.handle_recalled(recall, Ok(bytes.len()));
+    }
+
+    /// Member 1, whose log is as long, helps this member to be elected.
+    fn be_elected(&mut self) {
+        let Tail {
+            term: log_term,
+            end,
+        } = self.node.raft().tail;
+        let mut ms = 1;
+        while self.node.role() != Role::Leader {
+            assert!(ms < 1_000, "it is not elected");
+            let term = self.node.raft().term();
+            let said = CanvassPosition {
+                term,
+                log_term,
+                position: end,
+                hears_leader: false,
+                torn: false,
+                votes: true,
+            };
+            self.say(ms, 1, Body::CanvassPosition(said));
+            let (granted, candidate) = (true, id(0));
+            self.say(
+                ms,
+                1,
+                Body::Vote(Vote {
+                    term,
+                    candidate,
+                    granted,
+                }),
+            );
+            let mut lent = lent!(self);
+            self.node.handle_timeout(now(ms), &mut lent);
+            if let Some(state) = self.node.poll_persist() {
+                self.node.handle_persisted(state);
+            }
+            ms += 1;
+        }
+    }
+
+    /// The histories that are due to member 1.
+    fn histories(&mut self, ms: u64) -> Vec<HistorySlice> {
+        let lent = lent!(self);
+        let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
+        let of = |t: Transmit<'_>| match t.payload {
+            Payload::Control(Control::Member(m)) => match m.body {
+                Body::NewLeadershipTerm(said) if t.to == address(1) => Some(said.history),
+                _ => None,
+            },
+            _ => None,
+        };
+        due.filter_map(of).collect()
     }
 
     fn execute(&mut self, service: &mut Terms) {
@@ -385,4 +440,47 @@ fn a_node_that_has_halted_wants_nothing_any_more() {
     assert!(bench.node.poll_timeout().is_some());
     bench.node.halt(Halt::HistoryTooShort);
     assert_eq!((bench.node.poll_timeout(), bench.asks(500)), (None, 0));
+}
+
+#[test]
+fn terms_that_the_history_has_forgotten_are_read_from_the_log() {
+    let terms = HISTORY_TERMS as u32 + 50;
+    let mut author = Author::new();
+    let mut history = crate::log::History::new();
+    let mut storage = Vec::new();
+    for of in 1..=terms {
+        let base = author.0.end();
+        let end = author.write(of);
+        storage.extend(author.bytes(base));
+        author.0.set_written(end);
+        author.0.release(end);
+        assert!(history.push(term(of), base, end));
+    }
+    let mut recovered = author.recovered(terms);
+    recovered.history = history;
+    assert!(recovered.history.known_from() > Some(Position::ZERO));
+    let mut bench = Bench::new(3, &recovered);
+    bench.be_elected();
+    bench.histories(900);
+    let request = HistoryRequest {
+        term: term(terms + 1),
+        from: Position::ZERO,
+    };
+    bench.say(900, 1, Body::HistoryRequest(request));
+    let recall = bench.recall().unwrap();
+    assert_eq!(
+        (recall.consumer, recall.at),
+        (Consumer::Annals, Position::ZERO)
+    );
+    bench.read(recall, &storage);
+    let said = bench.histories(901);
+    let first = said
+        .iter()
+        .find(|slice| slice.as_slice().first().is_some_and(|e| e.term == term(1)));
+    let first = first.expect("the oldest terms");
+    assert_eq!(first.as_slice().len(), HISTORY_SLICE_MAX);
+    assert_eq!(
+        first.covered_to,
+        Position::new(HISTORY_SLICE_MAX as u64 * 96)
+    );
 }

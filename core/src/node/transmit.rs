@@ -12,8 +12,9 @@ use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire::frame::Nak;
 use crate::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, MEMBER_MESSAGE_MAX,
-    MemberMessage, NewLeadershipTerm, RequestVote, Resign, TermBase, TransferLeadership, Vote,
+    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
+    MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign, TermBase,
+    TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
@@ -107,6 +108,7 @@ impl<const N: usize> Node<N> {
         let instant = now.instant;
         let control = self
             .owed_message(now, &*lent.log)
+            .or_else(|| self.owed_annals(lent))
             .or_else(|| self.owed_history_request(instant))
             .or_else(|| self.owed_nak(instant));
         if let Some(transmit) = control {
@@ -181,18 +183,7 @@ impl<const N: usize> Node<N> {
                 granted,
             }),
             Owed::NewLeadershipTerm { history_from } => {
-                let history = self.history.slice_from(history_from);
-                let start = TermBase {
-                    term: Term::ZERO,
-                    base: Position::ZERO,
-                };
-                Body::NewLeadershipTerm(NewLeadershipTerm {
-                    term,
-                    commit,
-                    end,
-                    start,
-                    history,
-                })
+                self.new_leadership_term(self.history.slice_from(history_from))
             }
             Owed::Commit { round } => Body::CommitPosition(CommitPosition {
                 term,
@@ -207,6 +198,27 @@ impl<const N: usize> Node<N> {
             }
             Owed::Resign => Body::Resign(Resign { term, end }),
         }
+    }
+
+    fn new_leadership_term(&self, history: HistorySlice) -> Body {
+        // Nothing is purged yet: the log goes back to its first byte.
+        let start = TermBase::default();
+        let (term, commit, end) = (self.raft.term(), self.raft.commit(), self.raft.tail.end);
+        Body::NewLeadershipTerm(NewLeadershipTerm {
+            term,
+            commit,
+            end,
+            start,
+            history,
+        })
+    }
+
+    pub(super) fn say_history(
+        &self,
+        member: MemberId,
+        history: HistorySlice,
+    ) -> Option<Transmit<'static>> {
+        self.say(member, self.new_leadership_term(history))
     }
 
     fn append_position(&self, limit: Position) -> AppendPosition {
@@ -372,6 +384,9 @@ impl<const N: usize> Node<N> {
             if !self.sources.has_catchup_from(from) {
                 wanted = wanted.or(Some(from));
             }
+        }
+        if let Some(recall) = self.recall_annals(lent) {
+            return Some(recall);
         }
         let len = lent.catchup.len();
         wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))

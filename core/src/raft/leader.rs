@@ -270,11 +270,18 @@ impl Raft {
         }
     }
 
-    /// A follower asks for history from `from` on.
-    pub fn handle_history_request(&mut self, now: Instant, member: MemberId, from: Position) {
+    /// A follower asks for history: from `from` on, if that is this room's to answer.
+    pub fn handle_history_request(
+        &mut self,
+        now: Instant,
+        member: MemberId,
+        from: Option<Position>,
+    ) {
         if let Some(progress) = self.progress_mut(member) {
-            progress.history_from = Some(from);
-            progress.greet_at = now;
+            if from.is_some() {
+                progress.history_from = from;
+                progress.greet_at = now;
+            }
             // It is alive, if not level: its questions keep the quorum together.
             progress.heard = Some(now);
         }
