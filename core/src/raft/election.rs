@@ -110,6 +110,11 @@ impl Raft {
                 at: now,
             };
             if let Some(slot) = canvass.reports.get_mut(from.slot()) {
+                // Who has just lost its leader is answered at once: so both know of one another from
+                // the same moment on, and the delays that keep them apart start together.
+                if slot.is_none_or(|last| last.hears_leader) && !said.hears_leader {
+                    self.canvass_replies.insert(from);
+                }
                 *slot = Some(report);
             }
             self.consider_nomination(now);
@@ -173,7 +178,7 @@ impl Raft {
             Duration::ZERO
         };
         let random = self.prng.below(unit.as_nanos() as u64 / 2 + 1);
-        unit / 2 * rank as u32 + behind + Duration::from_nanos(random)
+        unit * rank as u32 + behind + Duration::from_nanos(random)
     }
 
     /// By how much the periods of an election are stretched: twice with each that was in vain. A
