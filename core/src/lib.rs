@@ -28,6 +28,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod castagnoli;
 pub mod client;
 mod facts;
 pub mod gaps;
@@ -40,7 +41,9 @@ pub mod prng;
 pub mod raft;
 pub mod service;
 pub mod session;
+pub mod snapshot;
 pub mod stream;
 pub mod time;
+pub mod timer;
 pub mod units;
 pub mod wire;

@@ -46,3 +46,7 @@ pub const PRINCIPAL_MAX: usize = 64;
 pub const CREDENTIALS_MAX: usize = 256;
 /// The longest list of ingress endpoints, `0=host:port,1=host:port,...`, in bytes.
 pub const ENDPOINTS_MAX: usize = MEMBERS_MAX * (ENDPOINT_MAX + 3);
+
+/// Services on one log: Aeron Cluster's session ids of services leave 7 bits, we promise ten.
+pub const SERVICES_MAX: usize = 10;
+const _: () = assert!(SERVICES_MAX <= 127, "seven bits of a service message's id");

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::limits::{FRAME_ALIGNMENT, MEMBERS_MAX, POSITION_MAX};
+use crate::limits::{FRAME_ALIGNMENT, MEMBERS_MAX, POSITION_MAX, SERVICES_MAX};
 
 /// A byte offset in the cluster's one append-only stream: 0 to `POSITION_MAX`, never wraps.
 ///
@@ -320,6 +320,76 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// One of the services that run on the same log, from 0 to `SERVICES_MAX - 1`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ServiceId(u8);
+
+impl ServiceId {
+    /// `None` from `SERVICES_MAX` on.
+    pub const fn new(value: u8) -> Option<Self> {
+        if (value as usize) < SERVICES_MAX {
+            Some(Self(value))
+        } else {
+            None
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// Its place in tables.
+    pub const fn slot(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A message that a service has offered into the log: the service, and its number among that
+/// service's messages, from 1 on (Aeron: `PendingServiceMessageTracker`).
+///
+/// On the wire it stands where a client's session id stands, negative: bit 63 set, the service in
+/// bits 56 to 62, the number below.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ServiceMessageId {
+    /// Who offered it.
+    pub service: ServiceId,
+    /// Its number.
+    pub number: u64,
+}
+
+impl ServiceMessageId {
+    const NUMBER_BITS: u32 = 56;
+
+    /// An id as it stands on the wire; `None` if it is a client's, or of no service of ours.
+    pub const fn from_wire(value: i64) -> Option<Self> {
+        let bits = value as u64;
+        let service = ((bits >> Self::NUMBER_BITS) & 0x7f) as u8;
+        match ServiceId::new(service) {
+            Some(service) if value < 0 => {
+                let number = bits & ((1 << Self::NUMBER_BITS) - 1);
+                Some(Self { service, number })
+            }
+            _ => None,
+        }
+    }
+
+    /// The value as it stands on the wire.
+    pub const fn to_wire(self) -> i64 {
+        let service = (self.service.0 as u64) << Self::NUMBER_BITS;
+        let number = self.number & ((1 << Self::NUMBER_BITS) - 1);
+        (1 << 63 | service | number) as i64
+    }
+}
+
 /// "While joined to `term`, every byte below `position` agrees with that leader's log and has been
 /// flushed." `term` is the joined leadership, never the term of the last frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -353,6 +423,17 @@ mod tests {
         assert_eq!(Term::from_wire(1 << 31), None);
         assert_eq!(MemberId::from_wire(7), None);
         assert_eq!(MemberId::from_wire(256), None);
+    }
+
+    #[test]
+    fn the_id_of_a_service_message_is_negative_and_comes_back() {
+        let service = ServiceId::new(9).unwrap();
+        let id = ServiceMessageId { service, number: 7 };
+        assert!(id.to_wire() < 0);
+        assert_eq!(ServiceMessageId::from_wire(id.to_wire()), Some(id));
+        assert_eq!(SessionId::from_wire(id.to_wire()), None);
+        assert_eq!(ServiceMessageId::from_wire(64), None);
+        assert_eq!(ServiceMessageId::from_wire(-1), None, "service 127");
     }
 
     #[test]

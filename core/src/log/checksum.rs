@@ -6,13 +6,11 @@
 //! polynomials, so that no damage goes unseen by both. Both detect errors and prove nothing against
 //! an attacker; safety rests on (term, position).
 
-use crc::{Crc, Table};
+pub use crate::castagnoli::crc32c;
 
+use crate::castagnoli::CRC_32C;
 use crate::limits::FRAME_HEADER;
 use crate::units::ClusterId;
-
-/// RFC 3720, appendix B.4. Sixteen lanes: 16 KiB of constants.
-static CRC_32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&crc::CRC_32_ISCSI);
 
 /// Both checksums of one frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,11 +35,6 @@ impl Checksums {
     pub const fn to_reserved(self) -> i64 {
         (((self.chain as u64) << 32) | self.own as u64) as i64
     }
-}
-
-/// CRC-32C of any bytes: node state and slots use it too.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    CRC_32C.checksum(bytes)
 }
 
 /// The chain before the first frame of a cluster's log: logs of two clusters never agree.

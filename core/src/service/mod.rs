@@ -2,16 +2,20 @@
 //!
 //! A service is fed the committed messages of the log, in order, on every member alike (Aeron:
 //! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
-//! so every member's service reaches the same state and gives the same answers.
+//! so every member's service reaches the same state and gives the same answers. Up to `SERVICES_MAX`
+//! services share one log; each comes on at its own pace.
 
+mod cluster;
 pub mod echo;
 pub mod kv;
 
+pub use crate::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 pub use crate::wire::cluster::CloseReason;
 pub use crate::wire::status::Role;
+pub use cluster::{Cluster, OfferError, Outbox, TimerError};
 
-use crate::time::Timestamp;
-use crate::units::{MemberId, Position, SessionId, Term};
+use crate::time::{Now, Timestamp};
+use crate::units::{MemberId, Position, ServiceId, SessionId, Term};
 
 /// A leadership term has begun (Aeron: `onNewLeadershipTermEvent`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,27 +31,22 @@ pub struct LeadershipTerm {
     pub timestamp: Timestamp,
 }
 
-/// Why `Cluster::offer` or `Cluster::close_session` refused. The same on every member.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum OfferError {
-    /// There is no such open session at this position of the log.
-    UnknownSession,
-    /// The message is longer than the cluster's maximum.
-    TooLong,
-}
-
-/// A replicated state machine. Callbacks must be deterministic and must not block for long: they run
-/// on the node's thread unless the driver says otherwise.
+/// A replicated state machine.
+///
+/// Callbacks must be deterministic: their outcome may depend on the arguments, on `Cluster::time`,
+/// `position` and `sessions`, and on what was executed before; never on a clock, a random number,
+/// `Cluster::member`, `Cluster::role` or the order of a hash map. They must not block for long: they
+/// run on the node's thread.
 pub trait Service {
-    /// Whether the service can take more now. While it says no, nothing is handed over, nothing is
-    /// lost, and the clients' windows close: this is how a service exerts back pressure.
+    /// Whether the service can take more now. While it says no, nothing is handed to it and nothing
+    /// is lost. If no service of the member takes more, the clients' windows close: this is how a
+    /// service exerts back pressure. Other services go on.
     fn ready(&self) -> bool {
         true
     }
 
-    /// Called once, before anything else.
+    /// Called once, before anything else; a snapshot has been read before, if there is one. Nothing
+    /// may be offered or scheduled here: this call is not in the log.
     fn on_start(&mut self, cluster: &mut Cluster<'_>) {
         let _ = cluster;
     }
@@ -67,11 +66,23 @@ pub trait Service {
         let _ = (cluster, session, reason);
     }
 
-    /// A client's message is committed.
+    /// A client's message is committed. Every service on the log sees it.
     fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, message: &[u8]);
 
+    /// A timer that this service scheduled is due: `Cluster::time` is at least its deadline. It is
+    /// armed no more.
+    fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation: i64, deadline: Timestamp) {
+        let _ = (cluster, correlation, deadline);
+    }
+
+    /// A message that a service (`from`, which may be this one) has offered into the log is
+    /// committed. Every service on the log sees it.
+    fn on_service_message(&mut self, cluster: &mut Cluster<'_>, from: ServiceId, message: &[u8]) {
+        let _ = (cluster, from, message);
+    }
+
     /// This member's role has changed. Not replicated: it may steer what is done outside the
-    /// replicated state, never that state.
+    /// replicated state, never that state. Nothing may be offered or scheduled here.
     fn on_role_change(&mut self, cluster: &mut Cluster<'_>, role: Role) {
         let _ = (cluster, role);
     }
@@ -81,91 +92,47 @@ pub trait Service {
         let _ = (cluster, term);
     }
 
-    /// The node is closing: the last call of all.
+    /// The node is closing: the last call of all. Nothing may be offered or scheduled here.
     fn on_terminate(&mut self, cluster: &mut Cluster<'_>) {
         let _ = cluster;
     }
 
-    /// A digest of the whole replicated state: equal on every member at equal positions.
+    /// Work outside determinism: called now and then, on every member at times of its own. It may
+    /// look at the replicated state and must not change it.
+    fn on_background_work(&mut self, now: Now) {
+        let _ = now;
+    }
+
+    /// A digest of the whole replicated state: equal on every member at equal positions. Called
+    /// often: keep it up to date as the state changes.
     fn digest(&self) -> u64;
-}
 
-/// Where a service's effects go. The node implements this; followers send nothing, but answer the same.
-pub trait Outbox {
-    /// Queues one message, the concatenation of `parts`, for a session's client.
+    /// A snapshot of the state as it is now begins: a bounded, small amount of work. What
+    /// [`Self::write_snapshot`] writes from here on is this state, whatever is executed meanwhile.
+    fn begin_snapshot(&mut self) {}
+
+    /// Writes the next piece of the snapshot begun last: the same bytes on every member, however
+    /// they are cut in pieces. A service that writes all at once, and then says `Done`, blocks the
+    /// node meanwhile; one that says `More` is handed messages in between, and keeps what they
+    /// change for the snapshot (a write barrier).
     ///
     /// # Errors
-    /// See [`OfferError`].
-    fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError>;
+    /// That of the writer. `Unsupported` by default: then there are no snapshots, and the log is
+    /// never purged.
+    fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
+        let _ = out;
+        Err(SnapshotError::Unsupported)
+    }
 
-    /// Marks a session to be closed by a replicated event.
+    /// The snapshot begun last is complete, or given up: nothing needs to be kept for it any more.
+    fn end_snapshot(&mut self) {}
+
+    /// Takes over the state that a snapshot holds, in place of what this service has.
     ///
     /// # Errors
-    /// [`OfferError::UnknownSession`].
-    fn close_session(&mut self, session: SessionId) -> Result<(), OfferError>;
-}
-
-/// What a callback is given (Aeron: `Cluster`).
-pub struct Cluster<'a> {
-    time: Timestamp,
-    position: Position,
-    member: MemberId,
-    role: Role,
-    outbox: &'a mut dyn Outbox,
-}
-
-impl<'a> Cluster<'a> {
-    /// For drivers and for tests of services.
-    pub fn new(
-        time: Timestamp,
-        position: Position,
-        member: MemberId,
-        role: Role,
-        outbox: &'a mut dyn Outbox,
-    ) -> Self {
-        Self {
-            time,
-            position,
-            member,
-            role,
-            outbox,
-        }
-    }
-
-    /// The timestamp of the record being executed: the leader's wall clock when it was appended.
-    pub fn time(&self) -> Timestamp {
-        self.time
-    }
-
-    /// The end of the record being executed.
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// This member. Not replicated state.
-    pub fn member(&self) -> MemberId {
-        self.member
-    }
-
-    /// This member's role. Not replicated state.
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
-    /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the same
-    /// on every member; a client that does not read is closed by a replicated event, later.
-    ///
-    /// # Errors
-    /// See [`OfferError`].
-    pub fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError> {
-        self.outbox.offer(session, parts)
-    }
-
-    /// Closes a session by a replicated event.
-    ///
-    /// # Errors
-    /// [`OfferError::UnknownSession`].
-    pub fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
-        self.outbox.close_session(session)
+    /// That of the reader, or [`SnapshotError::Content`]. The node then does not start on it.
+    fn read_snapshot(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        let _ = from;
+        Err(SnapshotError::Unsupported)
     }
 }

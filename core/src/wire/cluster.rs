@@ -16,12 +16,12 @@ pub use record::{
     ClusterActionRequest, NewLeadershipTermEvent, SessionCloseEvent, SessionOpenEvent, TimerEvent,
 };
 pub use request::{
-    AdminRequest, ChallengeResponse, SessionCloseRequest, SessionConnectRequest, SessionKeepAlive,
-    SessionMessage, SessionMessageHeader,
+    AdminRequest, ChallengeResponse, ServiceMessage, SessionCloseRequest, SessionConnectRequest,
+    SessionKeepAlive, SessionMessage, SessionMessageHeader,
 };
 pub use response::{AdminResponse, Challenge, NewLeaderEvent, SessionEvent};
 
-use crate::units::{MemberId, Position, SessionId, Term};
+use crate::units::{MemberId, Position, ServiceId, ServiceMessageId, SessionId, Term};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 
@@ -61,8 +61,10 @@ pub const fn is_compatible(version: i32) -> bool {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Message<'a> {
-    /// 1
+    /// 1, of a client's session
     SessionMessage(SessionMessage<'a>),
+    /// 1, offered into the log by a service
+    ServiceMessage(ServiceMessage<'a>),
     /// 2
     SessionEvent(SessionEvent<'a>),
     /// 3
@@ -104,7 +106,10 @@ impl<'a> Message<'a> {
         let mut m = Opened::parse(bytes, SCHEMA_ID)?;
         let m = &mut m;
         Ok(match m.header.template {
-            SessionMessageHeader::TEMPLATE => Self::SessionMessage(SessionMessage::read(m)?),
+            SessionMessageHeader::TEMPLATE => match ServiceMessage::read(m)? {
+                Some(message) => Self::ServiceMessage(message),
+                None => Self::SessionMessage(SessionMessage::read(m)?),
+            },
             SessionEvent::TEMPLATE => Self::SessionEvent(SessionEvent::read(m)?),
             SessionConnectRequest::TEMPLATE => {
                 Self::SessionConnectRequest(SessionConnectRequest::read(m)?)
@@ -135,6 +140,7 @@ impl<'a> Message<'a> {
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
         match self {
             Self::SessionMessage(message) => message.emit(out),
+            Self::ServiceMessage(message) => message.emit(out),
             Self::SessionEvent(message) => message.emit(out),
             Self::SessionConnectRequest(message) => message.emit(out),
             Self::SessionCloseRequest(message) => message.emit(out),
@@ -176,6 +182,11 @@ fn read_session(block: &mut Reader<'_>) -> Result<SessionId, Reject> {
 
 fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
     Position::from_wire(block.i64()?).ok_or(Reject::Value)
+}
+
+fn read_service(block: &mut Reader<'_>) -> Result<ServiceId, Reject> {
+    let number = u8::try_from(block.i32()?).map_err(|_| Reject::Value)?;
+    ServiceId::new(number).ok_or(Reject::Value)
 }
 
 fn read_member(block: &mut Reader<'_>) -> Result<MemberId, Reject> {

@@ -1,14 +1,16 @@
 //! The log's own records, beside session messages.
 
 use super::{
-    CloseReason, ClusterAction, TimeUnit, open, read_member, read_position, read_session, read_term,
+    CloseReason, ClusterAction, TimeUnit, open, read_member, read_position, read_service,
+    read_session, read_term,
 };
 use crate::time::Timestamp;
-use crate::units::{MemberId, Position, SessionId, Term};
+use crate::units::{MemberId, Position, ServiceId, SessionId, Term};
 use crate::wire::Reject;
 use crate::wire::sbe::{NULL_I32, Opened, write_var};
 
-/// A timer has fired.
+/// A timer has fired. Aeron's message, and behind it what Aeron's has no room for: whose timer it
+/// is, and which arming of it (SBE lets a block grow at its end).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TimerEvent {
@@ -18,19 +20,25 @@ pub struct TimerEvent {
     pub correlation: i64,
     /// When it was appended.
     pub timestamp: Timestamp,
+    /// The service that scheduled it.
+    pub service: ServiceId,
+    /// Which of that service's armings: a timer that is scheduled anew is armed anew.
+    pub arming: u64,
 }
 
 impl TimerEvent {
     /// The template.
     pub const TEMPLATE: u16 = 20;
-    /// The block in bytes.
-    pub const BLOCK: u16 = 24;
+    /// The block in bytes: 24 are Aeron's.
+    pub const BLOCK: u16 = 36;
 
     pub(super) fn read(m: &mut Opened<'_>) -> Result<Self, Reject> {
         Ok(Self {
             term: read_term(&mut m.block)?,
             correlation: m.block.i64()?,
             timestamp: Timestamp(m.block.i64()?),
+            service: read_service(&mut m.block)?,
+            arming: m.block.u64()?,
         })
     }
 
@@ -40,7 +48,9 @@ impl TimerEvent {
         writer
             .i64(self.term.to_wire())
             .i64(self.correlation)
-            .i64(self.timestamp.0);
+            .i64(self.timestamp.0)
+            .i32(i32::from(self.service.get()))
+            .u64(self.arming);
         writer.finish()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{AdminRequestType, SESSION_HEADER_LENGTH, open, read_session, read_term};
 use crate::time::Timestamp;
-use crate::units::{SessionId, Term};
+use crate::units::{ServiceMessageId, SessionId, Term};
 use crate::wire::Reject;
 use crate::wire::sbe::{Opened, write_var};
 
@@ -71,6 +71,66 @@ impl<'a> SessionMessage<'a> {
         let at = self.header.emit(out)?;
         let end = at.checked_add(self.payload.len())?;
         out.get_mut(at..end)?.copy_from_slice(self.payload);
+        Some(end)
+    }
+}
+
+/// A message that a service has offered into the log: a session message whose session id is that of
+/// a service (Aeron: `ConsensusModuleAgent.onServiceMessage`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ServiceMessage<'a> {
+    /// The leadership that appended it.
+    pub term: Term,
+    /// Whose, and which.
+    pub id: ServiceMessageId,
+    /// When it was appended.
+    pub timestamp: Timestamp,
+    /// The service's bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> ServiceMessage<'a> {
+    /// `None`, and nothing is consumed, if the session is a client's.
+    pub(super) fn read(m: &mut Opened<'a>) -> Result<Option<Self>, Reject> {
+        let mut block = m.block.clone();
+        let term = read_term(&mut block)?;
+        let session = block.i64()?;
+        if session >= 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            term,
+            id: ServiceMessageId::from_wire(session).ok_or(Reject::Value)?,
+            timestamp: Timestamp(block.i64()?),
+            payload: m.tail.rest(),
+        }))
+    }
+
+    /// What precedes the payload.
+    pub fn header(&self) -> [u8; SESSION_HEADER_LENGTH] {
+        let mut bytes = [0; SESSION_HEADER_LENGTH];
+        let mut writer = open(
+            &mut bytes,
+            SessionMessageHeader::TEMPLATE,
+            SessionMessageHeader::BLOCK,
+        );
+        writer
+            .i64(self.term.to_wire())
+            .i64(self.id.to_wire())
+            .i64(self.timestamp.0);
+        let written = writer.finish();
+        assert!(written == Some(SESSION_HEADER_LENGTH), "of fixed length");
+        bytes
+    }
+
+    /// Writes header and payload.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let header = self.header();
+        let end = header.len().checked_add(self.payload.len())?;
+        let (head, tail) = out.get_mut(..end)?.split_at_mut(header.len());
+        head.copy_from_slice(&header);
+        tail.copy_from_slice(self.payload);
         Some(end)
     }
 }

@@ -17,6 +17,10 @@ fn member(id: u8) -> MemberId {
     MemberId::new(id).expect("in range")
 }
 
+fn service(id: u8) -> ServiceId {
+    ServiceId::new(id).expect("in range")
+}
+
 /// Every golden message of the version that we write, and what it says.
 fn all() -> Vec<(Vec<u8>, Message<'static>)> {
     let mut all = requests();
@@ -145,6 +149,17 @@ fn records() -> Vec<(Vec<u8>, Message<'static>)> {
         term: TERM,
         correlation: -9,
         timestamp: TIME,
+        service: service(4),
+        arming: 7,
+    };
+    let offered = ServiceMessage {
+        term: TERM,
+        id: ServiceMessageId {
+            service: service(4),
+            number: 7,
+        },
+        timestamp: TIME,
+        payload: b"abc",
     };
     let open = SessionOpenEvent {
         term: TERM,
@@ -180,6 +195,10 @@ fn records() -> Vec<(Vec<u8>, Message<'static>)> {
     };
     [
         (golden!("cluster_timer_event"), Message::TimerEvent(timer)),
+        (
+            golden!("cluster_service_message"),
+            Message::ServiceMessage(offered),
+        ),
         (
             golden!("cluster_session_open_event"),
             Message::SessionOpenEvent(open),
@@ -224,7 +243,10 @@ fn damaged_messages_are_rejects_or_mean_what_they_are_read_as() {
                 return;
             };
             assert_eq!(Message::parse(&emitted(&read)), Ok(read));
-            let may_be_cut = matches!(message, Message::SessionMessage(_));
+            let may_be_cut = matches!(
+                message,
+                Message::SessionMessage(_) | Message::ServiceMessage(_)
+            );
             assert!(damaged.len() == bytes.len() || may_be_cut, "{read:?}");
         });
     }
