@@ -12,9 +12,9 @@ use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire::frame::Nak;
 use crate::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
-    MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign, TransferLeadership,
-    Vote,
+    AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
+    HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
+    TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
@@ -191,6 +191,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 commit,
                 end,
                 round,
+                checkpoint: Checkpoint::default(),
+                snapshot: Checkpoint::default(),
             }),
             Owed::Append => Body::AppendPosition(self.append_position(limit)),
             Owed::Transfer => {
@@ -236,6 +238,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
             flush_age_ms: 0,
             round: self.raft.round(),
+            service_age_ms: 0,
+            quarantined: false,
+            checkpoint: Checkpoint::default(),
+            snapshot: Checkpoint::default(),
         }
     }
 
