@@ -15,6 +15,7 @@ pub(super) mod outbox;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use codec::{DecodeError, KEY_MAX, Refusal, Reply, Request};
 use store::Store;
@@ -56,8 +57,8 @@ impl Watch {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
-    /// An empty map in `memory`. Each entry takes 20 bytes beside its key and value; an eighth of
-    /// the memory is kept free, so that room is reclaimed rarely.
+    /// An empty map in `memory`. Each entry takes 26 bytes beside its key and value; an eighth of
+    /// the memory is kept free, to move entries together in.
     pub fn new(memory: B) -> Self {
         Self {
             store: Store::new(memory),
