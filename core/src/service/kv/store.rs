@@ -377,15 +377,13 @@ mod tests {
                 let at = store.pass.map_or(0, |pass| pass.from);
                 let len = HEADER + key.len() + value.len();
                 let old = store.get(&key).map_or(0, |e| e.stored_len());
-                if !store.fits_for(old, len) {
-                    full += 1;
-                } else {
+                if store.fits_for(old, len) {
                     assert!(store.heap_end + len <= capacity, "seed {seed} at {version}");
                 }
                 if prng.below(40) == 0 {
                     store.remove(&key);
                 } else {
-                    drop(store.put(&key, &value, version));
+                    full += usize::from(store.put(&key, &value, version) == Err(Full));
                 }
                 let now = store.pass.map_or(at, |pass| pass.from);
                 assert!(now <= at + PACE * (old + len) + capacity / 64);
