@@ -65,8 +65,8 @@ impl Watch {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
     /// An empty map in `memory`, the same length on every member. While a snapshot is written, no
-    /// message is taken: see [`Self::with_barrier`]. Each entry takes 26 bytes beside its key and value; an eighth of
-    /// the memory is kept free, to move entries together in.
+    /// message is taken: see [`Self::with_barrier`]. Each entry takes 26 bytes beside its key and
+    /// value; an eighth of the memory is kept free, to move entries together in.
     pub fn new(memory: B) -> Self {
         Self {
             store: Store::new(memory),
@@ -77,9 +77,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
         }
     }
 
-    /// The same; while a snapshot is written, what messages change is kept for it in `barrier`. When
-    /// that is nearly full, messages wait until the snapshot has moved on. It must have room for a
-    /// few of the longest entries to be of use; its length does not change any answer.
+    /// The same; while a snapshot is written, what messages change is kept for it in `barrier`.
+    /// When that is nearly full, messages wait until the snapshot has moved on. It must have room
+    /// for a few of the longest entries to be of use; its length does not change any answer.
     pub fn with_barrier(memory: B, barrier: B) -> Self {
         Self {
             barrier: Some(Store::new(barrier)),

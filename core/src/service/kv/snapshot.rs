@@ -1,10 +1,10 @@
 //! The service's snapshots, written in pieces while the map goes on changing.
 //!
 //! A snapshot walks the keys upward. Who changes a key that it has not come to yet first puts the
-//! entry aside, in a map in memory of its own: the barrier. What is written merges the two. When the
-//! barrier may be too full for one more entry, the service is not ready until the snapshot has moved
-//! on, so the answers to clients never depend on how far a snapshot is. Without a barrier it is not
-//! ready until all is written.
+//! entry aside, in a map in memory of its own: the barrier. What is written merges the two. When
+//! the barrier may be too full for one more entry, the service is not ready until the snapshot has
+//! moved on, so the answers to clients never depend on how far a snapshot is. Without a barrier it
+//! is not ready until all is written.
 //!
 //! ```text
 //!    0  format u32, number of watches u32    8  number of entries u64

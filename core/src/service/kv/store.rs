@@ -69,8 +69,8 @@ const SLACK_SHARE: usize = 8;
 /// A pass begins when less than this share is left behind the last entry: half the slack, so that a
 /// pass has the other half to work in.
 const CROWDED_SHARE: usize = 2 * SLACK_SHARE;
-/// How many bytes a pass looks at for each byte that is written or dies. At twice `CROWDED_SHARE` it
-/// is done when half of that share is used up; what is left over is for entries that are long.
+/// How many bytes a pass looks at for each byte that is written or dies. At twice `CROWDED_SHARE`
+/// it is done when half of that share is used up; what is left over is for entries that are long.
 const PACE: usize = 2 * CROWDED_SHARE;
 /// A pass begins, too, when there are this many more dead bytes than live ones: so that few live
 /// bytes do not spread over all of the memory, which is not there before it is touched.
@@ -362,8 +362,8 @@ mod tests {
         }
     }
 
-    /// As full as it may be, with entries of a 64th of the memory and less: no put ever waits for all
-    /// entries to be moved, and no call moves more than its share.
+    /// As full as it may be, with entries of a 64th of the memory and less: no put ever waits for
+    /// all entries to be moved, and no call moves more than its share.
     #[test]
     fn moving_together_is_done_in_time_by_shares() {
         for seed in 0..6 {

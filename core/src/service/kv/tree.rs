@@ -1,8 +1,8 @@
 //! Entries in one lent piece of memory, and the balanced tree that keeps their keys in order.
 //!
 //! The links of the tree stand in the entries themselves (Adelson-Velsky and Landis, 1962: the two
-//! sides of an entry differ in height by one at most), so there is no index to keep room for, and an
-//! entry that moves takes its place in the tree with it: that touches its three neighbours only.
+//! sides of an entry differ in height by one at most), so there is no index to keep room for, and
+//! an entry that moves takes its place in the tree with it: that touches its three neighbours only.
 //!
 //! ```text
 //!    0  key length u8, height u8 (0: dead)   2  value length u32   6  version u64
