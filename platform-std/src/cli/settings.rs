@@ -45,8 +45,8 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "SIZE")]
     #[arg(
         long_help = "What the key-value service may keep of old values while a snapshot is \
-        written (default 16MiB). When it is full, clients wait for the snapshot; with 0 they wait \
-        until all of it is written"
+        written (default 64MiB). When it is full, clients wait for the snapshot; with 0 they wait \
+        until all of it is written. What is not used takes none of the machine's memory"
     )]
     pub kv_barrier: Option<Size>,
     /// When a message counts as safe on this member

@@ -34,8 +34,9 @@ pub struct Settings {
     /// free. The same on every member. What is not used takes none of the machine's memory.
     #[serde(default = "defaults::kv_memory")]
     pub kv_memory: Size,
-    /// What the key-value service may keep of old values for a snapshot that is being written. When
-    /// it is full, messages wait for the snapshot; with `0` they wait until all is written.
+    /// What the key-value service may keep of old values for a snapshot that is being written: as
+    /// much as the entries that change meanwhile take, if messages are not to wait for it. With `0`
+    /// they wait until all is written.
     #[serde(default = "defaults::kv_barrier")]
     pub kv_barrier: Size,
     /// When a message counts as safe on this member.
@@ -265,7 +266,7 @@ mod defaults {
         Size(256 << 20)
     }
     pub fn kv_barrier() -> Size {
-        Size(16 << 20)
+        Size(64 << 20)
     }
     pub fn segment_length() -> Size {
         Size(16 << 20)
