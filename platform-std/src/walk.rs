@@ -413,11 +413,7 @@ mod tests {
         let end = window.end().get();
         let bytes = window.read(Position::ZERO);
         for (number, part) in bytes.chunks(SEGMENT as usize).enumerate() {
-            let label = Label {
-                cluster: 7,
-                base: number as u64 * u64::from(SEGMENT),
-                segment_length: SEGMENT,
-            };
+            let label = Label::starting_at(number as u64 * u64::from(SEGMENT), 7, SEGMENT);
             let segment = Segment::create(&log, label).unwrap();
             segment.write_data(0, part).unwrap();
         }

@@ -283,15 +283,7 @@ fn ensure(
         segment.belongs(cluster.0, segment_length)?;
         segment
     } else {
-        let cluster = cluster.0;
-        Segment::create(
-            log,
-            Label {
-                cluster,
-                base,
-                segment_length,
-            },
-        )?
+        Segment::create(log, Label::starting_at(base, cluster.0, segment_length))?
     };
     Ok(Arc::new(segment))
 }
