@@ -72,7 +72,7 @@ impl<S: Service> Runner<S> {
         let waker = Waker::new()?;
         let mut memory = Memory::new(&settings)?;
         let cluster = ClusterId(settings.cluster);
-        let recovered = recover(&dir.log(), cluster, &mut memory.window)?;
+        let recovered = recover(&dir.log(), cluster, None, &mut memory.window)?;
         let segment_length = settings.segment_length.0 as u32;
         let mut journal = recovered.journal(cluster, segment_length);
         if settings.idle != Idle::Sleep {

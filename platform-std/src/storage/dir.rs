@@ -25,10 +25,17 @@ impl DataDir {
     /// Makes the directory if it is missing, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::Locked`], or any error of the system.
+    /// [`StorageError::Locked`], [`StorageError::Missing`] if the log's directory is gone from an
+    /// initialised one, or any error of the system.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         create_dir(path)?;
-        create_dir(&path.join("log"))?;
+        let log = path.join("log");
+        // `init` makes the log's directory before the node state: a member that has a vote and no
+        // log directory has lost what it acknowledged, and must not begin anew.
+        if path.join("node-state").exists() && !log.is_dir() {
+            return Err(StorageError::Missing { path: log });
+        }
+        create_dir(&log)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .read(true)
@@ -157,6 +164,10 @@ mod tests {
         std::fs::write(dir.node_state(), b"a vote").unwrap();
         let full = DataDir::require_empty(&path).unwrap_err();
         assert!(matches!(full, StorageError::NotEmpty { .. }), "{full}");
+        drop(dir);
+        std::fs::remove_dir(path.join("log")).unwrap();
+        let missing = DataDir::open(&path).unwrap_err();
+        assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
     }
 
     #[test]
