@@ -5,6 +5,7 @@
 //! <dir>/node-state       term, vote, member, cluster: two slots
 //! <dir>/counters         mapped; read by `coracle status` and by services in other processes
 //! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! <dir>/snapshot/<position>/consensus, service-0, ...   the newest two snapshots
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -96,6 +97,11 @@ impl DataDir {
         self.path.join("node-state")
     }
 
+    /// Where the snapshots are: made with the first one.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshot")
+    }
+
     /// The counters file.
     pub fn counters(&self) -> PathBuf {
         self.path.join("counters")
@@ -128,13 +134,21 @@ pub fn segment_bases(log: &Path) -> Result<Vec<u64>, StorageError> {
     Ok(bases)
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+/// The paths in a directory, in no order.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     std::fs::read_dir(dir)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(StorageError::io("list the directory", dir))
 }
 
-fn create_dir(path: &Path) -> Result<(), StorageError> {
+/// Makes a directory if it is missing, so that it lives through a power cut.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
         return Ok(());
     }

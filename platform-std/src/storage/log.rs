@@ -129,7 +129,7 @@ impl LogStore {
         self.journal.start()
     }
 
-    /// How many bytes of disk the log takes up, with the files made ahead of need.
+    /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need.
     pub fn bytes(&self) -> u64 {
         let length = u64::from(self.segment_length);
         let base = segment_base(self.start(), self.segment_length).get();
@@ -291,6 +291,7 @@ impl LogStore {
             for next in (1..=AHEAD as u64).map(|n| base + n * length) {
                 let is_there = self.ahead.iter().flatten().any(|s| s.label().base == next);
                 if !is_there {
+                    self.files_end = self.files_end.max(next + length);
                     self.maker.submit(next);
                     break;
                 }
@@ -300,8 +301,6 @@ impl LogStore {
     }
 
     fn keep(&mut self, segment: Arc<Segment>) {
-        let end = segment.label().base + u64::from(self.segment_length);
-        self.files_end = self.files_end.max(end);
         let current = self.current.as_ref().map_or(0, |s| s.label().base);
         // An entry at or below the current file is left from before a truncation, or was used.
         let free = self
@@ -397,7 +396,8 @@ mod tests {
         // Some turns more than it takes to confirm the last group.
         for _ in 0..10_000 {
             store.poll(Term::new(1), window).unwrap();
-            if store.journal().durable() == window.end() && !store.journal().is_flushing() {
+            let is_durable = store.journal().durable() == window.end();
+            if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));

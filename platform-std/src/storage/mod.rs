@@ -7,6 +7,7 @@ pub mod log;
 mod purge;
 pub mod recover;
 pub mod segment;
+pub mod snapshots;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,4 +16,5 @@ pub use dir::DataDir;
 pub use error::StorageError;
 pub use log::LogStore;
 pub use segment::Segment;
+pub use snapshots::SnapshotStore;
 pub use state::NodeStateFile;
