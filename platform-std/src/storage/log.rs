@@ -29,11 +29,11 @@ struct ReadJob {
 /// The buffer, and how many bytes at its start were read.
 type ReadDone = (Vec<u8>, Result<usize, StorageError>);
 
-/// How many bytes of log there may be from the start on, so that its files take up `log_max` bytes
-/// of disk at most: the start may be in the middle of a file, and each has a header.
+/// How many bytes of log fit in whole files that take up `log_max` bytes of disk at most: what the
+/// core is told to be its bound, because it knows nothing of headers.
 pub fn room(log_max: u64, segment_length: u32) -> u64 {
     let length = u64::from(segment_length);
-    (log_max / (length + HEADER_LENGTH)).saturating_sub(1) * length
+    log_max / (length + HEADER_LENGTH) * length
 }
 
 /// See the module's text.
@@ -507,7 +507,7 @@ mod tests {
         let (mut store, mut window, _) = open(&scratch);
         let file = u64::from(SEGMENT) + HEADER_LENGTH;
         store.set_bytes_max(4 * file + 5);
-        assert_eq!(room(4 * file + 5, SEGMENT), 3 * u64::from(SEGMENT));
+        assert_eq!(room(4 * file + 5, SEGMENT), 4 * u64::from(SEGMENT));
         while window.end().get() < room(4 * file + 5, SEGMENT) - 6000 {
             write(&mut store, &mut window, 1);
             assert!(store.bytes() <= 4 * file, "{}", store.bytes());

@@ -8,6 +8,7 @@ mod purge;
 pub mod recover;
 pub mod segment;
 pub mod snapshots;
+pub mod start;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,7 +13,7 @@ mod finish;
 mod receive;
 mod set;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use draft::Draft;
 pub use receive::Receiving;

@@ -244,7 +244,7 @@ pub fn verify(
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => match section {
                 Section::Consensus => return Err(damaged("the file is missing".into())),
-                // Which services must be there, the consensus section says to its owner.
+                // Which services must be there, the consensus section says: see `is_whole`.
                 Section::Service(_) => continue,
             },
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -277,12 +277,43 @@ pub fn verify(
             end,
         });
     }
-    let path = path.to_path_buf();
-    set.ok_or(SetError::Damaged(Damaged {
-        position,
-        path,
-        what: "it is empty".into(),
-    }))
+    let damaged = |what: String| {
+        let path = path.to_path_buf();
+        SetError::Damaged(Damaged {
+            position,
+            path,
+            what,
+        })
+    };
+    let set = set.ok_or_else(|| damaged("it is empty".into()))?;
+    match is_whole(&set) {
+        Ok(true) => Ok(set),
+        Ok(false) => Err(damaged(
+            "its services' files are not those that the consensus section names".into(),
+        )),
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}
+
+/// Whether the services' sections are those that the consensus section names: its body ends with
+/// their number (u32) and the length and digest of each (u64, u64), in order.
+fn is_whole(set: &SnapshotSet) -> io::Result<bool> {
+    let Some((consensus, services)) = set.sections.split_first() else {
+        return Ok(false);
+    };
+    let mut expected = (services.len() as u32).to_le_bytes().to_vec();
+    for service in services {
+        expected.extend_from_slice(&service.end.length.to_le_bytes());
+        expected.extend_from_slice(&service.end.digest.to_le_bytes());
+    }
+    let length = expected.len() as u64;
+    if consensus.end.length < length {
+        return Ok(false);
+    }
+    let mut found = vec![0; expected.len()];
+    let offset = BEGIN_LENGTH as u64 + consensus.end.length - length;
+    File::open(&consensus.path)?.read_exact_at(&mut found, offset)?;
+    Ok(found == expected)
 }
 
 /// Sections of one position are written from one log: what the begin marks say of it is equal.

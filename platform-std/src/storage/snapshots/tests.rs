@@ -1,4 +1,4 @@
-use coracle_core::snapshot::{Begin, Section, SnapshotWriter, Sums};
+use coracle_core::snapshot::{Begin, End, Section, SnapshotError, SnapshotWriter, Sums};
 use coracle_core::time::Timestamp;
 use coracle_core::units::{ServiceId, Term};
 
@@ -32,15 +32,40 @@ fn body(section: Section) -> Vec<u8> {
     vec![section.to_wire() as u8 + 1; 300_000]
 }
 
-fn write(
+/// Writes a section; the consensus section names the ends of the services before it.
+pub(in super::super) fn write(
     sink: &mut dyn SnapshotSink,
     begin: &Begin,
-) -> Result<(), coracle_core::snapshot::SnapshotError> {
+    services: &[End],
+) -> Result<End, SnapshotError> {
     let mut sums = Sums::new();
     let mut writer = SnapshotWriter::new(sink.section(begin.section), &mut sums);
     writer.begin(begin)?;
     writer.put(&body(begin.section))?;
-    writer.end().map(|_| ())
+    if begin.section == Section::Consensus {
+        writer.u32(services.len() as u32)?;
+        for end in services {
+            writer.u64(end.length)?;
+            writer.u64(end.digest)?;
+        }
+    }
+    writer.end()
+}
+
+/// Writes a set with one service.
+pub(in super::super) fn write_set(store: &mut SnapshotStore, begin: Begin) {
+    assert!(store.begin(begin.position).unwrap());
+    let sink = store.sink().unwrap();
+    let section = service();
+    let end = write(sink, &Begin { section, ..begin }, &[]).unwrap();
+    let section = Section::Consensus;
+    write(sink, &Begin { section, ..begin }, &[end]).unwrap();
+    assert!(store.finish().is_none());
+    let outcome = outcome(store);
+    assert!(
+        matches!(outcome, Outcome::Stored(p) if p == begin.position),
+        "{outcome:?}"
+    );
 }
 
 fn open(scratch: &Scratch, damaged: &[Damaged]) -> SnapshotStore {
@@ -66,16 +91,7 @@ fn rest(store: &mut SnapshotStore) {
 }
 
 fn take(store: &mut SnapshotStore, position: u64) {
-    assert!(store.begin(at(position)).unwrap());
-    for section in [service(), Section::Consensus] {
-        write(store.sink().unwrap(), &begin(position, section)).unwrap();
-    }
-    assert!(store.finish().is_none());
-    let outcome = outcome(store);
-    assert!(
-        matches!(outcome, Outcome::Stored(p) if p == at(position)),
-        "{outcome:?}"
-    );
+    write_set(store, begin(position, Section::Consensus));
 }
 
 fn file(scratch: &Scratch, position: u64, section: Section) -> PathBuf {
@@ -133,6 +149,7 @@ fn a_set_comes_back_as_it_was_written_and_two_are_kept() {
             use coracle_core::snapshot::{SnapshotReader, SnapshotSource};
             let (source, length) = reader.open(section).unwrap();
             let mut from = SnapshotReader::new(source, length, CLUSTER, section).unwrap();
+            assert_eq!(from.left() > 300_000, section == Section::Consensus);
             let mut found = vec![0; 300_000];
             from.take(&mut found).unwrap();
             assert_eq!(found, body(section));
@@ -174,6 +191,17 @@ fn a_damaged_newest_set_falls_back_to_the_one_before() {
     let (set, damaged) = newest_valid(scratch.path(), CLUSTER).unwrap();
     assert_eq!((set, damaged.len()), (None, 2));
     assert!(damaged[0].what.contains("missing"), "{}", damaged[0]);
+    // A service's file is gone, or is of a set that was taken with another service state.
+    let mut store = open(&scratch, &damaged);
+    take(&mut store, 8192);
+    std::fs::remove_file(file(&scratch, 8192, service())).unwrap();
+    let (_, damaged) = newest_valid(scratch.path(), CLUSTER).unwrap();
+    assert!(
+        damaged[0].what.contains("services' files"),
+        "{}",
+        damaged[0]
+    );
+    drop(store);
     // Taken again where the damaged one is: that is then replaced.
     let mut store = open(&scratch, &damaged);
     take(&mut store, 8192);
@@ -231,7 +259,7 @@ fn a_full_disk_fails_the_set_and_nothing_else() {
                 other => panic!("{other:?}"),
             }
         } else {
-            let written = write(store.sink().unwrap(), &begin(4096, service()));
+            let written = write(store.sink().unwrap(), &begin(4096, service()), &[]);
             assert!(written.is_err());
             store.abandon().unwrap()
         };
@@ -262,7 +290,7 @@ fn drafts_of_a_dead_process_are_removed_and_parts_go_on() {
     let mut store = open(&scratch, &[]);
     take(&mut store, 96);
     assert!(store.begin(at(4096)).unwrap());
-    write(store.sink().unwrap(), &begin(4096, service())).unwrap();
+    write(store.sink().unwrap(), &begin(4096, service()), &[]).unwrap();
     drop(store);
     for part in [64, 8192] {
         std::fs::create_dir(Receiving::path(scratch.path(), at(part))).unwrap();
