@@ -352,6 +352,40 @@ impl fmt::Display for ServiceId {
     }
 }
 
+/// One part of a snapshot set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Section {
+    /// Sessions, members, and what makes the set complete: written last to its end.
+    Consensus,
+    /// One service, with its timers and its unsent messages.
+    Service(ServiceId),
+}
+
+impl Section {
+    /// The number in its begin mark: 0, or 1 and the service's.
+    pub const fn to_wire(self) -> u16 {
+        match self {
+            Self::Consensus => 0,
+            Self::Service(service) => 1 + service.get() as u16,
+        }
+    }
+
+    /// The section of a number.
+    pub const fn from_wire(number: u16) -> Option<Self> {
+        if number == 0 {
+            return Some(Self::Consensus);
+        }
+        if number > u8::MAX as u16 {
+            return None;
+        }
+        match ServiceId::new(number as u8 - 1) {
+            Some(service) => Some(Self::Service(service)),
+            None => None,
+        }
+    }
+}
+
 /// A message that a service has offered into the log: the service, and its number among that
 /// service's messages, from 1 on (Aeron: `PendingServiceMessageTracker`).
 ///

@@ -8,6 +8,7 @@ use std::time::Duration;
 use coracle_core::log::{Journal, Log, NodeState, Recovered, Window, append};
 use coracle_core::node::{
     CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
+    SnapshotPolicy,
 };
 use coracle_core::prng::Prng;
 use coracle_core::raft::Timing;
@@ -77,7 +78,7 @@ fn address(n: u8, port: u16) -> SocketAddr {
 struct Rig {
     node: Node<SESSIONS>,
     log: Window<Vec<u8>>,
-    memory: [Vec<u8>; 6],
+    memory: [Vec<u8>; 7],
     journal: Journal,
     disk: Vec<u8>,
     echo: Echo,
@@ -105,6 +106,9 @@ fn config() -> Config {
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
         seed: 5,
     }
 }
@@ -136,6 +140,7 @@ impl Rig {
             2 * MESSAGE_MAX,
             2 * MESSAGE_MAX,
             MESSAGE_MAX + 64,
+            1024,
         ];
         Self {
             node: Node::new(config(), state, &recovered, now).expect("a good configuration"),
@@ -155,7 +160,7 @@ impl Rig {
 
     /// The node, the memory it is lent, and the service.
     fn parts(&mut self) -> (&mut Node<SESSIONS>, Lent<'_, Window<Vec<u8>>>, &mut Echo) {
-        let [ingress, reassembly, egress, replay, catchup, assembly] = &mut self.memory;
+        let [ingress, reassembly, egress, replay, catchup, assembly, services] = &mut self.memory;
         let lent = Lent {
             log: &mut self.log,
             ingress,
@@ -164,6 +169,7 @@ impl Rig {
             replay,
             catchup,
             assembly,
+            services,
         };
         (&mut self.node, lent, &mut self.echo)
     }

@@ -33,6 +33,9 @@ pub struct Memory<B> {
     pub catchup: B,
     /// Where committed fragmented messages are put together: one longest message and 64 bytes.
     pub assembly: B,
+    /// What the service has armed and offered: a quarter for timers of 24 bytes, the rest for its
+    /// messages on their way into the log.
+    pub services: B,
     /// One datagram, and one sector at least.
     pub datagram: B,
 }
@@ -103,6 +106,7 @@ struct Rest<B> {
     replay: B,
     catchup: B,
     assembly: B,
+    services: B,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
@@ -115,6 +119,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
             replay: self.replay.as_mut(),
             catchup: self.catchup.as_mut(),
             assembly: self.assembly.as_mut(),
+            services: self.services.as_mut(),
         }
     }
 }
@@ -147,6 +152,7 @@ where
             mut replay,
             catchup,
             assembly,
+            services,
             datagram,
         } = memory;
         let has_enough = replay.as_ref().len() >= config.mtu
@@ -174,6 +180,7 @@ where
                 replay,
                 catchup,
                 assembly,
+                services,
             },
             datagram,
             application,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use board::client::{Caller, value_of};
 use board::{Board, Flash, PowerCut, World};
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, MemberAddress, SessionTiming};
+use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::prng::Prng;
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
@@ -52,6 +52,9 @@ fn config(member: usize, seed: u64) -> Config {
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
         seed,
     }
 }
@@ -65,6 +68,7 @@ fn memory() -> Memory<Vec<u8>> {
         replay: vec![0; 2 * MESSAGE_MAX + MTU],
         catchup: vec![0; 8 * 1024],
         assembly: vec![0; MESSAGE_MAX + 64],
+        services: vec![0; 1024],
         datagram: vec![0; 2048],
     }
 }

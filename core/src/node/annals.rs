@@ -19,7 +19,7 @@ pub(super) struct Question {
     read: Option<usize>,
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, const S: usize> Node<N, S> {
     /// Takes the question if it is about terms that only the log remembers.
     pub(super) fn ask_annals(&mut self, member: MemberId, from: Position) -> bool {
         let forgotten = self.history.known_from().is_none_or(|known| from < known);

@@ -1,107 +1,200 @@
 //! Committed frames into replicated state: the only writer of it, alike on every member.
+//!
+//! The consensus module goes first: it keeps the sessions, and each whole message that it has taken
+//! it hands to the services that are level with it. It moves with the fastest service: as long as
+//! one is level and takes more, those that do not are left behind, and come on by themselves
+//! ([`Node::catch_up`]) from the window or from storage. If none takes more, the module waits as
+//! well, its clients' windows close, and that is back pressure.
 
-use super::clients::{EgressError, Memory};
+use super::clients::Memory;
 use super::handle::memory;
-use super::{Clients, Event, Halt, Lent, Node};
-use crate::log::{FrameError, Frames, Log, Messages};
-use crate::service::{Cluster, LeadershipTerm, OfferError, Outbox, Role, Service};
-use crate::session::Opened;
+use super::host::{At, Effects, HostMemory, Record, Taking};
+use super::{Event, Halt, Lent, Node};
+use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages};
+use crate::service::{LeadershipTerm, Role, Service};
+use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
-use crate::units::{Position, SessionId};
-use crate::wire::cluster::{CloseReason, Message, NewLeadershipTermEvent};
+use crate::units::{Position, SessionId, Term};
+use crate::wire::cluster::{
+    ClusterAction, Message, NewLeadershipTermEvent, SESSION_HEADER_LENGTH, SessionOpenEvent,
+};
 
-/// How many frames one call of `poll_service` executes at most.
+/// How many frames one call executes at most, and as many for each service that is behind.
 const FRAMES_MAX: usize = 256;
 
-/// How far this member's service has come.
+/// How far this member's consensus module has come.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Applier {
     /// The end of the last frame taken.
     pub position: Position,
+    /// The end of the last whole message: services that are level have executed it.
+    pub level: Position,
     /// The cluster's time: the timestamp of the last record, never going back.
     pub time: Timestamp,
-    /// The digest of the service's state at `position`.
-    pub digest: u64,
-    /// Whether the service took more when last asked.
+    /// Whether any service that is level took more when last asked.
     pub ready: bool,
+    /// The end of the first record of the term that this member leads.
+    pub opened: Position,
+    /// Of the last frame taken.
+    pub term: Term,
+    /// The log's chain at `position`.
+    pub chain: u32,
     messages: Messages,
-    started: bool,
-    role_told: Role,
 }
 
 impl Applier {
     pub const fn new() -> Self {
         Self {
             position: Position::ZERO,
+            level: Position::ZERO,
             time: Timestamp(0),
-            digest: 0,
             ready: true,
+            opened: Position::MAX,
+            term: Term::ZERO,
+            chain: 0,
             messages: Messages::new(),
-            started: false,
-            role_told: Role::Follower,
         }
     }
-}
 
-/// What a callback may do, on this member.
-struct Effects<'a, 'm, const N: usize> {
-    clients: &'a mut Clients<N>,
-    memory: &'a mut Memory<'m>,
-    time: Timestamp,
-}
-
-impl<const N: usize> Outbox for Effects<'_, '_, N> {
-    fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError> {
-        self.clients
-            .offer(session, self.time, parts, self.memory)
-            .map_err(|error| match error {
-                EgressError::UnknownSession => OfferError::UnknownSession,
-                EgressError::TooLong => OfferError::TooLong,
-            })
-    }
-
-    fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
-        let open = self.clients.ask_close(session, CloseReason::ServiceAction);
-        if open {
-            Ok(())
-        } else {
-            Err(OfferError::UnknownSession)
-        }
+    /// Takes over from a snapshot at `position`.
+    pub fn restore(&mut self, position: Position, time: Timestamp, term: Term, chain: u32) {
+        *self = Self {
+            position,
+            level: position,
+            time,
+            term,
+            chain,
+            ..Self::new()
+        };
     }
 }
 
-/// One executed message, as the steps below need it.
-#[derive(Clone, Copy)]
-struct At {
-    start: Position,
-    end: Position,
-    role: Role,
+/// What a call that executes was lent.
+pub(super) struct Bench<'b, 's, 'm> {
+    pub services: &'b mut [&'s mut dyn Service],
+    pub memory: Memory<'m>,
+    pub hosts: &'m mut [u8],
 }
 
-impl<const N: usize> Node<N> {
-    /// Hands committed messages to the service, in the order of the log: at most `FRAMES_MAX` frames.
-    /// True if there may be more to do at once.
-    pub fn poll_service<L: Log, S: Service>(
+impl<const N: usize, const S: usize> Node<N, S> {
+    /// [`Self::poll_services`] for a node with one service.
+    pub fn poll_service<L: Log, V: Service>(
         &mut self,
         now: Now,
-        service: &mut S,
+        service: &mut V,
+        lent: &mut Lent<'_, L>,
+    ) -> bool {
+        self.poll_services(now, &mut [service], lent)
+    }
+
+    /// Hands committed messages to the services, in the order of the log: at most `FRAMES_MAX`
+    /// frames, and as many to each service that is behind. `services` are the same in every call,
+    /// as many as the configuration says. True if there may be more to do at once.
+    pub fn poll_services<L: Log>(
+        &mut self,
+        now: Now,
+        services: &mut [&mut dyn Service],
         lent: &mut Lent<'_, L>,
     ) -> bool {
         if self.halted.is_some() {
             return false;
         }
-        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        self.tell_role(service, &mut memory);
+        assert!(services.len() == self.hosts.len(), "as configured");
+        let mut bench = Bench {
+            services,
+            memory: memory(lent.ingress, lent.egress, lent.reassembly),
+            hosts: &mut *lent.services,
+        };
+        self.tell_services(&mut bench);
+        let half = lent.assembly.len() / if S > 1 { 2 } else { 1 };
+        let (own, others) = lent.assembly.split_at_mut(half);
+        let before = self.applier.position;
+        self.advance(now, &mut bench, &*lent.log, &*lent.replay, own);
+        let is_level = |this: &Self, at: usize| this.hosts[at].position >= this.applier.level;
+        let mut more = false;
+        for at in 0..self.hosts.len() {
+            if !is_level(self, at) {
+                more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
+            }
+            let all = self.applier.position >= self.raft.commit();
+            if is_level(self, at) && all {
+                self.hosts[at].moved = now.instant;
+            }
+        }
+        self.note_due(lent.services);
+        // Nothing that is read here is kept from call to call, and what leaves the window is
+        // recalled.
+        lent.log.release(self.raft.tail.end);
+        let moved = self.applier.position > before;
+        more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
+    }
+
+    /// The node closes: tells the services, the last call of all.
+    pub fn terminate<L: Log>(&mut self, services: &mut [&mut dyn Service], lent: &mut Lent<'_, L>) {
+        let mut bench = Bench {
+            services,
+            memory: memory(lent.ingress, lent.egress, lent.reassembly),
+            hosts: &mut *lent.services,
+        };
+        self.each_service(&mut bench, |host, at, service, effects| {
+            host.terminate(at, service, effects);
+        });
+    }
+
+    fn tell_services(&mut self, bench: &mut Bench<'_, '_, '_>) {
+        self.each_service(bench, |host, at, service, effects| {
+            host.tell(at, service, effects);
+        });
+    }
+
+    fn each_service(
+        &mut self,
+        bench: &mut Bench<'_, '_, '_>,
+        mut call: impl FnMut(&mut super::host::Host<N>, At, &mut dyn Service, &mut Effects<'_, '_, N>),
+    ) {
+        let count = self.hosts.len();
+        for slot in 0..count {
+            let Some(service) = bench.services.get_mut(slot) else {
+                return;
+            };
+            let at = self.at(self.hosts[slot].position, self.hosts[slot].position);
+            let mut effects = Effects {
+                clients: &mut self.clients,
+                memory: &mut bench.memory,
+                host: HostMemory::of(bench.hosts, slot, count),
+            };
+            call(&mut self.hosts[slot], at, &mut **service, &mut effects);
+        }
+    }
+
+    pub(super) fn at(&self, start: Position, end: Position) -> At {
+        At {
+            start,
+            end,
+            role: self.raft.role(),
+            member: self.config.member,
+            message_max: self.config.message_max,
+        }
+    }
+
+    fn advance<L: Log>(
+        &mut self,
+        now: Now,
+        bench: &mut Bench<'_, '_, '_>,
+        log: &L,
+        replay: &[u8],
+        assembly: &mut [u8],
+    ) {
         let before = self.applier.position;
         let commit = self.raft.commit();
-        let (bytes, cold) = self.sources.for_replay(&*lent.log, &*lent.replay, before);
+        let (bytes, cold) = self.sources.for_replay(log, replay, before);
         let mut frames = Frames::new(bytes, before, self.config.segment_length);
         if cold {
             frames = frames.verified();
         }
         let mut budget = FRAMES_MAX;
-        while budget > 0 && self.applier.position < commit {
-            self.applier.ready = service.ready();
+        while budget > 0 && self.applier.position < commit && self.halted.is_none() {
+            self.applier.ready = self.may_advance(bench);
             if !self.applier.ready {
                 break;
             }
@@ -109,162 +202,247 @@ impl<const N: usize> Node<N> {
                 break;
             };
             budget -= 1;
-            self.applier.position = frame.end();
-            let mut messages = self.applier.messages.clone();
-            if let Some(message) = messages.push(frame, lent.assembly) {
-                let role = self.raft.role();
-                let at = At {
-                    start: message.start,
-                    end: message.end,
-                    role,
-                };
-                self.execute(now, at, message.bytes, service, &mut memory);
-            }
-            self.applier.messages = messages;
+            self.take_frame(now, &frame, bench, assembly);
         }
         if let Some(error) = frames.error()
             && self.applier.position == before
         {
             // Frames that are cut off at the end of recalled bytes are recalled again, to their end.
-            let more_to_come = cold && error == FrameError::Cut && bytes.len() < lent.replay.len();
+            let more_to_come = cold && error == FrameError::Cut && bytes.len() < replay.len();
             if !more_to_come {
                 self.halt(Halt::CorruptLog(before));
             }
         }
-        // Nothing that is read here is kept from call to call, and what leaves the window is recalled.
-        lent.log.release(self.raft.tail.end);
-        if self.applier.position > before {
-            self.applier.digest = service.digest();
-        }
-        let more = self.applier.position < commit && self.applier.position > before;
-        more && self.applier.ready
     }
 
-    fn tell_role<S: Service>(&mut self, service: &mut S, memory: &mut Memory<'_>) {
-        let role = self.raft.role();
-        let at = At {
-            start: self.applier.position,
-            end: self.applier.position,
-            role,
-        };
-        if !self.applier.started {
-            self.applier.started = true;
-            self.with_cluster(at, memory, |cluster| service.on_start(cluster));
-            self.applier.digest = service.digest();
-        }
-        if role != self.applier.role_told {
-            self.applier.role_told = role;
-            self.with_cluster(at, memory, |cluster| service.on_role_change(cluster, role));
-        }
+    /// Is a service level that takes more? Nobody moves while a snapshot's first bytes are due.
+    fn may_advance(&self, bench: &Bench<'_, '_, '_>) -> bool {
+        let level = self.applier.level;
+        let hosts = self.hosts.iter().zip(bench.services.iter());
+        let mut level_ones = hosts.filter(|(host, _)| host.position == level);
+        !self.is_snapshot_due() && level_ones.any(|(_, service)| service.ready())
     }
 
-    fn with_cluster(
-        &mut self,
-        at: At,
-        memory: &mut Memory<'_>,
-        call: impl FnOnce(&mut Cluster<'_>),
-    ) {
-        let time = self.applier.time;
-        let clients = &mut self.clients;
-        let mut effects = Effects {
-            clients,
-            memory,
-            time,
-        };
-        let member = self.config.member;
-        call(&mut Cluster::new(
-            time,
-            at.end,
-            member,
-            at.role,
-            &mut effects,
-        ));
-    }
-
-    fn execute<S: Service>(
+    fn take_frame(
         &mut self,
         now: Now,
-        at: At,
-        bytes: &[u8],
-        service: &mut S,
-        memory: &mut Memory<'_>,
+        frame: &FrameRef<'_>,
+        bench: &mut Bench<'_, '_, '_>,
+        assembly: &mut [u8],
     ) {
-        // Records of a newer version are skipped alike on every member that does not know them.
-        let Ok(record) = Message::parse(bytes) else {
+        self.applier.position = frame.end();
+        (self.applier.chain, self.applier.term) = (frame.chain, frame.term);
+        let mut messages = self.applier.messages.clone();
+        if let Some(message) = messages.push(*frame, assembly) {
+            self.execute(now, &message, bench);
+        }
+        self.applier.messages = messages;
+    }
+
+    /// A whole message: the consensus module, then the services that are level and take it.
+    fn execute(&mut self, now: Now, message: &Whole<'_>, bench: &mut Bench<'_, '_, '_>) {
+        let level = self.applier.level;
+        self.applier.level = message.end;
+        let parsed = Message::parse(message.bytes);
+        let record = record_of(message.start, &parsed);
+        if let Some(timestamp) = record.timestamp() {
+            self.applier.time = self.applier.time.max(timestamp);
+        }
+        if let Ok(parsed) = &parsed {
+            self.take_record(now, message, parsed, &mut bench.memory);
+        }
+        for slot in 0..self.hosts.len() {
+            let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
+            if self.hosts[slot].position == level && is_ready {
+                self.execute_in(now, slot, message, &record, bench);
+            }
+        }
+        match parsed {
+            Ok(Message::SessionMessage(said)) => {
+                let id = said.header.session;
+                self.clients.apply_message(id, said.payload.len());
+            }
+            Ok(Message::NewLeadershipTermEvent(event)) => self.lead(message, &event),
+            _ => {}
+        }
+    }
+
+    /// One message into one service.
+    fn execute_in(
+        &mut self,
+        now: Now,
+        slot: usize,
+        message: &Whole<'_>,
+        record: &Record<'_>,
+        bench: &mut Bench<'_, '_, '_>,
+    ) {
+        let (at, count) = (self.at(message.start, message.end), self.hosts.len());
+        let snapshot_at = self.taking_at();
+        let (Some(host), Some(service)) = (self.hosts.get_mut(slot), bench.services.get_mut(slot))
+        else {
             return;
         };
-        match record {
-            Message::NewLeadershipTermEvent(event) => {
-                self.begin_term(now, at, &event, service, memory);
+        let mut effects = Effects {
+            clients: &mut self.clients,
+            memory: &mut bench.memory,
+            host: HostMemory::of(bench.hosts, slot, count),
+        };
+        let executed = host.execute(at, record, &mut **service, &mut effects);
+        host.moved = now.instant;
+        host.digest = service.digest();
+        if snapshot_at == Some(message.end) {
+            host.taking = Taking::Due;
+        }
+        if let Err(halt) = executed {
+            self.halt(halt);
+        }
+    }
+
+    /// Brings a service that is behind nearer: whole messages only, so that nothing of it is kept
+    /// from call to call. True if there may be more to do at once.
+    fn catch_up<L: Log>(
+        &mut self,
+        now: Now,
+        slot: usize,
+        bench: &mut Bench<'_, '_, '_>,
+        log: &L,
+        replay: &[u8],
+        assembly: &mut [u8],
+    ) -> bool {
+        let (mut from, segment) = (self.hosts[slot].position, self.config.segment_length);
+        let mut messages = Messages::new();
+        let mut budget = FRAMES_MAX;
+        while from < self.applier.level {
+            let (bytes, cold) = self.sources.for_replay(log, replay, from);
+            let mut frames = Frames::new(bytes, from, segment);
+            if cold {
+                frames = frames.verified();
             }
+            let before = from;
+            for frame in frames {
+                let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
+                let may_go_on = self.hosts[slot].taking != Taking::Due && self.halted.is_none();
+                if frame.end() > self.applier.level || !is_ready || !may_go_on {
+                    return false;
+                }
+                if budget == 0 && messages.unfinished_since().is_none() {
+                    return true;
+                }
+                budget = budget.saturating_sub(1);
+                from = frame.end();
+                if let Some(message) = messages.push(frame, assembly) {
+                    let parsed = Message::parse(message.bytes);
+                    let record = record_of(message.start, &parsed);
+                    self.execute_in(now, slot, &message, &record, bench);
+                }
+            }
+            if from == before {
+                // The next bytes are recalled, or are being recalled.
+                return false;
+            }
+        }
+        false
+    }
+
+    /// What the consensus module does with a record, before any service hears of it.
+    fn take_record(
+        &mut self,
+        now: Now,
+        message: &Whole<'_>,
+        record: &Message<'_>,
+        memory: &mut Memory<'_>,
+    ) {
+        match record {
+            Message::NewLeadershipTermEvent(event) => self.begin_term(now, event),
             Message::SessionOpenEvent(event) => {
-                self.set_time(event.timestamp);
-                let id = SessionId::new(at.start);
-                let endpoints = &self.endpoints;
-                let opened =
-                    self.clients
-                        .apply_open(now.instant, at.start, &event, endpoints, memory);
+                let (at, endpoints) = (message.start, &self.endpoints);
+                let opened = self
+                    .clients
+                    .apply_open(now.instant, at, event, endpoints, memory);
                 if opened == Opened::Yes {
-                    self.event(Event::SessionOpened(id));
-                    let principal = event.principal;
-                    self.with_cluster(at, memory, |c| {
-                        service.on_session_open(c, id, principal);
-                    });
+                    self.event(Event::SessionOpened(SessionId::new(at)));
                 }
             }
             Message::SessionCloseEvent(event) => {
-                self.set_time(event.timestamp);
                 let (id, reason) = (event.session, event.reason);
-                if self
-                    .clients
-                    .apply_close(now.instant, id, reason, memory)
-                    .is_some()
-                {
+                let closed = self.clients.apply_close(now.instant, id, reason, memory);
+                if closed.is_some() {
                     self.event(Event::SessionClosed(id));
-                    self.with_cluster(at, memory, |c| {
-                        service.on_session_close(c, id, reason);
-                    });
                 }
             }
-            Message::SessionMessage(message) => {
-                self.set_time(message.header.timestamp);
-                let id = message.header.session;
-                if self.clients.sessions().contains(id) {
-                    let payload = message.payload;
-                    self.with_cluster(at, memory, |c| {
-                        service.on_session_message(c, id, payload);
-                    });
-                    self.clients.apply_message(id, payload.len());
-                }
+            Message::ClusterActionRequest(request) if request.action == ClusterAction::Snapshot => {
+                self.begin_snapshot(message.end);
             }
             _ => {}
         }
     }
 
-    fn begin_term<S: Service>(
-        &mut self,
-        now: Now,
-        at: At,
-        event: &NewLeadershipTermEvent,
-        service: &mut S,
-        memory: &mut Memory<'_>,
-    ) {
-        self.set_time(event.timestamp);
-        let (term, base, leader) = (event.term, at.start, event.leader);
-        let leading = at.role == Role::Leader && term == self.raft.term();
-        if leading && leader == self.config.member {
-            self.clients.become_leader(now.instant, term);
+    fn begin_term(&mut self, now: Now, event: &NewLeadershipTermEvent) {
+        let leads = self.raft.role() == Role::Leader && event.term == self.raft.term();
+        if leads && event.leader == self.config.member {
+            self.clients.become_leader(now.instant, event.term);
         }
-        let begun = LeadershipTerm {
-            term,
-            base,
-            leader,
-            timestamp: self.applier.time,
-        };
-        self.with_cluster(at, memory, |c| service.on_new_leadership_term(c, &begun));
     }
 
-    fn set_time(&mut self, timestamp: Timestamp) {
-        self.applier.time = self.applier.time.max(timestamp);
+    /// The first record of the term that this member leads has been executed: what services have
+    /// asked for before is owed to the log from here on.
+    fn lead(&mut self, message: &Whole<'_>, event: &NewLeadershipTermEvent) {
+        if self.clients.leading() != Some(event.term) {
+            return;
+        }
+        self.applier.opened = message.end;
+        for host in &mut self.hosts {
+            host.forget_ahead();
+            for (session, reason) in host.closings() {
+                self.clients.owe_close(session, reason);
+            }
+        }
     }
 }
+
+/// What a record is to services. Records of a newer version are skipped alike on every member that
+/// does not know them.
+fn record_of<'a>(start: Position, parsed: &Result<Message<'a>, crate::wire::Reject>) -> Record<'a> {
+    match parsed {
+        Ok(Message::NewLeadershipTermEvent(event)) => Record::Term(LeadershipTerm {
+            term: event.term,
+            base: start,
+            leader: event.leader,
+            timestamp: event.timestamp,
+        }),
+        Ok(Message::SessionOpenEvent(event)) => Record::Open {
+            timestamp: event.timestamp,
+            request: request_of(event).map(|request| request.digest()),
+            principal: event.principal,
+        },
+        Ok(Message::SessionCloseEvent(event)) => Record::Close {
+            timestamp: event.timestamp,
+            session: event.session,
+            reason: event.reason,
+        },
+        Ok(Message::SessionMessage(message)) => Record::Message {
+            timestamp: message.header.timestamp,
+            session: message.header.session,
+            payload: message.payload,
+        },
+        Ok(Message::TimerEvent(event)) => Record::Timer(*event),
+        Ok(Message::ServiceMessage(message)) => Record::Service(*message),
+        Ok(Message::ClusterActionRequest(request)) => Record::Other(Some(request.timestamp)),
+        _ => Record::Other(None),
+    }
+}
+
+/// The connect request that an open event answers; `None` if it has no room here, or its principal
+/// has none: then no session is opened (see `Clients::apply_open`).
+fn request_of(event: &SessionOpenEvent<'_>) -> Option<Request> {
+    if event.principal.len() > crate::limits::PRINCIPAL_MAX {
+        return None;
+    }
+    Some(Request {
+        correlation_id: event.correlation,
+        response_stream_id: event.response_stream_id,
+        response_channel: Channel::try_from(event.response_channel).ok()?,
+    })
+}
+
+const _: () = assert!(SESSION_HEADER_LENGTH == 32, "also of a service's message");

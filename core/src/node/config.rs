@@ -3,9 +3,10 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::retain::SEGMENTS_MIN;
 use crate::limits::{
     ENDPOINT_MAX, FRAME_ALIGNMENT, MEMBERS_MAX, MESSAGE_MAX, MTU_MAX, MTU_MIN, SEGMENT_MAX,
-    SEGMENT_MIN,
+    SEGMENT_MIN, SERVICES_MAX,
 };
 use crate::log::Log;
 use crate::raft::Timing;
@@ -41,6 +42,18 @@ impl Default for SessionTiming {
     }
 }
 
+/// When the leader makes every member take a snapshot, beside when it is asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SnapshotPolicy {
+    /// Whether this member takes snapshots at all: its driver calls `poll_snapshot`.
+    pub enabled: bool,
+    /// After so many bytes of log since the last one; 0: never for that.
+    pub every_bytes: u64,
+    /// After so much time since the last one, if the log has grown; zero: never for that.
+    pub interval: Duration,
+}
+
 /// What a node is told at construction.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -65,6 +78,13 @@ pub struct Config {
     pub message_max: usize,
     /// The largest datagram of an egress stream in bytes: a multiple of 32.
     pub egress_mtu: usize,
+    /// How many services run on the log: 1 to `SERVICES_MAX`; the same on every member.
+    pub services: usize,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// The most bytes of log on disk, segments made ahead included; 0: no bound. At least eight
+    /// segments, and several times what is between two snapshots.
+    pub log_max: u64,
     /// For delays and stream session ids. Different on every member and at every start.
     pub seed: u64,
 }
@@ -84,6 +104,10 @@ pub enum ConfigError {
     MessageMax,
     /// No session may be open.
     SessionsMax,
+    /// There are no services, or more than the node has room for.
+    Services,
+    /// The bound of the log is less than eight segments, or than two snapshots apart.
+    LogMax,
     /// A heartbeat or canvass interval is zero or not well below the leader timeout.
     Timing,
     /// The node state is of another cluster or another member.
@@ -104,6 +128,10 @@ impl core::fmt::Display for ConfigError {
                 "the longest message is 0, over 16 MiB or over an eighth of a segment"
             }
             Self::SessionsMax => "no session may be open",
+            Self::Services => "there is no service, or more than this node has room for",
+            Self::LogMax => {
+                "the bound of the log is below eight segments, or below two snapshot periods"
+            }
             Self::Timing => {
                 "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
             }
@@ -140,6 +168,13 @@ impl Config {
         }
         if self.sessions_max == 0 {
             return Err(ConfigError::SessionsMax);
+        }
+        if self.services == 0 || self.services > SERVICES_MAX {
+            return Err(ConfigError::Services);
+        }
+        let least = (SEGMENTS_MIN * u64::from(segment)).max(2 * self.snapshots.every_bytes);
+        if self.log_max != 0 && self.log_max < least {
+            return Err(ConfigError::LogMax);
         }
         let timing = &self.timing;
         let third = timing.leader_timeout / 3;
@@ -190,6 +225,10 @@ pub struct Lent<'a, L: Log> {
     pub replay: &'a mut [u8],
     /// Bytes recalled from storage to be sent to a follower.
     pub catchup: &'a mut [u8],
-    /// Where committed fragmented messages are put together: `message_max` and 64 bytes more.
+    /// Where committed fragmented messages are put together: `message_max` and 64 bytes more; with
+    /// several services twice that.
     pub assembly: &'a mut [u8],
+    /// What services have armed and offered: one equal share for each, a quarter of it for timers
+    /// of 24 bytes, the rest for messages on their way into the log. As long on every member.
+    pub services: &'a mut [u8],
 }

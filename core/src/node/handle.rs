@@ -12,7 +12,7 @@ use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader};
 use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, const S: usize> Node<N, S> {
     /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the frames
     /// that waited for it.
     ///
@@ -75,6 +75,7 @@ impl<const N: usize> Node<N> {
         if self.halted.is_some() {
             return;
         }
+        self.clock = now;
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);
@@ -91,8 +92,16 @@ impl<const N: usize> Node<N> {
         if self.halted.is_some() {
             return false;
         }
+        self.clock = now;
         let before = lent.log.end();
         let capacity = lent.log.capacity();
+        let (clients_end, own_end) = self.disk_limits();
+        let room = self
+            .applier
+            .position
+            .plus(capacity.saturating_sub(RESERVE / 2));
+        let mut log = Bounded::new(&mut *lent.log, room.min(own_end));
+        let mut more = self.originate(now, &mut log, lent.services);
         let view = self.view();
         let admission = Admission {
             view,
@@ -106,9 +115,10 @@ impl<const N: usize> Node<N> {
         } else {
             0
         };
-        let mut log = Bounded::new(lent.log, self.applier.position.plus(room));
+        let end = self.applier.position.plus(room).min(clients_end);
+        let mut log = Bounded::new(lent.log, end);
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        let more = self
+        more |= self
             .clients
             .poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
         let end = lent.log.end();
@@ -172,7 +182,7 @@ impl<const N: usize> Node<N> {
             term: status.term,
             leader: status.leader,
             sessions: status.sessions,
-            start: crate::units::Position::ZERO,
+            start: status.start,
             appended: status.appended,
             durable: status.durable,
             commit: status.committed,

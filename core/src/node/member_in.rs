@@ -12,7 +12,7 @@ use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershi
 /// How far ahead of this member's term a message's may be.
 const TERM_LEAP_MAX: u32 = 1 << 20;
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn handle_member<L: Log>(
         &mut self,
         now: Now,

@@ -13,9 +13,13 @@ mod apply;
 pub mod clients;
 mod config;
 mod handle;
+mod host;
 mod join;
 mod member_in;
+mod originate;
 mod report;
+mod retain;
+mod snapshot;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -24,8 +28,9 @@ mod transmit;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming};
-pub use report::{Counters, Event, Halt, Status};
+pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
+pub use report::{Counters, Event, Halt, ServiceStatus, Status};
+pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 
@@ -35,18 +40,22 @@ use crate::planted::Planted;
 use crate::raft::{Ballot, Raft, Start, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
-use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
+use crate::units::{Incarnation, Mark, MemberId, Position, ServiceId, Tail, Term};
 use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
-use crate::wire::member::{HistorySlice, Sender};
+use crate::wire::member::{HistorySlice, Sender, TermBase};
 use crate::wire::sbe::HEADER;
 use apply::Applier;
 use clients::Clients;
+use host::Host;
+use snapshot::Snapshots;
 use sources::Sources;
 
 /// How many ranges of received-ahead frames are remembered.
 pub const GAPS_MAX: usize = 32;
 /// How many events are kept for who asks late.
 pub const EVENTS_MAX: usize = 32;
+/// Room for a snapshot's action, in bytes.
+const SNAPSHOT_ROOM: usize = 64;
 /// Room that clients' messages leave for the first records of coming terms, in bytes.
 pub(crate) const RESERVE: u64 = 2048;
 
@@ -93,6 +102,8 @@ pub enum Deadline {
     Repair,
     /// A client's stream or session.
     Clients,
+    /// A timer of a service.
+    Timers,
 }
 
 /// A request to the joined leader that is repeated until it is answered.
@@ -103,9 +114,10 @@ struct Asking {
     next: Instant,
 }
 
-/// One member. `N` is how many client sessions, ingress streams and egress streams it has room for.
+/// One member. `N` is how many client sessions, ingress streams and egress streams it has room for,
+/// `S` how many services.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Node<const N: usize> {
+pub struct Node<const N: usize, const S: usize = 1> {
     config: Config,
     sender: Sender,
     votes: bool,
@@ -125,7 +137,13 @@ pub struct Node<const N: usize> {
     clients: Clients<N>,
     endpoints: heapless::String<ENDPOINTS_MAX>,
     applier: Applier,
+    hosts: heapless::Vec<Host<N>, S>,
+    snapshots: Snapshots<S>,
+    /// The oldest byte of the log, and who wrote it.
+    start: TermBase,
     sources: Sources,
+    /// The clocks, as they were last seen.
+    clock: Now,
     status_replies: heapless::Vec<(SocketAddr, u64), 8>,
     events: heapless::Vec<Event, EVENTS_MAX>,
     counters: Counters,
@@ -134,7 +152,7 @@ pub struct Node<const N: usize> {
     next_member: u8,
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, const S: usize> Node<N, S> {
     /// A member that starts, or starts again, with what its storage holds.
     ///
     /// # Errors
@@ -146,6 +164,9 @@ impl<const N: usize> Node<N> {
         now: Now,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        if config.services > S {
+            return Err(ConfigError::Services);
+        }
         if state.cluster != config.cluster || state.member != config.member {
             return Err(ConfigError::WrongNodeState);
         }
@@ -197,7 +218,11 @@ impl<const N: usize> Node<N> {
             clients: Clients::new(clients_config(&config)),
             endpoints: endpoints(&config),
             applier: Applier::new(),
+            hosts: hosts(config.services),
+            snapshots: Snapshots::new(now.instant),
+            start: log_start(recovered),
             sources: Sources::new(),
+            clock: now,
             status_replies: heapless::Vec::new(),
             events: heapless::Vec::new(),
             counters: Counters::default(),
@@ -260,7 +285,8 @@ impl<const N: usize> Node<N> {
             .poll_timeout()
             .map(|at| (at, Deadline::Clients));
         let repair = repair.map(|at| (at, Deadline::Repair));
-        [raft, repair, clients]
+        let timers = self.timer_deadline().map(|at| (at, Deadline::Timers));
+        [raft, repair, clients, timers]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -276,9 +302,33 @@ impl<const N: usize> Node<N> {
         self.raft.commit()
     }
 
-    /// What the service has executed.
+    /// What all services have executed.
     pub fn applied(&self) -> Position {
-        self.applier.position
+        let behind = |host: &&Host<N>| host.position < self.applier.level;
+        let behind = self.hosts.iter().filter(behind).map(|host| host.position);
+        behind.min().unwrap_or(self.applier.position)
+    }
+
+    /// How far each service has come, in their order.
+    pub fn services(&self) -> impl Iterator<Item = ServiceStatus> {
+        let level = self.applier.level;
+        self.hosts.iter().map(move |host| ServiceStatus {
+            service: host.id,
+            applied: match host.position < level {
+                true => host.position,
+                false => self.applier.position,
+            },
+            digest: host.digest,
+        })
+    }
+
+    /// One service's digest, or of several those of all.
+    fn digest(&self) -> u64 {
+        let mut digests = self.hosts.iter().map(|host| host.digest);
+        let first = digests.next().unwrap_or_default();
+        digests.fold(first, |all, one| {
+            (all.rotate_left(7) ^ one).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
     }
 
     /// This member's role.
@@ -327,8 +377,10 @@ impl<const N: usize> Node<N> {
             appended: self.raft.tail.end,
             durable: self.raft.flushed(),
             committed: self.raft.commit(),
-            applied: self.applier.position,
-            digest: self.applier.digest,
+            applied: self.applied(),
+            digest: self.digest(),
+            start: self.start.base,
+            snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
             sessions: self.clients.sessions().len() as u32,
             votes: self.votes,
             halted: self.halted,
@@ -399,6 +451,10 @@ impl<const N: usize> Node<N> {
         if role != self.role_seen {
             if self.role_seen == Role::Leader {
                 self.clients.step_down(now.instant);
+                self.snapshots.asked = false;
+                for host in &mut self.hosts {
+                    host.forget_ahead();
+                }
             }
             if role == Role::Candidate {
                 self.counters.elections += 1;
@@ -478,6 +534,21 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
         connect_timeout: Duration::from_secs(5),
         leader_heartbeat_timeout: config.timing.leader_timeout,
         seed: config.seed ^ 0x636c_6965_6e74,
+    }
+}
+
+fn hosts<const N: usize, const S: usize>(count: usize) -> heapless::Vec<Host<N>, S> {
+    let ids = (0..=u8::MAX).map_while(ServiceId::new);
+    ids.take(count.min(S)).map(Host::new).collect()
+}
+
+/// The oldest byte of a log as it was recovered.
+fn log_start(recovered: &Recovered) -> TermBase {
+    let base = recovered.start.position;
+    let term = recovered.history.term_at(base);
+    TermBase {
+        term: term.unwrap_or(recovered.start.term),
+        base,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a node says of itself: events, counters, status.
 
 use crate::service::Role;
-use crate::units::{Incarnation, MemberId, Position, SessionId, Term};
+use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
 
 /// Something an operator may want to know. Lossy: the oldest is dropped when nobody asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -33,6 +33,10 @@ pub enum Event {
     SessionOpened(SessionId),
     /// A client session was closed.
     SessionClosed(SessionId),
+    /// A snapshot of this position is on this member's disk.
+    SnapshotStored(Position),
+    /// This member has no snapshot of this position, and goes on.
+    SnapshotFailed(Position),
     /// The node refuses to go on.
     Halted(Halt),
 }
@@ -48,6 +52,9 @@ pub enum Halt {
     HistoryTooShort,
     /// Committed bytes cannot be read, or are not what was written.
     CorruptLog(Position),
+    /// The log holds another message of this service than the service has offered here: it is not
+    /// deterministic, or its state is not the cluster's.
+    ServiceMessage(ServiceId),
 }
 
 impl core::fmt::Display for Halt {
@@ -60,6 +67,11 @@ impl core::fmt::Display for Halt {
                 f.write_str("this log parted from the leader's too many terms ago to be reconciled")
             }
             Self::CorruptLog(at) => write!(f, "the log cannot be read at position {at}"),
+            Self::ServiceMessage(service) => write!(
+                f,
+                "the log has another message of service {service} than it offered here: the \
+                 service is not deterministic, or its state is not the cluster's"
+            ),
         }
     }
 }
@@ -112,12 +124,28 @@ pub struct Status {
     pub committed: Position,
     /// What its service has executed.
     pub applied: Position,
-    /// A digest of the service's state at `applied`.
+    /// A digest of the services' state at `applied`.
     pub digest: u64,
+    /// The oldest byte of its log.
+    pub start: Position,
+    /// Its newest snapshot.
+    pub snapshot: Option<Position>,
     /// How many client sessions are open.
     pub sessions: u32,
     /// Whether it counts: its incarnation is one that may vote.
     pub votes: bool,
     /// Why it refuses to go on, if it does.
     pub halted: Option<Halt>,
+}
+
+/// How far one service has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ServiceStatus {
+    /// Which.
+    pub service: ServiceId,
+    /// What it has executed.
+    pub applied: Position,
+    /// The digest of its state there.
+    pub digest: u64,
 }

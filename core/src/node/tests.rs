@@ -59,6 +59,9 @@ fn config(members: u8) -> Config {
         mtu: MTU,
         message_max: 1024,
         egress_mtu: MTU,
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
         seed: 1,
     }
 }
@@ -143,13 +146,21 @@ impl Service for Terms {
 struct Bench {
     node: Node<2>,
     window: Window<Vec<u8>>,
-    memory: [Vec<u8>; 6],
+    memory: [Vec<u8>; 7],
 }
 
 /// Calls `node.$method(.., lent)` with everything it is to be lent.
 macro_rules! lent {
     ($bench:expr) => {{
-        let [ingress, reassembly, egress, replay, catchup, assembly] = &mut $bench.memory;
+        let [
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+            services,
+        ] = &mut $bench.memory;
         Lent {
             log: &mut $bench.window,
             ingress,
@@ -158,6 +169,7 @@ macro_rules! lent {
             replay,
             catchup,
             assembly,
+            services,
         }
     }};
 }

@@ -12,8 +12,8 @@ use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire::frame::Nak;
 use crate::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
-    MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign, TermBase,
+    AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
+    HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
     TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
@@ -94,7 +94,7 @@ impl Payload<'_> {
     }
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, const S: usize> Node<N, S> {
     /// The next datagram due; `None` when nothing more is owed now. Each may be lost, duplicated or
     /// delayed. Each call does work bounded by the members, the sessions and one datagram.
     pub fn poll_transmit<'l, L: Log>(
@@ -146,6 +146,7 @@ impl<const N: usize> Node<N> {
         self.raft
             .flushed()
             .plus(log.capacity().saturating_sub(RESERVE / 2))
+            .min(self.disk_limits().1)
             .max(self.raft.tail.end)
     }
 
@@ -190,6 +191,8 @@ impl<const N: usize> Node<N> {
                 commit,
                 end,
                 round,
+                checkpoint: Checkpoint::default(),
+                snapshot: Checkpoint::default(),
             }),
             Owed::Append => Body::AppendPosition(self.append_position(limit)),
             Owed::Transfer => {
@@ -201,8 +204,7 @@ impl<const N: usize> Node<N> {
     }
 
     fn new_leadership_term(&self, history: HistorySlice) -> Body {
-        // Nothing is purged yet: the log goes back to its first byte.
-        let start = TermBase::default();
+        let start = self.start;
         let (term, commit, end) = (self.raft.term(), self.raft.commit(), self.raft.tail.end);
         Body::NewLeadershipTerm(NewLeadershipTerm {
             term,
@@ -232,10 +234,14 @@ impl<const N: usize> Node<N> {
             term: if planted { log_term } else { joined },
             received: end,
             durable: self.raft.acknowledged(),
-            applied: self.applier.position,
+            applied: self.applied(),
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
             flush_age_ms: 0,
             round: self.raft.round(),
+            service_age_ms: 0,
+            quarantined: false,
+            checkpoint: Checkpoint::default(),
+            snapshot: Checkpoint::default(),
         }
     }
 

@@ -306,6 +306,11 @@ impl Raft {
         }
     }
 
+    /// This member starts from a snapshot: what it holds was committed.
+    pub fn restore_commit(&mut self, position: Position) {
+        self.commit = self.commit.max(position.min(self.tail.end));
+    }
+
     /// The leader's heartbeat. A member that has not joined stays where it is: its canvass tells the
     /// leader so.
     pub fn handle_heartbeat(&mut self, now: Instant, from: MemberId, said: &CommitPosition) {

@@ -6,7 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::wire::member::{AppendPosition, CanvassPosition, RequestVote, Vote};
+use crate::wire::member::{AppendPosition, CanvassPosition, Checkpoint, RequestVote, Vote};
 
 fn id(n: u8) -> MemberId {
     MemberId::new(n).unwrap()
@@ -87,6 +87,10 @@ fn ack(term: u32, position: u64) -> AppendPosition {
         window: 65_536,
         flush_age_ms: 0,
         round: 0,
+        service_age_ms: 0,
+        quarantined: false,
+        checkpoint: Checkpoint::default(),
+        snapshot: Checkpoint::default(),
     }
 }
 

@@ -4,7 +4,6 @@ use crate::limits::CHANNEL_MAX;
 use crate::session::Principal;
 use crate::time::Timestamp;
 use crate::units::SessionId;
-use crate::wire::cluster::CloseReason;
 
 /// Where a client wants its egress, e.g. `aeron:udp?endpoint=host:port`: at most `CHANNEL_MAX`
 /// bytes.
@@ -23,6 +22,17 @@ pub struct Request {
     pub response_channel: Channel,
 }
 
+impl Request {
+    /// Two requests are the same if their digests are equal: 64-bit FNV-1a over all fields.
+    pub fn digest(&self) -> u64 {
+        let mut sum = Fnv::new();
+        sum.number(self.correlation_id);
+        sum.number(i64::from(self.response_stream_id));
+        sum.bytes(self.response_channel.as_bytes());
+        sum.0
+    }
+}
+
 /// One open session. Every field is a function of the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -35,8 +45,6 @@ pub struct Session {
     pub principal: Principal,
     /// The timestamp of its open event.
     pub opened_at: Timestamp,
-    /// Set once the service has asked for its end: whoever leads owes the log a close event.
-    pub closing: Option<CloseReason>,
 }
 
 /// What applying an open event did. Decided here and nowhere else, so alike on every member.
@@ -88,15 +96,6 @@ impl<const N: usize> SessionTable<N> {
         Some(self.sessions.remove(index))
     }
 
-    /// The service asks for a session's end. The first reason stays. False if it is not open.
-    pub fn ask_close(&mut self, id: SessionId, reason: CloseReason) -> bool {
-        let Some(session) = self.index_of(id).and_then(|at| self.sessions.get_mut(at)) else {
-            return false;
-        };
-        session.closing.get_or_insert(reason);
-        true
-    }
-
     /// The session with this id.
     pub fn get(&self, id: SessionId) -> Option<&Session> {
         self.sessions.get(self.index_of(id)?)
@@ -104,9 +103,10 @@ impl<const N: usize> SessionTable<N> {
 
     /// The session that was opened for an equal request. Looks at every session once.
     pub fn find(&self, request: &Request) -> Option<&Session> {
+        let digest = request.digest();
         self.sessions
             .iter()
-            .find(|session| session.request == *request)
+            .find(|session| session.request.digest() == digest)
     }
 
     /// Is there an open session with this id?
@@ -140,7 +140,6 @@ impl<const N: usize> SessionTable<N> {
             sum.bytes(session.request.response_channel.as_bytes());
             sum.bytes(&session.principal);
             sum.number(session.opened_at.0);
-            sum.number(session.closing.map_or(-1, |reason| reason as i64));
         }
         sum.0
     }
@@ -207,7 +206,6 @@ mod tests {
             },
             principal: Principal::from_slice(b"p").unwrap(),
             opened_at: Timestamp(5),
-            closing: None,
         }
     }
 
@@ -232,26 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reason_to_close_stays() {
-        let mut table = SessionTable::<2>::new();
-        table.apply_open(session(32, 1));
-        assert!(table.ask_close(id(32), CloseReason::ServiceAction));
-        assert!(table.ask_close(id(32), CloseReason::Timeout));
-        assert_eq!(
-            table.get(id(32)).unwrap().closing,
-            Some(CloseReason::ServiceAction)
-        );
-        assert!(!table.ask_close(id(64), CloseReason::Timeout));
-    }
-
-    #[test]
     fn the_digest_follows_every_field() {
         let mut tables: [SessionTable<2>; 4] = core::array::from_fn(|_| SessionTable::new());
         tables[0].apply_open(session(32, 1));
         tables[1].apply_open(session(64, 1));
         tables[2].apply_open(session(32, 2));
-        tables[3].apply_open(session(32, 1));
-        tables[3].ask_close(id(32), CloseReason::ServiceAction);
+        tables[3].apply_open(Session {
+            opened_at: Timestamp(6),
+            ..session(32, 1)
+        });
         for (i, a) in tables.iter().enumerate() {
             assert_eq!(a.digest(), a.clone().digest());
             for b in tables.iter().skip(i + 1) {

@@ -23,43 +23,9 @@ pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
 pub use reader::{SnapshotReader, Verifier};
 pub use writer::{SnapshotWriter, Sums};
 
+pub use crate::units::Section;
+
 use embedded_io::{ErrorKind, Read, Write};
-
-use crate::units::ServiceId;
-
-/// One part of a snapshot set.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Section {
-    /// Sessions, members, and what makes the set complete: written last to its end.
-    Consensus,
-    /// One service, with its timers and its unsent messages.
-    Service(ServiceId),
-}
-
-impl Section {
-    /// The number in its begin mark: 0, or 1 and the service's.
-    pub const fn to_wire(self) -> u16 {
-        match self {
-            Self::Consensus => 0,
-            Self::Service(service) => 1 + service.get() as u16,
-        }
-    }
-
-    /// The section of a number.
-    pub const fn from_wire(number: u16) -> Option<Self> {
-        if number == 0 {
-            return Some(Self::Consensus);
-        }
-        if number > u8::MAX as u16 {
-            return None;
-        }
-        match ServiceId::new(number as u8 - 1) {
-            Some(service) => Some(Self::Service(service)),
-            None => None,
-        }
-    }
-}
 
 /// Where a snapshot is written to. The driver's; lent to each call that writes.
 pub trait SnapshotSink {

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::time::Timestamp;
-use crate::units::{ClusterId, Position, Term};
+use crate::units::{ClusterId, Position, ServiceId, Term};
 
 const CLUSTER: ClusterId = ClusterId(7);
 

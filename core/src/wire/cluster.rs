@@ -21,7 +21,7 @@ pub use request::{
 };
 pub use response::{AdminResponse, Challenge, NewLeaderEvent, SessionEvent};
 
-use crate::units::{MemberId, Position, ServiceId, ServiceMessageId, SessionId, Term};
+use crate::units::{MemberId, Position, ServiceId, SessionId, Term};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 

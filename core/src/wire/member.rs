@@ -7,22 +7,23 @@
 //!
 //! ```text
 //!   DATA frame, BEGIN|END, stream 108, session id = member, term id and offset 0
-//!   SBE header: block length, template, schema 1111, version 1
+//!   SBE header: block length, template, schema 1111, version 2
 //!   block: cluster u64, incarnation u64, member i32, flags u32, then the message's own fields
 //!   NewLeadershipTerm: group header (entry length u16 = 16, count u16), entries {term, base: i64}
+//!   SnapshotChunk: the section's bytes, with their length
 //!   anything: ignored, for an authentication trailer and newer versions
 //! ```
 
 mod code;
 
-pub use code::MEMBER_MESSAGE_MAX;
+pub use code::{CHUNK_HEADER, CHUNK_MAX, MEMBER_MESSAGE_MAX};
 
-use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
 
 /// The schema of member messages; Aeron's are 110 to 112.
 pub const SCHEMA_ID: u16 = 1111;
 /// The version of that schema.
-pub const SCHEMA_VERSION: u16 = 1;
+pub const SCHEMA_VERSION: u16 = 2;
 /// The Aeron stream that member messages travel on (Aeron: `CONSENSUS_STREAM_ID_DEFAULT`).
 pub const CONSENSUS_STREAM_ID: i32 = 108;
 /// How many terms of history one `NewLeadershipTerm` carries at most.
@@ -81,6 +82,10 @@ pub enum Body {
     Resign(Resign),
     /// "Stand for election at once" (Raft, Ongaro 3.10: TimeoutNow).
     TransferLeadership(TransferLeadership),
+    /// "Send me this part of a snapshot."
+    SnapshotRequest(SnapshotRequest),
+    /// "Send me these log bytes, which I have lost."
+    RepairRequest(RepairRequest),
 }
 
 impl Body {
@@ -96,6 +101,8 @@ impl Body {
             Self::HistoryRequest(m) => m.term,
             Self::Resign(m) => m.term,
             Self::TransferLeadership(m) => m.term,
+            Self::SnapshotRequest(m) => m.term,
+            Self::RepairRequest(m) => m.term,
         }
     }
 }
@@ -222,6 +229,25 @@ pub struct AppendPosition {
     pub flush_age_ms: u32,
     /// The last heartbeat round it has heard.
     pub round: u64,
+    /// How long the slowest of its services has not moved, although there is something to execute,
+    /// in milliseconds; 0 if all are level.
+    pub service_age_ms: u32,
+    /// Whether its state has been found to differ from the others': it must not lead.
+    pub quarantined: bool,
+    /// Its state at the last checkpoint that it has come to.
+    pub checkpoint: Checkpoint,
+    /// Its newest snapshot.
+    pub snapshot: Checkpoint,
+}
+
+/// What must be equal on every member at an equal position. Position 0: none yet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Checkpoint {
+    /// Where.
+    pub position: Position,
+    /// Of the state there.
+    pub digest: u64,
 }
 
 /// See [`Body::CommitPosition`].
@@ -236,6 +262,11 @@ pub struct CommitPosition {
     pub end: Position,
     /// A number that grows with every heartbeat; acknowledged in `AppendPosition`.
     pub round: u64,
+    /// What a quorum of members had at the newest checkpoint that enough of them have told of: who
+    /// has something else there is the odd one out.
+    pub checkpoint: Checkpoint,
+    /// The same of snapshots.
+    pub snapshot: Checkpoint,
 }
 
 /// See [`Body::HistoryRequest`].
@@ -266,6 +297,55 @@ pub struct TransferLeadership {
     pub term: Term,
     /// The member that shall stand for the next term.
     pub target: MemberId,
+}
+
+/// See [`Body::SnapshotRequest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SnapshotRequest {
+    /// The leadership term of the leader that is asked.
+    pub term: Term,
+    /// Which snapshot; zero for the newest there is.
+    pub position: Position,
+    /// Which section.
+    pub section: Section,
+    /// From this byte of the section on.
+    pub offset: u64,
+    /// So many bytes.
+    pub length: u32,
+}
+
+/// A part of a section of a snapshot, in a message of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SnapshotChunk<'a> {
+    /// Who sends it.
+    pub sender: Sender,
+    /// The leadership term, whose leader the sender is.
+    pub term: Term,
+    /// Which snapshot.
+    pub position: Position,
+    /// The digest of the whole set: parts of equal sets fit together, whoever sent them.
+    pub digest: u64,
+    /// Which section.
+    pub section: Section,
+    /// Where in the section the bytes start.
+    pub offset: u64,
+    /// Whether the section ends with them.
+    pub is_last: bool,
+    /// The bytes, at most [`CHUNK_MAX`].
+    pub bytes: &'a [u8],
+}
+
+/// See [`Body::RepairRequest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RepairRequest {
+    /// The asking member's current term.
+    pub term: Term,
+    /// From this frame boundary on.
+    pub from: Position,
+    /// Up to this one.
+    pub to: Position,
 }
 
 #[cfg(test)]

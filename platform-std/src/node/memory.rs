@@ -9,6 +9,9 @@ use crate::config::Settings;
 
 /// How many clients may be in the middle of a fragmented message at once, at least.
 const REASSEMBLY_SLOTS: usize = 16;
+/// What one service may have armed and offered: 43,690 timers, and 3 MiB of messages on their way
+/// into the log.
+const SERVICE: usize = 4 << 20;
 /// Bytes that one cold read for a follower asks for.
 const CATCHUP: usize = 1 << 20;
 
@@ -21,6 +24,7 @@ pub struct Memory {
     pub replay: Vec<u8>,
     pub catchup: Vec<u8>,
     pub assembly: Vec<u8>,
+    pub services: Vec<u8>,
 }
 
 impl Memory {
@@ -42,6 +46,7 @@ impl Memory {
             replay: vec![0; (message * 2).max(CATCHUP)],
             catchup: vec![0; CATCHUP],
             assembly: vec![0; message + 64],
+            services: vec![0; SERVICE],
         })
     }
 
@@ -54,6 +59,7 @@ impl Memory {
             replay: &mut self.replay,
             catchup: &mut self.catchup,
             assembly: &mut self.assembly,
+            services: &mut self.services,
         }
     }
 }

@@ -4,7 +4,9 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, Consumer, Event, Node, ReadError, Recall, SessionTiming, Status};
+use coracle_core::node::{
+    Config, Consumer, Event, Node, ReadError, Recall, SessionTiming, SnapshotPolicy, Status,
+};
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
@@ -408,6 +410,9 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,
         egress_mtu: settings.mtu.0 as usize,
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
         seed: random_seed(),
     })
 }

@@ -40,6 +40,7 @@ pub struct Memory {
     /// Where bytes recalled for followers go.
     pub catchup: Vec<u8>,
     assembly: Vec<u8>,
+    services: Vec<u8>,
 }
 
 impl Default for Memory {
@@ -52,6 +53,7 @@ impl Default for Memory {
             replay: vec![0; 16 * 1024],
             catchup: vec![0; 4 * 1024],
             assembly: vec![0; MESSAGE_MAX + 64],
+            services: vec![0; 4 * 1024],
         }
     }
 }
@@ -67,6 +69,7 @@ impl Memory {
             replay: &mut self.replay,
             catchup: &mut self.catchup,
             assembly: &mut self.assembly,
+            services: &mut self.services,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use coracle_core::log::{NodeState, Recovered, Recovery, Seed, Slot, Window, window_len};
-use coracle_core::node::{Config, MemberAddress, Node, SessionTiming};
+use coracle_core::node::{Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
 
@@ -182,6 +182,9 @@ impl World {
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
+            services: 1,
+            snapshots: SnapshotPolicy::default(),
+            log_max: 0,
             seed: self.rng.bits(),
         }
     }

@@ -21,7 +21,7 @@ use bare::{Out, exit};
 use client::Caller;
 use coracle_core::client::{ClientConfig, State};
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, MemberAddress, SessionTiming};
+use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
 use coracle_core::service::echo::Echo;
@@ -174,6 +174,9 @@ fn open<'w>(
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
         seed,
     };
     let memory = Memory {
@@ -184,6 +187,7 @@ fn open<'w>(
         replay: pool.take(2 * MESSAGE_MAX),
         catchup: pool.take(2 * MESSAGE_MAX),
         assembly: pool.take(MESSAGE_MAX + 64),
+        services: pool.take(1024),
         datagram: pool.take(MTU),
     };
     let application = Application {

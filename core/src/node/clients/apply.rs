@@ -3,10 +3,10 @@
 use core::net::SocketAddr;
 
 use crate::node::clients::ingress::Owner;
-use crate::node::clients::link::{Answer, Close, Greeting, Live, Stage};
+use crate::node::clients::link::{Answer, Greeting, Live, Stage};
 use crate::node::clients::{Clients, Memory};
 use crate::session::connect::Refusal;
-use crate::session::{Attempt, Channel, Opened, Principal, Request, Session};
+use crate::session::{Attempt, Channel, Opened, Principal, Request, Session, SessionTable};
 use crate::time::Instant;
 use crate::units::{Position, SessionId, Term};
 use crate::wire::cluster::{CloseReason, SessionOpenEvent};
@@ -77,6 +77,11 @@ impl<const N: usize> Clients<N> {
         self.say_greeting(slot, endpoints, egress);
     }
 
+    /// Takes over the open sessions that a snapshot holds: before anything is applied.
+    pub fn restore(&mut self, table: SessionTable<N>) {
+        self.table = table;
+    }
+
     /// A committed message of this session, `payload` bytes without its header, has been handed to
     /// the service: its answer, if any, is in the egress now.
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
@@ -109,17 +114,14 @@ impl<const N: usize> Clients<N> {
         Some(closed)
     }
 
-    /// The service, executing a committed record, asks for a session's end: replicated, so that
-    /// whoever leads owes the log a close event. False if the session is not open.
-    pub fn ask_close(&mut self, session: SessionId, reason: CloseReason) -> bool {
-        if !self.table.ask_close(session, reason) {
-            return false;
-        }
+    /// A service, executing a committed record, asks for a session's end, or has asked before this
+    /// member led: the log is owed a close event. Only the leader serves sessions; on others, and
+    /// for a session that is not open, nothing happens.
+    pub fn owe_close(&mut self, session: SessionId, reason: CloseReason) {
         let slot = self.serving(session);
         if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {
             live.owe_close(reason);
         }
-        true
     }
 
     /// This member leads `term` and has applied that term's own first record: the table is now what
@@ -167,8 +169,7 @@ impl<const N: usize> Clients<N> {
         let Some(session) = self.table.get(id) else {
             return;
         };
-        let mut live = Live::new(id, now, Greeting::NewLeader);
-        live.close = session.closing.map_or(Close::No, Close::Owed);
+        let live = Live::new(id, now, Greeting::NewLeader);
         let attempt = Attempt {
             id: 0,
             from: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -198,6 +199,5 @@ fn session(id: SessionId, event: &SessionOpenEvent<'_>) -> Option<Session> {
         },
         principal: Principal::from_slice(event.principal).ok()?,
         opened_at: event.timestamp,
-        closing: None,
     })
 }

@@ -19,8 +19,6 @@ use crate::wire::frame::{Frame, Rttm};
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum EgressError {
-    /// No such session is open at this position of the log.
-    UnknownSession,
     /// Longer than `message_max` with its session header.
     TooLong,
 }
@@ -29,8 +27,8 @@ impl<const N: usize> Clients<N> {
     /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that
     /// of the record being executed. Finds the session by binary search; copies the message once.
     ///
-    /// Only the leader sends; on other members, and to a session that has not heard yet that this
-    /// member leads, an accepted message goes nowhere (as in Aeron). If the session's egress slot
+    /// Only the leader sends; on other members, to a session that has not heard yet that this member
+    /// leads, and to one that is closed by now, an accepted message goes nowhere (as in Aeron). If the session's egress slot
     /// is full, the message is lost, and therefore the session is closed by a replicated event.
     ///
     /// # Errors
@@ -48,9 +46,6 @@ impl<const N: usize> Clients<N> {
         let len = payload.saturating_add(SESSION_HEADER_LENGTH);
         if len > self.config.message_max {
             return Err(EgressError::TooLong);
-        }
-        if !self.table.contains(session) {
-            return Err(EgressError::UnknownSession);
         }
         let (Some(term), Some(slot)) = (self.leading, self.serving(session)) else {
             return Ok(());

@@ -5,6 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::prng::Prng;
 use crate::time::Timestamp;
+use crate::units::ServiceMessageId;
 use crate::wire::golden::{damage, golden, newer, shorter};
 
 const TERM: Term = Term::new(3);

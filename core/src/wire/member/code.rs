@@ -1,12 +1,13 @@
 //! The bytes of member messages.
 
 use super::{
-    AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, CommitPosition, HISTORY_SLICE_MAX,
-    HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm, RequestVote, Resign, SCHEMA_ID,
-    SCHEMA_VERSION, Sender, TermBase, TransferLeadership, Vote,
+    AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, Checkpoint, CommitPosition,
+    HISTORY_SLICE_MAX, HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm,
+    RepairRequest, RequestVote, Resign, SCHEMA_ID, SCHEMA_VERSION, Sender, SnapshotChunk,
+    SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 use crate::limits::FRAME_HEADER;
-use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
 use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
@@ -20,6 +21,9 @@ mod template {
     pub const COMMIT_POSITION: u16 = 55;
     pub const HISTORY_REQUEST: u16 = 56;
     pub const TRANSFER_LEADERSHIP: u16 = 58;
+    pub const SNAPSHOT_REQUEST: u16 = 60;
+    pub const SNAPSHOT_CHUNK: u16 = 61;
+    pub const REPAIR_REQUEST: u16 = 62;
     pub const RESIGN: u16 = 75;
 }
 
@@ -30,6 +34,8 @@ mod flag {
     pub const VOTES: u32 = 1 << 2;
     pub const TRANSFER: u32 = 1;
     pub const GRANTED: u32 = 1;
+    pub const QUARANTINED: u32 = 1;
+    pub const LAST: u32 = 1;
 }
 
 /// What every block starts with: cluster, incarnation, member, flags.
@@ -45,21 +51,127 @@ pub const MEMBER_MESSAGE_MAX: usize = align(
 // RFC 791: every host takes a datagram of 576 bytes; at most 60 are IPv4's header and 8 are UDP's.
 const _: () = assert!(MEMBER_MESSAGE_MAX <= 576 - 60 - 8);
 
+/// What precedes a chunk's bytes in its datagram.
+pub const CHUNK_HEADER: usize = FRAME_HEADER + HEADER + CHUNK_BLOCK + 4;
+/// How many bytes of a snapshot one chunk carries at most: a datagram of Aeron's default MTU.
+pub const CHUNK_MAX: usize = 1264;
+const CHUNK_BLOCK: usize = SENDER_BLOCK + 8 + 8 + 8 + 4 + 8;
+const _: () = assert!(align(CHUNK_HEADER + CHUNK_MAX) <= crate::limits::MTU_DEFAULT);
+
+impl<'a> SnapshotChunk<'a> {
+    /// Writes the message as one whole frame, alignment included. `None` if it does not fit `out`.
+    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        let header = Header {
+            block_length: CHUNK_BLOCK as u16,
+            template: template::SNAPSHOT_CHUNK,
+            schema: SCHEMA_ID,
+            version: SCHEMA_VERSION,
+        };
+        frame(self.sender, out, |w| {
+            header.write(w);
+            write_sender(w, &self.sender, set(self.is_last, flag::LAST));
+            w.i64(self.term.to_wire())
+                .i64(self.position.to_wire())
+                .u64(self.digest)
+                .u32(u32::from(self.section.to_wire()))
+                .u64(self.offset)
+                .u32(self.bytes.len() as u32)
+                .put(self.bytes);
+        })
+    }
+
+    /// Reads a frame of the consensus stream. `None` if it is another message.
+    ///
+    /// # Errors
+    /// As [`MemberMessage::parse_frame`].
+    pub fn parse_frame(frame: &'a DataFrame<'_>) -> Result<Option<Self>, Reject> {
+        check_frame(frame)?;
+        let Opened {
+            header,
+            mut block,
+            mut tail,
+        } = Opened::parse(frame.payload(), SCHEMA_ID)?;
+        if header.template != template::SNAPSHOT_CHUNK {
+            return Ok(None);
+        }
+        let (sender, flags) = read_sender(&mut block)?;
+        check_session(frame, &sender)?;
+        let block = &mut block;
+        let chunk = Self {
+            sender,
+            term: term(block)?,
+            position: position(block)?,
+            digest: block.u64()?,
+            section: section(block)?,
+            offset: block.u64()?,
+            is_last: flags & flag::LAST != 0,
+            bytes: &[],
+        };
+        let length = tail.u32()? as usize;
+        if length > CHUNK_MAX {
+            return Err(Reject::VarData);
+        }
+        let bytes = tail.take(length).map_err(|_| Reject::VarData)?;
+        Ok(Some(Self { bytes, ..chunk }))
+    }
+}
+
+/// Writes one whole frame of the consensus stream.
+fn frame(sender: Sender, out: &mut [u8], write: impl FnOnce(&mut Writer<'_>)) -> Option<usize> {
+    let payload = {
+        let mut writer = Writer::new(out.get_mut(FRAME_HEADER..)?);
+        write(&mut writer);
+        writer.finish()?
+    };
+    let session_id = i32::from(sender.member.get());
+    let header = DataHeader::message(session_id, CONSENSUS_STREAM_ID, payload)?;
+    header.emit(out)?;
+    let padding = out.get_mut(header.length()..header.aligned_len())?;
+    padding.fill(0);
+    Some(header.aligned_len())
+}
+
+fn write_sender(writer: &mut Writer<'_>, sender: &Sender, flags: u32) {
+    writer
+        .u64(sender.cluster.0)
+        .u64(sender.incarnation.0)
+        .i32(i32::from(sender.member.get()))
+        .u32(flags);
+}
+
+/// The sender, and the message's flags.
+fn read_sender(block: &mut Reader<'_>) -> Result<(Sender, u32), Reject> {
+    let sender = Sender {
+        cluster: ClusterId(block.u64()?),
+        incarnation: Incarnation(block.u64()?),
+        member: member(block)?,
+    };
+    Ok((sender, block.u32()?))
+}
+
+fn check_frame(frame: &DataFrame<'_>) -> Result<(), Reject> {
+    if frame.header.stream_id != CONSENSUS_STREAM_ID {
+        return Err(Reject::Stream);
+    }
+    if frame.header.kind != Kind::Data || !frame.header.is_whole() {
+        return Err(Reject::Fragment);
+    }
+    Ok(())
+}
+
+fn check_session(frame: &DataFrame<'_>, sender: &Sender) -> Result<(), Reject> {
+    if frame.header.session_id == i32::from(sender.member.get()) {
+        Ok(())
+    } else {
+        Err(Reject::Value)
+    }
+}
+
 impl MemberMessage {
     /// Writes the message as one whole frame, alignment included: at most [`MEMBER_MESSAGE_MAX`]
     /// bytes. `None` if they do not fit `out`.
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
-        let payload = {
-            let mut writer = Writer::new(out.get_mut(FRAME_HEADER..)?);
-            self.write(&mut writer);
-            writer.finish()?
-        };
-        let session_id = i32::from(self.sender.member.get());
-        let header = DataHeader::message(session_id, CONSENSUS_STREAM_ID, payload)?;
-        header.emit(out)?;
-        let padding = out.get_mut(header.length()..header.aligned_len())?;
-        padding.fill(0);
-        Some(header.aligned_len())
+        frame(self.sender, out, |writer| self.write(writer))
     }
 
     /// Reads a frame of the consensus stream.
@@ -69,16 +181,9 @@ impl MemberMessage {
     /// message, [`Reject::Value`] if its session is not the sender's; and as
     /// [`MemberMessage::parse`].
     pub fn parse_frame(frame: &DataFrame<'_>) -> Result<Self, Reject> {
-        if frame.header.stream_id != CONSENSUS_STREAM_ID {
-            return Err(Reject::Stream);
-        }
-        if frame.header.kind != Kind::Data || !frame.header.is_whole() {
-            return Err(Reject::Fragment);
-        }
+        check_frame(frame)?;
         let message = Self::parse(frame.payload())?;
-        if frame.header.session_id != i32::from(message.sender.member.get()) {
-            return Err(Reject::Value);
-        }
+        check_session(frame, &message.sender)?;
         Ok(message)
     }
 
@@ -95,12 +200,7 @@ impl MemberMessage {
             mut block,
             mut tail,
         } = Opened::parse(payload, SCHEMA_ID)?;
-        let sender = Sender {
-            cluster: ClusterId(block.u64()?),
-            incarnation: Incarnation(block.u64()?),
-            member: member(&mut block)?,
-        };
-        let flags = block.u32()?;
+        let (sender, flags) = read_sender(&mut block)?;
         let block = &mut block;
         let body = match header.template {
             template::CANVASS_POSITION => Body::CanvassPosition(canvass_position(block, flags)?),
@@ -109,7 +209,7 @@ impl MemberMessage {
             template::NEW_LEADERSHIP_TERM => {
                 Body::NewLeadershipTerm(new_leadership_term(block, &mut tail)?)
             }
-            template::APPEND_POSITION => Body::AppendPosition(append_position(block)?),
+            template::APPEND_POSITION => Body::AppendPosition(append_position(block, flags)?),
             template::COMMIT_POSITION => Body::CommitPosition(commit_position(block)?),
             template::HISTORY_REQUEST => Body::HistoryRequest(HistoryRequest {
                 term: term(block)?,
@@ -118,6 +218,18 @@ impl MemberMessage {
             template::TRANSFER_LEADERSHIP => Body::TransferLeadership(TransferLeadership {
                 term: term(block)?,
                 target: member(block)?,
+            }),
+            template::SNAPSHOT_REQUEST => Body::SnapshotRequest(SnapshotRequest {
+                term: term(block)?,
+                position: position(block)?,
+                section: section(block)?,
+                offset: block.u64()?,
+                length: block.u32()?,
+            }),
+            template::REPAIR_REQUEST => Body::RepairRequest(RepairRequest {
+                term: term(block)?,
+                from: position(block)?,
+                to: position(block)?,
             }),
             template::RESIGN => Body::Resign(Resign {
                 term: term(block)?,
@@ -137,11 +249,7 @@ impl MemberMessage {
             version: SCHEMA_VERSION,
         };
         header.write(writer);
-        writer
-            .u64(self.sender.cluster.0)
-            .u64(self.sender.incarnation.0)
-            .i32(i32::from(self.sender.member.get()))
-            .u32(flags);
+        write_sender(writer, &self.sender, flags);
         self.body.write(writer);
     }
 }
@@ -159,10 +267,15 @@ impl Body {
             Self::RequestVote(m) => (template::REQUEST_VOTE, 24, set(m.transfer, flag::TRANSFER)),
             Self::Vote(m) => (template::VOTE, 12, set(m.granted, flag::GRANTED)),
             Self::NewLeadershipTerm(_) => (template::NEW_LEADERSHIP_TERM, 48, 0),
-            Self::AppendPosition(_) => (template::APPEND_POSITION, 48, 0),
-            Self::CommitPosition(_) => (template::COMMIT_POSITION, 32, 0),
+            Self::AppendPosition(m) => {
+                let flags = set(m.quarantined, flag::QUARANTINED);
+                (template::APPEND_POSITION, 84, flags)
+            }
+            Self::CommitPosition(_) => (template::COMMIT_POSITION, 64, 0),
             Self::HistoryRequest(_) => (template::HISTORY_REQUEST, 16, 0),
             Self::TransferLeadership(_) => (template::TRANSFER_LEADERSHIP, 12, 0),
+            Self::SnapshotRequest(_) => (template::SNAPSHOT_REQUEST, 32, 0),
+            Self::RepairRequest(_) => (template::REPAIR_REQUEST, 24, 0),
             Self::Resign(_) => (template::RESIGN, 16, 0),
         }
     }
@@ -186,14 +299,33 @@ impl Body {
                 .i64(m.applied.to_wire())
                 .u32(m.window)
                 .u32(m.flush_age_ms)
-                .u64(m.round),
+                .u64(m.round)
+                .u32(m.service_age_ms)
+                .i64(m.checkpoint.position.to_wire())
+                .u64(m.checkpoint.digest)
+                .i64(m.snapshot.position.to_wire())
+                .u64(m.snapshot.digest),
             Self::CommitPosition(m) => w
                 .i64(m.term.to_wire())
                 .i64(m.commit.to_wire())
                 .i64(m.end.to_wire())
-                .u64(m.round),
+                .u64(m.round)
+                .i64(m.checkpoint.position.to_wire())
+                .u64(m.checkpoint.digest)
+                .i64(m.snapshot.position.to_wire())
+                .u64(m.snapshot.digest),
             Self::HistoryRequest(m) => w.i64(m.term.to_wire()).i64(m.from.to_wire()),
             Self::TransferLeadership(m) => w.i64(m.term.to_wire()).i32(i32::from(m.target.get())),
+            Self::SnapshotRequest(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.position.to_wire())
+                .u32(u32::from(m.section.to_wire()))
+                .u64(m.offset)
+                .u32(m.length),
+            Self::RepairRequest(m) => w
+                .i64(m.term.to_wire())
+                .i64(m.from.to_wire())
+                .i64(m.to.to_wire()),
             Self::Resign(m) => w.i64(m.term.to_wire()).i64(m.end.to_wire()),
         };
     }
@@ -246,7 +378,7 @@ fn vote(block: &mut Reader<'_>, flags: u32) -> Result<Vote, Reject> {
     })
 }
 
-fn append_position(block: &mut Reader<'_>) -> Result<AppendPosition, Reject> {
+fn append_position(block: &mut Reader<'_>, flags: u32) -> Result<AppendPosition, Reject> {
     Ok(AppendPosition {
         term: term(block)?,
         received: position(block)?,
@@ -255,6 +387,10 @@ fn append_position(block: &mut Reader<'_>) -> Result<AppendPosition, Reject> {
         window: block.u32()?,
         flush_age_ms: block.u32()?,
         round: block.u64()?,
+        service_age_ms: block.u32()?,
+        quarantined: flags & flag::QUARANTINED != 0,
+        checkpoint: checkpoint(block)?,
+        snapshot: checkpoint(block)?,
     })
 }
 
@@ -264,6 +400,8 @@ fn commit_position(block: &mut Reader<'_>) -> Result<CommitPosition, Reject> {
         commit: position(block)?,
         end: position(block)?,
         round: block.u64()?,
+        checkpoint: checkpoint(block)?,
+        snapshot: checkpoint(block)?,
     })
 }
 
@@ -310,6 +448,18 @@ fn history(covered_to: Position, tail: &mut Reader<'_>) -> Result<HistorySlice, 
     }
     slice.len = count as u8;
     Ok(slice)
+}
+
+fn checkpoint(reader: &mut Reader<'_>) -> Result<Checkpoint, Reject> {
+    Ok(Checkpoint {
+        position: position(reader)?,
+        digest: reader.u64()?,
+    })
+}
+
+fn section(reader: &mut Reader<'_>) -> Result<Section, Reject> {
+    let number = u16::try_from(reader.u32()?).map_err(|_| Reject::Value)?;
+    Section::from_wire(number).ok_or(Reject::Value)
 }
 
 fn term_base(reader: &mut Reader<'_>) -> Result<TermBase, Reject> {

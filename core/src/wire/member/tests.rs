@@ -5,6 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::limits::FRAME_HEADER;
 use crate::prng::Prng;
+use crate::units::ServiceId;
 use crate::wire::Reject;
 use crate::wire::frame::{DataFrame, Datagram};
 use crate::wire::golden::{damage, golden, newer, shorter};
@@ -16,6 +17,16 @@ const SENDER: Sender = Sender {
         Some(member) => member,
         None => panic!("in range"),
     },
+};
+
+const CHECKPOINT: Checkpoint = Checkpoint {
+    position: Position::new(2048),
+    digest: 0x1122_3344_5566_7788,
+};
+
+const SNAPSHOT: Checkpoint = Checkpoint {
+    position: Position::new(1024),
+    digest: 99,
 };
 
 fn member(id: u8) -> MemberId {
@@ -103,12 +114,30 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         window: 131_072,
         flush_age_ms: 4,
         round: 1 << 40,
+        service_age_ms: 250,
+        quarantined: true,
+        checkpoint: CHECKPOINT,
+        snapshot: SNAPSHOT,
     };
     let committed = CommitPosition {
         term,
         commit,
         end,
         round: 77,
+        checkpoint: CHECKPOINT,
+        snapshot: SNAPSHOT,
+    };
+    let part = SnapshotRequest {
+        term,
+        position: SNAPSHOT.position,
+        section: Section::Service(ServiceId::new(1).expect("in range")),
+        offset: 1280,
+        length: 65_536,
+    };
+    let repair = RepairRequest {
+        term,
+        from: Position::new(640),
+        to: end,
     };
     let request = HistoryRequest {
         term,
@@ -131,6 +160,14 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         (
             golden!("member_history_request"),
             Body::HistoryRequest(request),
+        ),
+        (
+            golden!("member_snapshot_request"),
+            Body::SnapshotRequest(part),
+        ),
+        (
+            golden!("member_repair_request"),
+            Body::RepairRequest(repair),
         ),
     ]);
     all
@@ -160,6 +197,46 @@ fn every_golden_message_is_read_and_written() {
         let mut short = std::vec![0; bytes.len() - 1];
         assert_eq!(message.emit(&mut short), None, "{body:?}");
     }
+}
+
+/// A chunk of a snapshot, whose bytes are borrowed from its datagram.
+#[test]
+fn a_chunk_is_read_and_written_and_its_damage_is_a_reject() {
+    let chunk = SnapshotChunk {
+        sender: SENDER,
+        term: Term::new(5),
+        position: SNAPSHOT.position,
+        digest: SNAPSHOT.digest,
+        section: Section::Service(ServiceId::new(1).expect("in range")),
+        offset: 1280,
+        is_last: true,
+        bytes: b"state",
+    };
+    let bytes = golden!("member_snapshot_chunk");
+    let frame = DataFrame::parse(&bytes).expect("good");
+    assert_eq!(SnapshotChunk::parse_frame(&frame), Ok(Some(chunk)));
+    let mut out = [0xee; 2048];
+    let length = chunk.emit(&mut out).expect("fits");
+    assert_eq!(&out[..length], &bytes[..]);
+    let other = golden!("member_vote");
+    let frame = DataFrame::parse(&other).expect("good");
+    assert_eq!(SnapshotChunk::parse_frame(&frame), Ok(None));
+    damage(&bytes, |damaged| {
+        let Ok(frame) = DataFrame::parse(damaged) else {
+            return;
+        };
+        if let Ok(Some(read)) = SnapshotChunk::parse_frame(&frame) {
+            let length = read.emit(&mut out).expect("fits");
+            let frame = DataFrame::parse(&out[..length]).expect("ours");
+            assert_eq!(SnapshotChunk::parse_frame(&frame), Ok(Some(read)));
+        }
+    });
+    let full = SnapshotChunk {
+        bytes: &[7; CHUNK_MAX],
+        ..chunk
+    };
+    let length = full.emit(&mut out).expect("fits");
+    assert!(length <= crate::limits::MTU_DEFAULT);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn a_reassembly_slot_is_free_again_when_its_session_is_closed() {
     world.clients[at].mute = true;
     world.run(2);
     assert_eq!(world.node.reassemblies(), 1);
-    assert!(world.node.ask_close(session, CloseReason::ServiceAction));
+    world.node.owe_close(session, CloseReason::ServiceAction);
     world.run(2);
     assert_eq!(world.close_reasons(), ["service"]);
     assert_eq!(world.node.reassemblies(), 0);

@@ -78,7 +78,7 @@ impl Story {
             (11, Some(session)) if self.prng.below(8) == 0 => {
                 self.world
                     .node
-                    .ask_close(session, CloseReason::ServiceAction);
+                    .owe_close(session, CloseReason::ServiceAction);
             }
             (12, _) => self.change_role(),
             (13, _) => self.world.commits = self.prng.below(4) != 0,

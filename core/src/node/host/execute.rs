@@ -1,0 +1,302 @@
+//! A committed message into one service.
+
+use super::{Host, HostMemory, OpenSession};
+use crate::node::Halt;
+use crate::node::clients::{Clients, EgressError, Memory};
+use crate::service::{
+    CloseReason, Cluster, LeadershipTerm, OfferError, Outbox, Role, Service, TimerError,
+};
+use crate::time::Timestamp;
+use crate::units::{MemberId, Position, SessionId};
+use crate::wire::cluster::{ServiceMessage, TimerEvent};
+
+/// Where a record is, and what this member is meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) struct At {
+    pub start: Position,
+    pub end: Position,
+    pub role: Role,
+    pub member: MemberId,
+    /// The longest message a service may offer into the log, in bytes.
+    pub message_max: usize,
+}
+
+/// A committed record, as far as services are concerned.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(in crate::node) enum Record<'a> {
+    Term(LeadershipTerm),
+    Open {
+        timestamp: Timestamp,
+        /// `None` if the record names what this version has no room for: then it opens nothing.
+        request: Option<u64>,
+        principal: &'a [u8],
+    },
+    Close {
+        timestamp: Timestamp,
+        session: SessionId,
+        reason: CloseReason,
+    },
+    Message {
+        timestamp: Timestamp,
+        session: SessionId,
+        payload: &'a [u8],
+    },
+    Timer(TimerEvent),
+    Service(ServiceMessage<'a>),
+    /// Nothing that a service is told of.
+    Other(Option<Timestamp>),
+}
+
+impl Record<'_> {
+    /// When it was appended; `None` if it does not say.
+    pub const fn timestamp(&self) -> Option<Timestamp> {
+        match self {
+            Self::Term(term) => Some(term.timestamp),
+            Self::Open { timestamp, .. }
+            | Self::Close { timestamp, .. }
+            | Self::Message { timestamp, .. } => Some(*timestamp),
+            Self::Timer(event) => Some(event.timestamp),
+            Self::Service(message) => Some(message.timestamp),
+            Self::Other(timestamp) => *timestamp,
+        }
+    }
+}
+
+/// What callbacks act on beside the host itself.
+pub(in crate::node) struct Effects<'a, 'm, const N: usize> {
+    pub clients: &'a mut Clients<N>,
+    pub memory: &'a mut Memory<'m>,
+    pub host: HostMemory<'a>,
+}
+
+/// What one callback may do.
+struct Desk<'e, 'a, 'm, const N: usize> {
+    host: &'e mut Host<N>,
+    effects: &'e mut Effects<'a, 'm, N>,
+    message_max: usize,
+    /// The callback is for a record of the log: every member makes it.
+    in_log: bool,
+}
+
+impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
+    fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError> {
+        if !self.in_log {
+            return Err(OfferError::OutsideLog);
+        }
+        if self.host.index_of(session).is_none() {
+            return Err(OfferError::UnknownSession);
+        }
+        let Effects {
+            clients, memory, ..
+        } = &mut *self.effects;
+        let offered = clients.offer(session, self.host.time, parts, memory);
+        offered.map_err(|EgressError::TooLong| OfferError::TooLong)
+    }
+
+    fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
+        if !self.in_log {
+            return Err(OfferError::OutsideLog);
+        }
+        let index = self.host.index_of(session);
+        let open = index.and_then(|index| self.host.sessions.get_mut(index));
+        let open = open.ok_or(OfferError::UnknownSession)?;
+        let reason = *open.closing.get_or_insert(CloseReason::ServiceAction);
+        self.effects.clients.owe_close(session, reason);
+        Ok(())
+    }
+
+    fn offer_to_log(&mut self, parts: &[&[u8]]) -> Result<(), OfferError> {
+        if !self.in_log {
+            return Err(OfferError::OutsideLog);
+        }
+        let len = parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        if len > self.message_max {
+            return Err(OfferError::TooLong);
+        }
+        let memory = &mut *self.effects.host.outgoing;
+        if self.host.outgoing.push(memory, parts) {
+            Ok(())
+        } else {
+            Err(OfferError::Full)
+        }
+    }
+
+    fn schedule_timer(&mut self, correlation: i64, deadline: Timestamp) -> Result<(), TimerError> {
+        if !self.in_log {
+            return Err(TimerError::OutsideLog);
+        }
+        let memory = &mut *self.effects.host.timers;
+        let scheduled = self.host.timers.schedule(memory, correlation, deadline);
+        scheduled.map_err(|_| TimerError::Full)
+    }
+
+    fn cancel_timer(&mut self, correlation: i64) -> Result<bool, TimerError> {
+        if !self.in_log {
+            return Err(TimerError::OutsideLog);
+        }
+        let memory = &mut *self.effects.host.timers;
+        Ok(self.host.timers.cancel(memory, correlation))
+    }
+
+    fn session_at(&self, index: usize) -> Option<SessionId> {
+        self.host.sessions.get(index).map(|s| s.id)
+    }
+}
+
+impl<const N: usize> Host<N> {
+    /// Tells the service of its start and of this member's role, if it has not been told.
+    pub fn tell(&mut self, at: At, service: &mut dyn Service, effects: &mut Effects<'_, '_, N>) {
+        let role = at.role;
+        if !self.started {
+            self.started = true;
+            self.call(at, false, effects, |c| service.on_start(c));
+            self.digest = service.digest();
+        }
+        if role != self.role_told {
+            self.role_told = role;
+            self.call(at, false, effects, |c| service.on_role_change(c, role));
+        }
+    }
+
+    /// The node closes.
+    pub fn terminate(
+        &mut self,
+        at: At,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) {
+        self.call(at, false, effects, |c| service.on_terminate(c));
+    }
+
+    /// Executes one message. Work: that of the callback, and of finding session, timer or message.
+    ///
+    /// # Errors
+    /// [`Halt::ServiceMessage`] if the log holds another message of this service than the service
+    /// has offered: then it is not deterministic, or its state is not the cluster's.
+    pub fn execute(
+        &mut self,
+        at: At,
+        record: &Record<'_>,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) -> Result<(), Halt> {
+        if let Some(timestamp) = record.timestamp() {
+            self.time = self.time.max(timestamp);
+        }
+        self.position = at.end;
+        match *record {
+            Record::Term(term) => {
+                self.call(at, true, effects, |c| {
+                    service.on_new_leadership_term(c, &term);
+                });
+            }
+            Record::Open {
+                request, principal, ..
+            } => {
+                let id = SessionId::new(at.start);
+                if request.is_some_and(|request| self.open(id, request)) {
+                    self.call(at, true, effects, |c| {
+                        service.on_session_open(c, id, principal);
+                    });
+                }
+            }
+            Record::Close {
+                session, reason, ..
+            } => {
+                if let Some(index) = self.index_of(session) {
+                    self.sessions.remove(index);
+                    self.call(at, true, effects, |c| {
+                        service.on_session_close(c, session, reason);
+                    });
+                }
+            }
+            Record::Message {
+                session, payload, ..
+            } => {
+                if self.index_of(session).is_some() {
+                    self.call(at, true, effects, |c| {
+                        service.on_session_message(c, session, payload);
+                    });
+                }
+            }
+            Record::Timer(event) => self.fire(at, &event, service, effects),
+            Record::Service(message) => return self.take(at, &message, service, effects),
+            Record::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        at: At,
+        in_log: bool,
+        effects: &mut Effects<'_, '_, N>,
+        callback: impl FnOnce(&mut Cluster<'_>),
+    ) {
+        let time = self.time;
+        let mut desk = Desk {
+            host: self,
+            effects,
+            message_max: at.message_max,
+            in_log,
+        };
+        callback(&mut Cluster::new(
+            time, at.end, at.member, at.role, &mut desk,
+        ));
+    }
+
+    /// The same decision as the session table's, from the same facts.
+    fn open(&mut self, id: SessionId, request: u64) -> bool {
+        let is_newest = self.sessions.last().is_none_or(|last| last.id < id);
+        let is_known = self.sessions.iter().any(|s| s.request == request);
+        let session = OpenSession {
+            id,
+            request,
+            closing: None,
+        };
+        is_newest && !is_known && self.sessions.push(session).is_ok()
+    }
+
+    fn fire(
+        &mut self,
+        at: At,
+        event: &TimerEvent,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) {
+        if event.service != self.id {
+            return;
+        }
+        self.fired.retain(|arming| *arming != event.arming);
+        let memory = &mut *effects.host.timers;
+        if let Some(timer) = self.timers.fire(memory, event.correlation, event.arming) {
+            self.call(at, true, effects, |c| {
+                service.on_timer_event(c, timer.correlation, timer.deadline);
+            });
+        }
+    }
+
+    fn take(
+        &mut self,
+        at: At,
+        message: &ServiceMessage<'_>,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) -> Result<(), Halt> {
+        let from = message.id.service;
+        if from == self.id {
+            let expected = self.outgoing.front(effects.host.outgoing);
+            let is_next = message.id.number == self.outgoing.seen() + 1;
+            if !is_next || expected != Some(message.payload) {
+                return Err(Halt::ServiceMessage(from));
+            }
+            self.outgoing.pop(effects.host.outgoing, &mut self.ahead);
+        }
+        self.call(at, true, effects, |c| {
+            service.on_service_message(c, from, message.payload);
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! One service on this member: how far it has come, and what of the replicated state is its own.
+//!
+//! Each service comes on at its own pace, so what its callbacks can observe (sessions, timers, the
+//! room for its messages) changes at *its* position, and is in its section of a snapshot. What the
+//! consensus module knows may be ahead of that.
+
+mod execute;
+mod outgoing;
+mod state;
+
+pub(super) use execute::{At, Effects, Record};
+
+use heapless::Vec;
+
+use crate::service::{CloseReason, Role};
+use crate::snapshot::Sums;
+use crate::time::{Instant, Timestamp};
+use crate::timer::{Timer, Timers};
+use crate::units::{Position, ServiceId, SessionId};
+use outgoing::{Ahead, Outgoing};
+
+/// How many fired timers of one service may be on their way through the log at once: what a jump of
+/// the wall clock fires, it fires at the rate at which they are committed.
+const FIRED_MAX: usize = 16;
+
+/// One part in so many of a service's memory is for its timers, the rest for its messages.
+const TIMERS_SHARE: usize = 4;
+
+/// A session as one service sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct OpenSession {
+    id: SessionId,
+    /// Of the connect request: an equal one does not open a second session.
+    request: u64,
+    /// Set once this service has asked for its end.
+    closing: Option<CloseReason>,
+}
+
+/// Where a service stands with the snapshot that is being taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) enum Taking {
+    /// It has none to write.
+    #[default]
+    No,
+    /// It is at the snapshot's position, and goes no further until it has begun to write.
+    Due,
+    /// It is writing, and goes on executing.
+    Writing(Sums),
+}
+
+/// See the module.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Host<const N: usize> {
+    pub id: ServiceId,
+    /// The end of the last message that it has executed.
+    pub position: Position,
+    /// The digest of the service's state there.
+    pub digest: u64,
+    /// Whether the service took more when last asked.
+    pub ready: bool,
+    /// When it last executed something, or was level with what is committed.
+    pub moved: Instant,
+    pub taking: Taking,
+    /// When the first timer that is not on its way is due, as far as is known.
+    pub next_due: Option<Timestamp>,
+    time: Timestamp,
+    sessions: Vec<OpenSession, N>,
+    timers: Timers,
+    outgoing: Outgoing,
+    started: bool,
+    role_told: Role,
+    /// What this member has appended as a leader and not seen committed: gone with its leadership.
+    ahead: Ahead,
+    fired: Vec<u64, FIRED_MAX>,
+}
+
+/// A service's share of the lent memory, in two parts.
+pub(super) struct HostMemory<'m> {
+    pub outgoing: &'m mut [u8],
+    pub timers: &'m mut [u8],
+}
+
+impl<'m> HostMemory<'m> {
+    /// The share of service `slot` of `count`: equal ones, a quarter of each for timers.
+    pub fn of(memory: &'m mut [u8], slot: usize, count: usize) -> Self {
+        let len = memory.len() / count.max(1);
+        let share = memory.get_mut(slot * len..(slot + 1) * len);
+        let share = share.unwrap_or_default();
+        let (timers, outgoing) = share.split_at_mut(len / TIMERS_SHARE);
+        Self { outgoing, timers }
+    }
+}
+
+impl<const N: usize> Host<N> {
+    pub const fn new(id: ServiceId) -> Self {
+        Self {
+            id,
+            position: Position::ZERO,
+            digest: 0,
+            ready: true,
+            moved: Instant::from_nanos(0),
+            taking: Taking::No,
+            next_due: None,
+            time: Timestamp(0),
+            sessions: Vec::new(),
+            timers: Timers::new(),
+            outgoing: Outgoing::new(0),
+            started: false,
+            role_told: Role::Follower,
+            ahead: Outgoing::new(0).ahead(),
+            fired: Vec::new(),
+        }
+    }
+
+    /// The sessions whose end this service has asked for, and why.
+    pub fn closings(&self) -> impl Iterator<Item = (SessionId, CloseReason)> {
+        let closing = |s: &OpenSession| Some((s.id, s.closing?));
+        self.sessions.iter().filter_map(closing)
+    }
+
+    /// A leadership of this member begins, or ends: nothing of its own is on its way.
+    pub fn forget_ahead(&mut self) {
+        self.ahead = self.outgoing.ahead();
+        self.fired.clear();
+    }
+
+    /// The first timer that is not on its way through the log, if there is room for another one.
+    pub fn next_timer(&self, memory: &HostMemory<'_>) -> Option<Timer> {
+        if self.fired.is_full() {
+            return None;
+        }
+        let mut timers = self.timers.iter(memory.timers);
+        timers.find(|timer| !self.fired.contains(&timer.arming))
+    }
+
+    /// An event for that timer has been appended.
+    pub fn note_fired(&mut self, timer: &Timer) {
+        let noted = self.fired.push(timer.arming);
+        assert!(noted.is_ok(), "asked for only while there is room");
+    }
+
+    /// The next message of this service that is to be appended, and its number.
+    pub fn next_outgoing<'m>(&self, memory: &'m HostMemory<'_>) -> Option<(u64, &'m [u8])> {
+        self.outgoing.next(memory.outgoing, &self.ahead)
+    }
+
+    /// That message, `len` bytes long, has been appended.
+    pub fn note_appended(&mut self, number: u64, len: usize) {
+        self.outgoing.appended(&mut self.ahead, number, len);
+    }
+
+    fn index_of(&self, id: SessionId) -> Option<usize> {
+        self.sessions.binary_search_by_key(&id, |s| s.id).ok()
+    }
+}

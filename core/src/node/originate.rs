@@ -1,0 +1,165 @@
+//! Records that the leader appends of its own accord: timers that are due, messages of services,
+//! and the action that makes every member take a snapshot.
+//!
+//! What is due is read off the state of each service at *its* position, once that is past this
+//! term's first record: by then it has seen whatever earlier leaders appended. What this leader has
+//! appended and not seen committed it remembers, and forgets with its leadership.
+
+use core::time::Duration;
+
+use super::host::HostMemory;
+use super::{Node, SNAPSHOT_ROOM};
+use crate::log::{Log, append, encoded_len};
+use crate::time::{Instant, Now, Timestamp};
+use crate::units::{ServiceMessageId, Term};
+use crate::wire::cluster::{ClusterAction, ClusterActionRequest, ServiceMessage, TimerEvent};
+use crate::wire::sbe::HEADER;
+
+/// How many timers of one service one call fires at most.
+const TIMERS_PER_CALL: usize = 16;
+/// How many messages of one service one call appends at most.
+const MESSAGES_PER_CALL: usize = 64;
+
+impl<const N: usize, const S: usize> Node<N, S> {
+    /// The term in which this member may append records of its own now.
+    fn originating(&self) -> Option<Term> {
+        let term = self.clients.leading()?;
+        (term == self.raft.term() && self.raft.admits()).then_some(term)
+    }
+
+    /// Appends what is due, as far as `log` has room. True if there may be more to do at once.
+    /// Bounded by a number of records for each service, and its timers.
+    pub(super) fn originate<L: Log>(&mut self, now: Now, log: &mut L, memory: &mut [u8]) -> bool {
+        let Some(term) = self.originating() else {
+            return false;
+        };
+        let timestamp = self.timestamp(now);
+        self.append_action(term, timestamp, now.instant, log);
+        let mut more = false;
+        for slot in 0..self.hosts.len() {
+            if self.hosts[slot].position < self.applier.opened {
+                continue;
+            }
+            let share = HostMemory::of(memory, slot, self.hosts.len());
+            more |= self.append_timers(term, timestamp, slot, &share, log);
+            more |= self.append_messages(term, timestamp, slot, &share, log);
+        }
+        more
+    }
+
+    fn append_timers<L: Log>(
+        &mut self,
+        term: Term,
+        timestamp: Timestamp,
+        slot: usize,
+        memory: &HostMemory<'_>,
+        log: &mut L,
+    ) -> bool {
+        let Some(host) = self.hosts.get_mut(slot) else {
+            return false;
+        };
+        for _ in 0..TIMERS_PER_CALL {
+            let next = host.next_timer(memory);
+            let Some(timer) = next.filter(|t| t.deadline <= timestamp) else {
+                return false;
+            };
+            let event = TimerEvent {
+                term,
+                correlation: timer.correlation,
+                timestamp,
+                service: host.id,
+                arming: timer.arming,
+            };
+            let mut bytes = [0; HEADER + TimerEvent::BLOCK as usize];
+            let written = event.emit(&mut bytes);
+            assert!(written == Some(bytes.len()), "of fixed length");
+            if append(log, term, &[&bytes], self.config.mtu).is_err() {
+                // No deadline until something was executed: room comes with that.
+                host.next_due = None;
+                return false;
+            }
+            host.note_fired(&timer);
+            host.next_due = host.next_timer(memory).map(|timer| timer.deadline);
+        }
+        true
+    }
+
+    fn append_messages<L: Log>(
+        &mut self,
+        term: Term,
+        timestamp: Timestamp,
+        slot: usize,
+        memory: &HostMemory<'_>,
+        log: &mut L,
+    ) -> bool {
+        let Some(host) = self.hosts.get_mut(slot) else {
+            return false;
+        };
+        for _ in 0..MESSAGES_PER_CALL {
+            let Some((number, payload)) = host.next_outgoing(memory) else {
+                return false;
+            };
+            let message = ServiceMessage {
+                term,
+                id: ServiceMessageId {
+                    service: host.id,
+                    number,
+                },
+                timestamp,
+                payload,
+            };
+            let parts = [&message.header()[..], payload];
+            if append(log, term, &parts, self.config.mtu).is_err() {
+                return false;
+            }
+            host.note_appended(number, payload.len());
+        }
+        true
+    }
+
+    fn append_action<L: Log>(
+        &mut self,
+        term: Term,
+        timestamp: Timestamp,
+        now: Instant,
+        log: &mut L,
+    ) {
+        if !self.wants_snapshot(now) {
+            return;
+        }
+        let len = HEADER + usize::from(ClusterActionRequest::BLOCK);
+        let (start, mtu) = (log.end(), self.config.mtu);
+        let taken = encoded_len(start, len, mtu, log.segment_length()).unwrap_or(0);
+        let action = ClusterActionRequest {
+            term,
+            position: start.plus(taken),
+            timestamp,
+            action: ClusterAction::Snapshot,
+            flags: None,
+        };
+        let mut bytes = [0; SNAPSHOT_ROOM];
+        let len = action.emit(&mut bytes).unwrap_or(0);
+        let record = bytes.get(..len).unwrap_or_default();
+        if append(log, term, &[record], mtu).is_ok() {
+            self.snapshots.asked = false;
+            self.snapshots.appended = Some(term);
+        }
+    }
+
+    /// When the first timer of a service is due, by the clocks as they were seen last.
+    pub(super) fn timer_deadline(&self) -> Option<Instant> {
+        self.originating()?;
+        let due = self.hosts.iter().filter_map(|host| host.next_due).min()?;
+        let wait = due.0.saturating_sub(self.clock.wall.0).max(0) as u64;
+        Some(self.clock.instant.plus(Duration::from_millis(wait)))
+    }
+
+    /// Notes when each service's next timer is due. Bounded by the timers on their way.
+    pub(super) fn note_due(&mut self, memory: &mut [u8]) {
+        let count = self.hosts.len();
+        for (slot, host) in self.hosts.iter_mut().enumerate() {
+            let next = host.next_timer(&HostMemory::of(memory, slot, count));
+            host.next_due = next.map(|timer| timer.deadline);
+        }
+    }
+}
