@@ -10,6 +10,7 @@ use coracle_core::limits::{
 };
 
 use super::{Settings, Size};
+use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_members()
             .and_then(|()| self.validate_sizes())
+            .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
     }
@@ -161,6 +163,32 @@ impl Settings {
                 Size(needed.next_power_of_two()),
                 self.message_max
             ));
+        }
+        Ok(())
+    }
+
+    fn validate_snapshots(&self) -> Result<(), String> {
+        let file = self.segment_length.0 + HEADER_LENGTH;
+        if self.log_max.0 / file < 8 {
+            return Err(format!(
+                "`log_max` is {} with a `segment_length` of {}: make it at least {}, eight files \
+                 with their headers, or shorten the segments",
+                self.log_max,
+                self.segment_length,
+                Size((8 * file).next_multiple_of(1 << 20))
+            ));
+        }
+        // The log from the older of two snapshots on is kept, and the next is written meanwhile.
+        let every = self.snapshot_bytes();
+        within("snapshot_every", every, 64 << 10, self.log_max.0 / 4).map_err(|e| {
+            format!("{e} (a quarter of `log_max`, which has to hold the log between snapshots)")
+        })?;
+        if self.snapshot_interval.is_some_and(|i| i.0.as_secs() == 0) {
+            return Err(
+                "`snapshot_interval` is below a second: leave it out to take snapshots by bytes \
+                 of log only"
+                    .into(),
+            );
         }
         Ok(())
     }
@@ -277,6 +305,12 @@ mod tests {
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);
+        let mut settings = three();
+        settings.snapshot_every = Some(Size(64 << 20));
+        settings.snapshot_interval = Some(Span::from_millis(3_600_000));
+        settings.validate().unwrap();
+        let again: Settings = toml::from_str(&settings.to_string()).unwrap();
+        assert_eq!(again, settings);
     }
 
     #[test]
@@ -288,12 +322,25 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 10] = [
+        let cases: [(String, &str); 14] = [
             (
                 refusal(|s| s.egress_window = Size(1 << 20)),
                 "egress_window",
             ),
             (refusal(|s| s.mtu = Size(1400)), "mtu"),
+            (refusal(|s| s.log_max = Size(128 << 20)), "log_max"),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(512 << 20))),
+                "a quarter of `log_max`",
+            ),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(1))),
+                "snapshot_every",
+            ),
+            (
+                refusal(|s| s.snapshot_interval = Some(Span::from_millis(5))),
+                "snapshot_interval",
+            ),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),
             (
