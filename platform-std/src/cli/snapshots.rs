@@ -57,7 +57,7 @@ pub fn run(args: &SnapshotsArgs) -> Result<(), Failure> {
                 Some(found) => found,
                 None => continue,
             },
-            Entry::Part(position) => Line::Part(position),
+            Entry::Part(position, _) => Line::Part(position),
             Entry::Draft => continue,
         };
         if let Line::Unusable(_, what) = &found {

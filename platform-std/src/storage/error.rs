@@ -80,6 +80,13 @@ pub enum StorageError {
         /// What the system said.
         error: io::Error,
     },
+    /// A snapshot is sound, but the services of this node cannot start from it.
+    SnapshotNotTaken {
+        /// Its directory.
+        path: PathBuf,
+        /// What the core or the service says.
+        what: String,
+    },
     /// A snapshot that another member has sent is not what it must be; it was removed.
     SnapshotRefused {
         /// The file.
@@ -211,6 +218,12 @@ impl fmt::Display for StorageError {
                 path.display(),
                 snapshot_advice(error)
             ),
+            Self::SnapshotNotTaken { path, what } => write!(
+                f,
+                "this node cannot start from its snapshot {}, though every byte of it is as it was \
+                 written: {what}. Run the services (and the version of them) that wrote it",
+                path.display()
+            ),
             Self::SnapshotRefused { path, what } => write!(
                 f,
                 "the snapshot that was received is not sound: {what} ({}). It was removed, and \
@@ -246,6 +259,7 @@ impl std::error::Error for StorageError {
             | Self::Missing { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
+            | Self::SnapshotNotTaken { .. }
             | Self::SnapshotRefused { .. }
             | Self::Window { .. }
             | Self::Damaged { .. } => None,

@@ -49,6 +49,8 @@ pub struct LogStore {
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     purger: Worker<PurgeJob, Result<Seed, StorageError>>,
+    /// No byte below is there, or will be soon.
+    gone: Position,
     /// Where the last file that exists ends.
     files_end: u64,
     bytes_max: u64,
@@ -106,6 +108,7 @@ impl LogStore {
             maker,
             readers,
             purger,
+            gone: Position::ZERO,
             files_end: last.map_or(start, |base| base + u64::from(segment_length)),
             bytes_max: u64::MAX,
             flushes: 0,
@@ -129,6 +132,12 @@ impl LogStore {
         self.journal.start()
     }
 
+    /// Whether the byte at `at` is not to be read any more: it is below the start, or will be once
+    /// the purge under way is done.
+    pub fn is_gone(&self, at: Position) -> bool {
+        at < self.start().max(self.gone)
+    }
+
     /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need.
     pub fn bytes(&self) -> u64 {
         let length = u64::from(self.segment_length);
@@ -148,6 +157,7 @@ impl LogStore {
         if limit <= self.start() || !self.purger.is_idle() {
             return false;
         }
+        self.gone = limit;
         self.purger.submit(PurgeJob {
             start: self.start(),
             limit,
@@ -242,6 +252,16 @@ impl LogStore {
                 Ok(Some(self.journal.handle_flushed()))
             }
             None => Ok(None),
+        }
+    }
+
+    /// Waits for all threads, whatever comes of their jobs: before the log is replaced.
+    pub fn close(mut self) {
+        drop(self.flusher.wait());
+        drop(self.maker.wait());
+        drop(self.purger.wait());
+        for reader in &mut self.readers {
+            drop(reader.wait());
         }
     }
 

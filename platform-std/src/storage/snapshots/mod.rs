@@ -1,9 +1,9 @@
 //! Snapshots: `<dir>/snapshot/<position>/`, one file for each section.
 //!
 //! ```text
-//! <position>/       a complete set, on the disk before it had this name
-//! <position>.tmp/   being written, or being deleted: removed at start
-//! <position>.part/  being received from another member: goes on after a restart
+//! <position>/                a complete set, on the disk before it had this name
+//! <position>.tmp/            being written, or being deleted: removed at start
+//! <position>-<digest>.part/  being received from another member: goes on after a restart
 //! ```
 //! The newest two complete sets are kept. A set that cannot be written fails alone: the node goes
 //! on, and its log is kept. All that waits for the disk is done on a thread of its own.
@@ -18,13 +18,13 @@ pub(super) mod tests;
 pub use draft::Draft;
 pub use receive::Receiving;
 pub use set::{
-    Damaged, Entry, SectionFile, SetError, SetReader, SnapshotSet, entries, file_name,
-    newest_valid, positions, verify,
+    Damaged, Entry, SectionFile, SectionReader, SetError, SetReader, SnapshotSet, entries,
+    file_name, newest_valid, positions, verify,
 };
 
 use std::path::{Path, PathBuf};
 
-use coracle_core::snapshot::SnapshotSink;
+use coracle_core::snapshot::{Section, SnapshotSink};
 use coracle_core::units::{ClusterId, Position};
 
 use super::dir::create_dir;
@@ -35,6 +35,25 @@ use finish::{Done, Finisher, Job, KEPT, remove};
 
 /// A section is brought to the disk whenever it has grown by so many bytes.
 const EARLY: u64 = 8 << 20;
+
+/// A piece of a section that is to be read into `bytes`.
+#[derive(Debug)]
+pub struct ReadJob {
+    /// Of the set at this position.
+    pub position: Position,
+    /// The section.
+    pub section: Section,
+    /// Where in its file.
+    pub offset: u64,
+    /// How many bytes at most.
+    pub len: usize,
+    /// Where to.
+    pub bytes: Vec<u8>,
+}
+
+/// The buffer, and how many bytes at its start were read: fewer than asked for at the section's
+/// end.
+pub type ReadDone = (Vec<u8>, Result<usize, StorageError>);
 
 /// What came of a set.
 #[derive(Debug)]
@@ -54,6 +73,7 @@ pub enum Outcome {
 pub struct SnapshotStore {
     dir: PathBuf,
     worker: Worker<Job, Done>,
+    reader: Worker<ReadJob, ReadDone>,
     draft: Option<Draft>,
     receiving: Option<Receiving>,
     /// A directory that is to be deleted when the worker is idle.
@@ -83,7 +103,7 @@ impl SnapshotStore {
         for (entry, path) in entries(dir)? {
             let is_old = match entry {
                 Entry::Draft => true,
-                Entry::Part(position) => kept.last().is_some_and(|newest| position <= *newest),
+                Entry::Part(position, _) => kept.last().is_some_and(|newest| position <= *newest),
                 Entry::Set(_) => false,
             };
             if is_old {
@@ -97,9 +117,18 @@ impl SnapshotStore {
         };
         let worker = Worker::spawn("snapshots", waker.clone(), move |job| finisher.run(job))
             .map_err(StorageError::io("start a thread for", dir))?;
+        let mut sections = SectionReader::new(dir);
+        let reader = Worker::spawn("sending", waker.clone(), move |mut job: ReadJob| {
+            let len = job.len.min(job.bytes.len());
+            let bytes = &mut job.bytes[..len];
+            let read = sections.read(job.position, job.section, job.offset, bytes);
+            (job.bytes, read)
+        })
+        .map_err(StorageError::io("start a thread for", dir))?;
         Ok(Self {
             dir: dir.to_path_buf(),
             worker,
+            reader,
             draft: None,
             receiving: None,
             garbage: None,
@@ -175,24 +204,37 @@ impl SnapshotStore {
         draft.into_error().map(StorageError::of_snapshot)
     }
 
-    /// Begins to receive a set, or goes on with one, also of a process that has ended. False, and
-    /// nothing is done, while a set is written or the thread is busy: ask again.
+    /// A set that a process which has ended had begun to receive: its position and digest.
+    ///
+    /// # Errors
+    /// Any error of the system, with the directory's path.
+    pub fn part(&self) -> Result<Option<(Position, u64)>, StorageError> {
+        let parts = entries(&self.dir)?.into_iter();
+        Ok(parts
+            .filter_map(|(entry, _)| match entry {
+                Entry::Part(position, digest) => Some((position, digest)),
+                Entry::Set(_) | Entry::Draft => None,
+            })
+            .last())
+    }
+
+    /// Begins to receive the set whose consensus section has this digest, or goes on with it, also
+    /// of a process that has ended. False, and nothing is done, while a set is written or the
+    /// thread is busy: ask again.
     ///
     /// # Errors
     /// Any error of the system, with the path.
-    pub fn receive(&mut self, position: Position) -> Result<bool, StorageError> {
-        if self
-            .receiving
-            .as_ref()
-            .is_some_and(|r| r.position == position)
-        {
+    pub fn receive(&mut self, position: Position, digest: u64) -> Result<bool, StorageError> {
+        let is_this = |r: &Receiving| (r.position, r.digest) == (position, digest);
+        if self.receiving.as_ref().is_some_and(is_this) {
             return Ok(true);
         }
         if self.draft.is_some() || !self.is_idle() {
             return Ok(false);
         }
         self.receiving = None;
-        let is_other = |entry: &Entry| matches!(entry, Entry::Part(at) if *at != position);
+        let this = Entry::Part(position, digest);
+        let is_other = |entry: &Entry| matches!(entry, Entry::Part(..)) && *entry != this;
         let mut parts = entries(&self.dir)?.into_iter();
         self.garbage = parts
             .find(|(entry, _)| is_other(entry))
@@ -200,7 +242,7 @@ impl SnapshotStore {
         if self.garbage.is_some() {
             return Ok(false);
         }
-        self.receiving = Some(Receiving::open(&self.dir, position)?);
+        self.receiving = Some(Receiving::open(&self.dir, position, digest)?);
         Ok(true)
     }
 
@@ -235,9 +277,24 @@ impl SnapshotStore {
         outcome
     }
 
-    /// Whether `poll` has something to tell.
+    /// Starts to read a piece of a set, to be sent to another member; unless one is being read:
+    /// then the job comes back.
+    pub fn read(&mut self, job: ReadJob) -> Option<ReadJob> {
+        if !self.reader.is_idle() {
+            return Some(job);
+        }
+        self.reader.submit(job);
+        None
+    }
+
+    /// The piece, once it is read.
+    pub fn poll_read(&mut self) -> Option<ReadDone> {
+        self.reader.poll()
+    }
+
+    /// Whether `poll` or `poll_read` has something to tell.
     pub fn is_ready(&self) -> bool {
-        self.worker.is_done()
+        self.worker.is_done() || self.reader.is_done()
     }
 
     /// The position of the newest set.

@@ -17,19 +17,20 @@ use super::set::{SECTIONS_MAX, file_name, sections, set_name};
 #[derive(Debug)]
 pub struct Receiving {
     pub(super) position: Position,
+    pub(super) digest: u64,
     pub(super) path: PathBuf,
     files: [Option<(PathBuf, Arc<File>, u64)>; SECTIONS_MAX],
 }
 
 impl Receiving {
     /// The name of the directory of a set that is received.
-    pub(super) fn path(dir: &Path, position: Position) -> PathBuf {
-        dir.join(format!("{}.part", set_name(position)))
+    pub(super) fn path(dir: &Path, position: Position, digest: u64) -> PathBuf {
+        dir.join(format!("{}-{digest:016x}.part", set_name(position)))
     }
 
-    /// Goes on with `<position>.part` in `dir`, or begins it.
-    pub(super) fn open(dir: &Path, position: Position) -> Result<Self, StorageError> {
-        let path = Self::path(dir, position);
+    /// Goes on with what there is of it in `dir`, or begins it.
+    pub(super) fn open(dir: &Path, position: Position, digest: u64) -> Result<Self, StorageError> {
+        let path = Self::path(dir, position, digest);
         create_dir(&path)?;
         let mut files = [const { None }; SECTIONS_MAX];
         for section in sections() {
@@ -40,9 +41,19 @@ impl Receiving {
         }
         Ok(Self {
             position,
+            digest,
             path,
             files,
         })
+    }
+
+    /// The last section of which there is something, and how much: of those before there is all.
+    pub fn progress(&self) -> (Section, u64) {
+        let last = sections()
+            .filter(|section| self.received(*section) > 0)
+            .last();
+        let section = last.unwrap_or(Section::Consensus);
+        (section, self.received(section))
     }
 
     /// How many bytes of a section are there.
@@ -51,8 +62,9 @@ impl Receiving {
         file.map_or(0, |(_, _, length)| *length)
     }
 
-    /// Takes bytes of a section that belong at `offset`; says up to where it is there now. Bytes
-    /// behind a hole are not taken, those that are there already change nothing.
+    /// Takes bytes of a section that belong at `offset`; says up to where it is there now. At 0 the
+    /// section begins anew. Bytes behind a hole are not taken, those that are there already change
+    /// nothing.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
@@ -69,6 +81,10 @@ impl Receiving {
         };
         if offset > *length {
             return Ok(*length);
+        }
+        if offset == 0 && *length > 0 {
+            file.set_len(0).map_err(StorageError::io("cut", path))?;
+            *length = 0;
         }
         let known = usize::try_from(*length - offset).unwrap_or(usize::MAX);
         let new = bytes.get(known..).unwrap_or_default();

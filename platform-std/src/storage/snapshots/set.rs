@@ -45,8 +45,8 @@ pub(super) fn set_name(position: Position) -> String {
 pub enum Entry {
     /// A set that was complete when it got its name.
     Set(Position),
-    /// A set that another member has begun to send.
-    Part(Position),
+    /// A set that another member has begun to send, with the digest of its consensus section.
+    Part(Position, u64),
     /// What a process was writing, or removing, when it ended.
     Draft,
 }
@@ -76,7 +76,11 @@ fn entry(name: &str) -> Option<Entry> {
         return Some(Entry::Draft);
     }
     match name.strip_suffix(".part") {
-        Some(digits) => position(digits).map(Entry::Part),
+        Some(name) => {
+            let (digits, digest) = name.split_once('-')?;
+            let digest = u64::from_str_radix(digest, 16).ok()?;
+            position(digits).map(|position| Entry::Part(position, digest))
+        }
         None => position(name).map(Entry::Set),
     }
 }
@@ -90,7 +94,7 @@ pub fn positions(dir: &Path) -> Result<Vec<Position>, StorageError> {
     Ok(sets
         .filter_map(|(entry, _)| match entry {
             Entry::Set(position) => Some(position),
-            Entry::Part(_) | Entry::Draft => None,
+            Entry::Part(..) | Entry::Draft => None,
         })
         .collect())
 }
@@ -418,6 +422,56 @@ impl SnapshotSource for SetReader {
         let (found, read) = self.files.iter_mut().find(|(f, _)| f.section == section)?;
         read.rewind();
         Some((read, found.length))
+    }
+}
+
+/// Reads pieces of complete sets, wherever they are, keeping the last file open: a set that is
+/// removed while it is sent can be sent to its section's end.
+#[derive(Debug)]
+pub struct SectionReader {
+    dir: PathBuf,
+    open: Option<(PathBuf, File)>,
+}
+
+impl SectionReader {
+    /// Of the sets in the snapshot directory `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            open: None,
+        }
+    }
+
+    /// Reads bytes of a section from `offset` on: all of `bytes`, or as many as there are.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn read(
+        &mut self,
+        position: Position,
+        section: Section,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<usize, StorageError> {
+        let path = self.dir.join(set_name(position)).join(file_name(section));
+        let open = match self.open.take() {
+            Some(open) if open.0 == path => open,
+            _ => {
+                let file = File::open(&path).map_err(StorageError::io("open", &path))?;
+                (path, file)
+            }
+        };
+        let (path, file) = self.open.insert(open);
+        let mut len = 0;
+        while let Some(room) = bytes.get_mut(len..).filter(|room| !room.is_empty()) {
+            match file.read_at(room, offset + len as u64) {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StorageError::io("read", path)(error)),
+            }
+        }
+        Ok(len)
     }
 }
 

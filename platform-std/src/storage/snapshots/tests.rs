@@ -133,6 +133,14 @@ fn a_set_comes_back_as_it_was_written_and_two_are_kept() {
     let found: Vec<Section> = set.sections.iter().map(|s| s.section).collect();
     assert_eq!(found, [Section::Consensus, service()]);
 
+    let mut pieces = SectionReader::new(scratch.path());
+    let mut piece = [0; 7];
+    let length = set.sections[1].length;
+    for offset in [70, length - 3, length, length + 9] {
+        let read = pieces.read(set.position(), service(), offset, &mut piece);
+        let left = length.saturating_sub(offset).min(7);
+        assert_eq!(read.unwrap() as u64, left, "at {offset} of {length}");
+    }
     let mut reader = set.reader().unwrap();
     std::fs::remove_dir_all(&set.path).unwrap();
     let mut bytes = vec![0; 400_000];
@@ -293,7 +301,7 @@ fn drafts_of_a_dead_process_are_removed_and_parts_go_on() {
     write(store.sink().unwrap(), &begin(4096, service()), &[]).unwrap();
     drop(store);
     for part in [64, 8192] {
-        std::fs::create_dir(Receiving::path(scratch.path(), at(part))).unwrap();
+        std::fs::create_dir(Receiving::path(scratch.path(), at(part), 0xABC)).unwrap();
     }
     let store = open(&scratch, &[]);
     let left: Vec<Entry> = entries(scratch.path())
@@ -301,8 +309,9 @@ fn drafts_of_a_dead_process_are_removed_and_parts_go_on() {
         .iter()
         .map(|e| e.0)
         .collect();
-    assert_eq!(left, [Entry::Set(at(96)), Entry::Part(at(8192))]);
+    assert_eq!(left, [Entry::Set(at(96)), Entry::Part(at(8192), 0xABC)]);
     assert_eq!(store.newest(), Some(at(96)));
+    assert_eq!(store.part().unwrap(), Some((at(8192), 0xABC)));
 }
 
 /// The files of a set at 4096, to be sent.
@@ -324,7 +333,7 @@ fn a_set_is_received_in_pieces_and_over_a_restart() {
     let scratch = Scratch::new("receive");
     let files = sent();
     let mut store = open(&scratch, &[]);
-    assert!(store.receive(at(4096)).unwrap());
+    assert!(store.receive(at(4096), 5).unwrap());
     let receiving = store.receiving().unwrap();
     let (section, bytes) = &files[1];
     assert_eq!(
@@ -339,10 +348,16 @@ fn a_set_is_received_in_pieces_and_over_a_restart() {
     drop(store);
 
     let mut store = open(&scratch, &[]);
-    assert!(store.receive(at(4096)).unwrap());
-    assert!(store.receive(at(4096)).unwrap());
+    assert!(store.receive(at(4096), 5).unwrap());
+    assert!(store.receive(at(4096), 5).unwrap());
     let receiving = store.receiving().unwrap();
     assert_eq!(receiving.received(*section), 150);
+    assert_eq!(receiving.progress(), (*section, 150));
+    assert_eq!(
+        receiving.take(*section, 0, &bytes[..99]).unwrap(),
+        99,
+        "anew"
+    );
     for (section, bytes) in &files {
         while (receiving.received(*section) as usize) < bytes.len() {
             let from = receiving.received(*section) as usize;
@@ -365,13 +380,13 @@ fn a_set_is_received_in_pieces_and_over_a_restart() {
 fn a_received_set_that_is_not_sound_is_removed() {
     let scratch = Scratch::new("refused");
     let mut store = open(&scratch, &[]);
-    std::fs::create_dir(Receiving::path(scratch.path(), at(64))).unwrap();
+    std::fs::create_dir(Receiving::path(scratch.path(), at(64), 9)).unwrap();
     assert!(
-        !store.receive(at(4096)).unwrap(),
+        !store.receive(at(4096), 5).unwrap(),
         "the part of another set goes first"
     );
     rest(&mut store);
-    assert!(store.receive(at(4096)).unwrap());
+    assert!(store.receive(at(4096), 5).unwrap());
     for (section, mut bytes) in sent() {
         bytes[5000] ^= 1;
         store.receiving().unwrap().take(section, 0, &bytes).unwrap();
