@@ -255,8 +255,9 @@ impl LogStore {
         }
     }
 
-    /// Waits for all threads, whatever comes of their jobs: before the log is replaced.
-    pub fn close(mut self) {
+    /// Waits for all threads, whatever comes of their jobs: before the log is replaced. Then this
+    /// is not used any more.
+    pub fn wait_for_all(&mut self) {
         drop(self.flusher.wait());
         drop(self.maker.wait());
         drop(self.purger.wait());
