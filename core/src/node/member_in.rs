@@ -4,7 +4,7 @@ use super::join::{self, Step};
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
-use crate::units::{Incarnation, MemberId, Position, Tail, Term};
+use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{
@@ -29,6 +29,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
         match header.stream_id {
+            LOG_STREAM_ID if self.healing.is_some() => {
+                match self.take_repair(now.instant, datagram, lent) {
+                    true => Ok(()),
+                    false => Err(Reject::Frames),
+                }
+            }
             LOG_STREAM_ID => self.handle_frames(now.instant, from, datagram, log),
             CONSENSUS_STREAM_ID => {
                 let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
@@ -62,9 +68,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             return Err(Reject::Foreign);
         }
-        // An incarnation that `init` did not write is a new disk under an old name: what it says of
-        // its log is served, but neither its vote nor its mark counts.
-        let counts = message.sender.incarnation == Incarnation::FIRST;
+        // Another incarnation than the roster's is a new disk under an old name: what it says of its
+        // log is served, but neither its vote nor its mark counts.
+        let incarnation = message.sender.incarnation;
+        let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
         match &message.body {
             Body::CanvassPosition(said) => {
@@ -75,10 +82,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::RequestVote(ask) if counts => self.raft.handle_request_vote(instant, from, ask),
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
-            Body::AppendPosition(ack) => self.raft.handle_append(instant, from, ack, counts),
+            Body::AppendPosition(ack) => {
+                let counts = self.hear_incarnation(from, incarnation);
+                self.raft.handle_append(instant, from, ack, counts);
+            }
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
                 if self.raft.joined() == Some(said.term) {
+                    self.told_to_count(said.counts);
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
                 }
@@ -88,6 +99,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let asked = (!from_log).then_some(ask.from);
                 self.raft.handle_history_request(instant, from, asked);
             }
+            Body::RepairRequest(ask) => return self.handle_repair_request(instant, from, ask),
             Body::SnapshotRequest(ask) => return self.handle_snapshot_request(instant, from, ask),
             Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
             Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),
@@ -107,6 +119,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (instant, term) = (now.instant, said.term);
         if !self.raft.observe_leader(instant, term, from) || !self.raft.is_persisted() {
             // The leader repeats it; by then the term is on disk.
+            return;
+        }
+        if self.healing.is_some() {
+            // First what was durable here is made whole: it may be what the leader rests on.
             return;
         }
         if self.raft.joined() == Some(term) {
@@ -217,7 +233,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
+    pub(super) fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
         let from = log.end();
         log.truncate(cut);
         self.history.truncate(cut);

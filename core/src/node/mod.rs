@@ -18,8 +18,10 @@ mod install;
 mod join;
 mod member_in;
 mod originate;
+mod repair;
 mod report;
 mod retain;
+mod roster;
 mod snapshot;
 mod sources;
 #[cfg(test)]
@@ -31,13 +33,16 @@ use core::time::Duration;
 
 pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
 pub use install::{Install, SnapshotId};
+pub use repair::Repair;
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 
 use crate::limits::ENDPOINTS_MAX;
-use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append, encoded_len};
+use crate::log::{
+    Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
+};
 use crate::planted::Planted;
 use crate::raft::{Ballot, Raft, Start, State, TransferError};
 use crate::service::Role;
@@ -50,6 +55,8 @@ use apply::Applier;
 use clients::Clients;
 use host::Host;
 use install::{Receiving, Serving};
+use repair::{Healing, Mending};
+use roster::Heard;
 use snapshot::Snapshots;
 use sources::Sources;
 
@@ -146,11 +153,18 @@ pub struct Node<const N: usize, const S: usize = 1> {
     receiving: Option<Receiving>,
     /// The snapshot that this leader sends.
     serving: Option<Serving>,
+    /// The damage in this member's own log.
+    healing: Option<Healing>,
+    /// The log bytes that a damaged member is sent.
+    mending: Option<Mending>,
     /// The oldest byte of the log, and who wrote it.
     start: TermBase,
     sources: Sources,
     /// The clocks, as they were last seen.
     clock: Now,
+    /// Whose votes and marks count.
+    roster: Roster,
+    heard: Heard,
     status_replies: heapless::Vec<(SocketAddr, u64), 8>,
     events: heapless::Vec<Event, EVENTS_MAX>,
     counters: Counters,
@@ -177,9 +191,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if state.cluster != config.cluster || state.member != config.member {
             return Err(ConfigError::WrongNodeState);
         }
-        if recovered.corrupt.is_some() {
-            return Err(ConfigError::CorruptLog);
-        }
         // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
         // been forgotten otherwise).
         if recovered.tail.term.max(recovered.joined) > state.term {
@@ -197,6 +208,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             members: config.member_set(),
             votes,
             torn: recovered.torn,
+            damaged: recovered.corrupt.is_some(),
             ballot: Ballot {
                 term: state.term,
                 vote: state.vote,
@@ -229,9 +241,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshots: Snapshots::new(now.instant),
             receiving: None,
             serving: None,
+            healing: Healing::of(recovered, config.member, now.instant),
+            mending: None,
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
+            roster: state.roster,
+            heard: Heard::new((state.roster.at, votes)),
             status_replies: heapless::Vec::new(),
             events: heapless::Vec::new(),
             counters: Counters::default(),
@@ -248,6 +264,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: state.term,
             vote: state.vote,
         });
+        if state.roster.at >= self.heard.persisted.0 {
+            self.heard.persisted = (state.roster.at, state.votes);
+            self.raft.votes |= state.votes && self.votes;
+        }
     }
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
@@ -257,7 +277,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Term and vote that must reach the disk: until then this member neither votes nor joins.
     pub fn poll_persist(&self) -> Option<NodeState> {
-        let ballot = self.raft.poll_persist()?;
+        let is_new = self.heard.persisted != (self.roster.at, self.votes);
+        let kept = is_new.then(|| self.raft.ballot());
+        let ballot = self.raft.poll_persist().or(kept)?;
         Some(NodeState {
             cluster: self.sender.cluster,
             member: self.sender.member,
@@ -265,6 +287,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: ballot.term,
             vote: ballot.vote,
             votes: self.votes,
+            roster: self.roster,
         })
     }
 
@@ -285,8 +308,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
-        let repair = [asked, self.hole.map(|h| h.next), self.install_deadline()]
+        let repair = [asked, self.hole.map(|h| h.next)]
             .into_iter()
+            .chain([self.install_deadline(), self.repair_deadline()])
             .flatten()
             .min();
         let clients = self

@@ -116,13 +116,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.owed_annals(lent))
             .or_else(|| self.owed_history_request(instant))
             .or_else(|| self.owed_nak(instant))
-            .or_else(|| self.owed_snapshot_request(instant, lent.catchup));
+            .or_else(|| self.owed_snapshot_request(instant, lent.catchup))
+            .or_else(|| self.owed_repair_request(instant));
         if let Some(transmit) = control {
             return Some(transmit);
         }
         self.owed_frames(lent)
             .or_else(|| self.owed_status())
             .or_else(|| self.owed_client(now, lent))
+            .or_else(|| self.owed_repair(lent))
             .or_else(|| self.owed_chunk(lent.catchup))
     }
 
@@ -160,11 +162,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
         let limit = self.limit(log);
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
-        let body = self.body(now, owed, limit);
+        let body = self.body(now, to, owed, limit);
         self.say(to, body)
     }
 
-    fn body(&self, now: Now, owed: Owed, limit: Position) -> Body {
+    fn body(&self, now: Now, to: MemberId, owed: Owed, limit: Position) -> Body {
         let (term, commit) = (self.raft.term(), self.raft.commit());
         let Tail {
             term: log_term,
@@ -198,6 +200,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 commit,
                 end,
                 round,
+                counts: self.counts(to),
                 checkpoint: Checkpoint::default(),
                 snapshot: Checkpoint::default(),
             }),
@@ -241,7 +244,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: if planted { log_term } else { joined },
             received: end,
             durable: self.raft.acknowledged(),
-            applied: self.applied(),
+            applied: self.told_applied(),
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
             flush_age_ms: 0,
             round: self.raft.round(),
@@ -371,13 +374,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return Some(recall);
         }
         self.recall_for_followers(lent)
+            .or_else(|| self.recall_repair_if_free(lent))
+    }
+
+    /// A damaged member's bytes come when nobody else uses the memory for cold bytes.
+    fn recall_repair_if_free<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let is_free = !self.is_serving() && self.receiving.is_none() && self.healing.is_none();
+        is_free.then(|| self.recall_repair(lent)).flatten()
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if self.is_serving() {
+        if self.is_serving() || self.is_mending() {
             return None;
         }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);

@@ -313,7 +313,7 @@ impl<S: Service> Runner<S> {
         if let Some(recall) = self.node.poll_recall(&lent) {
             let at = match recall.consumer {
                 Consumer::Replay => 0,
-                Consumer::Catchup | Consumer::Annals | Consumer::Snapshot { .. } => 1,
+                _ => 1,
             };
             if self.recalls[at].is_none()
                 && !is_gone(&self.store, &recall)
