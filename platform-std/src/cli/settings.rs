@@ -52,6 +52,16 @@ pub struct SettingsArgs {
     /// When a message counts as safe on this member
     #[arg(long, value_enum)]
     pub durability: Option<Durability>,
+    /// The most bytes of disk that the log takes up
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "The most bytes of disk that the log takes up, for example \"256 MiB\": at least \
+        eight segments. Snapshots, of which two are kept, come on top"
+    )]
+    pub log_max: Option<Size>,
+    /// Take a snapshot after so many bytes of log; an eighth of --log-max unless given
+    #[arg(long, value_name = "SIZE")]
+    pub snapshot_every: Option<Size>,
     /// What to do when there is nothing to do
     #[arg(long, value_enum)]
     pub idle: Option<Idle>,
@@ -81,6 +91,8 @@ impl SettingsArgs {
         settings.kv_memory = self.kv_memory.unwrap_or(settings.kv_memory);
         settings.kv_barrier = self.kv_barrier.unwrap_or(settings.kv_barrier);
         settings.durability = self.durability.unwrap_or(settings.durability);
+        settings.log_max = self.log_max.unwrap_or(settings.log_max);
+        settings.snapshot_every = self.snapshot_every.or(settings.snapshot_every);
         settings.idle = self.idle.unwrap_or(settings.idle);
         settings.validate()?;
         Ok(settings)

@@ -48,6 +48,16 @@ pub struct Settings {
     /// Length of one log file, a power of two. The same on every member, for ever.
     #[serde(default = "defaults::segment_length")]
     pub segment_length: Size,
+    /// The most bytes of disk that the log takes up, files made ahead of need included; at least
+    /// eight files. What is older than the snapshots is deleted when the room is needed.
+    #[serde(default = "defaults::log_max")]
+    pub log_max: Size,
+    /// A snapshot is taken after so many bytes of log; without this, an eighth of `log_max`.
+    #[serde(default)]
+    pub snapshot_every: Option<Size>,
+    /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
+    #[serde(default)]
+    pub snapshot_interval: Option<Span>,
     /// How much of the newest log is held in memory, a power of two.
     #[serde(default = "defaults::window")]
     pub window: Size,
@@ -180,6 +190,9 @@ impl Settings {
             durability: Durability::default(),
             idle: Idle::default(),
             segment_length: defaults::segment_length(),
+            log_max: defaults::log_max(),
+            snapshot_every: None,
+            snapshot_interval: None,
             window: defaults::window(),
             mtu: defaults::mtu(),
             message_max: defaults::message_max(),
@@ -187,6 +200,11 @@ impl Settings {
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
         }
+    }
+
+    /// After how many bytes of log a snapshot is taken.
+    pub fn snapshot_bytes(&self) -> Size {
+        self.snapshot_every.unwrap_or(Size(self.log_max.0 / 8))
     }
 
     /// This node's own entry in `members`; `None` only before validation.
@@ -233,6 +251,18 @@ impl fmt::Display for Settings {
         };
         writeln!(f, "idle = \"{idle}\"")?;
         writeln!(f, "segment_length = \"{}\"", self.segment_length)?;
+        writeln!(f, "log_max = \"{}\"", self.log_max)?;
+        match self.snapshot_every {
+            Some(size) => writeln!(f, "snapshot_every = \"{size}\"")?,
+            None => {
+                let every = self.snapshot_bytes();
+                writeln!(f, "# snapshot_every = \"{every}\" (an eighth of log_max)")?;
+            }
+        }
+        match self.snapshot_interval {
+            Some(span) => writeln!(f, "snapshot_interval = \"{span}\"")?,
+            None => writeln!(f, "# snapshot_interval: off; for example \"1 h\"")?,
+        }
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
@@ -270,6 +300,9 @@ mod defaults {
     }
     pub fn segment_length() -> Size {
         Size(16 << 20)
+    }
+    pub fn log_max() -> Size {
+        Size(1 << 30)
     }
     pub fn window() -> Size {
         Size(8 << 20)

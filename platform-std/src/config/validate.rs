@@ -10,6 +10,7 @@ use coracle_core::limits::{
 };
 
 use super::{ServiceKind, Settings, Size};
+use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ impl Settings {
         self.validate_members()
             .and_then(|()| self.validate_sizes())
             .and_then(|()| self.validate_kv())
+            .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
     }
@@ -184,6 +186,32 @@ impl Settings {
         Ok(())
     }
 
+    fn validate_snapshots(&self) -> Result<(), String> {
+        let file = self.segment_length.0 + HEADER_LENGTH;
+        if self.log_max.0 / file < 8 {
+            return Err(format!(
+                "`log_max` is {} with a `segment_length` of {}: make it at least {}, eight files \
+                 with their headers, or shorten the segments",
+                self.log_max,
+                self.segment_length,
+                Size((8 * file).next_multiple_of(1 << 20))
+            ));
+        }
+        // The log from the older of two snapshots on is kept, and the next is written meanwhile.
+        let every = self.snapshot_bytes();
+        within("snapshot_every", every, 64 << 10, self.log_max.0 / 4).map_err(|e| {
+            format!("{e} (a quarter of `log_max`, which has to hold the log between snapshots)")
+        })?;
+        if self.snapshot_interval.is_some_and(|i| i.0.as_secs() == 0) {
+            return Err(
+                "`snapshot_interval` is below a second: leave it out to take snapshots by bytes \
+                 of log only"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
     fn validate_timings(&self) -> Result<(), String> {
         let t = &self.timings;
         for (key, span) in [
@@ -296,6 +324,12 @@ mod tests {
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);
+        let mut settings = three();
+        settings.snapshot_every = Some(Size(64 << 20));
+        settings.snapshot_interval = Some(Span::from_millis(3_600_000));
+        settings.validate().unwrap();
+        let again: Settings = toml::from_str(&settings.to_string()).unwrap();
+        assert_eq!(again, settings);
     }
 
     #[test]
@@ -319,7 +353,7 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 12] = [
+        let cases: [(String, &str); 16] = [
             (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
             (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (
@@ -327,6 +361,19 @@ mod tests {
                 "egress_window",
             ),
             (refusal(|s| s.mtu = Size(1400)), "mtu"),
+            (refusal(|s| s.log_max = Size(128 << 20)), "log_max"),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(512 << 20))),
+                "a quarter of `log_max`",
+            ),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(1))),
+                "snapshot_every",
+            ),
+            (
+                refusal(|s| s.snapshot_interval = Some(Span::from_millis(5))),
+                "snapshot_interval",
+            ),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),
             (
