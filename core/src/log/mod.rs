@@ -47,6 +47,8 @@ mod crash_model;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod purged;
+#[cfg(test)]
 mod tests;
 
 /// The Aeron stream of the log (Aeron Cluster: `LOG_STREAM_ID_DEFAULT`).

@@ -195,10 +195,8 @@ impl Recovery {
             return;
         }
         let before = self.at;
-        let mut frames = Frames::new(bytes, self.at, self.segment_length).verified();
-        if let Some(chain) = self.chain {
-            frames = frames.chained(chain);
-        }
+        let frames = Frames::new(bytes, self.at, self.segment_length).verified();
+        let mut frames = frames.linked(self.chain);
         let mut error = None;
         while error.is_none() {
             let Some(frame) = frames.next() else {
@@ -312,15 +310,15 @@ pub struct ChainSearch {
 }
 
 impl ChainSearch {
-    /// The chain at `until`. At the start of the log nothing is wanted and nothing found: there the
-    /// log's [`Seed`] has it.
-    pub fn new(until: Position, segment_length: u32) -> Self {
+    /// The chain at `until` in a log that starts at `start`. There nothing is wanted and nothing
+    /// found: its [`Seed`] has it.
+    pub fn new(until: Position, start: Position, segment_length: u32) -> Self {
         Self {
             until,
             segment_length,
-            at: segment_base(until.minus(1), segment_length),
+            at: segment_base(until.minus(1), segment_length).max(start),
             chain: None,
-            is_done: until == Position::ZERO,
+            is_done: until <= start,
         }
     }
 
@@ -332,7 +330,8 @@ impl ChainSearch {
     /// Takes the bytes at `wanted()`, as `Recovery::feed` does.
     pub fn feed(&mut self, bytes: &[u8]) {
         let before = self.at;
-        for frame in Frames::new(bytes, self.at, self.segment_length).verified() {
+        let frames = Frames::new(bytes, self.at, self.segment_length).verified();
+        for frame in frames.linked(self.chain) {
             if frame.end() > self.until {
                 break;
             }
