@@ -15,11 +15,11 @@ use coracle_core::raft::Timing;
 use coracle_core::service::echo::Echo;
 use coracle_core::session::AllowAll;
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Term};
+use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Section, Term};
 use coracle_core::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
-    MemberMessage, NewLeadershipTerm, RequestVote, Resign, Sender, TermBase, TransferLeadership,
-    Vote,
+    AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
+    HistorySlice, MemberMessage, NewLeadershipTerm, RepairRequest, RequestVote, Resign, Sender,
+    SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -46,6 +46,17 @@ impl Choices<'_> {
 
     fn is(&mut self) -> bool {
         self.below(2) == 1
+    }
+
+    fn section(&mut self) -> Section {
+        Section::from_wire(u16::from(self.below(11))).expect("below 11")
+    }
+
+    fn checkpoint(&mut self, position: Position) -> Checkpoint {
+        Checkpoint {
+            position,
+            digest: u64::from(self.below(2)),
+        }
     }
 
     fn member(&mut self) -> MemberId {
@@ -160,7 +171,15 @@ impl Rig {
 
     /// The node, the memory it is lent, and the service.
     fn parts(&mut self) -> (&mut Node<SESSIONS>, Lent<'_, Window<Vec<u8>>>, &mut Echo) {
-        let [ingress, reassembly, egress, replay, catchup, assembly, services] = &mut self.memory;
+        let [
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+            services,
+        ] = &mut self.memory;
         let lent = Lent {
             log: &mut self.log,
             ingress,
@@ -244,7 +263,7 @@ impl Rig {
         let (term, log_term) = (choices.term(), choices.term());
         let position = choices.position(&self.bounds);
         let other = choices.position(&self.bounds);
-        match choices.below(9) {
+        match choices.below(11) {
             0 => Body::CanvassPosition(CanvassPosition {
                 term,
                 log_term,
@@ -268,7 +287,14 @@ impl Rig {
                 term,
                 commit: position,
                 end: other,
-                start: TermBase::default(),
+                start: TermBase {
+                    term: log_term,
+                    base: if choices.is() {
+                        position
+                    } else {
+                        Position::ZERO
+                    },
+                },
                 history: self.slice(choices),
             }),
             4 => Body::AppendPosition(AppendPosition {
@@ -279,12 +305,18 @@ impl Rig {
                 window: u32::from(choices.next()) * 256,
                 flush_age_ms: 0,
                 round: u64::from(choices.next()),
+                service_age_ms: u32::from(choices.next()),
+                quarantined: choices.is(),
+                checkpoint: choices.checkpoint(other),
+                snapshot: choices.checkpoint(position),
             }),
             5 => Body::CommitPosition(CommitPosition {
                 term,
                 commit: position,
                 end: other,
                 round: u64::from(choices.next()),
+                checkpoint: choices.checkpoint(other),
+                snapshot: choices.checkpoint(position),
             }),
             6 => Body::HistoryRequest(HistoryRequest {
                 term,
@@ -293,6 +325,18 @@ impl Rig {
             7 => Body::Resign(Resign {
                 term,
                 end: position,
+            }),
+            8 => Body::SnapshotRequest(SnapshotRequest {
+                term,
+                position,
+                section: choices.section(),
+                offset: other.get(),
+                length: u32::from(choices.next()) * 512,
+            }),
+            9 => Body::RepairRequest(RepairRequest {
+                term,
+                from: position,
+                to: other,
             }),
             _ => Body::TransferLeadership(TransferLeadership {
                 term,
@@ -408,7 +452,7 @@ impl Rig {
         };
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup | Consumer::Annals => lent.catchup,
+            _ => lent.catchup,
         };
         let mut len = recall.len.min(into.len());
         if choices.below(4) == 0 {
@@ -419,7 +463,7 @@ impl Rig {
         let (node, lent, _) = self.parts();
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup | Consumer::Annals => lent.catchup,
+            _ => lent.catchup,
         };
         into[..bytes.len()].copy_from_slice(&bytes);
         let result = match choices.below(32) {

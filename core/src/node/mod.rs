@@ -14,6 +14,7 @@ pub mod clients;
 mod config;
 mod handle;
 mod host;
+mod install;
 mod join;
 mod member_in;
 mod originate;
@@ -29,6 +30,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
+pub use install::{Install, SnapshotId};
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
@@ -47,6 +49,7 @@ use crate::wire::sbe::HEADER;
 use apply::Applier;
 use clients::Clients;
 use host::Host;
+use install::{Receiving, Serving};
 use snapshot::Snapshots;
 use sources::Sources;
 
@@ -139,6 +142,10 @@ pub struct Node<const N: usize, const S: usize = 1> {
     applier: Applier,
     hosts: heapless::Vec<Host<N>, S>,
     snapshots: Snapshots<S>,
+    /// The snapshot that this member is sent.
+    receiving: Option<Receiving>,
+    /// The snapshot that this leader sends.
+    serving: Option<Serving>,
     /// The oldest byte of the log, and who wrote it.
     start: TermBase,
     sources: Sources,
@@ -220,6 +227,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             applier: Applier::new(),
             hosts: hosts(config.services),
             snapshots: Snapshots::new(now.instant),
+            receiving: None,
+            serving: None,
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
@@ -276,7 +285,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
-        let repair = [asked, self.hole.map(|h| h.next)]
+        let repair = [asked, self.hole.map(|h| h.next), self.install_deadline()]
             .into_iter()
             .flatten()
             .min();

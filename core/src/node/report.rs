@@ -37,6 +37,13 @@ pub enum Event {
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
     SnapshotFailed(Position),
+    /// A member asked for this snapshot, and it could not be read.
+    SnapshotUnreadable(Position),
+    /// This member's log ends before the leader's begins: it is sent a snapshot.
+    InstallBegun {
+        /// By this leader.
+        leader: MemberId,
+    },
     /// The node refuses to go on.
     Halted(Halt),
 }

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
+use crate::limits::MTU_DEFAULT;
 use crate::log::{Frames, LOG_STREAM_ID, Log, scan};
 use crate::node::Lent;
 use crate::planted::Planted;
@@ -10,17 +11,18 @@ use crate::raft::{Owed, State};
 use crate::stream;
 use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
-use crate::wire::frame::Nak;
+use crate::wire::frame::{Nak, align};
 use crate::wire::member::{
-    AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
-    HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
-    TransferLeadership, Vote,
+    AppendPosition, Body, CHUNK_HEADER, CHUNK_MAX, CanvassPosition, Checkpoint, CommitPosition,
+    HistoryRequest, HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm,
+    RequestVote, Resign, SnapshotChunk, TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
 /// The longest control datagram in bytes.
-pub const CONTROL_MAX: usize = 1024;
+pub const CONTROL_MAX: usize = MTU_DEFAULT;
 const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= STATUS_LENGTH);
+const _: () = assert!(CONTROL_MAX >= align(CHUNK_HEADER + CHUNK_MAX));
 
 /// A small message that is written out only when it is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -72,6 +74,8 @@ pub enum Payload<'l> {
     Bytes(&'l [u8]),
     /// A small message to or from members, or a status report.
     Control(Control),
+    /// A part of a snapshot.
+    Chunk(SnapshotChunk<'l>),
     /// A small message of a client's stream.
     Client(stream::Control),
 }
@@ -89,6 +93,7 @@ impl Payload<'_> {
                 room.len()
             }
             Self::Control(control) => control.emit(scratch).unwrap_or(0),
+            Self::Chunk(chunk) => chunk.emit(scratch).unwrap_or(0),
         };
         scratch.get(..len).unwrap_or(&[])
     }
@@ -110,13 +115,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .owed_message(now, &*lent.log)
             .or_else(|| self.owed_annals(lent))
             .or_else(|| self.owed_history_request(instant))
-            .or_else(|| self.owed_nak(instant));
+            .or_else(|| self.owed_nak(instant))
+            .or_else(|| self.owed_snapshot_request(instant, lent.catchup));
         if let Some(transmit) = control {
             return Some(transmit);
         }
         self.owed_frames(lent)
             .or_else(|| self.owed_status())
             .or_else(|| self.owed_client(now, lent))
+            .or_else(|| self.owed_chunk(lent.catchup))
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
@@ -128,7 +135,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         })
     }
 
-    fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
+    pub(super) fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
         self.to_member(
             member,
             Control::Member(MemberMessage {
@@ -370,6 +377,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
+        if self.is_serving() {
+            return None;
+        }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);
         let mut wanted = None;
         for progress in &leader.progress {
@@ -391,7 +401,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 wanted = wanted.or(Some(from));
             }
         }
-        if let Some(recall) = self.recall_annals(lent) {
+        let other = self.recall_annals(lent);
+        if let Some(recall) = other.or_else(|| self.recall_snapshot(lent.catchup)) {
             return Some(recall);
         }
         let len = lent.catchup.len();

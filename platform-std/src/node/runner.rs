@@ -277,7 +277,7 @@ impl<S: Service> Runner<S> {
         if let Some(recall) = self.node.poll_recall(&lent) {
             let at = match recall.consumer {
                 Consumer::Replay => 0,
-                Consumer::Catchup | Consumer::Annals => 1,
+                Consumer::Catchup | Consumer::Annals | Consumer::Snapshot { .. } => 1,
             };
             if self.recalls[at].is_none()
                 && let Some(bytes) = self.spare[at].take()

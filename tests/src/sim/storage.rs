@@ -265,7 +265,9 @@ fn recall_into(
     use coracle_core::node::Consumer;
     let buffer = match recall.consumer {
         Consumer::Replay => &mut process.memory.replay,
-        Consumer::Catchup | Consumer::Annals => &mut process.memory.catchup,
+        Consumer::Catchup | Consumer::Annals | Consumer::Snapshot { .. } => {
+            &mut process.memory.catchup
+        }
     };
     let want = recall.len.min(buffer.len());
     read_log(disk, recall.at.get(), &mut buffer[..want])
