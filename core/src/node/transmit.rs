@@ -370,7 +370,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 .recall(&*lent.log, Consumer::Replay, applied, len);
             return Some(recall);
         }
-        self.recall_for_followers(lent)
+        let for_services = self.recall_for_services(lent);
+        for_services.or_else(|| self.recall_for_followers(lent))
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
