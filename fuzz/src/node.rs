@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coracle_core::log::{Journal, Log, NodeState, Recovered, Window, append};
+use coracle_core::log::{Journal, Log, NodeState, Recovered, Roster, Window, append};
 use coracle_core::node::{
     CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
     SnapshotPolicy,
@@ -133,6 +133,7 @@ impl Rig {
             term: Term::ZERO,
             vote: None,
             votes: true,
+            roster: Roster::FIRST,
         };
         let recovered = Recovered::fresh(CLUSTER);
         let window = || {
@@ -315,6 +316,7 @@ impl Rig {
                 commit: position,
                 end: other,
                 round: u64::from(choices.next()),
+                counts: choices.is(),
                 checkpoint: choices.checkpoint(other),
                 snapshot: choices.checkpoint(position),
             }),

@@ -48,6 +48,16 @@ fn node_state() -> NodeState {
         term: Term::new(7),
         vote: MemberId::new(2),
         votes: true,
+        roster: {
+            let mut roster = Roster::FIRST;
+            let member = MemberId::new(4).expect("a member");
+            roster.admit(
+                member,
+                Incarnation(0x1122_3344_5566_7788),
+                Position::new(4096),
+            );
+            roster
+        },
     }
 }
 
@@ -128,12 +138,12 @@ fn a_newer_version_is_its_own_error() {
         Slot::newest(Some(SLOT), Slot::decode(&slot)),
         Err(SectorError::NewerVersion(2))
     );
-    let state = of_version(golden!("node_state.hex"), 2);
-    assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(2)));
+    let state = of_version(golden!("node_state.hex"), 3);
+    assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(3)));
     let good = golden!("node_state.hex");
     assert_eq!(
         NodeState::newest(&good, &state),
-        Err(SectorError::NewerVersion(2))
+        Err(SectorError::NewerVersion(3))
     );
     // A frame's version is Aeron's: another one is no log frame.
     let mut frame = golden!("frame.hex");

@@ -16,6 +16,7 @@ use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
 use crate::units::{Position, SessionId, Term};
+use crate::wire::admission::MemberAdmitted;
 use crate::wire::cluster::{
     ClusterAction, Message, NewLeadershipTermEvent, SESSION_HEADER_LENGTH, SessionOpenEvent,
 };
@@ -250,8 +251,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if let Some(timestamp) = record.timestamp() {
             self.applier.time = self.applier.time.max(timestamp);
         }
-        if let Ok(parsed) = &parsed {
-            self.take_record(now, message, parsed, &mut bench.memory);
+        match &parsed {
+            Ok(parsed) => self.take_record(now, message, parsed, &mut bench.memory),
+            Err(_) => {
+                if let Ok(admitted) = MemberAdmitted::parse(message.bytes) {
+                    self.apply_admitted(message.end, &admitted);
+                }
+            }
         }
         for slot in 0..self.hosts.len() {
             let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());

@@ -4,7 +4,7 @@ use super::join::{self, Step};
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
-use crate::units::{Incarnation, MemberId, Position, Tail, Term};
+use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{
@@ -62,9 +62,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             return Err(Reject::Foreign);
         }
-        // An incarnation that `init` did not write is a new disk under an old name: what it says of
-        // its log is served, but neither its vote nor its mark counts.
-        let counts = message.sender.incarnation == Incarnation::FIRST;
+        // Another incarnation than the roster's is a new disk under an old name: what it says of its
+        // log is served, but neither its vote nor its mark counts.
+        let incarnation = message.sender.incarnation;
+        let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
         match &message.body {
             Body::CanvassPosition(said) => {
@@ -75,10 +76,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::RequestVote(ask) if counts => self.raft.handle_request_vote(instant, from, ask),
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
-            Body::AppendPosition(ack) => self.raft.handle_append(instant, from, ack, counts),
+            Body::AppendPosition(ack) => {
+                let counts = self.hear_incarnation(from, incarnation);
+                self.raft.handle_append(instant, from, ack, counts);
+            }
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
                 if self.raft.joined() == Some(said.term) {
+                    self.told_to_count(said.counts);
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
                 }

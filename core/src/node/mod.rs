@@ -21,6 +21,7 @@ mod member_in;
 mod originate;
 mod report;
 mod retain;
+mod roster;
 mod snapshot;
 mod sources;
 #[cfg(test)]
@@ -38,7 +39,9 @@ pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 
 use crate::limits::ENDPOINTS_MAX;
-use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append, encoded_len};
+use crate::log::{
+    Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
+};
 use crate::planted::Planted;
 use crate::raft::{Ballot, Raft, Start, State, TransferError};
 use crate::service::Role;
@@ -51,6 +54,7 @@ use apply::Applier;
 use clients::Clients;
 use host::Host;
 use install::{Receiving, Serving};
+use roster::Heard;
 use snapshot::Snapshots;
 use sources::Sources;
 
@@ -152,6 +156,9 @@ pub struct Node<const N: usize, const S: usize = 1> {
     sources: Sources,
     /// The clocks, as they were last seen.
     clock: Now,
+    /// Whose votes and marks count.
+    roster: Roster,
+    heard: Heard,
     status_replies: heapless::Vec<(SocketAddr, u64), 8>,
     events: heapless::Vec<Event, EVENTS_MAX>,
     counters: Counters,
@@ -233,6 +240,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
+            roster: state.roster,
+            heard: Heard::new((state.roster.at, votes)),
             status_replies: heapless::Vec::new(),
             events: heapless::Vec::new(),
             counters: Counters::default(),
@@ -249,6 +258,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: state.term,
             vote: state.vote,
         });
+        if state.roster.at >= self.heard.persisted.0 {
+            self.heard.persisted = (state.roster.at, state.votes);
+            self.raft.votes |= state.votes && self.votes;
+        }
     }
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
@@ -258,7 +271,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Term and vote that must reach the disk: until then this member neither votes nor joins.
     pub fn poll_persist(&self) -> Option<NodeState> {
-        let ballot = self.raft.poll_persist()?;
+        let is_new = self.heard.persisted != (self.roster.at, self.votes);
+        let kept = is_new.then(|| self.raft.ballot());
+        let ballot = self.raft.poll_persist().or(kept)?;
         Some(NodeState {
             cluster: self.sender.cluster,
             member: self.sender.member,
@@ -266,6 +281,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: ballot.term,
             vote: ballot.vote,
             votes: self.votes,
+            roster: self.roster,
         })
     }
 

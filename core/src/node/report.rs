@@ -37,6 +37,8 @@ pub enum Event {
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
     SnapshotFailed(Position),
+    /// A new directory of this member counts from here on, and its old one no more.
+    MemberAdmitted(MemberId),
     /// A member asked for this snapshot, and it could not be read.
     SnapshotUnreadable(Position),
     /// This member's log ends before the leader's begins: it is sent a snapshot.

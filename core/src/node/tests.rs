@@ -9,7 +9,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::log::{Seed, Window, append};
+use crate::log::{Roster, Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, SessionId};
@@ -74,6 +74,7 @@ fn state(at: u32) -> NodeState {
         term: term(at),
         vote: None,
         votes: true,
+        roster: Roster::FIRST,
     }
 }
 

@@ -160,11 +160,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
         let limit = self.limit(log);
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
-        let body = self.body(now, owed, limit);
+        let body = self.body(now, to, owed, limit);
         self.say(to, body)
     }
 
-    fn body(&self, now: Now, owed: Owed, limit: Position) -> Body {
+    fn body(&self, now: Now, to: MemberId, owed: Owed, limit: Position) -> Body {
         let (term, commit) = (self.raft.term(), self.raft.commit());
         let Tail {
             term: log_term,
@@ -198,6 +198,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 commit,
                 end,
                 round,
+                counts: self.counts(to),
                 checkpoint: Checkpoint::default(),
                 snapshot: Checkpoint::default(),
             }),
@@ -241,7 +242,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: if planted { log_term } else { joined },
             received: end,
             durable: self.raft.acknowledged(),
-            applied: self.applied(),
+            applied: self.told_applied(),
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
             flush_age_ms: 0,
             round: self.raft.round(),

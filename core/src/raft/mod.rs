@@ -229,6 +229,11 @@ impl Raft {
         })
     }
 
+    /// Term and vote as they are now, on disk or not.
+    pub(crate) fn ballot(&self) -> Ballot {
+        self.ballot
+    }
+
     /// Whether term and vote are on disk: the gate before every vote, join and acknowledgement.
     pub(crate) fn is_persisted(&self) -> bool {
         if Planted::ForgetTheVote.is_active() {

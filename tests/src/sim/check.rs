@@ -71,6 +71,8 @@ pub struct MemberGhost {
     pub(super) ballot: (u32, Option<u8>),
     /// Whether its directory lets it vote.
     pub(super) votes: bool,
+    /// The life of its directory.
+    pub(super) incarnation: u64,
     /// The highest acknowledgement that left before its directory was emptied.
     last_words: (u32, u64),
 }
@@ -115,6 +117,13 @@ impl Checker {
     /// Has anything been committed by the leader of this term?
     pub fn committed_in(&self, term: u32) -> bool {
         self.commit_of_term.contains_key(&term)
+    }
+
+    pub(super) fn committed_bytes(&self, row: &Row) -> &[u8] {
+        match row.end <= self.committed.end() {
+            true => self.committed.bytes(row.start, row.end),
+            false => &[],
+        }
     }
 
     pub(super) fn ghost(&mut self, member: u8) -> &mut MemberGhost {
@@ -234,6 +243,8 @@ impl Checker {
             ghost.last_words = ghost.acknowledged;
         }
         ghost.votes = false;
+        self.votes.retain(|(voter, _), _| *voter != member);
+        let ghost = &mut self.members[usize::from(member)];
         ghost.promised = 0;
         ghost.on_medium = 0;
         ghost.ballot = (0, None);
@@ -437,6 +448,7 @@ impl Checker {
         }
         self.commit_of_term.insert(seen.joined, commit);
         self.check_quorum(seen, on_medium)?;
+        self.note_admitted(&rows);
         self.check_newer_leaders(seen)?;
         let Self {
             model, committed, ..

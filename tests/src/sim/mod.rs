@@ -12,7 +12,8 @@
 //! give the same run, to the step.
 
 pub mod check;
-pub mod check_sent;
+pub mod check_admitted;
+mod check_sent;
 pub mod client;
 pub mod clock;
 pub mod disk;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use coracle_core::log::{NodeState, Recovered, Recovery, Seed, Slot, Window, window_len};
+use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Slot, Window, window_len};
 use coracle_core::node::{Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
@@ -38,6 +38,7 @@ impl Member {
             term: Term::ZERO,
             vote: None,
             votes: self.votes,
+            roster: Roster::FIRST,
         };
         write_state(&mut self.disk, 1, &state);
         let mut flush = self.disk.begin_flush(Name::State);
@@ -126,6 +127,7 @@ impl World {
             recovered.confirmed.get(),
             recovered.tail.end.get(),
         );
+        self.checker.lives(member as u8, state.incarnation.0);
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
         self.checker.started(
             member as u8,
