@@ -10,6 +10,7 @@
 
 mod annals;
 mod apply;
+mod catch_up;
 pub mod clients;
 mod config;
 mod handle;

@@ -373,7 +373,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 .recall(&*lent.log, Consumer::Replay, applied, len);
             return Some(recall);
         }
-        self.recall_for_followers(lent)
+        self.recall_for_services(lent)
+            .or_else(|| self.recall_for_followers(lent))
             .or_else(|| self.recall_repair_if_free(lent))
     }
 
