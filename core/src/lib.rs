@@ -1,7 +1,7 @@
 //! The core of Coracle: cluster consensus without an operating system, an allocator or a thread.
 //!
-//! A [`node::Node`] is one member of a cluster. It takes facts (`handle_*`), says what it owes (`poll_*`)
-//! and calls nothing but the memory and the service it is lent. A driver is a loop:
+//! A [`node::Node`] is one member of a cluster. It takes facts (`handle_*`), says what it owes
+//! (`poll_*`) and calls nothing but the memory and the service it is lent. A driver is a loop:
 //!
 //! ```text
 //! loop {
@@ -23,7 +23,8 @@
 //! 2. Every input position is monotone; a stale mark is ignored.
 //! 3. Calls may come in any order; not polling delays, never corrupts.
 //! 4. Each call does bounded work, and its documentation says the bound.
-//! 5. The core calls nothing but the memory and the service it was lent, and keeps no reference to them.
+//! 5. The core calls nothing but the memory and the service it was lent, and keeps no reference to
+//! them.
 //! 6. Time moves only through `now`; wall time enters only as the timestamp offered for a record.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Back pressure, end to end and in virtual time: what cannot be taken now is refused at the client's
-//! `offer`, nothing that was accepted is lost, and one who stalls stalls nobody else.
+//! Back pressure, end to end and in virtual time: what cannot be taken now is refused at the
+//! client's `offer`, nothing that was accepted is lost, and one who stalls stalls nobody else.
 
 use coracle_tests::sim::check::Violation;
 use coracle_tests::sim::clock::{MILLI, Nanos, SECOND};

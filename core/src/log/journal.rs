@@ -135,8 +135,8 @@ impl Journal {
             return Some(self.take_off(joined, span, chain));
         }
         self.idle_polls = self.idle_polls.saturating_add(1);
-        // The marks of an earlier leadership say nothing to one that is joined since: what is durable
-        // is said once more for it, also if it never has anything to write.
+        // The marks of an earlier leadership say nothing to one that is joined since: what is
+        // durable is said once more for it, also if it never has anything to write.
         let is_news =
             joined != Term::ZERO && joined != self.joined && self.durable > Position::ZERO;
         let is_due = self.confirmed < self.durable || is_news;

@@ -79,8 +79,8 @@ struct At {
 }
 
 impl<const N: usize> Node<N> {
-    /// Hands committed messages to the service, in the order of the log: at most `FRAMES_MAX` frames.
-    /// True if there may be more to do at once.
+    /// Hands committed messages to the service, in the order of the log: at most `FRAMES_MAX`
+    /// frames. True if there may be more to do at once.
     pub fn poll_service<L: Log, S: Service>(
         &mut self,
         now: Now,
@@ -125,13 +125,15 @@ impl<const N: usize> Node<N> {
         if let Some(error) = frames.error()
             && self.applier.position == before
         {
-            // Frames that are cut off at the end of recalled bytes are recalled again, to their end.
+            // Frames that are cut off at the end of recalled bytes are recalled again, to their
+            // end.
             let more_to_come = cold && error == FrameError::Cut && bytes.len() < lent.replay.len();
             if !more_to_come {
                 self.halt(Halt::CorruptLog(before));
             }
         }
-        // Nothing that is read here is kept from call to call, and what leaves the window is recalled.
+        // Nothing that is read here is kept from call to call, and what leaves the window is
+        // recalled.
         lent.log.release(self.raft.tail.end);
         if self.applier.position > before {
             self.applier.digest = service.digest();

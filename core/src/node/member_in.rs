@@ -90,7 +90,8 @@ impl<const N: usize> Node<N> {
         Ok(())
     }
 
-    /// The leader of a term says how its log came to be. Joins, if that settles where the logs part.
+    /// The leader of a term says how its log came to be. Joins, if that settles where the logs
+    /// part.
     fn handle_new_leadership<L: Log>(
         &mut self,
         now: Now,

@@ -1,8 +1,8 @@
 //! What a replicated service is, and what it may do.
 //!
 //! A service is fed the committed messages of the log, in order, on every member alike (Aeron:
-//! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
-//! so every member's service reaches the same state and gives the same answers.
+//! `ClusteredService`). Anything a callback can observe is a function of the log up to its
+//! position, so every member's service reaches the same state and gives the same answers.
 
 pub mod echo;
 pub mod kv;
@@ -38,8 +38,8 @@ pub enum OfferError {
     TooLong,
 }
 
-/// A replicated state machine. Callbacks must be deterministic and must not block for long: they run
-/// on the node's thread unless the driver says otherwise.
+/// A replicated state machine. Callbacks must be deterministic and must not block for long: they
+/// run on the node's thread unless the driver says otherwise.
 pub trait Service {
     /// Whether the service can take more now. While it says no, nothing is handed over, nothing is
     /// lost, and the clients' windows close: this is how a service exerts back pressure.
@@ -90,7 +90,8 @@ pub trait Service {
     fn digest(&self) -> u64;
 }
 
-/// Where a service's effects go. The node implements this; followers send nothing, but answer the same.
+/// Where a service's effects go. The node implements this; followers send nothing, but answer the
+/// same.
 pub trait Outbox {
     /// Queues one message, the concatenation of `parts`, for a session's client.
     ///
@@ -152,8 +153,8 @@ impl<'a> Cluster<'a> {
         self.role
     }
 
-    /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the same
-    /// on every member; a client that does not read is closed by a replicated event, later.
+    /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the
+    /// same on every member; a client that does not read is closed by a replicated event, later.
     ///
     /// # Errors
     /// See [`OfferError`].
