@@ -315,7 +315,8 @@ impl Checker {
             return Ok(());
         }
         let detail = format!(
-            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has {})",
+            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has \
+             {})",
             log.end()
         );
         broken("Leader Completeness", detail)
