@@ -115,6 +115,10 @@ fn run() -> Result<(), Failed> {
     let is_closed = |c: &Cluster<'_>| matches!(c.caller.state(), State::Closed(_));
     cluster.run_until("the client has closed", is_closed)?;
     cluster.run_until("no session is open", |c| c.is_level() && c.sessions() == 0)?;
+    for member in cluster.members.iter().flatten() {
+        let status = member.node().status();
+        status.write_line(&mut Out).map_err(|_| fmt::Error)?;
+    }
     let unknown = cluster.caller.unknown;
     writeln!(Out, "linkcheck: ok, {unknown} of unknown outcome")?;
     Ok(())
