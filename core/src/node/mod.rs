@@ -87,6 +87,7 @@ pub enum Reject {
 /// Why a node wants to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Deadline {
     /// An election or a heartbeat.
     Raft,

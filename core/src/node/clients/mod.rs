@@ -125,6 +125,7 @@ pub struct Admission<'a> {
 /// Why a datagram was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Reject {
     /// It does not parse.
     Malformed(Malformed),
