@@ -130,8 +130,11 @@ fn a_stalled_follower_slows_nobody() {
 
 #[test]
 fn a_client_that_never_reads_slows_nobody_and_is_closed() {
-    let all = throughput(&mut busy(3, 32), 0);
-    let mut world = busy(3, 32);
+    // More than a quarter of a receiver's window: with less, one that does not read looks like one
+    // that has read and has not said so.
+    let in_flight = 128;
+    let all = throughput(&mut busy(3, in_flight), 0);
+    let mut world = busy(3, in_flight);
     world.clients[2].reads = false;
     let others = throughput(&mut world, 0);
     assert!(
