@@ -81,6 +81,14 @@ counters! {
     ElectionsWon = "elections_won",
     /// The lowest position whose bytes are not in the segment files yet.
     Written = "written",
+    /// The position of the oldest byte of the log.
+    LogStart = "log_start",
+    /// Bytes of disk that the log takes up.
+    LogBytes = "log_bytes",
+    /// The position of the newest snapshot, or 0.
+    Snapshot = "snapshot",
+    /// Snapshots that were given up since the node started.
+    SnapshotsFailed = "snapshots_failed",
 }
 
 /// One consistent reading, indexed by [`Counter`].

@@ -206,6 +206,11 @@ impl Journal {
         self.start = self.start.max(start);
     }
 
+    /// Where the log starts in storage.
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
     /// Every byte below has been handed out to be written.
     pub fn written(&self) -> Position {
         self.written

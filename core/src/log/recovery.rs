@@ -84,6 +84,8 @@ pub struct Recovered {
     /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least
     /// at `tail`, until it is repaired from peers.
     pub corrupt: Option<Position>,
+    /// The chain before that frame, if it is known, and the term of the frame before it.
+    pub corrupt_after: (Option<u32>, Term),
 }
 
 impl Recovered {
@@ -110,6 +112,7 @@ impl Recovered {
             history: History::new(),
             torn: false,
             corrupt: None,
+            corrupt_after: (None, Term::ZERO),
         }
     }
 
@@ -264,7 +267,11 @@ impl Recovery {
         let stated = self.found.slot.and_then(|slot| slot.chain);
         let is_other = matches!((stated, self.chain), (Some(a), Some(b)) if a != b);
         if is_other && self.found.corrupt.is_none() {
-            self.found.corrupt = Some(self.at);
+            // Every frame holds, and yet this is another log: none of it is believed.
+            let start = self.found.start;
+            self.found.corrupt = Some(start.position);
+            self.found.corrupt_after = (start.chain, start.term);
+            self.found.history.clear();
         }
         self.chain = stated.or(self.chain);
         self.found.confirmed_chain = self.chain;
@@ -277,7 +284,10 @@ impl Recovery {
             self.is_done = true;
             return;
         }
-        self.found.corrupt = self.found.corrupt.or(Some(self.at));
+        if self.found.corrupt.is_none() {
+            self.found.corrupt = Some(self.at);
+            self.found.corrupt_after = (self.chain, self.term);
+        }
         self.found.history.clear();
         self.at = self.found.confirmed;
         self.chain = None;

@@ -364,7 +364,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
 /// What a record is to services. Records of a newer version are skipped alike on every member that
 /// does not know them.
-pub(super) fn record_of<'a>(start: Position, parsed: &Result<Message<'a>, crate::wire::Reject>) -> Record<'a> {
+pub(super) fn record_of<'a>(
+    start: Position,
+    parsed: &Result<Message<'a>, crate::wire::Reject>,
+) -> Record<'a> {
     match parsed {
         Ok(Message::NewLeadershipTermEvent(event)) => Record::Term(LeadershipTerm {
             term: event.term,

@@ -74,7 +74,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// One run of frames; false if this call has come as far as it can.
-    #[allow(clippy::too_many_arguments, reason = "one caller, which was lent all of it")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one caller, which was lent all of it"
+    )]
     fn take_run<L: Log>(
         &mut self,
         now: Now,

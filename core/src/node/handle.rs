@@ -144,6 +144,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if matches!(recall.consumer, Consumer::Snapshot { .. }) {
             return self.snapshot_recalled(recall, result);
         }
+        if recall.consumer == Consumer::Repair {
+            return self.repair_recalled(recall, result);
+        }
         if self.sources.is_stale(&recall) {
             // Whatever the buffer held before is gone as well.
             self.sources.recalled(recall, 0);

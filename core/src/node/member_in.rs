@@ -29,6 +29,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
         match header.stream_id {
+            LOG_STREAM_ID if self.healing.is_some() => {
+                match self.take_repair(now.instant, datagram, lent) {
+                    true => Ok(()),
+                    false => Err(Reject::Frames),
+                }
+            }
             LOG_STREAM_ID => self.handle_frames(now.instant, from, datagram, log),
             CONSENSUS_STREAM_ID => {
                 let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
@@ -93,6 +99,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let asked = (!from_log).then_some(ask.from);
                 self.raft.handle_history_request(instant, from, asked);
             }
+            Body::RepairRequest(ask) => return self.handle_repair_request(instant, from, ask),
             Body::SnapshotRequest(ask) => return self.handle_snapshot_request(instant, from, ask),
             Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
             Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),
@@ -112,6 +119,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (instant, term) = (now.instant, said.term);
         if !self.raft.observe_leader(instant, term, from) || !self.raft.is_persisted() {
             // The leader repeats it; by then the term is on disk.
+            return;
+        }
+        if self.healing.is_some() {
+            // First what was durable here is made whole: it may be what the leader rests on.
             return;
         }
         if self.raft.joined() == Some(term) {
@@ -222,7 +233,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
+    pub(super) fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
         let from = log.end();
         log.truncate(cut);
         self.history.truncate(cut);

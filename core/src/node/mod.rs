@@ -19,6 +19,7 @@ mod install;
 mod join;
 mod member_in;
 mod originate;
+mod repair;
 mod report;
 mod retain;
 mod roster;
@@ -33,6 +34,7 @@ use core::time::Duration;
 
 pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
 pub use install::{Install, SnapshotId};
+pub use repair::Repair;
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
@@ -54,6 +56,7 @@ use apply::Applier;
 use clients::Clients;
 use host::Host;
 use install::{Receiving, Serving};
+use repair::{Healing, Mending};
 use roster::Heard;
 use snapshot::Snapshots;
 use sources::Sources;
@@ -151,6 +154,10 @@ pub struct Node<const N: usize, const S: usize = 1> {
     receiving: Option<Receiving>,
     /// The snapshot that this leader sends.
     serving: Option<Serving>,
+    /// The damage in this member's own log.
+    healing: Option<Healing>,
+    /// The log bytes that a damaged member is sent.
+    mending: Option<Mending>,
     /// The oldest byte of the log, and who wrote it.
     start: TermBase,
     sources: Sources,
@@ -185,9 +192,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if state.cluster != config.cluster || state.member != config.member {
             return Err(ConfigError::WrongNodeState);
         }
-        if recovered.corrupt.is_some() {
-            return Err(ConfigError::CorruptLog);
-        }
         // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
         // been forgotten otherwise).
         if recovered.tail.term.max(recovered.joined) > state.term {
@@ -205,6 +209,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             members: config.member_set(),
             votes,
             torn: recovered.torn,
+            damaged: recovered.corrupt.is_some(),
             ballot: Ballot {
                 term: state.term,
                 vote: state.vote,
@@ -237,6 +242,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshots: Snapshots::new(now.instant),
             receiving: None,
             serving: None,
+            healing: Healing::of(recovered, config.member, now.instant),
+            mending: None,
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
@@ -302,8 +309,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let raft = self.raft.poll_timeout().map(|at| (at, Deadline::Raft));
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
-        let repair = [asked, self.hole.map(|h| h.next), self.install_deadline()]
+        let repair = [asked, self.hole.map(|h| h.next)]
             .into_iter()
+            .chain([self.install_deadline(), self.repair_deadline()])
             .flatten()
             .min();
         let clients = self

@@ -37,6 +37,9 @@ pub enum Event {
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
     SnapshotFailed(Position),
+    /// The damage in this member's log, which ended here, has been written over with what others
+    /// had.
+    LogHealed(Position),
     /// A new directory of this member counts from here on, and its old one no more.
     MemberAdmitted(MemberId),
     /// A member asked for this snapshot, and it could not be read.

@@ -13,6 +13,8 @@ pub enum Consumer {
     Catchup,
     /// A follower's question about terms long past: the bytes go to the start of `Lent::catchup`.
     Annals,
+    /// A damaged member's request: the bytes go to the start of `Lent::catchup`.
+    Repair,
     /// A follower that is sent a snapshot: the bytes of this section from `Recall::at` on, which
     /// counts within the section, go to the start of `Lent::catchup`. Fewer than asked for mean
     /// that the section ends there.
@@ -123,7 +125,9 @@ impl Sources {
         match recall.consumer {
             Consumer::Replay => self.replay = cold,
             Consumer::Catchup => self.catchup = cold,
-            Consumer::Annals | Consumer::Snapshot { .. } => self.catchup.len = 0,
+            Consumer::Annals | Consumer::Repair | Consumer::Snapshot { .. } => {
+                self.catchup.len = 0;
+            }
         }
     }
 

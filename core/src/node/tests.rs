@@ -254,7 +254,7 @@ impl Bench {
         let bytes = &storage[at..storage.len().min(at + recall.len)];
         let buffer = match recall.consumer {
             Consumer::Replay => 3,
-            Consumer::Catchup | Consumer::Annals | Consumer::Snapshot { .. } => 4,
+            _ => 4,
         };
         self.memory[buffer][..bytes.len()].copy_from_slice(bytes);
         self.node.handle_recalled(recall, Ok(bytes.len()));

@@ -116,13 +116,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.owed_annals(lent))
             .or_else(|| self.owed_history_request(instant))
             .or_else(|| self.owed_nak(instant))
-            .or_else(|| self.owed_snapshot_request(instant, lent.catchup));
+            .or_else(|| self.owed_snapshot_request(instant, lent.catchup))
+            .or_else(|| self.owed_repair_request(instant));
         if let Some(transmit) = control {
             return Some(transmit);
         }
         self.owed_frames(lent)
             .or_else(|| self.owed_status())
             .or_else(|| self.owed_client(now, lent))
+            .or_else(|| self.owed_repair(lent))
             .or_else(|| self.owed_chunk(lent.catchup))
     }
 
@@ -371,15 +373,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 .recall(&*lent.log, Consumer::Replay, applied, len);
             return Some(recall);
         }
-        let for_services = self.recall_for_services(lent);
-        for_services.or_else(|| self.recall_for_followers(lent))
+        self.recall_for_services(lent)
+            .or_else(|| self.recall_for_followers(lent))
+            .or_else(|| self.recall_repair_if_free(lent))
+    }
+
+    /// A damaged member's bytes come when nobody else uses the memory for cold bytes.
+    fn recall_repair_if_free<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let is_free = !self.is_serving() && self.receiving.is_none() && self.healing.is_none();
+        is_free.then(|| self.recall_repair(lent)).flatten()
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if self.is_serving() {
+        if self.is_serving() || self.is_mending() {
             return None;
         }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);

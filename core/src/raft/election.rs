@@ -146,8 +146,10 @@ impl Raft {
     }
 
     fn consider_nomination(&mut self, now: Instant) {
-        let electable =
-            self.votes && !self.closing && self.supporters(now) >= self.members.quorum();
+        let electable = self.votes
+            && !self.closing
+            && !self.damaged
+            && self.supporters(now) >= self.members.quorum();
         let delay = self.nomination_delay(now);
         let State::Canvass(canvass) = &mut self.state else {
             return;
@@ -340,7 +342,7 @@ impl Raft {
             && follower.leader == from
             && self.joined == Some(said.term)
             && self.ballot.term == said.term;
-        if bound && self.votes && !self.closing {
+        if bound && self.votes && !self.closing && !self.damaged {
             self.nominate(now, self.ballot.term.next(), true);
         }
     }

@@ -26,7 +26,9 @@
 //! # }
 //! ```
 
+mod begin;
 mod doors;
+mod keeper;
 mod memory;
 mod peers;
 mod runner;

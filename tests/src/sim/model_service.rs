@@ -47,8 +47,7 @@ impl Ground for State {
         }
         self.armings += 1;
         let arming = self.armings;
-        self.timers
-            .insert(correlation, Armed { deadline, arming });
+        self.timers.insert(correlation, Armed { deadline, arming });
         Answer::Done
     }
 
@@ -200,9 +199,13 @@ impl ModelService {
         }
         if !self.state.outgoing.is_empty() {
             let left = self.state.outgoing.len();
-            return Some(format!("{left} messages of service {number} are not in the log"));
+            return Some(format!(
+                "{left} messages of service {number} are not in the log"
+            ));
         }
         let open = self.state.closing.first()?;
-        Some(format!("session {open} that service {number} closed is open"))
+        Some(format!(
+            "session {open} that service {number} closed is open"
+        ))
     }
 }

@@ -94,14 +94,7 @@ impl History {
         }
     }
 
-    fn step(
-        &mut self,
-        cluster: &mut Cluster<'_>,
-        kind: u8,
-        number: u64,
-        extra: i64,
-        bytes: &[u8],
-    ) {
+    fn step(&mut self, cluster: &mut Cluster<'_>, kind: u8, number: u64, extra: i64, bytes: &[u8]) {
         let heard = Heard {
             kind,
             position: cluster.position().get(),

@@ -172,7 +172,11 @@ impl World {
         let Some(position) = process.node.snapshot_due().map(|p| p.get()) else {
             return Ok(false);
         };
-        if process.taking.as_ref().is_some_and(|t| t.position == position) {
+        if process
+            .taking
+            .as_ref()
+            .is_some_and(|t| t.position == position)
+        {
             return Ok(true);
         }
         if process.storing.is_some() {

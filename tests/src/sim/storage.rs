@@ -265,9 +265,7 @@ fn recall_into(
     use coracle_core::node::Consumer;
     let buffer = match recall.consumer {
         Consumer::Replay => &mut process.memory.replay,
-        Consumer::Catchup | Consumer::Annals | Consumer::Snapshot { .. } => {
-            &mut process.memory.catchup
-        }
+        _ => &mut process.memory.catchup,
     };
     let want = recall.len.min(buffer.len());
     read_log(disk, recall.at.get(), &mut buffer[..want])
