@@ -155,10 +155,27 @@ impl Checker {
         GhostLog::prefix(&self.committed, end)
     }
 
-    /// What every member has durable of the committed log: nobody can need what is below.
-    pub fn everybodys(&self) -> u64 {
-        let has = |ghost: &MemberGhost| ghost.log.agreed(&self.committed).min(ghost.promised);
-        self.members.iter().map(has).min().unwrap_or(0)
+    /// A member has purged what is below `start`: its snapshot holds what comes of that.
+    pub fn purged(&mut self, member: u8, start: u64) {
+        let ghost = self.ghost(member);
+        ghost.on_medium = ghost.on_medium.max(start);
+    }
+
+    /// A member was sent a section of a snapshot.
+    ///
+    /// # Errors
+    /// It is not what any member has written there.
+    pub fn installed(&self, member: u8, position: u64, index: usize, bytes: &[u8]) -> Checked {
+        let sum = (bytes.len(), mix(1, bytes));
+        match self.sections.get(&(position, index)) {
+            Some((_, known)) if *known == sum => Ok(()),
+            known => {
+                let detail = format!(
+                    "n{member} was sent {sum:?} as section {index} of {position}, known {known:?}"
+                );
+                broken("Equal Snapshots", detail)
+            }
+        }
     }
 
     /// A member has completed a section of a snapshot.
