@@ -3,7 +3,9 @@
 use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, View};
-use super::{Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
+use super::{
+    Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
+};
 use crate::log::{Bounded, Log};
 use crate::service::Role;
 use crate::session::Authenticator;
@@ -106,6 +108,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let admission = Admission {
             view,
             timestamp: self.timestamp(now),
+            snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
             endpoints: &self.endpoints,
         };
         // What is refused here for want of room stays in the client's own window.
@@ -121,6 +124,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         more |= self
             .clients
             .poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
+        if self.clients.take_snapshot_asked() {
+            // It was told that this can be done.
+            let _begun = self.request_snapshot().is_ok();
+        }
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);

@@ -75,6 +75,17 @@ pub enum SnapshotRefusal {
     InProgress,
 }
 
+impl SnapshotRefusal {
+    /// The same in words, for whoever asked.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NotLeader => "this member does not lead",
+            Self::Disabled => "snapshots are switched off on this member",
+            Self::InProgress => "a snapshot is being taken",
+        }
+    }
+}
+
 /// The set that is being written.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Set<const S: usize> {
@@ -121,6 +132,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// # Errors
     /// See [`SnapshotRefusal`].
     pub fn request_snapshot(&mut self) -> Result<(), SnapshotRefusal> {
+        self.may_snapshot()?;
+        self.snapshots.asked = true;
+        Ok(())
+    }
+
+    pub(super) fn may_snapshot(&self) -> Result<(), SnapshotRefusal> {
         if self.clients.leading().is_none() {
             return Err(SnapshotRefusal::NotLeader);
         }
@@ -130,7 +147,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.snapshots.taking.is_some() || self.snapshots.asked {
             return Err(SnapshotRefusal::InProgress);
         }
-        self.snapshots.asked = true;
         Ok(())
     }
 

@@ -117,6 +117,8 @@ pub struct Admission<'a> {
     pub view: View,
     /// The timestamp of records appended now: never below that of the record before.
     pub timestamp: Timestamp,
+    /// Whether a snapshot could be begun now; why not, in words.
+    pub snapshot: Result<(), &'static str>,
     /// All members' ingress endpoints, `0=host:port,1=host:port,...`, at most `ENDPOINTS_MAX`
     /// bytes.
     pub endpoints: &'a str,
@@ -150,6 +152,8 @@ pub struct Clients<const N: usize> {
     /// Which link serves which open session, by ascending session: only while leading.
     served: Vec<(SessionId, usize), N>,
     retired: Vec<i32, RETIRED_MAX>,
+    /// A session that may has asked for a snapshot.
+    snapshot_asked: bool,
     admit_next: usize,
     round: Round,
     counters: Counters,
@@ -173,6 +177,7 @@ impl<const N: usize> Clients<N> {
             links: Slots::new(),
             served: Vec::new(),
             retired: Vec::new(),
+            snapshot_asked: false,
             admit_next: 0,
             round: Round::default(),
             counters: Counters::default(),
@@ -217,6 +222,11 @@ impl<const N: usize> Clients<N> {
     /// The term that this member leads in, once it serves clients.
     pub fn leading(&self) -> Option<Term> {
         self.leading
+    }
+
+    /// Whether a session has asked for a snapshot since this was last called.
+    pub fn take_snapshot_asked(&mut self) -> bool {
+        core::mem::take(&mut self.snapshot_asked)
     }
 
     fn count(&mut self, count: Count) {
