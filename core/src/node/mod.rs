@@ -338,22 +338,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.raft.commit()
     }
 
-    /// What all services have executed.
+    /// What all services have executed: whole messages.
     pub fn applied(&self) -> Position {
-        let behind = |host: &&Host<N>| host.position < self.applier.level;
-        let behind = self.hosts.iter().filter(behind).map(|host| host.position);
-        behind.min().unwrap_or(self.applier.position)
+        let positions = self.hosts.iter().map(|host| host.position);
+        positions.min().unwrap_or(self.applier.level)
     }
 
     /// How far each service has come, in their order.
     pub fn services(&self) -> impl Iterator<Item = ServiceStatus> {
-        let level = self.applier.level;
-        self.hosts.iter().map(move |host| ServiceStatus {
+        self.hosts.iter().map(|host| ServiceStatus {
             service: host.id,
-            applied: match host.position < level {
-                true => host.position,
-                false => self.applier.position,
-            },
+            applied: host.position,
             digest: host.digest,
         })
     }

@@ -397,7 +397,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let Some((from, _)) = progress.due(end) else {
                 continue;
             };
-            if from >= lent.log.start() {
+            // What was purged is here no more: that member will ask for a snapshot.
+            if from >= lent.log.start() || from < self.start.base {
                 continue;
             }
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);

@@ -80,6 +80,8 @@ impl File {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: BTreeMap<Name, File>,
+    /// What the labels of the segment files say: the log's first byte.
+    log_start: u64,
 }
 
 /// A flush under way: the sectors that were dirty when it began and are not on the medium yet.
@@ -129,6 +131,25 @@ impl Disk {
             Name::Complete(at) if self.files[name].cache.first() == Some(&1) => Some(*at),
             _ => None,
         })
+    }
+
+    /// The first byte of the log.
+    pub fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
+    /// Removes the log's files below `start`, which is where one of them begins.
+    pub fn purge_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(base) if *base < start));
+    }
+
+    /// Removes the whole log: what comes in its place starts at `start`.
+    pub fn restart_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(_)));
     }
 
     /// Removes a file, durably.
@@ -220,7 +241,7 @@ impl Disk {
 
     /// Everything is gone.
     pub fn wipe(&mut self) {
-        self.files.clear();
+        *self = Self::default();
     }
 }
 

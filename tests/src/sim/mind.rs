@@ -14,7 +14,7 @@ pub const SERVICES: usize = 3;
 /// that both are full now and then.
 pub const SHARE: usize = 512;
 /// How many of its last digests a service remembers: the bulk of its snapshot.
-const RECENT: usize = 48;
+const RECENT: usize = 700;
 /// How much a service saves up to do at most.
 const ENERGY: u32 = 48;
 

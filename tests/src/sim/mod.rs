@@ -3,7 +3,7 @@
 //! ```text
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
-//! member    a machine and its process    turn, storage, start, snapshots: its driver
+//! member    a machine and its process    turn, storage, start, snapshots, installs: its driver
 //! client    a client and its work        services, mind: what members run
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
@@ -18,6 +18,7 @@ pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod ghost;
+pub mod installs;
 pub mod member;
 pub mod mind;
 pub mod model;

@@ -10,7 +10,7 @@ use coracle_core::units::{Position, ServiceId, SessionId};
 use super::mind::{Answer, Ground, Heard, Mind, SERVICES};
 
 /// How many bytes of a snapshot one step writes at most.
-const STEP: usize = 96;
+const STEP: usize = 400;
 
 /// All services of one process.
 pub type Services = [History; SERVICES];
