@@ -33,6 +33,22 @@ pub struct SettingsArgs {
     /// The service that runs on the members
     #[arg(long, value_enum)]
     pub service: Option<ServiceKind>,
+    /// Memory of the key-value service, e.g. 1GiB; the same on every member
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "Memory of the key-value service, for example 1GiB (default 256MiB, at most \
+        4GiB); the same on every member. Each entry takes 26 bytes beside its key and value, and \
+        an eighth stays free. What is not used takes none of the machine's memory"
+    )]
+    pub kv_memory: Option<Size>,
+    /// What it may keep of old values while a snapshot is written; 0: clients wait instead
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "What the key-value service may keep of old values while a snapshot is \
+        written (default 64MiB). When it is full, clients wait for the snapshot; with 0 they wait \
+        until all of it is written. What is not used takes none of the machine's memory"
+    )]
+    pub kv_barrier: Option<Size>,
     /// When a message counts as safe on this member
     #[arg(long, value_enum)]
     pub durability: Option<Durability>,
@@ -72,6 +88,8 @@ impl SettingsArgs {
         }
         settings.cluster = self.cluster.unwrap_or(settings.cluster);
         settings.service = self.service.unwrap_or(settings.service);
+        settings.kv_memory = self.kv_memory.unwrap_or(settings.kv_memory);
+        settings.kv_barrier = self.kv_barrier.unwrap_or(settings.kv_barrier);
         settings.durability = self.durability.unwrap_or(settings.durability);
         settings.log_max = self.log_max.unwrap_or(settings.log_max);
         settings.snapshot_every = self.snapshot_every.or(settings.snapshot_every);

@@ -30,6 +30,15 @@ pub struct Settings {
     /// The service that runs when the node is started by the `coracle` command.
     #[serde(default)]
     pub service: ServiceKind,
+    /// The memory of the key-value service, for keys, values and 26 bytes for each; an eighth stays
+    /// free. The same on every member. What is not used takes none of the machine's memory.
+    #[serde(default = "defaults::kv_memory")]
+    pub kv_memory: Size,
+    /// What the key-value service may keep of old values for a snapshot that is being written: as
+    /// much as the entries that change meanwhile take, if messages are not to wait for it. With `0`
+    /// they wait until all is written.
+    #[serde(default = "defaults::kv_barrier")]
+    pub kv_barrier: Size,
     /// When a message counts as safe on this member.
     #[serde(default)]
     pub durability: Durability,
@@ -176,6 +185,8 @@ impl Settings {
             dir: dir.into(),
             members,
             service: ServiceKind::default(),
+            kv_memory: defaults::kv_memory(),
+            kv_barrier: defaults::kv_barrier(),
             durability: Durability::default(),
             idle: Idle::default(),
             segment_length: defaults::segment_length(),
@@ -226,6 +237,8 @@ impl fmt::Display for Settings {
             ServiceKind::Echo => "echo",
         };
         writeln!(f, "service = \"{service}\"")?;
+        writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
+        writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
         let durability = match self.durability {
             Durability::Durable => "durable",
             Durability::ReplicationOnly => "replication-only",
@@ -278,6 +291,12 @@ mod defaults {
 
     pub fn cluster() -> u64 {
         1
+    }
+    pub fn kv_memory() -> Size {
+        Size(256 << 20)
+    }
+    pub fn kv_barrier() -> Size {
+        Size(64 << 20)
     }
     pub fn segment_length() -> Size {
         Size(16 << 20)

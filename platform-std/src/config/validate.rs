@@ -9,7 +9,7 @@ use coracle_core::limits::{
     SEGMENT_MIN,
 };
 
-use super::{Settings, Size};
+use super::{ServiceKind, Settings, Size};
 use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
@@ -53,6 +53,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The key-value service counts its bytes with 32 bits.
+const KV_MEMORY_MAX: u64 = 4 << 30;
+
 impl Settings {
     /// Checks every bound and every ratio.
     ///
@@ -61,6 +64,7 @@ impl Settings {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_members()
             .and_then(|()| self.validate_sizes())
+            .and_then(|()| self.validate_kv())
             .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
@@ -163,6 +167,21 @@ impl Settings {
                 Size(needed.next_power_of_two()),
                 self.message_max
             ));
+        }
+        Ok(())
+    }
+
+    fn validate_kv(&self) -> Result<(), String> {
+        if self.service != ServiceKind::Kv {
+            return Ok(());
+        }
+        within("kv_memory", self.kv_memory, 64 << 10, KV_MEMORY_MAX)?;
+        // One longest value, and room for others while that is kept.
+        let needed = self.message_max.0 * 4;
+        if self.kv_barrier.0 != 0 {
+            within("kv_barrier", self.kv_barrier, needed, KV_MEMORY_MAX).map_err(|e| {
+                format!("{e}, or 0 (four times `message_max`: lower that for a smaller one)")
+            })?;
         }
         Ok(())
     }
@@ -314,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn the_key_value_service_may_be_without_a_barrier() {
+        let mut settings = three();
+        settings.kv_barrier = Size(0);
+        settings.validate().unwrap();
+        let again: Settings = toml::from_str(&settings.to_string()).unwrap();
+        assert_eq!(again.kv_barrier, Size(0));
+        settings.kv_barrier = Size(1);
+        settings.service = ServiceKind::Echo;
+        settings.validate().unwrap();
+    }
+
+    #[test]
     fn unknown_keys_are_errors() {
         let text = format!("leader_timeout = \"1 s\"\n{}", three());
         let error = toml::from_str::<Settings>(&text).unwrap_err();
@@ -322,7 +353,9 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 14] = [
+        let cases: [(String, &str); 16] = [
+            (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
+            (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (
                 refusal(|s| s.egress_window = Size(1 << 20)),
                 "egress_window",
