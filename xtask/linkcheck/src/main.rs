@@ -11,6 +11,7 @@ mod bare;
 mod client;
 mod kv;
 mod pool;
+mod state;
 mod world;
 
 use core::cell::RefCell;
@@ -123,6 +124,7 @@ fn run() -> Result<(), Failed> {
     cluster.run_until("no session is open", |c| c.is_level() && c.sessions() == 0)?;
     cluster.require_told()?;
     kv::run(pool.take(64 * 1024))?;
+    state::run(&mut pool)?;
     let unknown = cluster.caller.unknown;
     writeln!(Out, "linkcheck: ok, {unknown} of unknown outcome")?;
     Ok(())
