@@ -11,6 +11,7 @@ use coracle_core::service::Role;
 use hashbrown::HashMap;
 
 use super::ghost::{GhostLog, Row};
+use super::mind::SERVICES;
 use super::model::Model;
 
 /// A broken invariant.
@@ -42,10 +43,10 @@ pub struct Seen {
     pub term: u32,
     /// Its commit position.
     pub commit: u64,
-    /// How far its service has executed.
+    /// How far all its services have executed.
     pub applied: u64,
-    /// The digest of its service.
-    pub digest: u64,
+    /// How far each service has, and its digest there.
+    pub services: [(u64, u64); SERVICES],
     /// The lowest position that its log was cut to during the call.
     pub cut: Option<u64>,
 }
@@ -85,6 +86,8 @@ pub struct Checker {
     votes: HashMap<(u8, u32), u8>,
     committed: GhostLog,
     commit_of_term: BTreeMap<u32, u64>,
+    /// Sections of snapshots: who completed it first, and its bytes.
+    sections: HashMap<(u64, usize), (u8, Vec<u8>)>,
     /// The replicated state that the committed log makes.
     pub model: Model,
     /// Logs that were cut.
@@ -105,6 +108,7 @@ impl Checker {
             votes: HashMap::new(),
             committed: GhostLog::default(),
             commit_of_term: BTreeMap::new(),
+            sections: HashMap::new(),
             model: Model::new(sessions),
             truncations: 0,
         }
@@ -146,8 +150,56 @@ impl Checker {
         self.members[usize::from(member)].log.rows()
     }
 
-    /// A member starts: its recovered log, read back by the driver, how much of that was confirmed to
-    /// be durable, and its ballot.
+    /// The committed log up to `end`: what a log that starts there has let go.
+    pub fn committed_prefix(&self, end: u64) -> GhostLog {
+        GhostLog::prefix(&self.committed, end)
+    }
+
+    /// A member has purged what is below `start`: its snapshot holds what comes of that.
+    pub fn purged(&mut self, member: u8, start: u64) {
+        let ghost = self.ghost(member);
+        ghost.on_medium = ghost.on_medium.max(start);
+    }
+
+    /// A member was sent a section of a snapshot.
+    ///
+    /// # Errors
+    /// It is not what any member has written there.
+    pub fn installed(&self, member: u8, position: u64, index: usize, bytes: &[u8]) -> Checked {
+        let known = self.sections.get(&(position, index));
+        if known.is_some_and(|(_, known)| known == bytes) {
+            return Ok(());
+        }
+        let detail = format!("n{member} was sent other bytes as section {index} of {position}");
+        broken("Equal Snapshots", detail)
+    }
+
+    /// A member has completed a section of a snapshot.
+    ///
+    /// # Errors
+    /// Another member has other bytes at the same position, or nobody asked for a snapshot there.
+    pub fn section(&mut self, member: u8, position: u64, index: usize, bytes: &[u8]) -> Checked {
+        if !self.model.is_action(position) {
+            let detail = format!("n{member} takes a snapshot of {position} unasked");
+            return broken("Snapshots Are Actions", detail);
+        }
+        let entry = self.sections.entry((position, index));
+        let (first, other) = entry.or_insert_with(|| (member, bytes.to_vec()));
+        if other != bytes {
+            let differ = other.iter().zip(bytes).position(|(a, b)| a != b);
+            let detail = format!(
+                "n{member} and n{first} have different bytes in section {index} of the snapshot of \
+                 {position}, from {differ:?} on: {} and {} of them",
+                bytes.len(),
+                other.len()
+            );
+            return broken("Equal Snapshots", detail);
+        }
+        Ok(())
+    }
+
+    /// A member starts: its recovered log, read back by the driver, with what was purged of it
+    /// below `start`; how much was confirmed to be durable, and its ballot.
     ///
     /// # Errors
     /// A forgotten ballot, or a log that lacks what was reported durable.
@@ -155,6 +207,7 @@ impl Checker {
         &mut self,
         member: u8,
         recovered: GhostLog,
+        start: u64,
         confirmed: u64,
         ballot: (u32, Option<u8>),
         votes: bool,
@@ -189,7 +242,8 @@ impl Checker {
         ghost.votes = votes;
         // What a slot on the disk confirms may be acknowledged again at once.
         ghost.promised = ghost.promised.max(confirmed);
-        ghost.on_medium = 0;
+        // What was purged is in a snapshot.
+        ghost.on_medium = start;
         ghost.log = recovered;
         self.note_places(member, 0)
     }
@@ -224,7 +278,7 @@ impl Checker {
         if before.is_none_or(|b| b.commit != seen.commit) {
             self.check_commit(seen, on_medium)?;
         }
-        if before.is_none_or(|b| b.applied != seen.applied || b.digest != seen.digest) {
+        if before.is_none_or(|b| b.services != seen.services) {
             self.check_applied(seen)?;
         }
         self.members[usize::from(seen.member)].last = Some(*seen);
@@ -326,7 +380,8 @@ impl Checker {
             return Ok(());
         }
         let detail = format!(
-            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has {})",
+            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has \
+             {})",
             log.end()
         );
         broken("Leader Completeness", detail)
@@ -335,8 +390,10 @@ impl Checker {
     fn check_monotone(&self, seen: &Seen, before: Option<Seen>) -> Checked {
         let member = seen.member;
         let log = &self.members[usize::from(member)].log;
-        if seen.applied > seen.commit {
-            let detail = format!("n{member} applied {} of {}", seen.applied, seen.commit);
+        let furthest = seen.services.iter().map(|(applied, _)| *applied).max();
+        let furthest = furthest.unwrap_or(0).max(seen.applied);
+        if furthest > seen.commit {
+            let detail = format!("n{member} applied {furthest} of {}", seen.commit);
             return broken("Applied Within Committed", detail);
         }
         if seen.commit > log.end() {
@@ -346,11 +403,14 @@ impl Checker {
         let Some(before) = before else {
             return Ok(());
         };
-        for (what, was, is) in [
+        let services = before.services.iter().zip(&seen.services);
+        let services = services.map(|((was, _), (is, _))| ("applied", *was, *is));
+        let positions = [
             ("commit", before.commit, seen.commit),
             ("applied", before.applied, seen.applied),
             ("term", u64::from(before.term), u64::from(seen.term)),
-        ] {
+        ];
+        for (what, was, is) in positions.into_iter().chain(services) {
             if is < was {
                 let detail = format!("n{member}: {what} went from {was} to {is}");
                 return broken("Positions And Terms Monotone", detail);
@@ -408,7 +468,7 @@ impl Checker {
         } = self;
         model
             .apply(committed)
-            .or_else(|detail| broken("Session Order", detail))
+            .or_else(|(invariant, detail)| broken(invariant, detail))
     }
 
     /// Ghost of the media: what a leader has committed is durable on a quorum of voters right now.
@@ -421,7 +481,8 @@ impl Checker {
                 }
                 ghost.on_medium = row.end;
             }
-            // What a directory held and said before it was emptied was true then, and may arrive late.
+            // What a directory held and said before it was emptied was true then, and may arrive
+            // late.
             let (term, durable) = ghost.last_words;
             let has = ghost.votes && ghost.on_medium >= seen.commit;
             let had = !ghost.votes && term == seen.joined && durable >= seen.commit;
@@ -440,7 +501,8 @@ impl Checker {
         Ok(())
     }
 
-    /// Leader Completeness the other way round: an old leader commits after a newer one was elected.
+    /// Leader Completeness the other way round: an old leader commits after a newer one was
+    /// elected.
     fn check_newer_leaders(&self, seen: &Seen) -> Checked {
         for (member, ghost) in self.members.iter().enumerate() {
             let Some(last) = ghost.last else { continue };
@@ -452,13 +514,16 @@ impl Checker {
     }
 
     fn check_applied(&self, seen: &Seen) -> Checked {
-        let expected = self.model.digest_at(seen.applied);
-        if seen.digest != expected {
-            let detail = format!(
-                "n{} has digest {:x} at {}, the log makes {expected:x}",
-                seen.member, seen.digest, seen.applied
-            );
-            return broken("State Machine Safety", detail);
+        for (service, (applied, digest)) in seen.services.into_iter().enumerate() {
+            let expected = self.model.digest_at(service, applied);
+            if digest != expected {
+                let detail = format!(
+                    "service {service} of n{} has digest {digest:x} at {applied}, the log makes \
+                     {expected:x}",
+                    seen.member
+                );
+                return broken("State Machine Safety", detail);
+            }
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! A disk of one member: files of 512-byte sectors under a write-back cache.
 //!
-//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty sectors
-//! on the medium, with the bytes they have by then, and only its end promises anything. A kill of the
-//! process keeps the cache, but what was dirty may have become *stale*: clean in the cache's books
-//! and never written (as after a failed write-back), so that only writing it again helps. A loss of
-//! power keeps, for each sector that was not on the medium, the old bytes or the new ones.
+//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty
+//! sectors on the medium, with the bytes they have by then, and only its end promises anything. A
+//! kill of the process keeps the cache, but what was dirty may have become *stale*: clean in the
+//! cache's books and never written (as after a failed write-back), so that only writing it again
+//! helps. A loss of power keeps, for each sector that was not on the medium, the old bytes or the
+//! new ones.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +14,17 @@ use super::rng::Rng;
 /// What a medium writes or loses whole.
 pub const SECTOR: usize = 512;
 
-/// Which file: the two slots of the node state, or the segment that starts at a position.
+/// Which file: the two slots of the node state, a segment, or a part of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Name {
     /// Term, vote and identity.
     State,
     /// The log segment with this base.
     Segment(u64),
+    /// A section, by number, of the snapshot of this position.
+    Section(u64, usize),
+    /// What makes the snapshot of this position complete: the new name of its directory.
+    Complete(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +80,8 @@ impl File {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: BTreeMap<Name, File>,
+    /// What the labels of the segment files say: the log's first byte.
+    log_start: u64,
 }
 
 /// A flush under way: the sectors that were dirty when it began and are not on the medium yet.
@@ -113,8 +120,65 @@ impl Disk {
     pub fn segments(&self) -> impl Iterator<Item = u64> {
         self.files.keys().filter_map(|name| match name {
             Name::Segment(base) => Some(*base),
-            Name::State => None,
+            _ => None,
         })
+    }
+
+    /// The positions of all snapshots that look complete, ascending.
+    pub fn snapshots(&self) -> impl DoubleEndedIterator<Item = u64> {
+        self.files.keys().filter_map(|name| match name {
+            // Made in the directory, and perhaps not yet on the medium.
+            Name::Complete(at) if self.files[name].cache.first() == Some(&1) => Some(*at),
+            _ => None,
+        })
+    }
+
+    /// The first byte of the log.
+    pub fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
+    /// Removes the log's files below `start`, which is where one of them begins.
+    pub fn purge_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(base) if *base < start));
+    }
+
+    /// Removes the whole log: what comes in its place starts at `start`.
+    pub fn restart_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(_)));
+    }
+
+    /// Removes a file, durably.
+    pub fn remove(&mut self, name: Name) {
+        self.files.remove(&name);
+    }
+
+    /// Removes every part of the snapshot of `position`, what makes it complete first.
+    pub fn remove_snapshot(&mut self, position: u64) {
+        self.remove(Name::Complete(position));
+        self.files
+            .retain(|name, _| !matches!(name, Name::Section(at, _) if *at == position));
+    }
+
+    /// Keeps no sections but those of complete snapshots.
+    pub fn remove_incomplete(&mut self) {
+        let complete: Vec<u64> = self.snapshots().collect();
+        self.files
+            .retain(|name, _| !matches!(name, Name::Section(at, _) if !complete.contains(at)));
+    }
+
+    /// A bit of a file rots, on the medium.
+    pub fn damage(&mut self, name: Name, rng: &mut Rng) {
+        if let Some(file) = self.files.get_mut(&name) {
+            let bit = rng.below(8 * file.cache.len() as u64) as usize;
+            for bytes in [&mut file.cache, &mut file.medium] {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
     }
 
     /// Begins a flush of one file.
@@ -142,7 +206,8 @@ impl Disk {
         flush.left.is_empty()
     }
 
-    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a million.
+    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a
+    /// million.
     pub fn kill(&mut self, stale: u64, rng: &mut Rng) {
         for file in self.files.values_mut() {
             for sector in &mut file.sectors {
@@ -176,7 +241,7 @@ impl Disk {
 
     /// Everything is gone.
     pub fn wipe(&mut self) {
-        self.files.clear();
+        *self = Self::default();
     }
 }
 

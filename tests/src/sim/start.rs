@@ -12,12 +12,15 @@ use super::check::{Checked, Violation};
 use super::clock::{Clock, MILLI, SECOND};
 use super::disk::{Disk, Name, SECTOR};
 use super::ghost::GhostLog;
+use super::installs::{Incoming, begin_of};
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
+use super::mind::SERVICES;
 use super::net::{Door, member_address};
-use super::services::History;
+use super::services::services;
+use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
-use super::storage::{DATA_AT, read_log, write_state};
+use super::storage::{DATA_AT, position, read_log, write_state};
 use super::world::{What, World};
 
 /// How long a cluster without a leader waits, in these tests.
@@ -51,8 +54,8 @@ impl Member {
     }
 }
 
-/// Reads the newest slot and then the whole log of `disk`.
-fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
+/// Reads the newest slot and then the whole log of `disk`. `purged` is what the log has let go.
+fn recover(disk: &Disk, purged: GhostLog) -> Result<(Recovered, GhostLog), String> {
     let mut newest = None;
     for base in disk.segments() {
         let Some(file) = disk.cached(Name::Segment(base)) else {
@@ -62,7 +65,17 @@ fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
             newest = Slot::newest(newest, Slot::decode(slot)).map_err(|e| format!("{e:?}"))?;
         }
     }
-    let seed = Seed::genesis(CLUSTER);
+    let seed = match disk.log_start() {
+        0 => Seed::genesis(CLUSTER),
+        start => {
+            let begin = begin_of(disk, start);
+            Seed {
+                position: position(start),
+                chain: begin.map(|begin| begin.chain),
+                term: begin.map_or(Term::ZERO, |begin| begin.term),
+            }
+        }
+    };
     let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
         .map_err(|e| format!("{e:?}"))?;
     let mut buffer = vec![0; SEGMENT as usize];
@@ -71,7 +84,10 @@ fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
         recovery.feed(&buffer[..len]);
     }
     let recovered = recovery.finish().map_err(|e| format!("{e:?}"))?;
-    let mut ghost = GhostLog::default();
+    let mut ghost = purged;
+    if ghost.end() != recovered.start.position.get() {
+        return Err(format!("the log starts at {}", recovered.start.position));
+    }
     while ghost.end() < recovered.tail.end.get() {
         let len = read_log(disk, ghost.end(), &mut buffer);
         let mut at = 0;
@@ -102,7 +118,10 @@ impl World {
             .read_state()
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
-        let (recovered, ghost) = recover(&self.members[member].disk).map_err(broken)?;
+        self.prepare_snapshots(member);
+        let start = self.members[member].disk.log_start();
+        let purged = self.checker.committed_prefix(start);
+        let (recovered, ghost) = recover(&self.members[member].disk, purged).map_err(broken)?;
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
         }
@@ -117,6 +136,7 @@ impl World {
         self.checker.started(
             member as u8,
             ghost,
+            start,
             recovered.confirmed.get(),
             ballot,
             state.votes,
@@ -130,27 +150,35 @@ impl World {
         let config = self.config(member);
         let node = Node::new(config, state, &recovered, clock.read(self.now))
             .map_err(|e| broken(format!("{e:?}")))?;
-        let m = &mut self.members[member];
-        m.clock = clock;
-        m.process = Some(Process {
+        let mut process = Process {
             node: Box::new(node),
             log: SpyLog::new(log),
             memory: Memory::default(),
             journal: recovered.journal(CLUSTER, SEGMENT),
-            service: History::new(true),
+            services: services(),
+            taking: None,
+            storing: None,
             inbox: VecDeque::new(),
             flush: None,
             state_flush: None,
             recall: None,
             turn_at: None,
             state_seq: state_seq + 2,
-        });
+        };
+        self.load_newest(member, &mut process, &recovered)?;
+        let m = &mut self.members[member];
+        m.damage = Damage::None;
+        if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
+            process.node.resume_install(id, section, stored);
+        }
+        m.clock = clock;
+        m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
     }
 
-    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it is
-    /// written again and flushed before the node hears of it.
+    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it
+    /// is written again and flushed before the node hears of it.
     fn rewrite_state(&mut self, member: usize, seq: u64, state: &NodeState) {
         let disk = &mut self.members[member].disk;
         write_state(disk, seq, state);
@@ -184,9 +212,13 @@ impl World {
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
-            services: 1,
-            snapshots: SnapshotPolicy::default(),
-            log_max: 0,
+            services: SERVICES,
+            snapshots: SnapshotPolicy {
+                enabled: true,
+                every_bytes: self.plan.snapshot_bytes,
+                interval: Duration::from_nanos(self.plan.snapshot_interval),
+            },
+            log_max: self.plan.log_max,
             seed: self.rng.bits(),
         }
     }
@@ -206,6 +238,7 @@ impl World {
         let life = m.life;
         if power {
             let lost = m.disk.lose_power(&mut self.rng);
+            m.incoming = None;
             self.stats.count(Fault::PowerLoss);
             if lost > 0 {
                 self.stats.count(Fault::Torn);
@@ -217,6 +250,7 @@ impl World {
         if m.wipe_next {
             m.wipe_next = false;
             m.disk.wipe();
+            m.incoming = None;
             m.votes = false;
             m.incarnation = Incarnation(self.rng.bits() | 2);
             m.init();

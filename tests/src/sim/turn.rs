@@ -1,5 +1,5 @@
-//! A turn of one member's driver: the loop that every platform writes, with the calls left out or cut
-//! short now and then, and a chance to die after each.
+//! A turn of one member's driver: the loop that every platform writes, with the calls left out or
+//! cut short now and then, and a chance to die after each.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,7 +15,8 @@ use super::check_sent::is_log_frame;
 use super::clock::{MILLI, Nanos};
 use super::disk::Name;
 use super::ghost::Row;
-use super::member::{Member, SEGMENT};
+use super::member::{Member, Process, SEGMENT};
+use super::mind::SERVICES;
 use super::net::{Datagram, Door, FIRST_CLIENT, member_address, peer_at};
 use super::stats::Fault;
 use super::storage::{DATA_AT, segment_of};
@@ -92,6 +93,7 @@ impl World {
         match self.turn(member) {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
+            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
             Err(Stop::Crash { power }) => {
                 self.crash(member, power)?;
                 Ok(true)
@@ -113,6 +115,10 @@ impl World {
         }
         if !self.skips() {
             more |= self.turn_polls(member)?;
+        }
+        if !self.skips() {
+            more |= self.turn_snapshot(member)?;
+            self.turn_install(member)?;
         }
         more |= self.skips() || {
             self.turn_storage(member)?;
@@ -221,13 +227,13 @@ impl World {
                 let Some(process) = &mut m.process else {
                     return Ok(false);
                 };
-                process.service.ready = !stalled;
-                let mut lent = process.memory.lend(&mut process.log);
+                for (service, stalled) in process.services.iter_mut().zip(stalled) {
+                    service.ready = !stalled;
+                }
                 more = if service {
-                    process
-                        .node
-                        .poll_service(now, &mut process.service, &mut lent)
+                    process.poll_services(now)
                 } else {
+                    let mut lent = process.memory.lend(&mut process.log);
                     process.node.poll_ingress(now, &mut AllowAll, &mut lent)
                 };
                 self.called(member)?;
@@ -371,10 +377,10 @@ impl World {
             term: node.status().term.get(),
             commit: node.commit().get(),
             applied: node.applied().get(),
-            digest: process.service.digest(),
+            services: services_seen(process),
             cut: process.log.take_witnessed_cut(),
         };
-        if let Some(at) = process.service.refused {
+        if let Some(at) = process.services.iter().find_map(|s| s.refused) {
             let detail = format!("n{member} refused its service's answer at {at}");
             return broken("Same Answers", detail);
         }
@@ -385,6 +391,16 @@ impl World {
             |m: u8, row: &Row, bytes: &[u8]| is_on_medium(&members[usize::from(m)], row, bytes);
         checker.observe(&seen, &process.log, &on_medium)
     }
+}
+
+/// How far each service is, by the node, and its digest, by itself.
+fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
+    let mut seen = [(0, 0); SERVICES];
+    let all = process.node.services().zip(&process.services);
+    for (room, (status, service)) in seen.iter_mut().zip(all) {
+        *room = (status.applied.get(), service.digest());
+    }
+    seen
 }
 
 /// Does the medium hold this frame?
