@@ -68,8 +68,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             return Err(Reject::Foreign);
         }
-        // Another incarnation than the roster's is a new disk under an old name: what it says of its
-        // log is served, but neither its vote nor its mark counts.
+        // Another incarnation than the roster's is a new disk under an old name: what it says of
+        // its log is served, but neither its vote nor its mark counts.
         let incarnation = message.sender.incarnation;
         let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
@@ -113,7 +113,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Ok(())
     }
 
-    /// The leader of a term says how its log came to be. Joins, if that settles where the logs part.
+    /// The leader of a term says how its log came to be. Joins, if that settles where the logs
+    /// part.
     fn handle_new_leadership<L: Log>(
         &mut self,
         now: Now,

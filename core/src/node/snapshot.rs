@@ -150,8 +150,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Ok(())
     }
 
-    /// The position of the snapshot that is being taken, if one is: the driver opens a place for its
-    /// sections, and calls [`Self::poll_snapshot`] until that says it is written.
+    /// The position of the snapshot that is being taken, if one is: the driver opens a place for
+    /// its sections, and calls [`Self::poll_snapshot`] until that says it is written.
     pub fn snapshot_due(&self) -> Option<Position> {
         self.snapshots.taking.as_ref().map(|set| set.position)
     }
@@ -353,8 +353,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// position. `services` are given their state. Gives back what was loaded.
     ///
     /// # Errors
-    /// See [`SnapshotError`]: then the node is as it was, the services may be anything; try an older
-    /// set, or do not start.
+    /// See [`SnapshotError`]: then the node is as it was, the services may be anything; try an
+    /// older set, or do not start.
     pub fn load_snapshot<L: Log>(
         &mut self,
         source: &mut dyn SnapshotSource,

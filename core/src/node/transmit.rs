@@ -359,8 +359,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         })
     }
 
-    /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until it
-    /// does; bounded by the members.
+    /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
+    /// it does; bounded by the members.
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let applied = self.applier.position;
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);

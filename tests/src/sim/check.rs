@@ -198,8 +198,8 @@ impl Checker {
         Ok(())
     }
 
-    /// A member starts: its recovered log, read back by the driver, with what was purged of it below
-    /// `start`; how much was confirmed to be durable, and its ballot.
+    /// A member starts: its recovered log, read back by the driver, with what was purged of it
+    /// below `start`; how much was confirmed to be durable, and its ballot.
     ///
     /// # Errors
     /// A forgotten ballot, or a log that lacks what was reported durable.
@@ -381,7 +381,8 @@ impl Checker {
             return Ok(());
         }
         let detail = format!(
-            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has {})",
+            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has \
+             {})",
             log.end()
         );
         broken("Leader Completeness", detail)
@@ -482,7 +483,8 @@ impl Checker {
                 }
                 ghost.on_medium = row.end;
             }
-            // What a directory held and said before it was emptied was true then, and may arrive late.
+            // What a directory held and said before it was emptied was true then, and may arrive
+            // late.
             let (term, durable) = ghost.last_words;
             let has = ghost.votes && ghost.on_medium >= seen.commit;
             let had = !ghost.votes && term == seen.joined && durable >= seen.commit;
@@ -501,7 +503,8 @@ impl Checker {
         Ok(())
     }
 
-    /// Leader Completeness the other way round: an old leader commits after a newer one was elected.
+    /// Leader Completeness the other way round: an old leader commits after a newer one was
+    /// elected.
     fn check_newer_leaders(&self, seen: &Seen) -> Checked {
         for (member, ghost) in self.members.iter().enumerate() {
             let Some(last) = ghost.last else { continue };

@@ -1,10 +1,11 @@
 //! A disk of one member: files of 512-byte sectors under a write-back cache.
 //!
-//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty sectors
-//! on the medium, with the bytes they have by then, and only its end promises anything. A kill of the
-//! process keeps the cache, but what was dirty may have become *stale*: clean in the cache's books
-//! and never written (as after a failed write-back), so that only writing it again helps. A loss of
-//! power keeps, for each sector that was not on the medium, the old bytes or the new ones.
+//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty
+//! sectors on the medium, with the bytes they have by then, and only its end promises anything. A
+//! kill of the process keeps the cache, but what was dirty may have become *stale*: clean in the
+//! cache's books and never written (as after a failed write-back), so that only writing it again
+//! helps. A loss of power keeps, for each sector that was not on the medium, the old bytes or the
+//! new ones.
 
 use std::collections::BTreeMap;
 
@@ -205,7 +206,8 @@ impl Disk {
         flush.left.is_empty()
     }
 
-    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a million.
+    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a
+    /// million.
     pub fn kill(&mut self, stale: u64, rng: &mut Rng) {
         for file in self.files.values_mut() {
             for sector in &mut file.sectors {

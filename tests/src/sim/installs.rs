@@ -112,7 +112,8 @@ impl World {
             disk.step_flush(&mut flush, true, &mut super::rng::Rng::new(0));
         };
         for (index, bytes) in incoming.sections.iter().enumerate() {
-            self.checker.installed(member as u8, position, index, bytes)?;
+            self.checker
+                .installed(member as u8, position, index, bytes)?;
             write(&mut m.disk, Name::Section(position, index), bytes);
         }
         let mut complete = [0; SECTOR];

@@ -1,6 +1,7 @@
-//! How the services of simulated members behave: a deterministic function of what they hear, so that
-//! the model can do the same over the committed log alone. What the world answers them (is there
-//! room? is it armed?) is worked out twice: by the core, and by the model in a way of its own.
+//! How the services of simulated members behave: a deterministic function of what they hear, so
+//! that the model can do the same over the committed log alone. What the world answers them (is
+//! there room? is it armed?) is worked out twice: by the core, and by the model in a way of its
+//! own.
 
 use std::collections::VecDeque;
 

@@ -8,8 +8,8 @@
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
 //!
-//! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same code
-//! give the same run, to the step.
+//! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same
+//! code give the same run, to the step.
 
 pub mod check;
 pub mod check_admitted;

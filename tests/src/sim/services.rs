@@ -15,8 +15,8 @@ const STEP: usize = 400;
 /// All services of one process.
 pub type Services = [History; SERVICES];
 
-/// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it. The
-/// first one sends every message back.
+/// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it.
+/// The first one sends every message back.
 #[derive(Clone, Debug)]
 pub struct History {
     mind: Mind,

@@ -1,5 +1,5 @@
-//! The snapshot side of a driver: sets that are written, made durable, kept, loaded, and the log that
-//! is purged because of them.
+//! The snapshot side of a driver: sets that are written, made durable, kept, loaded, and the log
+//! that is purged because of them.
 
 use coracle_core::log::Recovered;
 use coracle_core::node::{Lent, Snapshot, SnapshotStep};
@@ -366,8 +366,8 @@ impl World {
         Ok(())
     }
 
-    /// Sets that were not complete are removed, what looks complete is made durable, and damage that
-    /// was planned is done, if the member can live with it.
+    /// Sets that were not complete are removed, what looks complete is made durable, and damage
+    /// that was planned is done, if the member can live with it.
     pub(super) fn prepare_snapshots(&mut self, member: usize) {
         let m = &mut self.members[member];
         m.disk.remove_incomplete();

@@ -177,8 +177,8 @@ impl World {
         self.observe(member)
     }
 
-    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it is
-    /// written again and flushed before the node hears of it.
+    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it
+    /// is written again and flushed before the node hears of it.
     fn rewrite_state(&mut self, member: usize, seq: u64, state: &NodeState) {
         let disk = &mut self.members[member].disk;
         write_state(disk, seq, state);

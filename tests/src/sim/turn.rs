@@ -1,5 +1,5 @@
-//! A turn of one member's driver: the loop that every platform writes, with the calls left out or cut
-//! short now and then, and a chance to die after each.
+//! A turn of one member's driver: the loop that every platform writes, with the calls left out or
+//! cut short now and then, and a chance to die after each.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
