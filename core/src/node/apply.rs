@@ -11,7 +11,7 @@ use super::clients::Memory;
 use super::handle::memory;
 use super::host::{At, Effects, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
-use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages};
+use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
@@ -35,6 +35,8 @@ pub(super) struct Applier {
     pub time: Timestamp,
     /// Whether any service that is level took more when last asked.
     pub ready: bool,
+    /// The roster as the log makes it up to here: the node state's may know of later records.
+    pub roster: Roster,
     /// The end of the first record of the term that this member leads.
     pub opened: Position,
     /// Of the last frame taken.
@@ -53,6 +55,7 @@ impl Applier {
             level: Position::ZERO,
             time: Timestamp(0),
             ready: true,
+            roster: Roster::FIRST,
             opened: Position::MAX,
             term: Term::ZERO,
             chain: 0,
