@@ -17,9 +17,9 @@ use coracle_core::session::AllowAll;
 use coracle_core::time::{Instant, Now, Timestamp};
 use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Term};
 use coracle_core::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
-    MemberMessage, NewLeadershipTerm, RequestVote, Resign, Sender, TermBase, TransferLeadership,
-    Vote,
+    AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
+    HistorySlice, MemberMessage, NewLeadershipTerm, RequestVote, Resign, Sender, TermBase,
+    TransferLeadership, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -90,6 +90,11 @@ struct Rig {
     their_history: Vec<TermBase>,
 }
 
+fn checkpoint(choices: &mut Choices<'_>, position: Position) -> Checkpoint {
+    let digest = u64::from(choices.next());
+    Checkpoint { position, digest }
+}
+
 fn config() -> Config {
     let listed = |n: usize| MemberAddress {
         member: address(n as u8, 9000),
@@ -109,6 +114,7 @@ fn config() -> Config {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 256,
         seed: 5,
     }
 }
@@ -122,6 +128,7 @@ impl Rig {
             term: Term::ZERO,
             vote: None,
             votes: true,
+            quarantined: false,
         };
         let recovered = Recovered::fresh(CLUSTER);
         let window = || {
@@ -160,7 +167,15 @@ impl Rig {
 
     /// The node, the memory it is lent, and the service.
     fn parts(&mut self) -> (&mut Node<SESSIONS>, Lent<'_, Window<Vec<u8>>>, &mut Echo) {
-        let [ingress, reassembly, egress, replay, catchup, assembly, services] = &mut self.memory;
+        let [
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+            services,
+        ] = &mut self.memory;
         let lent = Lent {
             log: &mut self.log,
             ingress,
@@ -277,14 +292,21 @@ impl Rig {
                 durable: other,
                 applied: Position::ZERO,
                 window: u32::from(choices.next()) * 256,
-                flush_age_ms: 0,
+                flush_age_ms: u32::from(choices.next()) * 16,
                 round: u64::from(choices.next()),
+                service_age_ms: u32::from(choices.next()) * 16,
+                quarantined: choices.is(),
+                resting: choices.is(),
+                checkpoint: checkpoint(choices, position),
+                snapshot: checkpoint(choices, other),
             }),
             5 => Body::CommitPosition(CommitPosition {
                 term,
                 commit: position,
                 end: other,
                 round: u64::from(choices.next()),
+                checkpoint: checkpoint(choices, position),
+                snapshot: checkpoint(choices, other),
             }),
             6 => Body::HistoryRequest(HistoryRequest {
                 term,

@@ -55,6 +55,7 @@ fn config(member: usize, seed: u64) -> Config {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 0,
         seed,
     }
 }
@@ -102,6 +103,7 @@ impl Cluster {
                 term: Term::ZERO,
                 vote: None,
                 votes: true,
+                quarantined: false,
             };
             let blank = Flash::new(SEGMENTS * (SEGMENT as usize + 1024) + 1024);
             Some(Store::format(blank, SEGMENT, &state).unwrap())

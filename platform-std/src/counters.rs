@@ -81,6 +81,19 @@ counters! {
     ElectionsWon = "elections_won",
     /// The lowest position whose bytes are not in the segment files yet.
     Written = "written",
+    /// The position of the newest snapshot; 0 if there is none.
+    Snapshot = "snapshot",
+    /// The oldest byte of the log.
+    LogStart = "log_start",
+    /// For how long bytes of the log have waited for the disk, in milliseconds.
+    FlushAge = "flush_age_ms",
+    /// For how long the slowest service has not moved although there is something to execute, in
+    /// milliseconds.
+    ServiceAge = "service_age_ms",
+    /// 1 if this member's state differs from the others': it must be rebuilt.
+    Quarantined = "quarantined",
+    /// Steps of the wall clock by more than a second.
+    ClockSteps = "clock_steps",
 }
 
 /// One consistent reading, indexed by [`Counter`].

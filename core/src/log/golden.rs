@@ -48,6 +48,7 @@ fn node_state() -> NodeState {
         term: Term::new(7),
         vote: MemberId::new(2),
         votes: true,
+        quarantined: true,
     }
 }
 
@@ -109,6 +110,13 @@ fn a_slot_and_a_node_state_are_these_bytes() {
     assert_eq!(node_state().encode(12)[..], golden!("node_state.hex"));
     let decoded = NodeState::decode(&golden!("node_state.hex"));
     assert_eq!(decoded, Ok((12, node_state())));
+    let decoded = NodeState::decode(&golden!("node_state_v1.hex"));
+    let quarantined = false;
+    let state = NodeState {
+        quarantined,
+        ..node_state()
+    };
+    assert_eq!(decoded, Ok((12, state)));
 }
 
 /// The same sector with another version, and the checksum that belongs to it.
@@ -128,12 +136,12 @@ fn a_newer_version_is_its_own_error() {
         Slot::newest(Some(SLOT), Slot::decode(&slot)),
         Err(SectorError::NewerVersion(2))
     );
-    let state = of_version(golden!("node_state.hex"), 2);
-    assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(2)));
+    let state = of_version(golden!("node_state.hex"), 3);
+    assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(3)));
     let good = golden!("node_state.hex");
     assert_eq!(
         NodeState::newest(&good, &state),
-        Err(SectorError::NewerVersion(2))
+        Err(SectorError::NewerVersion(3))
     );
     // A frame's version is Aeron's: another one is no log frame.
     let mut frame = golden!("frame.hex");
@@ -176,6 +184,7 @@ fn the_newer_node_state_counts_and_damage_to_all_is_an_error() {
     let state = NodeState {
         vote: None,
         votes: false,
+        quarantined: false,
         ..node_state()
     };
     let new = state.encode(5);

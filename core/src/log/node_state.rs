@@ -6,6 +6,7 @@ use crate::units::{ClusterId, Incarnation, MemberId, Term};
 const MAGIC: [u8; 4] = *b"CrcN";
 const HAS_VOTE: u16 = 1;
 const MAY_VOTE: u16 = 2;
+const QUARANTINED: u16 = 4;
 
 /// Raft's persistent state besides the log (Figure 2: `currentTerm`, `votedFor`), and who this is.
 ///
@@ -31,18 +32,23 @@ pub struct NodeState {
     /// Whether it may vote and stand at all: not if the directory came to be in any other way than
     /// by `init`.
     pub votes: bool,
+    /// Whether its state was found to differ from the others': it must not lead until it has been
+    /// rebuilt from theirs. Not in version 1.
+    pub quarantined: bool,
 }
 
 impl NodeState {
     /// The version that this code writes, and the newest it reads.
-    pub const VERSION: u16 = 1;
+    pub const VERSION: u16 = 2;
 
     /// The bytes of a sector with this state. `seq` grows by one with every write; the sector is
     /// written to place `seq % 2`.
     pub fn encode(&self, seq: u64) -> [u8; SECTOR] {
         let vote = if self.vote.is_some() { HAS_VOTE } else { 0 };
         let votes = if self.votes { MAY_VOTE } else { 0 };
-        let mut sector = Sector::new(MAGIC, Self::VERSION, vote | votes, seq);
+        let quarantined = if self.quarantined { QUARANTINED } else { 0 };
+        let flags = vote | votes | quarantined;
+        let mut sector = Sector::new(MAGIC, Self::VERSION, flags, seq);
         sector.put(16, self.cluster.0.to_le_bytes());
         sector.put(24, self.incarnation.0.to_le_bytes());
         sector.put(32, self.term.to_session_id().to_le_bytes());
@@ -70,6 +76,7 @@ impl NodeState {
             term: Term::from_session_id(sector.u32(32) as i32).ok_or(SectorError::BadField)?,
             vote,
             votes: flags & MAY_VOTE != 0,
+            quarantined: sector.version() > 1 && flags & QUARANTINED != 0,
         };
         Ok((sector.seq(), state))
     }

@@ -29,6 +29,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return Err(Reject::Halted);
         }
+        self.see(now);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.config.member_at(from) {
@@ -75,7 +76,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return;
         }
-        self.clock = now;
+        self.see(now);
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);
@@ -92,7 +93,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return false;
         }
-        self.clock = now;
+        self.see(now);
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();

@@ -70,12 +70,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::RequestVote(ask) if counts => self.raft.handle_request_vote(instant, from, ask),
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
-            Body::AppendPosition(ack) => self.raft.handle_append(instant, from, ack, counts),
+            Body::AppendPosition(ack) => {
+                self.raft.handle_append(instant, from, ack, counts);
+                self.hear_follower(from, ack);
+            }
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
                 if self.raft.joined() == Some(said.term) {
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
+                    self.hear_agreed(said);
                 }
             }
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {

@@ -10,9 +10,11 @@
 
 mod annals;
 mod apply;
+mod checkpoint;
 pub mod clients;
 mod config;
 mod handle;
+mod health;
 mod host;
 mod join;
 mod member_in;
@@ -45,7 +47,9 @@ use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
 use crate::wire::member::{HistorySlice, Sender, TermBase};
 use crate::wire::sbe::HEADER;
 use apply::Applier;
+use checkpoint::Checkpoints;
 use clients::Clients;
+use health::Health;
 use host::Host;
 use snapshot::Snapshots;
 use sources::Sources;
@@ -139,6 +143,8 @@ pub struct Node<const N: usize, const S: usize = 1> {
     applier: Applier,
     hosts: heapless::Vec<Host<N>, S>,
     snapshots: Snapshots<S>,
+    checkpoints: Checkpoints<S>,
+    health: Health,
     /// The oldest byte of the log, and who wrote it.
     start: TermBase,
     sources: Sources,
@@ -185,29 +191,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         } else {
             state.incarnation
         };
-        let start = Start {
-            me: config.member,
-            members: config.member_set(),
-            votes,
-            torn: recovered.torn,
-            ballot: Ballot {
-                term: state.term,
-                vote: state.vote,
-            },
-            tail: recovered.tail,
-            flushed: recovered.confirmed,
-            timing: config.timing,
-            seed: config.seed,
-        };
+        let start = raft_start(&config, &state, votes, recovered);
         let sender = Sender {
             cluster: config.cluster,
             incarnation,
             member: config.member,
         };
+        let mut raft = Raft::new(start, now.instant);
+        raft.set_unfit(now.instant, state.quarantined);
         Ok(Self {
             sender,
             votes,
-            raft: Raft::new(start, now.instant),
+            raft,
             history: recovered.history.clone(),
             gaps: Gaps::new(),
             known: HistorySlice::EMPTY,
@@ -218,8 +213,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             clients: Clients::new(clients_config(&config)),
             endpoints: endpoints(&config),
             applier: Applier::new(),
-            hosts: hosts(config.services),
+            hosts: hosts(config.services, now.instant),
             snapshots: Snapshots::new(now.instant),
+            checkpoints: Checkpoints::new(),
+            health: Health::new(now.instant, state.quarantined),
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
@@ -239,6 +236,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: state.term,
             vote: state.vote,
         });
+        self.health.handle_persisted(state.quarantined);
     }
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
@@ -246,9 +244,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.raft.handle_durable(mark);
     }
 
-    /// Term and vote that must reach the disk: until then this member neither votes nor joins.
+    /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
+    /// whether it is quarantined.
     pub fn poll_persist(&self) -> Option<NodeState> {
-        let ballot = self.raft.poll_persist()?;
+        let ballot = match self.raft.poll_persist() {
+            None if self.health.is_persisted() => return None,
+            None => self.raft.ballot,
+            Some(ballot) => ballot,
+        };
         Some(NodeState {
             cluster: self.sender.cluster,
             member: self.sender.member,
@@ -256,6 +259,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: ballot.term,
             vote: ballot.vote,
             votes: self.votes,
+            quarantined: self.health.quarantined(),
         })
     }
 
@@ -368,6 +372,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// All an operator wants to see.
     pub fn status(&self) -> Status {
+        let ages = self.ages(self.clock.instant);
         Status {
             member: self.config.member,
             incarnation: self.sender.incarnation,
@@ -382,6 +387,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             start: self.start.base,
             snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
             sessions: self.clients.sessions().len() as u32,
+            flush_age_ms: ages.flush_ms,
+            service_age_ms: ages.service_ms,
+            quarantined: self.is_quarantined(),
             votes: self.votes,
             halted: self.halted,
         }
@@ -438,6 +446,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it knew.
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
+        self.look_after(now);
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
@@ -460,6 +469,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 self.counters.elections += 1;
             }
             self.role_seen = role;
+            self.forget_heard();
             self.sources.forget_catchup();
             self.event(Event::RoleChanged {
                 role,
@@ -537,9 +547,27 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
     }
 }
 
-fn hosts<const N: usize, const S: usize>(count: usize) -> heapless::Vec<Host<N>, S> {
+fn raft_start(config: &Config, state: &NodeState, votes: bool, recovered: &Recovered) -> Start {
+    Start {
+        me: config.member,
+        members: config.member_set(),
+        votes,
+        torn: recovered.torn,
+        ballot: Ballot {
+            term: state.term,
+            vote: state.vote,
+        },
+        tail: recovered.tail,
+        flushed: recovered.confirmed,
+        timing: config.timing,
+        seed: config.seed,
+    }
+}
+
+fn hosts<const N: usize, const S: usize>(count: usize, now: Instant) -> heapless::Vec<Host<N>, S> {
     let ids = (0..=u8::MAX).map_while(ServiceId::new);
-    ids.take(count.min(S)).map(Host::new).collect()
+    let hosts = ids.take(count.min(S));
+    hosts.map(|id| Host::new(id, now)).collect()
 }
 
 /// The oldest byte of a log as it was recovered.

@@ -1,5 +1,6 @@
 //! What a node says of itself: events, counters, status.
 
+use crate::raft::Ages;
 use crate::service::Role;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
 
@@ -37,6 +38,26 @@ pub enum Event {
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
     SnapshotFailed(Position),
+    /// At this position this member's state is not what a quorum of members has: it is quarantined,
+    /// and must be rebuilt from theirs.
+    Quarantined(Position),
+    /// This follower says that it is quarantined.
+    MemberQuarantined(MemberId),
+    /// Members have different states at this position, and no quorum has the same: nobody can tell
+    /// who is right, and nothing is done about it.
+    NoAgreement(Position),
+    /// This leader hands over, because its disk or a service has stood still for too long.
+    HandingOver {
+        /// To this member.
+        to: MemberId,
+        /// For how long.
+        ages: Ages,
+    },
+    /// The wall clock has moved otherwise than the monotonic one.
+    ClockStepped {
+        /// Forward by so many milliseconds; less than zero: back.
+        by_ms: i64,
+    },
     /// The node refuses to go on.
     Halted(Halt),
 }
@@ -100,6 +121,8 @@ pub struct Counters {
     pub naks: u64,
     /// Elections this member has stood in.
     pub elections: u64,
+    /// Steps of the wall clock by more than a second.
+    pub clock_steps: u64,
 }
 
 /// The state of one member at one moment.
@@ -132,6 +155,12 @@ pub struct Status {
     pub snapshot: Option<Position>,
     /// How many client sessions are open.
     pub sessions: u32,
+    /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
+    pub flush_age_ms: u32,
+    /// For how long its slowest service has not moved although there is something to execute.
+    pub service_age_ms: u32,
+    /// Whether its state was found to differ from the others'.
+    pub quarantined: bool,
     /// Whether it counts: its incarnation is one that may vote.
     pub votes: bool,
     /// Why it refuses to go on, if it does.

@@ -240,6 +240,7 @@ pub fn init(settings: &Settings) -> Result<(), NodeError> {
         term: Term::ZERO,
         vote: None,
         votes: true,
+        quarantined: false,
     };
     NodeStateFile::create(dir.path(), &state)?;
     Ok(())

@@ -31,6 +31,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
+/// After how many bytes of log the members compare their states.
+const CHECKPOINT_EVERY: u64 = 1 << 20;
+
 /// A thread that never sleeps polls so often that the log is at rest only after many polls.
 const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
 
@@ -100,6 +103,9 @@ impl<S: Service> Runner<S> {
             Some(vec![0; memory.replay.len()]),
             Some(vec![0; memory.catchup.len()]),
         ];
+        if state.quarantined {
+            tracing::error!(member = settings.member, "quarantined: {REBUILD}");
+        }
         tracing::info!(
             member = settings.member,
             cluster = settings.cluster,
@@ -342,6 +348,12 @@ impl<S: Service> Runner<S> {
             (Counter::Flushes, self.store.flushes()),
             (Counter::ElectionsWon, self.elections_won),
             (Counter::Written, self.store.journal().written().get()),
+            (Counter::Snapshot, status.snapshot.map_or(0, |at| at.get())),
+            (Counter::LogStart, status.start.get()),
+            (Counter::FlushAge, status.flush_age_ms.into()),
+            (Counter::ServiceAge, status.service_age_ms.into()),
+            (Counter::Quarantined, status.quarantined.into()),
+            (Counter::ClockSteps, self.node.counters().clock_steps),
         ]);
     }
 
@@ -361,8 +373,44 @@ impl<S: Service> Runner<S> {
             Event::SessionOpened(session) => tracing::debug!(%session, "session opened"),
             Event::SessionClosed(session) => tracing::debug!(%session, "session closed"),
             Event::Halted(halt) => tracing::error!(%halt, "halted"),
-            _ => {}
+            other => tell_health(other),
         }
+    }
+}
+
+/// What a log says of a member that is quarantined: by itself, and by its leader.
+const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until it \
+    is rebuilt: stop it, check its memory and disk, remove its snapshots and its log, and start it \
+    again; it is rebuilt from the others";
+
+fn tell_health(event: Event) {
+    match event {
+        Event::Quarantined(at) => {
+            tracing::error!(position = at.get(), "this member is quarantined: {REBUILD}");
+        }
+        Event::MemberQuarantined(member) => {
+            tracing::error!(member = member.get(), "a member is quarantined: {REBUILD}");
+        }
+        Event::NoAgreement(at) => tracing::error!(
+            position = at.get(),
+            "members have different states, and no majority has the same: nothing is done about \
+             it, because nobody can tell who is right. Compare what they hold (coracle status \
+             shows digests), decide whom to believe, and rebuild the others; a service that is \
+             not deterministic looks like this"
+        ),
+        Event::HandingOver { to, ages } => tracing::warn!(
+            to = to.get(),
+            flush_age_ms = ages.flush_ms,
+            service_age_ms = ages.service_ms,
+            "this leader is slow and hands over to one that is not: look at its disk (flush age) \
+             or at its service (service age)"
+        ),
+        Event::ClockStepped { by_ms } => tracing::warn!(
+            by_ms,
+            "the wall clock has stepped: the cluster's time never goes back, timers that are due \
+             fire late or at once; look at what sets this machine's clock"
+        ),
+        _ => {}
     }
 }
 
@@ -399,6 +447,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             canvass_interval: t.canvass.0,
             nomination_delay: t.nomination.0,
             ballot_timeout: t.ballot.0,
+            sick_after: t.leader_timeout.0 * 2,
         },
         sessions: SessionTiming {
             session_timeout: t.session_timeout.0,
@@ -413,6 +462,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: CHECKPOINT_EVERY,
         seed: random_seed(),
     })
 }

@@ -32,6 +32,7 @@ impl World {
             term: Term::new(current),
             vote: None,
             votes: true,
+            quarantined: false,
         };
         write_state(&mut member.disk, 2, &state);
         flush(member, Name::State);

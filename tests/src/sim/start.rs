@@ -20,6 +20,9 @@ use super::stats::Fault;
 use super::storage::{DATA_AT, read_log, write_state};
 use super::world::{What, World};
 
+/// After how many bytes of log members compare their states, here: often.
+const CHECKPOINT_EVERY: u64 = 1 << 11;
+
 /// How long a cluster without a leader waits, in these tests.
 pub const LEADER_TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -36,6 +39,7 @@ impl Member {
             term: Term::ZERO,
             vote: None,
             votes: self.votes,
+            quarantined: false,
         };
         write_state(&mut self.disk, 1, &state);
         let mut flush = self.disk.begin_flush(Name::State);
@@ -185,6 +189,7 @@ impl World {
             services: 1,
             snapshots: SnapshotPolicy::default(),
             log_max: 0,
+            checkpoint_every: CHECKPOINT_EVERY,
             seed: self.rng.bits(),
         }
     }

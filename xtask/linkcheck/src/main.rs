@@ -136,6 +136,7 @@ fn format(n: usize, flash: &'static mut [u8]) -> Result<Flash, Failed> {
         term: Term::ZERO,
         vote: None,
         votes: true,
+        quarantined: false,
     };
     Store::format(Flash(flash), SEGMENT, &state).map_err(|_| Failed("formatting the flash"))
 }
@@ -177,6 +178,7 @@ fn open<'w>(
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 0,
         seed,
     };
     let memory = Memory {
