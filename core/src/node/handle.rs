@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, View};
 use super::{Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
+use crate::limits::SERVICES_MAX;
 use crate::log::{Bounded, Log};
 use crate::service::Role;
 use crate::session::Authenticator;
@@ -170,6 +171,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn report(&self, correlation: u64) -> StatusReport {
         let status = self.status();
         let counters = &self.counters;
+        let mut services = [None; SERVICES_MAX];
+        for (applied, service) in services.iter_mut().zip(self.services()) {
+            *applied = Some(service.applied);
+        }
         StatusReport {
             correlation,
             cluster: self.config.cluster,
@@ -195,6 +200,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             uptime_ms: 0,
             votes: status.votes,
             service_ready: self.applier.ready,
+            quarantined: status.quarantined,
+            snapshot: status.snapshot,
+            flush_age_ms: status.flush_age_ms,
+            service_age_ms: status.service_age_ms,
+            services,
         }
     }
 }
