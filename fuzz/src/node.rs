@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coracle_core::log::{Journal, Log, NodeState, Recovered, Window, append};
+use coracle_core::log::{Journal, Log, NodeState, Recovered, Roster, Window, append};
 use coracle_core::node::{
     CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
     SnapshotPolicy,
@@ -15,11 +15,11 @@ use coracle_core::raft::Timing;
 use coracle_core::service::echo::Echo;
 use coracle_core::session::AllowAll;
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Term};
+use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Section, Term};
 use coracle_core::wire::member::{
     AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
-    HistorySlice, MemberMessage, NewLeadershipTerm, RequestVote, Resign, Sender, TermBase,
-    TransferLeadership, Vote,
+    HistorySlice, MemberMessage, NewLeadershipTerm, RepairRequest, RequestVote, Resign, Sender,
+    SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -46,6 +46,17 @@ impl Choices<'_> {
 
     fn is(&mut self) -> bool {
         self.below(2) == 1
+    }
+
+    fn section(&mut self) -> Section {
+        Section::from_wire(u16::from(self.below(11))).expect("below 11")
+    }
+
+    fn checkpoint(&mut self, position: Position) -> Checkpoint {
+        Checkpoint {
+            position,
+            digest: u64::from(self.below(2)),
+        }
     }
 
     fn member(&mut self) -> MemberId {
@@ -90,11 +101,6 @@ struct Rig {
     their_history: Vec<TermBase>,
 }
 
-fn checkpoint(choices: &mut Choices<'_>, position: Position) -> Checkpoint {
-    let digest = u64::from(choices.next());
-    Checkpoint { position, digest }
-}
-
 fn config() -> Config {
     let listed = |n: usize| MemberAddress {
         member: address(n as u8, 9000),
@@ -129,6 +135,7 @@ impl Rig {
             vote: None,
             votes: true,
             quarantined: false,
+            roster: Roster::FIRST,
         };
         let recovered = Recovered::fresh(CLUSTER);
         let window = || {
@@ -259,7 +266,7 @@ impl Rig {
         let (term, log_term) = (choices.term(), choices.term());
         let position = choices.position(&self.bounds);
         let other = choices.position(&self.bounds);
-        match choices.below(9) {
+        match choices.below(11) {
             0 => Body::CanvassPosition(CanvassPosition {
                 term,
                 log_term,
@@ -283,7 +290,14 @@ impl Rig {
                 term,
                 commit: position,
                 end: other,
-                start: TermBase::default(),
+                start: TermBase {
+                    term: log_term,
+                    base: if choices.is() {
+                        position
+                    } else {
+                        Position::ZERO
+                    },
+                },
                 history: self.slice(choices),
             }),
             4 => Body::AppendPosition(AppendPosition {
@@ -294,19 +308,20 @@ impl Rig {
                 window: u32::from(choices.next()) * 256,
                 flush_age_ms: u32::from(choices.next()) * 16,
                 round: u64::from(choices.next()),
-                service_age_ms: u32::from(choices.next()) * 16,
+                service_age_ms: u32::from(choices.next()),
                 quarantined: choices.is(),
                 resting: choices.is(),
-                checkpoint: checkpoint(choices, position),
-                snapshot: checkpoint(choices, other),
+                checkpoint: choices.checkpoint(other),
+                snapshot: choices.checkpoint(position),
             }),
             5 => Body::CommitPosition(CommitPosition {
                 term,
                 commit: position,
                 end: other,
                 round: u64::from(choices.next()),
-                checkpoint: checkpoint(choices, position),
-                snapshot: checkpoint(choices, other),
+                counts: choices.is(),
+                checkpoint: choices.checkpoint(other),
+                snapshot: choices.checkpoint(position),
             }),
             6 => Body::HistoryRequest(HistoryRequest {
                 term,
@@ -315,6 +330,18 @@ impl Rig {
             7 => Body::Resign(Resign {
                 term,
                 end: position,
+            }),
+            8 => Body::SnapshotRequest(SnapshotRequest {
+                term,
+                position,
+                section: choices.section(),
+                offset: other.get(),
+                length: u32::from(choices.next()) * 512,
+            }),
+            9 => Body::RepairRequest(RepairRequest {
+                term,
+                from: position,
+                to: other,
             }),
             _ => Body::TransferLeadership(TransferLeadership {
                 term,
@@ -430,7 +457,7 @@ impl Rig {
         };
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup | Consumer::Annals => lent.catchup,
+            _ => lent.catchup,
         };
         let mut len = recall.len.min(into.len());
         if choices.below(4) == 0 {
@@ -441,7 +468,7 @@ impl Rig {
         let (node, lent, _) = self.parts();
         let into = match recall.consumer {
             Consumer::Replay => lent.replay,
-            Consumer::Catchup | Consumer::Annals => lent.catchup,
+            _ => lent.catchup,
         };
         into[..bytes.len()].copy_from_slice(&bytes);
         let result = match choices.below(32) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use coracle_core::log::{Frames, Log, NodeState, SECTOR, Seed, Window, append};
+use coracle_core::log::{Frames, Log, NodeState, Roster, SECTOR, Seed, Window, append};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use coracle_embedded::{Storage, Store, StoreError};
 
@@ -59,6 +59,7 @@ fn write() -> Written {
         vote: None,
         votes: true,
         quarantined: false,
+        roster: Roster::FIRST,
     };
     let blank = Device(vec![0xff; 2 * (SEGMENT as usize + 2 * SECTOR) + 2 * SECTOR]);
     let device = Store::format(blank, SEGMENT, &state).expect("nothing fails");

@@ -344,7 +344,12 @@ where
         };
         let into = match recall.consumer {
             Consumer::Replay => self.memory.replay.as_mut(),
-            Consumer::Catchup | Consumer::Annals => self.memory.catchup.as_mut(),
+            Consumer::Catchup | Consumer::Annals | Consumer::Repair => self.memory.catchup.as_mut(),
+            // There are no snapshots on this platform yet: nobody is told of one.
+            Consumer::Snapshot { .. } => {
+                self.node.handle_recalled(recall, Err(ReadError));
+                return true;
+            }
         };
         // Behind what was written lie old bytes of another history.
         let written = self.journal.written().since(recall.at);

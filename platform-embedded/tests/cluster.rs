@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use board::client::{Caller, value_of};
 use board::{Board, Flash, PowerCut, World};
-use coracle_core::log::NodeState;
+use coracle_core::log::{NodeState, Roster};
 use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::prng::Prng;
 use coracle_core::raft::Timing;
@@ -104,6 +104,7 @@ impl Cluster {
                 vote: None,
                 votes: true,
                 quarantined: false,
+                roster: Roster::FIRST,
             };
             let blank = Flash::new(SEGMENTS * (SEGMENT as usize + 1024) + 1024);
             Some(Store::format(blank, SEGMENT, &state).unwrap())

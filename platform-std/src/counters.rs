@@ -81,10 +81,14 @@ counters! {
     ElectionsWon = "elections_won",
     /// The lowest position whose bytes are not in the segment files yet.
     Written = "written",
-    /// The position of the newest snapshot; 0 if there is none.
-    Snapshot = "snapshot",
-    /// The oldest byte of the log.
+    /// The position of the oldest byte of the log.
     LogStart = "log_start",
+    /// Bytes of disk that the log takes up.
+    LogBytes = "log_bytes",
+    /// The position of the newest snapshot, or 0.
+    Snapshot = "snapshot",
+    /// Snapshots that were given up since the node started.
+    SnapshotsFailed = "snapshots_failed",
     /// For how long bytes of the log have waited for the disk, in milliseconds.
     FlushAge = "flush_age_ms",
     /// For how long the slowest service has not moved although there is something to execute, in

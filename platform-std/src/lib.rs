@@ -8,6 +8,7 @@ pub mod counters;
 pub mod crc;
 pub mod demo;
 pub mod logging;
+pub mod mapped;
 pub mod net;
 pub mod node;
 pub mod signals;

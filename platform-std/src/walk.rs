@@ -96,6 +96,13 @@ impl Kind {
 pub enum WalkError {
     /// A file cannot be read.
     Storage(StorageError),
+    /// The bytes at a position are deleted, or never were here: the log goes on behind.
+    Gone {
+        /// The position that was wanted.
+        position: u64,
+        /// Where the log starts, or goes on.
+        start: u64,
+    },
     /// The bytes at a position are not the frame that must be there.
     Bad {
         /// The position.
@@ -109,6 +116,11 @@ impl std::fmt::Display for WalkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Storage(error) => error.fmt(f),
+            Self::Gone { position, start } => write!(
+                f,
+                "there is no log at position {position} any more: it goes on at {start}. What was \
+                 before is in a snapshot"
+            ),
             Self::Bad { position, what } => write!(f, "at position {position}: {what}"),
         }
     }
@@ -185,6 +197,7 @@ pub struct Walk {
     log: PathBuf,
     segment_length: u64,
     cluster: u64,
+    start: u64,
     at: u64,
     chain: Option<u32>,
     segment: Option<Segment>,
@@ -200,22 +213,28 @@ impl Walk {
     /// Any error of the system; a file that is none of ours.
     pub fn open(dir: &Path) -> Result<Option<Self>, StorageError> {
         let log = dir.join("log");
-        let Some(first) = segment_bases(&log)?.first().copied() else {
+        let Some(segment) = first_segment(&log)? else {
             return Ok(None);
         };
-        let segment = Segment::open(&log.join(Segment::name(first)), false)?;
         let label = segment.label();
         let genesis = CRC32.of(&label.cluster.to_le_bytes());
         Ok(Some(Self {
             log,
             segment_length: label.segment_length.into(),
             cluster: label.cluster,
-            at: first,
-            chain: (first == 0).then_some(genesis),
+            start: label.start,
+            at: label.start,
+            chain: (label.start == 0).then_some(genesis),
             segment: Some(segment),
             buffer: vec![0; BUFFER],
-            buffered: (first, 0),
+            buffered: (label.start, 0),
         }))
+    }
+
+    /// Where the log started when it was opened: 0, or above if it was purged or begun after a
+    /// snapshot.
+    pub fn start(&self) -> u64 {
+        self.start
     }
 
     /// The next frame's position.
@@ -229,10 +248,18 @@ impl Walk {
     }
 
     /// Goes on at the frame at `position`, without a known chain before it.
-    pub fn seek(&mut self, position: u64) {
+    ///
+    /// # Errors
+    /// [`WalkError::Gone`] if the log starts above.
+    pub fn seek(&mut self, position: u64) -> Result<(), WalkError> {
+        let start = self.start;
+        if position < start {
+            return Err(WalkError::Gone { position, start });
+        }
         self.at = position;
         self.chain = None;
         self.buffered = (position, 0);
+        Ok(())
     }
 
     /// The next frame that ends at or below `limit`, both its checksums verified; `None` if there
@@ -295,7 +322,7 @@ impl Walk {
     }
 
     /// Makes the buffer hold a whole frame at `at`, if the file does. False: there is no file.
-    fn fill(&mut self, limit: u64) -> Result<bool, StorageError> {
+    fn fill(&mut self, limit: u64) -> Result<bool, WalkError> {
         let (start, len) = self.buffered;
         let base = self.at / self.segment_length * self.segment_length;
         let segment_end = base + self.segment_length;
@@ -306,7 +333,11 @@ impl Walk {
         if self.segment.as_ref().is_none_or(|s| s.label().base != base) {
             let path = self.log.join(Segment::name(base));
             if !path.exists() {
-                return Ok(false);
+                let later = segment_bases(&self.log)?.into_iter().find(|b| *b > base);
+                return later.map_or(Ok(false), |start| {
+                    let position = self.at;
+                    Err(WalkError::Gone { position, start })
+                });
             }
             self.segment = Some(Segment::open(&path, false)?);
         }
@@ -316,6 +347,20 @@ impl Walk {
         }
         self.buffered = (self.at, len);
         Ok(true)
+    }
+}
+
+/// The oldest file of a log; a node that runs may delete it meanwhile.
+fn first_segment(log: &Path) -> Result<Option<Segment>, StorageError> {
+    let mut last = None;
+    loop {
+        let Some(first) = segment_bases(log)?.first().copied() else {
+            return Ok(None);
+        };
+        match Segment::open(&log.join(Segment::name(first)), false) {
+            Err(_) if last != Some(first) => last = Some(first),
+            opened => return opened.map(Some),
+        }
     }
 }
 
@@ -413,11 +458,7 @@ mod tests {
         let end = window.end().get();
         let bytes = window.read(Position::ZERO);
         for (number, part) in bytes.chunks(SEGMENT as usize).enumerate() {
-            let label = Label {
-                cluster: 7,
-                base: number as u64 * u64::from(SEGMENT),
-                segment_length: SEGMENT,
-            };
+            let label = Label::starting_at(number as u64 * u64::from(SEGMENT), 7, SEGMENT);
             let segment = Segment::create(&log, label).unwrap();
             segment.write_data(0, part).unwrap();
         }
@@ -441,6 +482,56 @@ mod tests {
         }
         assert_eq!(walk.position(), end);
         assert_eq!(found, messages);
+    }
+
+    #[test]
+    fn a_log_that_does_not_start_at_0_is_walked_from_where_it_does() {
+        let scratch = Scratch::new("walk-purged");
+        let messages: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; 1000]).collect();
+        let end = written(&scratch, &messages);
+        let log = scratch.path().join("log");
+        let mut behind = Walk::open(scratch.path()).unwrap().unwrap();
+        std::fs::remove_file(log.join(Segment::name(0))).unwrap();
+        let length = u64::from(SEGMENT);
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        assert_eq!((walk.start(), walk.position()), (length, length));
+        while walk.next_frame(u64::MAX / 2).unwrap().is_some() {}
+        assert_eq!(walk.position(), end);
+        let gone = walk.seek(96).unwrap_err();
+        assert!(gone.to_string().contains("goes on at 65536"), "{gone}");
+        // Who has the deleted file open reads it to its end; then whatever is missing is told.
+        std::fs::remove_file(log.join(Segment::name(length))).unwrap();
+        let error = loop {
+            match behind.next_frame(u64::MAX / 2) {
+                Ok(frame) => assert!(frame.is_some(), "this is not the end"),
+                Err(error) => break error,
+            }
+        };
+        let is_gone = matches!(
+            error,
+            WalkError::Gone {
+                position: 65536,
+                start: 131072
+            }
+        );
+        assert!(is_gone, "{error}");
+    }
+
+    #[test]
+    fn a_log_that_starts_in_mid_segment_is_walked_from_there() {
+        let scratch = Scratch::new("walk-middle");
+        let end = written(&scratch, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
+        let path = scratch.path().join("log").join(Segment::name(0));
+        let mut bytes = vec![0; (end - 192) as usize];
+        let whole = Segment::open(&path, false).unwrap();
+        whole.read_data(192, &mut bytes).unwrap();
+        let label = Label::starting_at(192, 7, SEGMENT);
+        let segment = Segment::create(&scratch.path().join("log"), label).unwrap();
+        segment.write_data(192, &bytes).unwrap();
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        assert_eq!(walk.start(), 192);
+        assert_eq!(walk.next_frame(end).unwrap().unwrap().position, 192);
+        assert!(walk.seek(0).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use coracle_tests::sim::check::Violation;
 use coracle_tests::sim::clock::{MILLI, Nanos, SECOND};
 use coracle_tests::sim::member::WINDOW;
+use coracle_tests::sim::mind::SERVICES;
 use coracle_tests::sim::plan::{Plan, WorkPlan};
 use coracle_tests::sim::run::table;
 use coracle_tests::sim::world::{What, World};
@@ -64,7 +65,7 @@ fn throughput(world: &mut World, client: usize) -> u64 {
 fn a_stalled_service_closes_the_window_and_loses_nothing() {
     let mut world = busy(1, u64::MAX);
     for member in &mut world.members {
-        member.stalled = true;
+        member.stalled = [true; SERVICES];
     }
     pass(&mut world, SECOND / 2);
     let (stuck, refused) = (acknowledged(&world, 0), world.clients[0].back_pressured);
@@ -93,7 +94,7 @@ fn a_stalled_service_closes_the_window_and_loses_nothing() {
         );
     }
     for member in 0..3 {
-        world.members[member].stalled = false;
+        world.members[member].stalled = [false; SERVICES];
         world.want_turn(member, 0);
     }
     world.clients[0].stop();
@@ -110,7 +111,7 @@ fn a_stalled_follower_slows_nobody() {
     let mut world = busy(2, 32);
     let leader = world.leader().unwrap();
     let follower = (leader + 1) % 3;
-    world.members[follower].stalled = true;
+    world.members[follower].stalled = [true; SERVICES];
     world.members[follower].slow_until = u64::MAX;
     let others = throughput(&mut world, 0);
     assert!(
@@ -118,7 +119,7 @@ fn a_stalled_follower_slows_nobody() {
         "{others} of {all} messages in a second"
     );
     // Later it catches up, alone.
-    world.members[follower].stalled = false;
+    world.members[follower].stalled = [false; SERVICES];
     world.members[follower].slow_until = 0;
     for client in &mut world.clients {
         client.stop();

@@ -242,7 +242,7 @@ impl Machine {
     }
 
     fn look_up(&self, cut: Position) -> Option<u32> {
-        let mut search = ChainSearch::new(cut, SEGMENT);
+        let mut search = ChainSearch::new(cut, Position::ZERO, SEGMENT);
         while let Some(at) = search.wanted() {
             search.feed(self.disk.read(at, 2048));
         }

@@ -49,6 +49,16 @@ fn node_state() -> NodeState {
         vote: MemberId::new(2),
         votes: true,
         quarantined: true,
+        roster: {
+            let mut roster = Roster::FIRST;
+            let member = MemberId::new(4).expect("a member");
+            roster.admit(
+                member,
+                Incarnation(0x1122_3344_5566_7788),
+                Position::new(4096),
+            );
+            roster
+        },
     }
 }
 
@@ -112,8 +122,10 @@ fn a_slot_and_a_node_state_are_these_bytes() {
     assert_eq!(decoded, Ok((12, node_state())));
     let decoded = NodeState::decode(&golden!("node_state_v1.hex"));
     let quarantined = false;
+    let roster = Roster::FIRST;
     let state = NodeState {
         quarantined,
+        roster,
         ..node_state()
     };
     assert_eq!(decoded, Ok((12, state)));

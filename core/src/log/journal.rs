@@ -53,6 +53,8 @@ struct Flight {
 pub struct Journal {
     cluster: ClusterId,
     segment_length: u32,
+    /// Where the log starts: no file holds a byte below.
+    start: Position,
     seq: u64,
     joined: Term,
     /// Handed to the driver to be written.
@@ -79,6 +81,7 @@ impl Journal {
         let mut journal = Self {
             cluster,
             segment_length,
+            start: recovered.start.position,
             seq: recovered.slot.map_or(0, |slot| slot.seq),
             joined: recovered.joined,
             written: recovered.confirmed,
@@ -197,6 +200,17 @@ impl Journal {
         self.idle_polls = 0;
     }
 
+    /// The log starts at `start` now: what was below is deleted. Never goes back. The file that
+    /// holds the newest byte below `durable` must be left: it has the newest slot.
+    pub fn handle_purged(&mut self, start: Position) {
+        self.start = self.start.max(start);
+    }
+
+    /// Where the log starts in storage.
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
     /// Every byte below has been handed out to be written.
     pub fn written(&self) -> Position {
         self.written
@@ -215,9 +229,10 @@ impl Journal {
 
     fn take_off(&mut self, joined: Term, span: Span, chain: Option<u32>) -> Group {
         self.seq += 1;
-        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
+        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet. But
+        // that one may not exist any more: a log that goes on after a snapshot has nothing below.
         let is_confirming = span.is_empty() && self.cut.is_none();
-        let in_segment = span.start.minus(u64::from(is_confirming));
+        let in_segment = span.start.minus(u64::from(is_confirming)).max(self.start);
         let slot = Slot {
             seq: self.seq,
             cluster: self.cluster,
@@ -387,6 +402,38 @@ mod tests {
         assert_eq!(journal.handle_flushed(), durable);
         for _ in 0..100 {
             assert_eq!(journal.poll_group(T1, &log), None);
+        }
+    }
+
+    #[test]
+    fn a_log_that_starts_with_a_segment_is_never_confirmed_in_the_file_before() {
+        let start = Position::new(u64::from(SEGMENT_MIN));
+        let polled = |journal: &mut Journal, log: &Window<Vec<u8>>| {
+            (0..100).find_map(|_| journal.poll_group(T2, log))
+        };
+        // Empty, as after a snapshot: what is durable is said to the leadership it has joined.
+        let (mut journal, log) = fresh(start.get());
+        let group = polled(&mut journal, &log).expect("news for this leadership");
+        assert_eq!((group.slot_segment, group.slot.segment), (start, start));
+        assert_eq!(journal.handle_flushed(), mark(T2, start.get()));
+        // Purged to there, then cut to there.
+        let (mut journal, mut log) = fresh(start.get() - 128);
+        append_128(&mut log, T1);
+        append_128(&mut log, T1);
+        for _ in 0..2 {
+            assert!(journal.poll_group(T1, &log).is_some());
+            journal.handle_flushed();
+        }
+        journal.handle_purged(start);
+        truncate(&mut journal, &mut log, start.get());
+        let cut = polled(&mut journal, &log).expect("the truncation");
+        assert_eq!(cut.slot_segment, start);
+        journal.handle_flushed();
+        append_128(&mut log, T2);
+        truncate(&mut journal, &mut log, start.get());
+        while let Some(group) = polled(&mut journal, &log) {
+            assert_eq!(group.slot_segment, start);
+            journal.handle_flushed();
         }
     }
 

@@ -32,7 +32,7 @@ pub use bounded::Bounded;
 pub use history::{HISTORY_TERMS, History};
 pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
-pub use node_state::NodeState;
+pub use node_state::{NodeState, Roster};
 pub use receive::{Received, publish_landed, receive};
 pub use recovery::{ChainSearch, Recovered, Recovery, RecoveryError, Seed};
 pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};
@@ -46,6 +46,8 @@ use crate::units::Position;
 mod crash_model;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod purged;
 #[cfg(test)]
 mod tests;
 

@@ -1,12 +1,73 @@
 //! What a member must never forget: its term and its vote.
 
 use super::sector::{SECTOR, Sector, SectorError};
-use crate::units::{ClusterId, Incarnation, MemberId, Term};
+use crate::limits::MEMBERS_MAX;
+use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 
 const MAGIC: [u8; 4] = *b"CrcN";
 const HAS_VOTE: u16 = 1;
 const MAY_VOTE: u16 = 2;
 const QUARANTINED: u16 = 4;
+const ROSTER_AT: usize = 64;
+const _: () = assert!(ROSTER_AT + 8 + 16 * MEMBERS_MAX <= SECTOR - 8);
+
+/// Which life of each member's data directory counts, as of a position of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Roster {
+    /// The end of the last record that has changed it.
+    pub at: Position,
+    members: [(Incarnation, Position); MEMBERS_MAX],
+}
+
+impl Roster {
+    /// What `init` makes of every member.
+    pub const FIRST: Self = Self {
+        at: Position::ZERO,
+        members: [(Incarnation::FIRST, Position::ZERO); MEMBERS_MAX],
+    };
+
+    /// The incarnation that counts.
+    pub fn incarnation(&self, member: MemberId) -> Option<Incarnation> {
+        self.members.get(member.slot()).map(|(one, _)| *one)
+    }
+
+    /// The end of the record that has made it count; 0 for the first.
+    pub fn since(&self, member: MemberId) -> Position {
+        let entry = self.members.get(member.slot());
+        entry.map_or(Position::ZERO, |(_, since)| *since)
+    }
+
+    /// A record that ends at `end` makes this incarnation count. False if the roster knows that
+    /// record, or later ones, already.
+    pub fn admit(&mut self, member: MemberId, incarnation: Incarnation, end: Position) -> bool {
+        let is_news = end > self.at;
+        if let Some(entry) = self.members.get_mut(member.slot()).filter(|_| is_news) {
+            *entry = (incarnation, end);
+            self.at = end;
+        }
+        is_news
+    }
+
+    /// Every member's entry, by slot: for a snapshot.
+    pub fn entries(&self) -> &[(Incarnation, Position); MEMBERS_MAX] {
+        &self.members
+    }
+
+    /// What a snapshot, or a node state, says.
+    pub const fn from_entries(
+        at: Position,
+        members: [(Incarnation, Position); MEMBERS_MAX],
+    ) -> Self {
+        Self { at, members }
+    }
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
 
 /// Raft's persistent state besides the log (Figure 2: `currentTerm`, `votedFor`), and who this is.
 ///
@@ -15,6 +76,7 @@ const QUARANTINED: u16 = 4;
 ///
 /// ```text
 /// 16 cluster u64 | 24 incarnation u64 | 32 term i32 | 36 member u8 | 37 vote u8
+/// 64 roster: at u64, then seven times incarnation u64, since u64
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -35,6 +97,8 @@ pub struct NodeState {
     /// Whether its state was found to differ from the others': it must not lead until it has been
     /// rebuilt from theirs. Not in version 1.
     pub quarantined: bool,
+    /// Whose votes and marks count, as far as this member has executed the log.
+    pub roster: Roster,
 }
 
 impl NodeState {
@@ -54,6 +118,12 @@ impl NodeState {
         sector.put(32, self.term.to_session_id().to_le_bytes());
         sector.put(36, [self.member.get()]);
         sector.put(37, [self.vote.map_or(0, MemberId::get)]);
+        sector.put(ROSTER_AT, self.roster.at.get().to_le_bytes());
+        for (slot, (incarnation, since)) in self.roster.members.iter().enumerate() {
+            let at = ROSTER_AT + 8 + 16 * slot;
+            sector.put(at, incarnation.0.to_le_bytes());
+            sector.put(at + 8, since.get().to_le_bytes());
+        }
         sector.seal()
     }
 
@@ -77,6 +147,15 @@ impl NodeState {
             vote,
             votes: flags & MAY_VOTE != 0,
             quarantined: sector.version() > 1 && flags & QUARANTINED != 0,
+            roster: Roster {
+                at: Position::new(sector.u64(ROSTER_AT)),
+                members: core::array::from_fn(|slot| {
+                    let at = ROSTER_AT + 8 + 16 * slot;
+                    // Version 1 had no roster: zeros.
+                    let incarnation = Incarnation(sector.u64(at).max(Incarnation::FIRST.0));
+                    (incarnation, Position::new(sector.u64(at + 8)))
+                }),
+            },
         };
         Ok((sector.seq(), state))
     }

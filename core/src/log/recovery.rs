@@ -84,6 +84,8 @@ pub struct Recovered {
     /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least
     /// at `tail`, until it is repaired from peers.
     pub corrupt: Option<Position>,
+    /// The chain before that frame, if it is known, and the term of the frame before it.
+    pub corrupt_after: (Option<u32>, Term),
 }
 
 impl Recovered {
@@ -110,6 +112,7 @@ impl Recovered {
             history: History::new(),
             torn: false,
             corrupt: None,
+            corrupt_after: (None, Term::ZERO),
         }
     }
 
@@ -195,10 +198,8 @@ impl Recovery {
             return;
         }
         let before = self.at;
-        let mut frames = Frames::new(bytes, self.at, self.segment_length).verified();
-        if let Some(chain) = self.chain {
-            frames = frames.chained(chain);
-        }
+        let frames = Frames::new(bytes, self.at, self.segment_length).verified();
+        let mut frames = frames.linked(self.chain);
         let mut error = None;
         while error.is_none() {
             let Some(frame) = frames.next() else {
@@ -266,7 +267,11 @@ impl Recovery {
         let stated = self.found.slot.and_then(|slot| slot.chain);
         let is_other = matches!((stated, self.chain), (Some(a), Some(b)) if a != b);
         if is_other && self.found.corrupt.is_none() {
-            self.found.corrupt = Some(self.at);
+            // Every frame holds, and yet this is another log: none of it is believed.
+            let start = self.found.start;
+            self.found.corrupt = Some(start.position);
+            self.found.corrupt_after = (start.chain, start.term);
+            self.found.history.clear();
         }
         self.chain = stated.or(self.chain);
         self.found.confirmed_chain = self.chain;
@@ -279,7 +284,10 @@ impl Recovery {
             self.is_done = true;
             return;
         }
-        self.found.corrupt = self.found.corrupt.or(Some(self.at));
+        if self.found.corrupt.is_none() {
+            self.found.corrupt = Some(self.at);
+            self.found.corrupt_after = (self.chain, self.term);
+        }
         self.found.history.clear();
         self.at = self.found.confirmed;
         self.chain = None;
@@ -312,15 +320,15 @@ pub struct ChainSearch {
 }
 
 impl ChainSearch {
-    /// The chain at `until`. At the start of the log nothing is wanted and nothing found: there the
-    /// log's [`Seed`] has it.
-    pub fn new(until: Position, segment_length: u32) -> Self {
+    /// The chain at `until` in a log that starts at `start`. There nothing is wanted and nothing
+    /// found: its [`Seed`] has it.
+    pub fn new(until: Position, start: Position, segment_length: u32) -> Self {
         Self {
             until,
             segment_length,
-            at: segment_base(until.minus(1), segment_length),
+            at: segment_base(until.minus(1), segment_length).max(start),
             chain: None,
-            is_done: until == Position::ZERO,
+            is_done: until <= start,
         }
     }
 
@@ -332,7 +340,8 @@ impl ChainSearch {
     /// Takes the bytes at `wanted()`, as `Recovery::feed` does.
     pub fn feed(&mut self, bytes: &[u8]) {
         let before = self.at;
-        for frame in Frames::new(bytes, self.at, self.segment_length).verified() {
+        let frames = Frames::new(bytes, self.at, self.segment_length).verified();
+        for frame in frames.linked(self.chain) {
             if frame.end() > self.until {
                 break;
             }

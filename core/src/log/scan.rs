@@ -95,6 +95,7 @@ pub struct Frames<'a> {
     at: Position,
     segment_length: u32,
     is_verified: bool,
+    is_linked: bool,
     chain: Option<u32>,
     error: Option<FrameError>,
 }
@@ -107,6 +108,7 @@ impl<'a> Frames<'a> {
             at,
             segment_length,
             is_verified: false,
+            is_linked: false,
             chain: None,
             error: None,
         }
@@ -121,8 +123,16 @@ impl<'a> Frames<'a> {
 
     /// Checks too that the frames follow from one another, and the first from `before`.
     #[must_use]
-    pub const fn chained(mut self, before: u32) -> Self {
-        self.chain = Some(before);
+    pub const fn chained(self, before: u32) -> Self {
+        self.linked(Some(before))
+    }
+
+    /// Checks too that the frames follow from one another, and the first from `before`, if that is
+    /// known: it is not where a log was purged, or read in the middle.
+    #[must_use]
+    pub const fn linked(mut self, before: Option<u32>) -> Self {
+        self.is_linked = true;
+        self.chain = before;
         self
     }
 
@@ -145,6 +155,8 @@ impl<'a> Frames<'a> {
             if !header.chain_holds(frame.bytes, before) {
                 return Err(FrameError::BadChain);
             }
+        }
+        if self.is_linked {
             self.chain = Some(frame.chain);
         }
         self.bytes = self.bytes.get(frame.bytes.len()..).unwrap_or(&[]);

@@ -117,11 +117,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// larger MTU.
     pub fn fill(&mut self, run: &[u8]) -> usize {
         let mut filled = 0;
-        let mut frames = scan::Frames::new(run, self.end, self.segment_length).verified();
-        if let Some(chain) = self.end_chain {
-            frames = frames.chained(chain);
-        }
-        for frame in frames {
+        let frames = scan::Frames::new(run, self.end, self.segment_length).verified();
+        for frame in frames.linked(self.end_chain) {
             if !frame.write_to(self.room(frame.position)) {
                 break;
             }

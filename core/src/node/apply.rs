@@ -3,9 +3,10 @@
 //! The consensus module goes first: it keeps the sessions, and each whole message that it has taken
 //! it hands to the services that are level with it. It moves with the fastest service: as long as
 //! one is level and takes more, those that do not are left behind, and come on by themselves
-//! ([`Node::catch_up`]) from the window or from storage. If none takes more, the module waits as
+//! (`catch_up`) from the window or from storage. If none takes more, the module waits as
 //! well, its clients' windows close, and that is back pressure.
 
+use super::catch_up::Laggard;
 use super::clients::Memory;
 use super::handle::memory;
 use super::host::{At, Effects, HostMemory, Record, Taking};
@@ -15,12 +16,13 @@ use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
 use crate::units::{Position, SessionId, Term};
+use crate::wire::admission::MemberAdmitted;
 use crate::wire::cluster::{
     ClusterAction, Message, NewLeadershipTermEvent, SESSION_HEADER_LENGTH, SessionOpenEvent,
 };
 
 /// How many frames one call executes at most, and as many for each service that is behind.
-const FRAMES_MAX: usize = 256;
+pub(super) const FRAMES_MAX: usize = 256;
 
 /// How far this member's consensus module has come.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Applier {
     /// The log's chain at `position`.
     pub chain: u32,
     messages: Messages,
+    /// The service that is behind and in the middle of a message.
+    pub laggard: Option<Laggard>,
 }
 
 impl Applier {
@@ -53,6 +57,7 @@ impl Applier {
             term: Term::ZERO,
             chain: 0,
             messages: Messages::new(),
+            laggard: None,
         }
     }
 
@@ -110,14 +115,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (own, others) = lent.assembly.split_at_mut(half);
         let before = self.applier.position;
         self.advance(now, &mut bench, &*lent.log, &*lent.replay, own);
-        let is_level = |this: &Self, at: usize| this.hosts[at].position >= this.applier.level;
+        self.drop_laggard(&bench);
         let mut more = false;
         for at in 0..self.hosts.len() {
-            if !is_level(self, at) {
-                more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
-            }
+            more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
             let all = self.applier.position >= self.raft.commit();
-            if is_level(self, at) && all {
+            if self.hosts[at].position >= self.applier.level && all {
                 self.hosts[at].moved = now.instant;
             }
         }
@@ -250,8 +253,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if let Some(timestamp) = record.timestamp() {
             self.applier.time = self.applier.time.max(timestamp);
         }
-        if let Ok(parsed) = &parsed {
-            self.take_record(now, message, parsed, &mut bench.memory);
+        match &parsed {
+            Ok(parsed) => self.take_record(now, message, parsed, &mut bench.memory),
+            Err(_) => {
+                if let Ok(admitted) = MemberAdmitted::parse(message.bytes) {
+                    self.apply_admitted(message.end, &admitted);
+                }
+            }
         }
         for slot in 0..self.hosts.len() {
             let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
@@ -270,7 +278,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// One message into one service.
-    fn execute_in(
+    pub(super) fn execute_in(
         &mut self,
         now: Now,
         slot: usize,
@@ -300,52 +308,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if let Err(halt) = executed {
             self.halt(halt);
         }
-    }
-
-    /// Brings a service that is behind nearer: whole messages only, so that nothing of it is kept
-    /// from call to call. True if there may be more to do at once.
-    fn catch_up<L: Log>(
-        &mut self,
-        now: Now,
-        slot: usize,
-        bench: &mut Bench<'_, '_, '_>,
-        log: &L,
-        replay: &[u8],
-        assembly: &mut [u8],
-    ) -> bool {
-        let (mut from, segment) = (self.hosts[slot].position, self.config.segment_length);
-        let mut messages = Messages::new();
-        let mut budget = FRAMES_MAX;
-        while from < self.applier.level {
-            let (bytes, cold) = self.sources.for_replay(log, replay, from);
-            let mut frames = Frames::new(bytes, from, segment);
-            if cold {
-                frames = frames.verified();
-            }
-            let before = from;
-            for frame in frames {
-                let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
-                let may_go_on = self.hosts[slot].taking != Taking::Due && self.halted.is_none();
-                if frame.end() > self.applier.level || !is_ready || !may_go_on {
-                    return false;
-                }
-                if budget == 0 && messages.unfinished_since().is_none() {
-                    return true;
-                }
-                budget = budget.saturating_sub(1);
-                from = frame.end();
-                if let Some(message) = messages.push(frame, assembly) {
-                    let parsed = Message::parse(message.bytes);
-                    let record = record_of(message.start, &parsed);
-                    self.execute_in(now, slot, &message, &record, bench);
-                }
-            }
-            if from == before {
-                // The next bytes are recalled, or are being recalled.
-                return false;
-            }
-        }
-        false
     }
 
     /// What the consensus module does with a record, before any service hears of it.
@@ -406,7 +368,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
 /// What a record is to services. Records of a newer version are skipped alike on every member that
 /// does not know them.
-fn record_of<'a>(start: Position, parsed: &Result<Message<'a>, crate::wire::Reject>) -> Record<'a> {
+pub(super) fn record_of<'a>(
+    start: Position,
+    parsed: &Result<Message<'a>, crate::wire::Reject>,
+) -> Record<'a> {
     match parsed {
         Ok(Message::NewLeadershipTermEvent(event)) => Record::Term(LeadershipTerm {
             term: event.term,

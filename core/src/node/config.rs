@@ -117,8 +117,6 @@ pub enum ConfigError {
     WrongNodeState,
     /// The node state is older than the log: a backup, or of another directory. Its votes are lost.
     StateBehindLog,
-    /// The log has corrupt bytes below what was confirmed durable.
-    CorruptLog,
 }
 
 impl core::fmt::Display for ConfigError {
@@ -140,7 +138,6 @@ impl core::fmt::Display for ConfigError {
             }
             Self::WrongNodeState => "the node state belongs to another cluster or another member",
             Self::StateBehindLog => "the node state is older than the log: a vote may be lost",
-            Self::CorruptLog => "the log is corrupt below what was confirmed durable",
         })
     }
 }

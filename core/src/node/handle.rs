@@ -35,7 +35,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.config.member_at(from) {
                 Some(member) if member != self.config.member => {
-                    self.handle_member(now, member, datagram, lent.log)
+                    self.handle_member(now, member, datagram, lent)
                 }
                 _ => Err(Reject::Unlisted),
             },
@@ -143,6 +143,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked for
     /// again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
+        if matches!(recall.consumer, Consumer::Snapshot { .. }) {
+            return self.snapshot_recalled(recall, result);
+        }
+        if recall.consumer == Consumer::Repair {
+            return self.repair_recalled(recall, result);
+        }
         if self.sources.is_stale(&recall) {
             // Whatever the buffer held before is gone as well.
             self.sources.recalled(recall, 0);

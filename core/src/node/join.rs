@@ -20,8 +20,8 @@ pub(super) enum Step {
         /// The lowest proven conflict.
         cut: Option<Position>,
     },
-    /// This member's own history does not go back far enough.
-    TooShort,
+    /// This member's own history does not go back far enough: to below this position.
+    TooShort(Position),
 }
 
 /// The term that `slice` says wrote the byte at `position`; `None` outside what it covers.
@@ -47,6 +47,11 @@ pub(super) fn extended(slice: &HistorySlice, leadership: Term) -> HistorySlice {
     known
 }
 
+/// Whether the slice says who wrote, or will write, the byte at `position`.
+fn slice_covers(slice: &HistorySlice, position: Position, leadership: Term) -> bool {
+    term_in(&extended(slice, leadership), position).is_some()
+}
+
 fn is_newest(slice: &HistorySlice, leadership: Term) -> bool {
     slice
         .as_slice()
@@ -54,24 +59,28 @@ fn is_newest(slice: &HistorySlice, leadership: Term) -> bool {
         .is_some_and(|e| e.term == leadership)
 }
 
-/// Compares this member's log, `own` up to `end`, with a slice of the leader's history. The work is
-/// bounded by the number of terms in both.
+/// Compares this member's log, `own` up to `end`, with a slice of the leader's history. What is
+/// known here to be committed, below `settled`, is in every later leader's log (Raft 5.4, Leader
+/// Completeness), so nothing below needs to be compared. The work is bounded by the number of terms
+/// in both.
 pub(super) fn step<const H: usize>(
     own: &History<H>,
     end: Position,
+    settled: Position,
     slice: &HistorySlice,
     leadership: Term,
 ) -> Step {
     let entries = slice.as_slice();
     let Some(first) = entries.first() else {
-        return Step::Ask(Position::ZERO);
+        return Step::Ask(settled);
     };
-    if end == Position::ZERO {
-        let from_start = first.base == Position::ZERO;
-        return if from_start {
+    if end == settled {
+        // All of this log is committed, or it is empty: it goes on where it ends.
+        let goes_on = first.base <= end && slice_covers(slice, end, leadership);
+        return if goes_on {
             Step::Join { cut: None }
         } else {
-            Step::Ask(Position::ZERO)
+            Step::Ask(end)
         };
     }
     let agrees = |e: &&TermBase| e.base < end && own.term_at(e.base) == Some(e.term);
@@ -79,6 +88,7 @@ pub(super) fn step<const H: usize>(
         Some(entry) => entry.base,
         // Nothing agrees, from the start on: provided that this member still knows its own start.
         None if first.base == Position::ZERO && own.term_at(first.base).is_some() => Position::ZERO,
+        None if first.base <= settled && settled > Position::ZERO => settled,
         None => return ask_below(own, end.min(first.base)),
     };
     let known = extended(slice, leadership);
@@ -106,6 +116,6 @@ fn ask_below<const H: usize>(own: &History<H>, position: Position) -> Step {
     let before = position.minus(1);
     match own.entries().iter().rev().find(|e| e.base <= before) {
         Some(entry) => Step::Ask(entry.base),
-        None => Step::TooShort,
+        None => Step::TooShort(before),
     }
 }

@@ -1,13 +1,15 @@
 //! What other members say: checked for who says it, then given to the room it concerns.
 
 use super::join::{self, Step};
-use super::{Asking, Event, Halt, NAK_DELAY, Node, Reject};
+use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
-use crate::units::{Incarnation, MemberId, Position, Tail, Term};
+use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
-use crate::wire::member::{Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm};
+use crate::wire::member::{
+    Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm, SnapshotChunk,
+};
 
 /// How far ahead of this member's term a message's may be.
 const TERM_LEAP_MAX: u32 = 1 << 20;
@@ -18,19 +20,28 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Now,
         from: MemberId,
         datagram: &[u8],
-        log: &mut L,
+        lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
+        let log = &mut *lent.log;
         if frame_type(datagram).map_err(Reject::Wire)? == TYPE_NAK {
             let nak = Nak::parse(datagram).map_err(Reject::Wire)?;
             return self.handle_nak(from, &nak, log);
         }
         let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
         match header.stream_id {
+            LOG_STREAM_ID if self.healing.is_some() => {
+                match self.take_repair(now.instant, datagram, lent) {
+                    true => Ok(()),
+                    false => Err(Reject::Frames),
+                }
+            }
             LOG_STREAM_ID => self.handle_frames(now.instant, from, datagram, log),
             CONSENSUS_STREAM_ID => {
-                let message = DataFrame::parse(datagram)
-                    .and_then(|frame| MemberMessage::parse_frame(&frame))
-                    .map_err(Reject::Wire)?;
+                let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
+                if let Some(chunk) = SnapshotChunk::parse_frame(&frame).map_err(Reject::Wire)? {
+                    return self.handle_chunk(now.instant, from, &chunk, lent.catchup);
+                }
+                let message = MemberMessage::parse_frame(&frame).map_err(Reject::Wire)?;
                 self.handle_message(now, from, &message, log)
             }
             _ => Err(Reject::Wire(wire::Reject::Stream)),
@@ -57,9 +68,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             return Err(Reject::Foreign);
         }
-        // An incarnation that `init` did not write is a new disk under an old name: what it says of
-        // its log is served, but neither its vote nor its mark counts.
-        let counts = message.sender.incarnation == Incarnation::FIRST;
+        // Another incarnation than the roster's is a new disk under an old name: what it says of its
+        // log is served, but neither its vote nor its mark counts.
+        let incarnation = message.sender.incarnation;
+        let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
         match &message.body {
             Body::CanvassPosition(said) => {
@@ -71,12 +83,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
             Body::AppendPosition(ack) => {
+                let counts = self.hear_incarnation(from, incarnation);
                 self.raft.handle_append(instant, from, ack, counts);
                 self.hear_follower(from, ack);
             }
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
                 if self.raft.joined() == Some(said.term) {
+                    self.told_to_count(said.counts);
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
                     self.hear_agreed(said);
@@ -87,6 +101,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let asked = (!from_log).then_some(ask.from);
                 self.raft.handle_history_request(instant, from, asked);
             }
+            Body::RepairRequest(ask) => return self.handle_repair_request(instant, from, ask),
+            Body::SnapshotRequest(ask) => return self.handle_snapshot_request(instant, from, ask),
             Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
             Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),
             _ => return Err(Reject::Stale),
@@ -107,13 +123,27 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // The leader repeats it; by then the term is on disk.
             return;
         }
+        if self.healing.is_some() {
+            // First what was durable here is made whole: it may be what the leader rests on.
+            return;
+        }
         if self.raft.joined() == Some(term) {
             self.hear_again(instant, from, said, log);
             return;
         }
-        match join::step(&self.history, log.end(), &said.history, term) {
+        let (end, start, settled) = (log.end(), said.start, self.raft.commit());
+        match join::step(&self.history, end, settled, &said.history, term) {
+            Step::Ask(asked) | Step::TooShort(asked) if asked < start.base => {
+                let first = said.history.as_slice().first();
+                // Nothing agrees from the leader's first byte on, or nothing of it is here.
+                if end < start.base || first.is_some_and(|e| e.base <= start.base) {
+                    self.receive_snapshot(instant, from, term);
+                } else {
+                    self.ask_history(instant, from, term, start.base);
+                }
+            }
             Step::Ask(position) => self.ask_history(instant, from, term, position),
-            Step::TooShort => self.halt(Halt::HistoryTooShort),
+            Step::TooShort(_) => self.halt(Halt::HistoryTooShort),
             Step::Join { cut } => {
                 if cut.is_some_and(|cut| cut < self.raft.commit()) {
                     // Safety is broken already; do not make it worse.
@@ -129,6 +159,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                     self.cut(cut, log);
                 }
                 self.forget_repair();
+                self.receiving = None;
                 self.known = join::extended(&said.history, term);
                 self.leader_end = said.end;
                 self.raft.join(instant, term, from);
@@ -204,7 +235,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
+    pub(super) fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
         let from = log.end();
         log.truncate(cut);
         self.history.truncate(cut);

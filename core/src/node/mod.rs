@@ -10,17 +10,22 @@
 
 mod annals;
 mod apply;
+mod beginning;
+mod catch_up;
 mod checkpoint;
 pub mod clients;
 mod config;
 mod handle;
 mod health;
 mod host;
+mod install;
 mod join;
 mod member_in;
 mod originate;
+mod repair;
 mod report;
 mod retain;
+mod roster;
 mod snapshot;
 mod sources;
 #[cfg(test)]
@@ -31,26 +36,34 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
+pub use install::{Install, SnapshotId};
+pub use repair::Repair;
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
 
 use crate::limits::ENDPOINTS_MAX;
-use crate::log::{Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, append, encoded_len};
+use crate::log::{
+    Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
+};
 use crate::planted::Planted;
-use crate::raft::{Ballot, Raft, Start, State, TransferError};
+use crate::raft::{Ballot, Raft, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
-use crate::units::{Incarnation, Mark, MemberId, Position, ServiceId, Tail, Term};
+use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
 use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
 use crate::wire::member::{HistorySlice, Sender, TermBase};
 use crate::wire::sbe::HEADER;
 use apply::Applier;
+use beginning::{clients_config, endpoints, hosts, log_start, raft_start};
 use checkpoint::Checkpoints;
 use clients::Clients;
 use health::Health;
 use host::Host;
+use install::{Receiving, Serving};
+use repair::{Healing, Mending};
+use roster::Heard;
 use snapshot::Snapshots;
 use sources::Sources;
 
@@ -145,11 +158,22 @@ pub struct Node<const N: usize, const S: usize = 1> {
     snapshots: Snapshots<S>,
     checkpoints: Checkpoints<S>,
     health: Health,
+    /// The snapshot that this member is sent.
+    receiving: Option<Receiving>,
+    /// The snapshot that this leader sends.
+    serving: Option<Serving>,
+    /// The damage in this member's own log.
+    healing: Option<Healing>,
+    /// The log bytes that a damaged member is sent.
+    mending: Option<Mending>,
     /// The oldest byte of the log, and who wrote it.
     start: TermBase,
     sources: Sources,
     /// The clocks, as they were last seen.
     clock: Now,
+    /// Whose votes and marks count.
+    roster: Roster,
+    heard: Heard,
     status_replies: heapless::Vec<(SocketAddr, u64), 8>,
     events: heapless::Vec<Event, EVENTS_MAX>,
     counters: Counters,
@@ -175,9 +199,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         if state.cluster != config.cluster || state.member != config.member {
             return Err(ConfigError::WrongNodeState);
-        }
-        if recovered.corrupt.is_some() {
-            return Err(ConfigError::CorruptLog);
         }
         // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
         // been forgotten otherwise).
@@ -217,9 +238,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshots: Snapshots::new(now.instant),
             checkpoints: Checkpoints::new(),
             health: Health::new(now.instant, state.quarantined),
+            receiving: None,
+            serving: None,
+            healing: Healing::of(recovered, config.member, now.instant),
+            mending: None,
             start: log_start(recovered),
             sources: Sources::new(),
             clock: now,
+            roster: state.roster,
+            heard: Heard::new((state.roster.at, votes)),
             status_replies: heapless::Vec::new(),
             events: heapless::Vec::new(),
             counters: Counters::default(),
@@ -237,6 +264,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             vote: state.vote,
         });
         self.health.handle_persisted(state.quarantined);
+        if state.roster.at >= self.heard.persisted.0 {
+            self.heard.persisted = (state.roster.at, state.votes);
+            self.raft.votes |= state.votes && self.votes;
+        }
     }
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
@@ -247,11 +278,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
     /// whether it is quarantined.
     pub fn poll_persist(&self) -> Option<NodeState> {
-        let ballot = match self.raft.poll_persist() {
-            None if self.health.is_persisted() => return None,
-            None => self.raft.ballot,
-            Some(ballot) => ballot,
-        };
+        let is_new = self.heard.persisted != (self.roster.at, self.votes);
+        let kept = (is_new || !self.health.is_persisted()).then(|| self.raft.ballot());
+        let ballot = self.raft.poll_persist().or(kept)?;
         Some(NodeState {
             cluster: self.sender.cluster,
             member: self.sender.member,
@@ -260,6 +289,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             vote: ballot.vote,
             votes: self.votes,
             quarantined: self.health.quarantined(),
+            roster: self.roster,
         })
     }
 
@@ -282,6 +312,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let asked = self.history_wanted.map(|(_, _, asking)| asking.next);
         let repair = [asked, self.hole.map(|h| h.next)]
             .into_iter()
+            .chain([self.install_deadline(), self.repair_deadline()])
             .flatten()
             .min();
         let clients = self
@@ -531,65 +562,3 @@ const APP_VERSION: i32 = 1;
 /// How long to wait before a hole is asked for, and before it is asked for again.
 const NAK_DELAY: Duration = Duration::from_millis(1);
 const NAK_REPEAT: Duration = Duration::from_millis(20);
-
-fn clients_config(config: &Config) -> clients::ClientsConfig {
-    clients::ClientsConfig {
-        member: config.member,
-        mtu: config.egress_mtu,
-        egress_segment_length: config.segment_length,
-        message_max: config.message_max + crate::wire::cluster::SESSION_HEADER_LENGTH,
-        sessions_max: config.sessions_max,
-        session_timeout: config.sessions.session_timeout,
-        egress_timeout: config.sessions.egress_timeout,
-        connect_timeout: Duration::from_secs(5),
-        leader_heartbeat_timeout: config.timing.leader_timeout,
-        seed: config.seed ^ 0x636c_6965_6e74,
-    }
-}
-
-fn raft_start(config: &Config, state: &NodeState, votes: bool, recovered: &Recovered) -> Start {
-    Start {
-        me: config.member,
-        members: config.member_set(),
-        votes,
-        torn: recovered.torn,
-        ballot: Ballot {
-            term: state.term,
-            vote: state.vote,
-        },
-        tail: recovered.tail,
-        flushed: recovered.confirmed,
-        timing: config.timing,
-        seed: config.seed,
-    }
-}
-
-fn hosts<const N: usize, const S: usize>(count: usize, now: Instant) -> heapless::Vec<Host<N>, S> {
-    let ids = (0..=u8::MAX).map_while(ServiceId::new);
-    let hosts = ids.take(count.min(S));
-    hosts.map(|id| Host::new(id, now)).collect()
-}
-
-/// The oldest byte of a log as it was recovered.
-fn log_start(recovered: &Recovered) -> TermBase {
-    let base = recovered.start.position;
-    let term = recovered.history.term_at(base);
-    TermBase {
-        term: term.unwrap_or(recovered.start.term),
-        base,
-    }
-}
-
-fn endpoints(config: &Config) -> heapless::String<ENDPOINTS_MAX> {
-    use core::fmt::Write;
-    let mut list = heapless::String::new();
-    for member in config.member_set().iter() {
-        let Some(address) = config.address(member) else {
-            continue;
-        };
-        let comma = if list.is_empty() { "" } else { "," };
-        // `ENDPOINTS_MAX` has room for every member's longest endpoint.
-        let _fits = write!(list, "{comma}{member}={}", address.ingress).is_ok();
-    }
-    list
-}

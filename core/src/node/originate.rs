@@ -35,6 +35,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let timestamp = self.timestamp(now);
         self.append_action(term, timestamp, now.instant, log);
+        self.append_admission(term, log);
         let mut more = false;
         for slot in 0..self.hosts.len() {
             if self.hosts[slot].position < self.applier.opened {

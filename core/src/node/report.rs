@@ -58,6 +58,18 @@ pub enum Event {
         /// Forward by so many milliseconds; less than zero: back.
         by_ms: i64,
     },
+    /// The damage in this member's log, which ended here, has been written over with what others
+    /// had.
+    LogHealed(Position),
+    /// A new directory of this member counts from here on, and its old one no more.
+    MemberAdmitted(MemberId),
+    /// A member asked for this snapshot, and it could not be read.
+    SnapshotUnreadable(Position),
+    /// This member's log ends before the leader's begins: it is sent a snapshot.
+    InstallBegun {
+        /// By this leader.
+        leader: MemberId,
+    },
     /// The node refuses to go on.
     Halted(Halt),
 }

@@ -8,7 +8,7 @@
 //!
 //! The consensus section's body:
 //! ```text
-//! format u32 = 1
+//! format u32 = 1; roster: at u64, seven times incarnation u64, since u64
 //! sessions u32: id i64, correlation i64, response stream u32, opened i64, channel, principal
 //! services u32: length u64, digest u64 of each section
 //! ```
@@ -18,7 +18,7 @@ use heapless::Vec;
 use super::host::{HostMemory, Taking};
 use super::{Event, Lent, Node};
 use crate::limits::{CHANNEL_MAX, PRINCIPAL_MAX};
-use crate::log::Log;
+use crate::log::{Log, Roster};
 use crate::service::Service;
 use crate::session::{Channel, Principal, Request, Session, SessionTable};
 use crate::snapshot::{
@@ -26,7 +26,7 @@ use crate::snapshot::{
     SnapshotWriter, Sums,
 };
 use crate::time::{Instant, Timestamp};
-use crate::units::{Position, SessionId, Term};
+use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
 
@@ -250,6 +250,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let mut sums = Sums::new();
             let mut out = SnapshotWriter::new(sink.section(Section::Consensus), &mut sums);
             out.begin(&begin)?;
+            write_roster(&mut out, &self.roster)?;
             write_sessions(&mut out, self.clients.sessions())?;
             set.consensus = Some(sums);
             wrote = true;
@@ -346,9 +347,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .ok_or(SnapshotError::Missing(Section::Consensus))?;
         let mut from = SnapshotReader::new(bytes, length, cluster, Section::Consensus)?;
         let begin = *from.begin();
-        if from.u32()? != FORMAT {
-            return Err(SnapshotError::Content);
-        }
+        let roster = read_roster(&mut from)?;
         let table = read_sessions(&mut from)?;
         let ends = read_ends::<S>(&mut from)?;
         let end = from.finish()?;
@@ -375,6 +374,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (at, term) = (begin.position, begin.term);
         self.applier.restore(at, begin.timestamp, term, begin.chain);
         self.clients.restore(table);
+        if roster.at > self.roster.at {
+            self.roster = roster;
+        }
         self.raft.restore_commit(at);
         self.snapshots.last = at;
         let snapshot = Snapshot {
@@ -409,11 +411,32 @@ fn finish<const S: usize>(
     })
 }
 
+fn write_roster(out: &mut SnapshotWriter<'_>, roster: &Roster) -> Result<(), SnapshotError> {
+    out.u32(FORMAT)?;
+    out.u64(roster.at.get())?;
+    for (incarnation, since) in roster.entries() {
+        out.u64(incarnation.0)?;
+        out.u64(since.get())?;
+    }
+    Ok(())
+}
+
+fn read_roster(from: &mut SnapshotReader<'_>) -> Result<Roster, SnapshotError> {
+    if from.u32()? != FORMAT {
+        return Err(SnapshotError::Content);
+    }
+    let at = Position::new(from.u64()?);
+    let mut members = *Roster::FIRST.entries();
+    for member in &mut members {
+        *member = (Incarnation(from.u64()?), Position::new(from.u64()?));
+    }
+    Ok(Roster::from_entries(at, members))
+}
+
 fn write_sessions<const N: usize>(
     out: &mut SnapshotWriter<'_>,
     sessions: &SessionTable<N>,
 ) -> Result<(), SnapshotError> {
-    out.u32(FORMAT)?;
     out.u32(sessions.len() as u32)?;
     for session in sessions {
         out.i64(session.id.to_wire())?;

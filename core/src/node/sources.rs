@@ -1,7 +1,7 @@
 //! Where bytes of the log are read: the window, or what the driver has recalled from storage.
 
 use crate::log::Log;
-use crate::units::Position;
+use crate::units::{Position, Section};
 
 /// Who needs bytes that the window has let go.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -13,6 +13,17 @@ pub enum Consumer {
     Catchup,
     /// A follower's question about terms long past: the bytes go to the start of `Lent::catchup`.
     Annals,
+    /// A damaged member's request: the bytes go to the start of `Lent::catchup`.
+    Repair,
+    /// A follower that is sent a snapshot: the bytes of this section from `Recall::at` on, which
+    /// counts within the section, go to the start of `Lent::catchup`. Fewer than asked for mean
+    /// that the section ends there.
+    Snapshot {
+        /// Which snapshot.
+        position: Position,
+        /// Which section of it.
+        section: Section,
+    },
 }
 
 /// A debt of the driver: bytes to be read from storage.
@@ -114,7 +125,9 @@ impl Sources {
         match recall.consumer {
             Consumer::Replay => self.replay = cold,
             Consumer::Catchup => self.catchup = cold,
-            Consumer::Annals => self.catchup.len = 0,
+            Consumer::Annals | Consumer::Repair | Consumer::Snapshot { .. } => {
+                self.catchup.len = 0;
+            }
         }
     }
 

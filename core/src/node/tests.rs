@@ -9,7 +9,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::log::{Seed, Window, append};
+use crate::log::{Roster, Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, SessionId};
@@ -76,6 +76,7 @@ fn state(at: u32) -> NodeState {
         vote: None,
         votes: true,
         quarantined: false,
+        roster: Roster::FIRST,
     }
 }
 
@@ -257,7 +258,7 @@ impl Bench {
         let bytes = &storage[at..storage.len().min(at + recall.len)];
         let buffer = match recall.consumer {
             Consumer::Replay => 3,
-            Consumer::Catchup | Consumer::Annals => 4,
+            _ => 4,
         };
         self.memory[buffer][..bytes.len()].copy_from_slice(bytes);
         self.node.handle_recalled(recall, Ok(bytes.len()));

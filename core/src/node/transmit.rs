@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
+use crate::limits::MTU_DEFAULT;
 use crate::log::{Frames, LOG_STREAM_ID, Log, scan};
 use crate::node::Lent;
 use crate::planted::Planted;
@@ -10,17 +11,18 @@ use crate::raft::{Owed, State};
 use crate::stream;
 use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
-use crate::wire::frame::Nak;
+use crate::wire::frame::{Nak, align};
 use crate::wire::member::{
-    AppendPosition, Body, CanvassPosition, CommitPosition, HistoryRequest, HistorySlice,
-    MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign, TransferLeadership,
-    Vote,
+    AppendPosition, Body, CHUNK_HEADER, CHUNK_MAX, CanvassPosition, CommitPosition, HistoryRequest,
+    HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
+    SnapshotChunk, TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
 /// The longest control datagram in bytes.
-pub const CONTROL_MAX: usize = 1024;
+pub const CONTROL_MAX: usize = MTU_DEFAULT;
 const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= STATUS_LENGTH);
+const _: () = assert!(CONTROL_MAX >= align(CHUNK_HEADER + CHUNK_MAX));
 
 /// A small message that is written out only when it is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -72,6 +74,8 @@ pub enum Payload<'l> {
     Bytes(&'l [u8]),
     /// A small message to or from members, or a status report.
     Control(Control),
+    /// A part of a snapshot.
+    Chunk(SnapshotChunk<'l>),
     /// A small message of a client's stream.
     Client(stream::Control),
 }
@@ -89,6 +93,7 @@ impl Payload<'_> {
                 room.len()
             }
             Self::Control(control) => control.emit(scratch).unwrap_or(0),
+            Self::Chunk(chunk) => chunk.emit(scratch).unwrap_or(0),
         };
         scratch.get(..len).unwrap_or(&[])
     }
@@ -110,13 +115,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .owed_message(now, &*lent.log)
             .or_else(|| self.owed_annals(lent))
             .or_else(|| self.owed_history_request(instant))
-            .or_else(|| self.owed_nak(instant));
+            .or_else(|| self.owed_nak(instant))
+            .or_else(|| self.owed_snapshot_request(instant, lent.catchup))
+            .or_else(|| self.owed_repair_request(instant));
         if let Some(transmit) = control {
             return Some(transmit);
         }
         self.owed_frames(lent)
             .or_else(|| self.owed_status())
             .or_else(|| self.owed_client(now, lent))
+            .or_else(|| self.owed_repair(lent))
+            .or_else(|| self.owed_chunk(lent.catchup))
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
@@ -128,7 +137,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         })
     }
 
-    fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
+    pub(super) fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
         self.to_member(
             member,
             Control::Member(MemberMessage {
@@ -153,11 +162,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
         let limit = self.limit(log);
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
-        let body = self.body(now, owed, limit);
+        let body = self.body(now, to, owed, limit);
         self.say(to, body)
     }
 
-    fn body(&self, now: Now, owed: Owed, limit: Position) -> Body {
+    fn body(&self, now: Now, to: MemberId, owed: Owed, limit: Position) -> Body {
         let (term, commit) = (self.raft.term(), self.raft.commit());
         let Tail {
             term: log_term,
@@ -191,6 +200,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 commit,
                 end,
                 round,
+                counts: self.counts(to),
                 checkpoint: self.checkpoints.states.agreed(),
                 snapshot: self.checkpoints.snapshots.agreed(),
             }),
@@ -235,7 +245,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: if planted { log_term } else { joined },
             received: end,
             durable: self.raft.acknowledged(),
-            applied: self.applied(),
+            applied: self.told_applied(),
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
             flush_age_ms: ages.flush_ms,
             round: self.raft.round(),
@@ -365,13 +375,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 .recall(&*lent.log, Consumer::Replay, applied, len);
             return Some(recall);
         }
-        self.recall_for_followers(lent)
+        self.recall_for_services(lent)
+            .or_else(|| self.recall_for_followers(lent))
+            .or_else(|| self.recall_repair_if_free(lent))
+    }
+
+    /// A damaged member's bytes come when nobody else uses the memory for cold bytes.
+    fn recall_repair_if_free<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let is_free = !self.is_serving() && self.receiving.is_none() && self.healing.is_none();
+        is_free.then(|| self.recall_repair(lent)).flatten()
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
+        if self.is_serving() || self.is_mending() {
+            return None;
+        }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);
         let mut wanted = None;
         for progress in &leader.progress {
@@ -393,7 +414,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 wanted = wanted.or(Some(from));
             }
         }
-        if let Some(recall) = self.recall_annals(lent) {
+        let other = self.recall_annals(lent);
+        if let Some(recall) = other.or_else(|| self.recall_snapshot(lent.catchup)) {
             return Some(recall);
         }
         let len = lent.catchup.len();

@@ -146,7 +146,7 @@ impl Raft {
     }
 
     fn consider_nomination(&mut self, now: Instant) {
-        let may_lead = self.votes && !self.closing && !self.unfit;
+        let may_lead = self.votes && !self.closing && !self.damaged && !self.unfit;
         let electable = may_lead && self.supporters(now) >= self.members.quorum();
         let delay = self.nomination_delay(now);
         let State::Canvass(canvass) = &mut self.state else {
@@ -340,7 +340,7 @@ impl Raft {
             && follower.leader == from
             && self.joined == Some(said.term)
             && self.ballot.term == said.term;
-        if bound && self.votes && !self.closing && !self.unfit {
+        if bound && self.votes && !self.closing && !self.damaged && !self.unfit {
             self.nominate(now, self.ballot.term.next(), true);
         }
     }

@@ -161,6 +161,8 @@ pub struct Raft {
     /// Members whose canvass is to be answered.
     pub(crate) canvass_replies: MemberSet,
     pub(crate) closing: bool,
+    /// Its log cannot be read as it was acknowledged: it must not stand for election.
+    pub(crate) damaged: bool,
     /// Elections in a row that this member stood in and that brought it no leader.
     pub(crate) in_vain: u8,
     /// It must not lead: see `health`.
@@ -179,6 +181,8 @@ pub struct Start {
     pub votes: bool,
     /// Whether its log lost a torn tail.
     pub torn: bool,
+    /// Whether bytes of its log that were durable cannot be read.
+    pub damaged: bool,
     /// What its node state says.
     pub ballot: Ballot,
     /// The end of its recovered log.
@@ -215,6 +219,7 @@ impl Raft {
             refusals: MemberSet::EMPTY,
             canvass_replies: MemberSet::EMPTY,
             closing: false,
+            damaged: start.damaged,
             in_vain: 0,
             unfit: false,
             rest: health::Rest::default(),
@@ -241,6 +246,11 @@ impl Raft {
             term: self.ballot.term,
             vote,
         })
+    }
+
+    /// Term and vote as they are now, on disk or not.
+    pub(crate) fn ballot(&self) -> Ballot {
+        self.ballot
     }
 
     /// Whether term and vote are on disk: the gate before every vote, join and acknowledgement.
@@ -318,6 +328,12 @@ impl Raft {
             self.told = self.told.max(commit);
             self.commit = self.commit.max(self.told.min(self.tail.end));
         }
+    }
+
+    /// The log is whole again.
+    pub fn heal(&mut self, now: Instant) {
+        self.damaged = false;
+        self.begin_canvass(now);
     }
 
     /// This member starts from a snapshot: what it holds was committed.

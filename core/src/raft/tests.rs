@@ -29,6 +29,7 @@ pub(super) fn member(me: u8, members: usize, tail: Tail) -> Raft {
         members: MemberSet::first(members),
         votes: true,
         torn: false,
+        damaged: false,
         ballot: Ballot {
             term: tail.term,
             vote: None,

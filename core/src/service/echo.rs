@@ -1,7 +1,9 @@
 //! The smallest service: every message goes back to whoever sent it.
 
 use super::kv::mix;
-use super::{CloseReason, Cluster, Service};
+use super::{
+    CloseReason, Cluster, Progress, Service, SnapshotError, SnapshotReader, SnapshotWriter,
+};
 use crate::units::{Position, SessionId};
 
 /// Sends every message back as it came. Its whole state is a digest of everything that was
@@ -9,34 +11,46 @@ use crate::units::{Position, SessionId};
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Echo {
+    state: State,
+    /// The state when the snapshot was begun that is being written.
+    saved: Option<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+struct State {
     digest: u64,
     messages: u64,
     unsent: u64,
 }
 
+/// The version of a snapshot's body: this number (u32), then digest, messages and unsent (u64).
+const FORMAT: u32 = 1;
+
 impl Echo {
     /// Before the first message.
     pub const fn new() -> Self {
-        Self {
+        let state = State {
             digest: 0,
             messages: 0,
             unsent: 0,
-        }
+        };
+        Self { state, saved: None }
     }
 
     /// How many messages were executed.
     pub const fn messages(&self) -> u64 {
-        self.messages
+        self.state.messages
     }
 
     /// How many of them were not sent back, because their session had been closed meanwhile.
     pub const fn unsent(&self) -> u64 {
-        self.unsent
+        self.state.unsent
     }
 
     fn record(&mut self, kind: u64, at: Position, session: SessionId, bytes: &[u8]) {
         let event = mix::word(kind, mix::word(at.get(), session.opened_at().get()));
-        self.digest = mix::word(self.digest, mix::bytes(event, bytes));
+        self.state.digest = mix::word(self.state.digest, mix::bytes(event, bytes));
     }
 }
 
@@ -61,16 +75,46 @@ impl Service for Echo {
         session: SessionId,
         message: &[u8],
     ) {
-        self.messages = self.messages.wrapping_add(1);
+        self.state.messages = self.state.messages.wrapping_add(1);
         self.record(3, cluster.position(), session, message);
         if cluster.offer(session, &[message]).is_err() {
-            self.unsent = self.unsent.wrapping_add(1);
+            self.state.unsent = self.state.unsent.wrapping_add(1);
             self.record(4, cluster.position(), session, &[]);
         }
     }
 
     fn digest(&self) -> u64 {
-        self.digest
+        self.state.digest
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.saved = Some(self.state);
+    }
+
+    fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
+        let state = self.saved.unwrap_or(self.state);
+        out.u32(FORMAT)?;
+        out.u64(state.digest)?;
+        out.u64(state.messages)?;
+        out.u64(state.unsent)?;
+        Ok(Progress::Done)
+    }
+
+    fn end_snapshot(&mut self) {
+        self.saved = None;
+    }
+
+    fn read_snapshot(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        if from.u32()? != FORMAT {
+            return Err(SnapshotError::Content);
+        }
+        let state = State {
+            digest: from.u64()?,
+            messages: from.u64()?,
+            unsent: from.u64()?,
+        };
+        *self = Self { state, saved: None };
+        Ok(())
     }
 }
 
@@ -80,7 +124,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::service::kv::outbox::Recorder;
+    use crate::service::kv::outbox::{Body, Recorder};
 
     fn run(messages: &[&[u8]]) -> (Echo, Vec<Vec<u8>>) {
         let mut echo = Echo::new();
@@ -130,5 +174,36 @@ mod tests {
         });
         assert_eq!(echo.unsent(), 1);
         assert_ne!(echo.digest(), run(&[b"a"]).0.digest());
+    }
+
+    #[test]
+    fn a_snapshot_is_the_state_at_its_begin_and_comes_back() {
+        let (mut echo, _) = run(&[b"one", b"two"]);
+        let then = echo.clone();
+        echo.begin_snapshot();
+        Recorder::default().at(Position::new(640), |cluster| {
+            echo.on_session_message(cluster, SessionId::new(Position::ZERO), b"later");
+        });
+        let mut body = Body::default();
+        assert_eq!(body.step(&mut echo), Ok(Progress::Done));
+        echo.end_snapshot();
+        assert_eq!(body.0.len(), 28);
+        let (mut restored, _) = run(&[b"other"]);
+        body.restore(&mut restored).unwrap();
+        assert_eq!(restored, then);
+        assert_ne!(restored, echo);
+    }
+
+    #[test]
+    fn what_is_no_snapshot_changes_nothing() {
+        let (mut echo, _) = run(&[b"one"]);
+        let before = echo.clone();
+        let mut newer = Body::of(&mut echo);
+        newer.0[0] = 2;
+        assert_eq!(newer.restore(&mut echo), Err(SnapshotError::Content));
+        let mut short = Body::of(&mut echo);
+        short.0.pop();
+        assert_eq!(short.restore(&mut echo), Err(SnapshotError::Short));
+        assert_eq!(echo, before);
     }
 }

@@ -5,6 +5,7 @@
 //! [`Reject`]; nothing here panics on it. `emit` answers `None` if the bytes do not fit `out`, and
 //! has then left unspecified bytes there.
 
+pub mod admission;
 mod bytes;
 pub mod channel;
 pub mod cluster;

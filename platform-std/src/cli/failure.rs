@@ -93,7 +93,9 @@ impl From<WalkError> for Failure {
     fn from(error: WalkError) -> Self {
         match error {
             WalkError::Storage(error) => error.into(),
-            bad @ WalkError::Bad { .. } => Self::outcome(bad.to_string()),
+            other @ (WalkError::Bad { .. } | WalkError::Gone { .. }) => {
+                Self::outcome(other.to_string())
+            }
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::walk::{Frame, Walk, kind_of};
 #[command(after_long_help = "\
 One line for each frame: where it is, the leadership term that wrote it, what it carries, for which
 session, how many bytes, and its checksum. Both checksums of every frame are verified on the way.
-The log ends at the first place that was never written. Works on a running member's directory too.
+The log ends at the first place that was never written. It starts at 0, or above if it was purged or
+begun after a snapshot: see `coracle snapshots`. Works on a running member's directory too.
 
   coracle log --dir data/0
   coracle log --dir data/0 --from 65536 --count 20
@@ -25,9 +26,9 @@ pub struct LogArgs {
     /// Only verify, and print a summary
     #[arg(long)]
     verify: bool,
-    /// Start at this position, which must be a frame's
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    from: u64,
+    /// Start at this position, which must be a frame's; without this, where the log starts
+    #[arg(long, value_name = "POSITION")]
+    from: Option<u64>,
     /// Stop after so many frames
     #[arg(long, value_name = "FRAMES", default_value_t = u64::MAX)]
     count: u64,
@@ -45,10 +46,14 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
             args.dir.display()
         )));
     };
-    if args.from > 0 {
-        walk.seek(args.from);
+    let from = args.from.unwrap_or(walk.start());
+    if from != walk.start() {
+        walk.seek(from)?;
     }
     if !args.verify {
+        if walk.start() > 0 {
+            writeln!(out, "the log starts at position {}", walk.start())?;
+        }
         writeln!(out, "{HEADING}")?;
     }
     let (mut frames, mut messages, mut terms, mut last_term) = (0u64, 0u64, 0u64, 0);
@@ -70,10 +75,11 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
         writeln!(
             out,
             "{}: {frames} frames with {messages} records of {terms} terms, positions {} to {}, \
-             every checksum holds",
+             every checksum holds; the log starts at {}",
             args.dir.display(),
-            args.from,
-            walk.position()
+            from,
+            walk.position(),
+            walk.start()
         )?;
     }
     out.flush()?;

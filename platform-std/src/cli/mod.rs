@@ -7,6 +7,7 @@ mod log;
 mod node;
 mod send;
 mod settings;
+mod snapshots;
 mod status;
 mod tail;
 
@@ -27,7 +28,7 @@ each one on the disks of a majority before it counts. Clients speak the protocol
   coracle demo                 see it work: three nodes on this machine, one is killed
   coracle init / coracle node  make a member's directory, and run the member
   coracle send / coracle kv    talk to a cluster
-  coracle status / log / tail  look into one";
+  coracle status / log / tail / snapshots   look into one";
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 the outcome is not what was asked for (a check failed, a key is missing, a
@@ -53,6 +54,7 @@ enum Command {
     Kv(kv::KvArgs),
     Status(status::StatusArgs),
     Log(log::LogArgs),
+    Snapshots(snapshots::SnapshotsArgs),
     Tail(tail::TailArgs),
 }
 
@@ -67,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Kv(args) => kv::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Snapshots(args) => snapshots::run(&args),
         Command::Tail(args) => tail::run(&args),
     };
     match outcome {

@@ -1,17 +1,16 @@
 //! `coracle node`: runs one member.
 
 use clap::Args;
+use coracle_core::service::Service;
 use coracle_core::service::echo::Echo;
 use coracle_core::service::kv::Kv;
 
 use super::{Failure, settings::SettingsArgs};
-use crate::config::ServiceKind;
+use crate::config::{ServiceKind, Settings};
 use crate::logging::{self, LogFormat, LogLevel};
-use crate::node::NodeBuilder;
+use crate::mapped::Mapped;
+use crate::node::{NodeBuilder, NodeError};
 use crate::signals::StopSignal;
-
-/// Bytes of memory of the key-value service.
-const KV_MEMORY: usize = 64 << 20;
 
 /// Run one member of a cluster
 #[derive(Debug, Args)]
@@ -61,13 +60,26 @@ pub fn run(args: &NodeArgs) -> Result<(), Failure> {
         return Ok(());
     }
     logging::start(args.log_format, args.log_level);
-    let service = settings.service;
-    let builder = NodeBuilder::new(settings)
-        .init(args.init)
-        .stop_signal(StopSignal::register()?);
-    match service {
-        ServiceKind::Echo => builder.run(Echo::default())?,
-        ServiceKind::Kv => builder.run(Kv::new(vec![0u8; KV_MEMORY]))?,
+    match settings.service {
+        ServiceKind::Echo => run_with(settings, args.init, Echo::default()),
+        ServiceKind::Kv => {
+            let kv = key_value(&settings)?;
+            run_with(settings, args.init, kv)
+        }
     }
-    Ok(())
+}
+
+fn run_with(settings: Settings, init: bool, service: impl Service + Send) -> Result<(), Failure> {
+    let builder = NodeBuilder::new(settings)
+        .init(init)
+        .stop_signal(StopSignal::register()?);
+    Ok(builder.run(service)?)
+}
+
+fn key_value(settings: &Settings) -> Result<Kv<Mapped>, NodeError> {
+    let memory = Mapped::new(settings.kv_memory.0)?;
+    Ok(match settings.kv_barrier.0 {
+        0 => Kv::new(memory),
+        barrier => Kv::with_barrier(memory, Mapped::new(barrier)?),
+    })
 }

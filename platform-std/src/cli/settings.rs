@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{Durability, Idle, MemberSettings, ServiceKind, Settings};
+use crate::config::{Durability, Idle, MemberSettings, ServiceKind, Settings, Size};
 
 /// A configuration file, and flags that override it.
 #[derive(Debug, Args)]
@@ -33,9 +33,35 @@ pub struct SettingsArgs {
     /// The service that runs on the members
     #[arg(long, value_enum)]
     pub service: Option<ServiceKind>,
+    /// Memory of the key-value service, e.g. 1GiB; the same on every member
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "Memory of the key-value service, for example 1GiB (default 256MiB, at most \
+        4GiB); the same on every member. Each entry takes 26 bytes beside its key and value, and \
+        an eighth stays free. What is not used takes none of the machine's memory"
+    )]
+    pub kv_memory: Option<Size>,
+    /// What it may keep of old values while a snapshot is written; 0: clients wait instead
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "What the key-value service may keep of old values while a snapshot is \
+        written (default 64MiB). When it is full, clients wait for the snapshot; with 0 they wait \
+        until all of it is written. What is not used takes none of the machine's memory"
+    )]
+    pub kv_barrier: Option<Size>,
     /// When a message counts as safe on this member
     #[arg(long, value_enum)]
     pub durability: Option<Durability>,
+    /// The most bytes of disk that the log takes up
+    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long_help = "The most bytes of disk that the log takes up, for example \"256 MiB\": at least \
+        eight segments. Snapshots, of which two are kept, come on top"
+    )]
+    pub log_max: Option<Size>,
+    /// Take a snapshot after so many bytes of log; an eighth of --log-max unless given
+    #[arg(long, value_name = "SIZE")]
+    pub snapshot_every: Option<Size>,
     /// What to do when there is nothing to do
     #[arg(long, value_enum)]
     pub idle: Option<Idle>,
@@ -62,7 +88,11 @@ impl SettingsArgs {
         }
         settings.cluster = self.cluster.unwrap_or(settings.cluster);
         settings.service = self.service.unwrap_or(settings.service);
+        settings.kv_memory = self.kv_memory.unwrap_or(settings.kv_memory);
+        settings.kv_barrier = self.kv_barrier.unwrap_or(settings.kv_barrier);
         settings.durability = self.durability.unwrap_or(settings.durability);
+        settings.log_max = self.log_max.unwrap_or(settings.log_max);
+        settings.snapshot_every = self.snapshot_every.or(settings.snapshot_every);
         settings.idle = self.idle.unwrap_or(settings.idle);
         settings.validate()?;
         Ok(settings)

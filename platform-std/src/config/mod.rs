@@ -30,6 +30,15 @@ pub struct Settings {
     /// The service that runs when the node is started by the `coracle` command.
     #[serde(default)]
     pub service: ServiceKind,
+    /// The memory of the key-value service, for keys, values and 26 bytes for each; an eighth stays
+    /// free. The same on every member. What is not used takes none of the machine's memory.
+    #[serde(default = "defaults::kv_memory")]
+    pub kv_memory: Size,
+    /// What the key-value service may keep of old values for a snapshot that is being written: as
+    /// much as the entries that change meanwhile take, if messages are not to wait for it. With `0`
+    /// they wait until all is written.
+    #[serde(default = "defaults::kv_barrier")]
+    pub kv_barrier: Size,
     /// When a message counts as safe on this member.
     #[serde(default)]
     pub durability: Durability,
@@ -39,6 +48,16 @@ pub struct Settings {
     /// Length of one log file, a power of two. The same on every member, for ever.
     #[serde(default = "defaults::segment_length")]
     pub segment_length: Size,
+    /// The most bytes of disk that the log takes up, files made ahead of need included; at least
+    /// eight files. What is older than the snapshots is deleted when the room is needed.
+    #[serde(default = "defaults::log_max")]
+    pub log_max: Size,
+    /// A snapshot is taken after so many bytes of log; without this, an eighth of `log_max`.
+    #[serde(default)]
+    pub snapshot_every: Option<Size>,
+    /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
+    #[serde(default)]
+    pub snapshot_interval: Option<Span>,
     /// How much of the newest log is held in memory, a power of two.
     #[serde(default = "defaults::window")]
     pub window: Size,
@@ -166,9 +185,14 @@ impl Settings {
             dir: dir.into(),
             members,
             service: ServiceKind::default(),
+            kv_memory: defaults::kv_memory(),
+            kv_barrier: defaults::kv_barrier(),
             durability: Durability::default(),
             idle: Idle::default(),
             segment_length: defaults::segment_length(),
+            log_max: defaults::log_max(),
+            snapshot_every: None,
+            snapshot_interval: None,
             window: defaults::window(),
             mtu: defaults::mtu(),
             message_max: defaults::message_max(),
@@ -176,6 +200,11 @@ impl Settings {
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
         }
+    }
+
+    /// After how many bytes of log a snapshot is taken.
+    pub fn snapshot_bytes(&self) -> Size {
+        self.snapshot_every.unwrap_or(Size(self.log_max.0 / 8))
     }
 
     /// This node's own entry in `members`; `None` only before validation.
@@ -208,6 +237,8 @@ impl fmt::Display for Settings {
             ServiceKind::Echo => "echo",
         };
         writeln!(f, "service = \"{service}\"")?;
+        writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
+        writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
         let durability = match self.durability {
             Durability::Durable => "durable",
             Durability::ReplicationOnly => "replication-only",
@@ -220,6 +251,18 @@ impl fmt::Display for Settings {
         };
         writeln!(f, "idle = \"{idle}\"")?;
         writeln!(f, "segment_length = \"{}\"", self.segment_length)?;
+        writeln!(f, "log_max = \"{}\"", self.log_max)?;
+        match self.snapshot_every {
+            Some(size) => writeln!(f, "snapshot_every = \"{size}\"")?,
+            None => {
+                let every = self.snapshot_bytes();
+                writeln!(f, "# snapshot_every = \"{every}\" (an eighth of log_max)")?;
+            }
+        }
+        match self.snapshot_interval {
+            Some(span) => writeln!(f, "snapshot_interval = \"{span}\"")?,
+            None => writeln!(f, "# snapshot_interval: off; for example \"1 h\"")?,
+        }
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
@@ -249,8 +292,17 @@ mod defaults {
     pub fn cluster() -> u64 {
         1
     }
+    pub fn kv_memory() -> Size {
+        Size(256 << 20)
+    }
+    pub fn kv_barrier() -> Size {
+        Size(64 << 20)
+    }
     pub fn segment_length() -> Size {
         Size(16 << 20)
+    }
+    pub fn log_max() -> Size {
+        Size(1 << 30)
     }
     pub fn window() -> Size {
         Size(8 << 20)

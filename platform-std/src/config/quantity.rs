@@ -65,10 +65,12 @@ impl FromStr for Span {
             "us" => 1_000,
             "ms" => 1_000_000,
             "s" => 1_000_000_000,
-            "" => return Err(format!("`{text}` needs a unit: us, ms or s")),
+            "min" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            "" => return Err(format!("`{text}` needs a unit: us, ms, s, min or h")),
             other => {
                 return Err(format!(
-                    "unknown unit `{other}` in time `{text}`: use us, ms or s"
+                    "unknown unit `{other}` in time `{text}`: use us, ms, s, min or h"
                 ));
             }
         };
@@ -155,8 +157,9 @@ mod tests {
         assert_eq!("50ms".parse::<Span>().unwrap().to_string(), "50 ms");
         assert_eq!("1500 us".parse::<Span>().unwrap().to_string(), "1500 us");
         assert_eq!("2 s".parse::<Span>().unwrap(), Span::from_millis(2000));
+        assert_eq!("1h".parse::<Span>().unwrap(), "60 min".parse().unwrap());
         assert!("50".parse::<Span>().unwrap_err().contains("needs a unit"));
-        assert!("50 min".parse::<Span>().unwrap_err().contains("unknown"));
+        assert!("50 d".parse::<Span>().unwrap_err().contains("unknown"));
         assert!("99999999999999999 s".parse::<Span>().is_err());
     }
 }

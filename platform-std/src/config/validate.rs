@@ -9,7 +9,8 @@ use coracle_core::limits::{
     SEGMENT_MIN,
 };
 
-use super::{Settings, Size};
+use super::{ServiceKind, Settings, Size};
+use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
 #[derive(Debug)]
@@ -52,6 +53,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// The key-value service counts its bytes with 32 bits.
+const KV_MEMORY_MAX: u64 = 4 << 30;
+
 impl Settings {
     /// Checks every bound and every ratio.
     ///
@@ -60,6 +64,8 @@ impl Settings {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_members()
             .and_then(|()| self.validate_sizes())
+            .and_then(|()| self.validate_kv())
+            .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
     }
@@ -161,6 +167,47 @@ impl Settings {
                 Size(needed.next_power_of_two()),
                 self.message_max
             ));
+        }
+        Ok(())
+    }
+
+    fn validate_kv(&self) -> Result<(), String> {
+        if self.service != ServiceKind::Kv {
+            return Ok(());
+        }
+        within("kv_memory", self.kv_memory, 64 << 10, KV_MEMORY_MAX)?;
+        // One longest value, and room for others while that is kept.
+        let needed = self.message_max.0 * 4;
+        if self.kv_barrier.0 != 0 {
+            within("kv_barrier", self.kv_barrier, needed, KV_MEMORY_MAX).map_err(|e| {
+                format!("{e}, or 0 (four times `message_max`: lower that for a smaller one)")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn validate_snapshots(&self) -> Result<(), String> {
+        let file = self.segment_length.0 + HEADER_LENGTH;
+        if self.log_max.0 / file < 8 {
+            return Err(format!(
+                "`log_max` is {} with a `segment_length` of {}: make it at least {}, eight files \
+                 with their headers, or shorten the segments",
+                self.log_max,
+                self.segment_length,
+                Size((8 * file).next_multiple_of(1 << 20))
+            ));
+        }
+        // The log from the older of two snapshots on is kept, and the next is written meanwhile.
+        let every = self.snapshot_bytes();
+        within("snapshot_every", every, 64 << 10, self.log_max.0 / 4).map_err(|e| {
+            format!("{e} (a quarter of `log_max`, which has to hold the log between snapshots)")
+        })?;
+        if self.snapshot_interval.is_some_and(|i| i.0.as_secs() == 0) {
+            return Err(
+                "`snapshot_interval` is below a second: leave it out to take snapshots by bytes \
+                 of log only"
+                    .into(),
+            );
         }
         Ok(())
     }
@@ -277,6 +324,24 @@ mod tests {
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);
+        let mut settings = three();
+        settings.snapshot_every = Some(Size(64 << 20));
+        settings.snapshot_interval = Some(Span::from_millis(3_600_000));
+        settings.validate().unwrap();
+        let again: Settings = toml::from_str(&settings.to_string()).unwrap();
+        assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn the_key_value_service_may_be_without_a_barrier() {
+        let mut settings = three();
+        settings.kv_barrier = Size(0);
+        settings.validate().unwrap();
+        let again: Settings = toml::from_str(&settings.to_string()).unwrap();
+        assert_eq!(again.kv_barrier, Size(0));
+        settings.kv_barrier = Size(1);
+        settings.service = ServiceKind::Echo;
+        settings.validate().unwrap();
     }
 
     #[test]
@@ -288,12 +353,27 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 10] = [
+        let cases: [(String, &str); 16] = [
+            (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
+            (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (
                 refusal(|s| s.egress_window = Size(1 << 20)),
                 "egress_window",
             ),
             (refusal(|s| s.mtu = Size(1400)), "mtu"),
+            (refusal(|s| s.log_max = Size(128 << 20)), "log_max"),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(512 << 20))),
+                "a quarter of `log_max`",
+            ),
+            (
+                refusal(|s| s.snapshot_every = Some(Size(1))),
+                "snapshot_every",
+            ),
+            (
+                refusal(|s| s.snapshot_interval = Some(Span::from_millis(5))),
+                "snapshot_interval",
+            ),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),
             (

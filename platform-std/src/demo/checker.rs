@@ -4,7 +4,8 @@
 //! Each member's log is walked from its first frame to what its service had executed, and its
 //! messages are compared with what was offered: every acknowledged message must be there, once, in
 //! the order of the offers; one of unknown outcome may be there, once, in its place; nothing else
-//! may be there.
+//! may be there. A log that was purged is compared from where it starts; with the others, from where
+//! the last of them does.
 
 use std::path::Path;
 
@@ -24,9 +25,9 @@ pub struct Found {
     pub digest: u64,
     /// Where the good frames of the log end.
     pub end: u64,
-    /// How many messages of clients are in the log below `applied`.
+    /// How many messages of clients are in the log below `applied`, from where all members have it.
     pub messages: u64,
-    /// A checksum over all of them, in order.
+    /// A checksum over all of these, in order.
     pub order: u32,
     /// The chain of the last frame below `applied`.
     pub chain: u32,
@@ -49,11 +50,13 @@ struct Match<'a> {
 }
 
 impl<'a> Match<'a> {
-    fn new(source: &'a Source, ledger: &'a Ledger) -> Self {
+    /// Of a whole log, or of one without its beginning: that goes on at any offer.
+    fn new(source: &'a Source, ledger: &'a Ledger, is_whole: bool) -> Self {
+        let last = if is_whole { 0 } else { ledger.next() };
         Self {
             source,
             ledger,
-            ways: vec![(0, Vec::new())],
+            ways: (0..=last).map(|number| (number, Vec::new())).collect(),
             expected: Vec::new(),
         }
     }
@@ -99,11 +102,20 @@ impl<'a> Match<'a> {
     }
 }
 
-/// Reads one stopped member's directory.
+/// Where the log of a stopped member starts; 0, if there is none.
+///
+/// # Errors
+/// A directory that cannot be read at all.
+pub fn log_start(dir: &Path) -> Result<u64, Failure> {
+    Ok(Walk::open(dir)?.map_or(0, |walk| walk.start()))
+}
+
+/// Reads one stopped member's directory. The logs of all members have what is at `common` and
+/// behind.
 ///
 /// # Errors
 /// A directory that cannot be read at all; what is wrong with its content is in `faults`.
-pub fn read(dir: &Path, source: &Source, ledger: &Ledger) -> Result<Found, Failure> {
+pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result<Found, Failure> {
     let counters = CountersReader::open(dir)?.read();
     let mut found = Found {
         applied: counters.get(Counter::Applied),
@@ -120,7 +132,7 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger) -> Result<Found, Failu
         return Ok(found);
     };
     let mut records = Records::default();
-    let mut matching = Match::new(source, ledger);
+    let mut matching = Match::new(source, ledger, walk.start() == 0);
     let mut fits = true;
     loop {
         let frame = match walk.next_frame(found.applied) {
@@ -139,9 +151,11 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger) -> Result<Found, Failu
         if record.kind != Kind::Message {
             continue;
         }
-        found.messages += 1;
-        found.order = CRC32C.extend(found.order, &(record.body.len() as u64).to_le_bytes());
-        found.order = CRC32C.extend(found.order, record.body);
+        if record.position >= common {
+            found.messages += 1;
+            found.order = CRC32C.extend(found.order, &(record.body.len() as u64).to_le_bytes());
+            found.order = CRC32C.extend(found.order, record.body);
+        }
         if fits && !matching.take(record.body) {
             fits = false;
             found.faults.push(format!(
@@ -222,9 +236,13 @@ mod tests {
 
     /// What a log with these messages (by number) says to offers with these outcomes.
     fn verdict(outcomes: &str, log: &[u64]) -> Result<Vec<u64>, u64> {
+        verdict_of(outcomes, log, true)
+    }
+
+    fn verdict_of(outcomes: &str, log: &[u64], is_whole: bool) -> Result<Vec<u64>, u64> {
         let source = Source::generated(ServiceKind::Echo);
         let ledger = ledger(outcomes);
-        let mut matching = Match::new(&source, &ledger);
+        let mut matching = Match::new(&source, &ledger, is_whole);
         let mut message = Vec::new();
         for number in log {
             source.message(100 + number, &mut message);
@@ -257,6 +275,18 @@ mod tests {
         assert_eq!(verdict("aauuaa", &[0, 1, 2, 2, 4, 5]), Err(1002));
         assert_eq!(verdict("aauuaa", &[0, 1, 4, 2, 5]), Err(1002));
         assert_eq!(verdict("aauu", &[0, 1]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_log_without_its_beginning_goes_on_at_any_offer() {
+        let purged = |log: &[u64]| verdict_of("aauaa", log, false);
+        assert_eq!(purged(&[3, 4]), Ok(vec![]));
+        assert_eq!(purged(&[2, 3, 4]), Ok(vec![2]));
+        assert_eq!(purged(&[4]), Ok(vec![]));
+        assert_eq!(purged(&[]), Ok(vec![]));
+        assert_eq!(purged(&[1, 3]), Err(4));
+        assert_eq!(purged(&[1, 4]), Err(1004));
+        assert_eq!(purged(&[4, 3]), Err(1003));
     }
 
     #[test]

@@ -296,13 +296,15 @@ impl Demo {
         for member in order {
             self.nodes.close(member)?;
         }
+        let dirs = (0..self.nodes.count()).map(|member| self.nodes.data(member));
+        let dirs: Vec<PathBuf> = dirs.collect();
+        let mut common = 0;
+        for dir in &dirs {
+            common = checker::log_start(dir)?.max(common);
+        }
         let mut found = Vec::new();
-        for member in 0..self.nodes.count() {
-            found.push(checker::read(
-                &self.nodes.data(member),
-                &self.source,
-                &ledger,
-            )?);
+        for dir in &dirs {
+            found.push(checker::read(dir, &self.source, &ledger, common)?);
         }
         let names = |numbers: &[u64]| numbers.iter().map(|n| self.source.name(*n)).collect();
         Ok(Report {

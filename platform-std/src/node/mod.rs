@@ -26,7 +26,9 @@
 //! # }
 //! ```
 
+mod begin;
 mod doors;
+mod keeper;
 mod memory;
 mod peers;
 mod runner;
@@ -44,7 +46,7 @@ use crate::config::{ConfigError, Settings};
 use crate::net::socket::BindError;
 use crate::signals::StopSignal;
 use crate::storage::{DataDir, NodeStateFile, StorageError};
-use coracle_core::log::NodeState;
+use coracle_core::log::{NodeState, Roster};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
 
 /// How many client sessions a node has tables for; a further client is refused with a text.
@@ -241,6 +243,7 @@ pub fn init(settings: &Settings) -> Result<(), NodeError> {
         vote: None,
         votes: true,
         quarantined: false,
+        roster: Roster::FIRST,
     };
     NodeStateFile::create(dir.path(), &state)?;
     Ok(())

@@ -10,9 +10,11 @@ use coracle_core::node::{
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
 use coracle_core::session::AllowAll;
-use coracle_core::units::ClusterId;
+use coracle_core::units::{ClusterId, Position};
 
+use super::begin::{Begun, Ground, log_max};
 use super::doors::Doors;
+use super::keeper::{Keeper, Turn, purge};
 use super::memory::Memory;
 use super::peers::{Addresses, Peers};
 use super::{NodeError, SESSIONS, is_initialised, member_id};
@@ -21,8 +23,8 @@ use crate::config::{Idle, Settings};
 use crate::counters::{Counter, CountersFile};
 use crate::net::wait;
 use crate::signals::StopSignal;
-use crate::storage::recover::recover;
-use crate::storage::{DataDir, LogStore, NodeStateFile, StorageError};
+use crate::storage::snapshots::ReadJob;
+use crate::storage::{DataDir, LogStore, NodeStateFile, SnapshotStore, StorageError};
 use crate::waker::Waker;
 use crate::worker::Worker;
 
@@ -34,9 +36,6 @@ const STALLED_SLEEP: Duration = Duration::from_millis(5);
 /// After how many bytes of log the members compare their states.
 const CHECKPOINT_EVERY: u64 = 1 << 20;
 
-/// A thread that never sleeps polls so often that the log is at rest only after many polls.
-const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
-
 /// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
     settings: Settings,
@@ -47,8 +46,11 @@ pub struct Runner<S> {
     service: S,
     memory: Memory,
     store: LogStore,
+    keeper: Keeper,
     state: Worker<NodeState, Result<(), StorageError>>,
     persisting: Option<NodeState>,
+    /// What is on the disk.
+    persisted: NodeState,
     /// The cold reads under way, each with how often the log had been cut when it began.
     recalls: [Option<(Recall, u64)>; 2],
     spare: [Option<Vec<u8>>; 2],
@@ -57,14 +59,14 @@ pub struct Runner<S> {
     counters: CountersFile,
     elections_won: u64,
     dozing: bool,
-    _dir: DataDir,
+    dir: DataDir,
 }
 
 impl<S: Service> Runner<S> {
     /// Opens the directory, recovers the log, binds the sockets.
     pub(super) fn start(
         settings: Settings,
-        service: S,
+        mut service: S,
         stop: StopSignal,
     ) -> Result<Self, NodeError> {
         if !is_initialised(&settings) {
@@ -76,46 +78,35 @@ impl<S: Service> Runner<S> {
         check_identity(&dir, &settings, &state)?;
         let waker = Waker::new()?;
         let mut memory = Memory::new(&settings)?;
-        let cluster = ClusterId(settings.cluster);
-        let recovered = recover(&dir.log(), cluster, &mut memory.window)?;
-        let segment_length = settings.segment_length.0 as u32;
-        let mut journal = recovered.journal(cluster, segment_length);
-        if settings.idle != Idle::Sleep {
-            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
-        }
-        let store = LogStore::new(
-            dir.log(),
-            cluster,
-            segment_length,
-            settings.durability,
-            journal,
-            &waker,
-        )?;
         let addresses = Addresses::resolve(&settings)?;
-        let doors = Doors::bind(addresses.member, addresses.client)?;
-        let peers = Peers::new(&settings, addresses.member, &waker)?;
+        let (member, client) = (addresses.member, addresses.client);
         let clock = Clock::new();
         let config = core_config(&settings, addresses)?;
-        let node = Node::new(config, state, &recovered, clock.now()).map_err(NodeError::Core)?;
+        let ground = Ground {
+            dir: &dir,
+            settings: &settings,
+            waker: &waker,
+            clock: &clock,
+        };
+        let begun = ground.begin(config, state, &mut service, &mut memory)?;
+        let Begun {
+            mut node,
+            store,
+            damaged,
+        } = begun;
+        let cluster = ClusterId(settings.cluster);
+        let sets = SnapshotStore::open(&dir.snapshots(), cluster, &damaged, &waker)?;
+        let keeper = Keeper::new(sets, &mut node)?;
+        let doors = Doors::bind(member, client)?;
+        let peers = Peers::new(&settings, member, &waker)?;
         let counters =
             CountersFile::create(&dir.counters(), settings.cluster, settings.member.into())?;
-        let spare = [
-            Some(vec![0; memory.replay.len()]),
-            Some(vec![0; memory.catchup.len()]),
-        ];
-        if state.quarantined {
+        if node.is_quarantined() {
             tracing::error!(member = settings.member, "quarantined: {REBUILD}");
         }
-        tracing::info!(
-            member = settings.member,
-            cluster = settings.cluster,
-            dir = %settings.dir.display(),
-            log_end = recovered.tail.end.get(),
-            torn = recovered.torn,
-            "started"
-        );
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
+            spare: spare(&memory),
             settings,
             stop,
             clock,
@@ -124,15 +115,16 @@ impl<S: Service> Runner<S> {
             service,
             memory,
             store,
+            keeper,
             persisting: None,
+            persisted: state,
             recalls: [None; 2],
-            spare,
             doors,
             peers,
             counters,
             elections_won: 0,
             dozing: false,
-            _dir: dir,
+            dir,
         })
     }
 
@@ -226,6 +218,7 @@ impl<S: Service> Runner<S> {
         if let Some(result) = self.state.poll() {
             result?;
             if let Some(state) = self.persisting.take() {
+                self.persisted = state;
                 self.node.handle_persisted(state);
                 busy = true;
             }
@@ -245,6 +238,15 @@ impl<S: Service> Runner<S> {
             busy = true;
         }
         busy |= self.recall();
+        let mut lent = self.memory.lent();
+        let turn = self
+            .keeper
+            .turn(&mut self.node, &mut self.service, &mut lent);
+        purge(&mut self.store, &mut self.node)?;
+        if turn == Turn::Installed {
+            self.begin_anew()?;
+        }
+        busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
@@ -254,6 +256,37 @@ impl<S: Service> Runner<S> {
         Ok(busy)
     }
 
+    /// A snapshot from the leader is on the disk: the log is replaced, and the node begins with both.
+    fn begin_anew(&mut self) -> Result<(), NodeError> {
+        if let Some(result) = self.state.wait() {
+            result?;
+            self.persisted = self.persisting.take().unwrap_or(self.persisted);
+        }
+        // The snapshot may be of the newest term: the state must not be older than the log.
+        if let Some(state) = self.node.poll_persist() {
+            self.state.submit(state);
+            self.state.wait().transpose()?;
+            self.persisted = state;
+        }
+        let mut config = self.node.config().clone();
+        config.seed = random_seed();
+        self.store.wait_for_all();
+        let ground = Ground {
+            dir: &self.dir,
+            settings: &self.settings,
+            waker: &self.waker,
+            clock: &self.clock,
+        };
+        let (state, memory) = (self.persisted, &mut self.memory);
+        let begun = ground.begin(config, state, &mut self.service, memory)?;
+        (self.node, self.store) = (begun.node, begun.store);
+        // Whatever this member's state was, it is the leader's now.
+        self.node.handle_rebuilt();
+        self.recalls = [None; 2];
+        self.spare = spare(&self.memory);
+        Ok(())
+    }
+
     /// Takes what the readers have read, and asks them for what the node needs.
     fn recall(&mut self) -> bool {
         let mut busy = false;
@@ -261,14 +294,19 @@ impl<S: Service> Runner<S> {
             .into_iter()
             .enumerate()
         {
-            let Some((mut bytes, result)) = self.store.poll_read(at) else {
+            let read = self.store.poll_read(at);
+            let read = match at {
+                1 => read.or_else(|| self.keeper.poll_read()),
+                _ => read,
+            };
+            let Some((mut bytes, result)) = read else {
                 continue;
             };
             std::mem::swap(buffer, &mut bytes);
             self.spare[at] = Some(bytes);
             if let Some((recall, cuts)) = self.recalls[at].take() {
-                if cuts != self.store.cuts() {
-                    // The node asks again.
+                if cuts != self.store.cuts() || is_gone(&self.store, &recall) {
+                    // The node asks again, if it still wants to know.
                     continue;
                 }
                 let result = result.map_err(|error| {
@@ -283,16 +321,32 @@ impl<S: Service> Runner<S> {
         if let Some(recall) = self.node.poll_recall(&lent) {
             let at = match recall.consumer {
                 Consumer::Replay => 0,
-                Consumer::Catchup | Consumer::Annals => 1,
+                _ => 1,
             };
             if self.recalls[at].is_none()
+                && !is_gone(&self.store, &recall)
                 && let Some(bytes) = self.spare[at].take()
             {
-                self.spare[at] = self.store.read(at, recall.at, recall.len, bytes);
+                self.spare[at] = self.read(at, &recall, bytes);
                 self.recalls[at] = Some((recall, self.store.cuts()));
             }
         }
         busy
+    }
+
+    /// Starts a cold read; the buffer comes back if the reader is busy.
+    fn read(&mut self, at: usize, recall: &Recall, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let Consumer::Snapshot { position, section } = recall.consumer else {
+            return self.store.read(at, recall.at, recall.len, bytes);
+        };
+        let job = ReadJob {
+            position,
+            section,
+            offset: recall.at.get(),
+            len: recall.len,
+            bytes,
+        };
+        self.keeper.read(job).map(|job| job.bytes)
     }
 
     fn idle(&mut self) -> Result<(), NodeError> {
@@ -322,7 +376,8 @@ impl<S: Service> Runner<S> {
             sleep = sleep.min(STALLED_SLEEP);
         }
         self.waker.about_to_sleep();
-        if self.store.is_ready() || self.state.is_done() || sleep.is_zero() {
+        let is_ready = self.store.is_ready() || self.state.is_done() || self.keeper.is_ready();
+        if is_ready || sleep.is_zero() {
             self.waker.awake(false);
             return Duration::ZERO;
         }
@@ -348,8 +403,10 @@ impl<S: Service> Runner<S> {
             (Counter::Flushes, self.store.flushes()),
             (Counter::ElectionsWon, self.elections_won),
             (Counter::Written, self.store.journal().written().get()),
-            (Counter::Snapshot, status.snapshot.map_or(0, |at| at.get())),
             (Counter::LogStart, status.start.get()),
+            (Counter::LogBytes, self.store.bytes()),
+            (Counter::Snapshot, status.snapshot.map_or(0, Position::get)),
+            (Counter::SnapshotsFailed, self.keeper.failed()),
             (Counter::FlushAge, status.flush_age_ms.into()),
             (Counter::ServiceAge, status.service_age_ms.into()),
             (Counter::Quarantined, status.quarantined.into()),
@@ -372,6 +429,18 @@ impl<S: Service> Runner<S> {
             }
             Event::SessionOpened(session) => tracing::debug!(%session, "session opened"),
             Event::SessionClosed(session) => tracing::debug!(%session, "session closed"),
+            Event::SnapshotStored(position) => {
+                tracing::info!(position = position.get(), "snapshot stored");
+            }
+            Event::SnapshotFailed(position) => {
+                tracing::warn!(position = position.get(), "there is no snapshot here");
+            }
+            Event::InstallBegun { leader } => {
+                tracing::warn!(
+                    leader = leader.get(),
+                    "receiving a snapshot: the log is too old"
+                );
+            }
             Event::Halted(halt) => tracing::error!(%halt, "halted"),
             other => tell_health(other),
         }
@@ -380,8 +449,8 @@ impl<S: Service> Runner<S> {
 
 /// What a log says of a member that is quarantined: by itself, and by its leader.
 const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until it \
-    is rebuilt: stop it, check its memory and disk, remove its snapshots and its log, and start it \
-    again; it is rebuilt from the others";
+    is rebuilt: stop it, check its memory and its disk, put a new data directory in place of the \
+    old one, and start it; it is rebuilt from the others";
 
 fn tell_health(event: Event) {
     match event {
@@ -412,6 +481,15 @@ fn tell_health(event: Event) {
         ),
         _ => {}
     }
+}
+
+/// Whether what is asked for is deleted, or is being deleted. Whoever needs it is sent a snapshot.
+fn is_gone(store: &LogStore, recall: &Recall) -> bool {
+    !matches!(recall.consumer, Consumer::Snapshot { .. }) && store.is_gone(recall.at)
+}
+
+fn spare(memory: &Memory) -> [Option<Vec<u8>>; 2] {
+    [&memory.replay, &memory.catchup].map(|buffer| Some(vec![0; buffer.len()]))
 }
 
 fn check_identity(
@@ -460,8 +538,12 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
         message_max: settings.message_max.0 as usize,
         egress_mtu: settings.mtu.0 as usize,
         services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
+        snapshots: SnapshotPolicy {
+            enabled: true,
+            every_bytes: settings.snapshot_bytes().0,
+            interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
+        },
+        log_max: log_max(settings),
         checkpoint_every: CHECKPOINT_EVERY,
         seed: random_seed(),
     })

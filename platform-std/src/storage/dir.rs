@@ -5,6 +5,7 @@
 //! <dir>/node-state       term, vote, member, cluster: two slots
 //! <dir>/counters         mapped; read by `coracle status` and by services in other processes
 //! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! <dir>/snapshot/<position>/consensus, service-0, ...   the newest two snapshots
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -25,10 +26,17 @@ impl DataDir {
     /// Makes the directory if it is missing, and locks it.
     ///
     /// # Errors
-    /// [`StorageError::Locked`], or any error of the system.
+    /// [`StorageError::Locked`], [`StorageError::Missing`] if the log's directory is gone from an
+    /// initialised one, or any error of the system.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         create_dir(path)?;
-        create_dir(&path.join("log"))?;
+        let log = path.join("log");
+        // `init` makes the log's directory before the node state: a member that has a vote and no
+        // log directory has lost what it acknowledged, and must not begin anew.
+        if path.join("node-state").exists() && !log.is_dir() {
+            return Err(StorageError::Missing { path: log });
+        }
+        create_dir(&log)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .read(true)
@@ -89,6 +97,11 @@ impl DataDir {
         self.path.join("node-state")
     }
 
+    /// Where the snapshots are: made with the first one.
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshot")
+    }
+
     /// The counters file.
     pub fn counters(&self) -> PathBuf {
         self.path.join("counters")
@@ -121,13 +134,21 @@ pub fn segment_bases(log: &Path) -> Result<Vec<u64>, StorageError> {
     Ok(bases)
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+/// The paths in a directory, in no order.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     std::fs::read_dir(dir)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(StorageError::io("list the directory", dir))
 }
 
-fn create_dir(path: &Path) -> Result<(), StorageError> {
+/// Makes a directory if it is missing, so that it lives through a power cut.
+///
+/// # Errors
+/// Any error of the system, with the directory's path.
+pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
     if path.is_dir() {
         return Ok(());
     }
@@ -157,6 +178,10 @@ mod tests {
         std::fs::write(dir.node_state(), b"a vote").unwrap();
         let full = DataDir::require_empty(&path).unwrap_err();
         assert!(matches!(full, StorageError::NotEmpty { .. }), "{full}");
+        drop(dir);
+        std::fs::remove_dir(path.join("log")).unwrap();
+        let missing = DataDir::open(&path).unwrap_err();
+        assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a data directory cannot be used, or no longer. All are fatal to the node: the page cache
-/// cannot be believed after a failed flush, so the node stops and recovers from what is on disk.
+/// Why a data directory cannot be used, or no longer. All but those of a snapshot that is written
+/// or received are fatal to the node: the page cache cannot be believed after a failed flush, so
+/// the node stops and recovers from what is on disk.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -53,6 +54,46 @@ pub enum StorageError {
         /// The newest version this program reads.
         known: u32,
     },
+    /// A directory that `init` has made is gone.
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A log file is missing between others.
+    SegmentMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log does not start at 0, and no snapshot says what was before.
+    SnapshotMissing {
+        /// Where the snapshots are kept.
+        path: PathBuf,
+        /// Where the log starts.
+        start: u64,
+    },
+    /// A snapshot could not be written. The node goes on without it.
+    SnapshotNotWritten {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A snapshot is sound, but the services of this node cannot start from it.
+    SnapshotNotTaken {
+        /// Its directory.
+        path: PathBuf,
+        /// What the core or the service says.
+        what: String,
+    },
+    /// A snapshot that another member has sent is not what it must be; it was removed.
+    SnapshotRefused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// The newest messages in the log do not fit in the configured window.
     Window {
         /// The log directory.
@@ -70,6 +111,23 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// The same failure, of a file that only a snapshot needed: the node goes on.
+    #[must_use]
+    pub fn of_snapshot(self) -> Self {
+        match self {
+            Self::Io {
+                action,
+                path,
+                error,
+            } => Self::SnapshotNotWritten {
+                action,
+                path,
+                error,
+            },
+            other => other,
+        }
+    }
+
     /// Makes an `Io` out of a system error; copies the path only then.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io {
@@ -129,6 +187,49 @@ impl fmt::Display for StorageError {
                  newer program that wrote it",
                 path.display()
             ),
+            Self::Missing { path } => write!(
+                f,
+                "the directory {} is missing, though this member has run before: without it the \
+                 member would forget what it acknowledged. Mount or restore it; if it is lost, \
+                 give up the whole data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SegmentMissing { path } => write!(
+                f,
+                "the log file {} is missing, but there are older and newer ones: restore it from \
+                 a copy, or give up the whole data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SnapshotMissing { path, start } => write!(
+                f,
+                "the log starts at position {start}, and in {} is no sound snapshot that reaches \
+                 there: restore one (from a copy, or from another member), or give up the whole \
+                 data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SnapshotNotWritten {
+                action,
+                path,
+                error,
+            } => write!(
+                f,
+                "no snapshot was taken: cannot {action} {}: {error}. The member goes on, but its \
+                 log cannot be shortened until one succeeds. {}",
+                path.display(),
+                snapshot_advice(error)
+            ),
+            Self::SnapshotNotTaken { path, what } => write!(
+                f,
+                "this node cannot start from its snapshot {}, though every byte of it is as it was \
+                 written: {what}. Run the services (and the version of them) that wrote it",
+                path.display()
+            ),
+            Self::SnapshotRefused { path, what } => write!(
+                f,
+                "the snapshot that was received is not sound: {what} ({}). It was removed, and \
+                 will be asked for again",
+                path.display()
+            ),
             Self::Window { path, needed } => write!(
                 f,
                 "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
@@ -149,15 +250,32 @@ impl fmt::Display for StorageError {
 impl std::error::Error for StorageError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { error, .. } => Some(error),
+            Self::Io { error, .. } | Self::SnapshotNotWritten { error, .. } => Some(error),
             Self::Locked { .. }
             | Self::Uninitialised { .. }
             | Self::NotEmpty { .. }
             | Self::Foreign { .. }
             | Self::Newer { .. }
+            | Self::Missing { .. }
+            | Self::SegmentMissing { .. }
+            | Self::SnapshotMissing { .. }
+            | Self::SnapshotNotTaken { .. }
+            | Self::SnapshotRefused { .. }
             | Self::Window { .. }
             | Self::Damaged { .. } => None,
         }
+    }
+}
+
+fn snapshot_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "Make room on that file system: a snapshot needs its own size beside the two before"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "Let the node's user read and write it"
+        }
+        _ => "Check the disk (dmesg, smartctl)",
     }
 }
 

@@ -1,15 +1,17 @@
-//! The log's files while a node runs: groups are written here, flushed on a thread of their own,
-//! and the next files are made ahead of need on another.
+//! The log's files while a node runs: groups are written here, flushed on a thread of their own, and
+//! the next files are made ahead of need, the oldest deleted when nobody needs them, on others.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_core::log::{Group, Journal, Log, Window, segment_base};
+use coracle_core::log::{Group, Journal, Log, Seed, Window, segment_base};
 use coracle_core::units::{ClusterId, Mark, Position, Term};
 
+use super::dir::segment_bases;
 use super::error::StorageError;
-use super::recover::{Reader, chain_below};
-use super::segment::{Label, Segment};
+use super::purge::{PurgeJob, purge};
+use super::recover::{Reader, seed_at};
+use super::segment::{HEADER_LENGTH, Label, Segment};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -27,6 +29,13 @@ struct ReadJob {
 /// The buffer, and how many bytes at its start were read.
 type ReadDone = (Vec<u8>, Result<usize, StorageError>);
 
+/// How many bytes of log fit in whole files that take up `log_max` bytes of disk at most: what the
+/// core is told to be its bound, because it knows nothing of headers.
+pub fn room(log_max: u64, segment_length: u32) -> u64 {
+    let length = u64::from(segment_length);
+    log_max / (length + HEADER_LENGTH) * length
+}
+
 /// See the module's text.
 pub struct LogStore {
     log: PathBuf,
@@ -39,15 +48,21 @@ pub struct LogStore {
     flusher: Worker<Arc<Segment>, Result<(), StorageError>>,
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
+    purger: Worker<PurgeJob, Result<Seed, StorageError>>,
+    /// No byte below is there, or will be soon.
+    gone: Position,
+    /// Where the last file that exists ends.
+    files_end: u64,
+    bytes_max: u64,
     flushes: u64,
     cuts: u64,
 }
 
 impl LogStore {
-    /// Takes over from recovery. Starts the threads.
+    /// Takes over from recovery: the log starts where `journal` says. Starts the threads.
     ///
     /// # Errors
-    /// The system refuses another thread.
+    /// The system refuses another thread, or to list the directory.
     pub fn new(
         log: PathBuf,
         cluster: ClusterId,
@@ -76,6 +91,11 @@ impl LogStore {
             .map_err(refused)
         };
         let readers = [reader("replay")?, reader("catchup")?];
+        let dir = log.clone();
+        let purger =
+            Worker::spawn("purge", waker.clone(), move |job| purge(&dir, job)).map_err(refused)?;
+        let start = segment_base(journal.start(), segment_length).get();
+        let last = segment_bases(&log)?.last().copied();
         Ok(Self {
             log,
             cluster,
@@ -87,6 +107,10 @@ impl LogStore {
             flusher,
             maker,
             readers,
+            purger,
+            gone: Position::ZERO,
+            files_end: last.map_or(start, |base| base + u64::from(segment_length)),
+            bytes_max: u64::MAX,
             flushes: 0,
             cuts: 0,
         })
@@ -95,6 +119,64 @@ impl LogStore {
     /// Where writing and flushing stand.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Sets how many bytes of disk the log may take up: files are not made ahead of need beyond.
+    /// What need there is, the core bounds: see [`room`].
+    pub fn set_bytes_max(&mut self, bytes: u64) {
+        self.bytes_max = bytes;
+    }
+
+    /// Where the log starts: no byte below exists.
+    pub fn start(&self) -> Position {
+        self.journal.start()
+    }
+
+    /// Whether the byte at `at` is not to be read any more: it is below the start, or will be once
+    /// the purge under way is done.
+    pub fn is_gone(&self, at: Position) -> bool {
+        at < self.start().max(self.gone)
+    }
+
+    /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need.
+    pub fn bytes(&self) -> u64 {
+        let length = u64::from(self.segment_length);
+        let base = segment_base(self.start(), self.segment_length).get();
+        self.files_end.saturating_sub(base) / length * (length + HEADER_LENGTH)
+    }
+
+    /// Starts to delete the files whose bytes are all below `below`, oldest first. Never the one
+    /// that has the newest byte that is durable: its slot says what may be believed. False, and
+    /// nothing is done, if there is none, or if such a job is under way.
+    ///
+    /// What is durable and covered by snapshots, and needed by no member, may be purged: the caller
+    /// sees to that. Bounded: the work is another thread's.
+    pub fn purge(&mut self, below: Position) -> bool {
+        let newest = self.journal.durable().minus(1);
+        let limit = segment_base(below.min(newest), self.segment_length);
+        if limit <= self.start() || !self.purger.is_idle() {
+            return false;
+        }
+        self.gone = limit;
+        self.purger.submit(PurgeJob {
+            start: self.start(),
+            limit,
+            segment_length: self.segment_length,
+        });
+        true
+    }
+
+    /// The purge under way, once it is done: where the log starts now, and after what.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path: the log starts somewhere above where it did,
+    /// and the node must be started anew.
+    pub fn poll_purge(&mut self) -> Option<Result<Seed, StorageError>> {
+        let result = self.purger.poll()?;
+        if let Ok(seed) = &result {
+            self.journal.handle_purged(seed.position);
+        }
+        Some(result)
     }
 
     /// How many flushes have returned.
@@ -109,7 +191,10 @@ impl LogStore {
 
     /// Whether one of the threads has something for `poll` or `poll_read`.
     pub fn is_ready(&self) -> bool {
-        self.flusher.is_done() || self.maker.is_done() || self.readers.iter().any(Worker::is_done)
+        self.flusher.is_done()
+            || self.maker.is_done()
+            || self.purger.is_done()
+            || self.readers.iter().any(Worker::is_done)
     }
 
     /// One turn: takes what the flush thread has done, and gives it the next group. The mark is
@@ -170,6 +255,17 @@ impl LogStore {
         }
     }
 
+    /// Waits for all threads, whatever comes of their jobs: before the log is replaced. Then this
+    /// is not used any more.
+    pub fn wait_for_all(&mut self) {
+        drop(self.flusher.wait());
+        drop(self.maker.wait());
+        drop(self.purger.wait());
+        for reader in &mut self.readers {
+            drop(reader.wait());
+        }
+    }
+
     /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come
     /// back.
     pub fn read(
@@ -210,10 +306,13 @@ impl LogStore {
                 None => return Ok(false),
             }
         }
-        if self.maker.is_idle() {
+        self.files_end = self.files_end.max(base + length);
+        let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
+        if self.maker.is_idle() && is_room {
             for next in (1..=AHEAD as u64).map(|n| base + n * length) {
                 let is_there = self.ahead.iter().flatten().any(|s| s.label().base == next);
                 if !is_there {
+                    self.files_end = self.files_end.max(next + length);
                     self.maker.submit(next);
                     break;
                 }
@@ -245,8 +344,8 @@ impl LogStore {
     fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
         let end = window.end();
         if window.chain().is_none()
-            && end > Position::ZERO
-            && let Some(chain) = chain_below(&self.log, end, self.segment_length)?
+            && let Some(seed) = seed_at(&self.log, self.start(), end, self.segment_length)?
+            && let Some(chain) = seed.chain
         {
             window.set_chain(end, chain);
         }
@@ -283,15 +382,7 @@ fn ensure(
         segment.belongs(cluster.0, segment_length)?;
         segment
     } else {
-        let cluster = cluster.0;
-        Segment::create(
-            log,
-            Label {
-                cluster,
-                base,
-                segment_length,
-            },
-        )?
+        Segment::create(log, Label::starting_at(base, cluster.0, segment_length))?
     };
     Ok(Arc::new(segment))
 }
@@ -313,7 +404,7 @@ mod tests {
 
     fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
         let mut window = window();
-        let recovered = recover(scratch.path(), CLUSTER, &mut window).unwrap();
+        let recovered = recover(scratch.path(), CLUSTER, None, &mut window).unwrap();
         let journal = recovered.journal(CLUSTER, SEGMENT);
         let waker = Waker::new().unwrap();
         let log = scratch.path().to_path_buf();
@@ -326,7 +417,8 @@ mod tests {
         // Some turns more than it takes to confirm the last group.
         for _ in 0..10_000 {
             store.poll(Term::new(1), window).unwrap();
-            if store.journal().durable() == window.end() && !store.journal().is_flushing() {
+            let is_durable = store.journal().durable() == window.end();
+            if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -357,12 +449,108 @@ mod tests {
         assert_eq!(recovered, end);
         assert_eq!(window.end(), end);
         assert_eq!(window.chain(), chain);
-        let found = chain_below(scratch.path(), end, SEGMENT).unwrap();
-        assert_eq!(found, chain);
+        let found = seed_at(scratch.path(), Position::ZERO, end, SEGMENT).unwrap();
+        assert_eq!(found.and_then(|seed| seed.chain), chain);
         drop(store);
         let mut other = Window::new(vec![0; 64 << 10], MTU, SEGMENT).unwrap();
-        let foreign = recover(scratch.path(), ClusterId(8), &mut other).unwrap_err();
+        let foreign = recover(scratch.path(), ClusterId(8), None, &mut other).unwrap_err();
         assert!(matches!(foreign, StorageError::Foreign { .. }), "{foreign}");
+    }
+
+    fn write(store: &mut LogStore, window: &mut Window<Vec<u8>>, messages: usize) {
+        for _ in 0..messages {
+            while append(window, Term::new(1), &[&[0x5A; 5000]], MTU).is_err() {
+                window.release(window.end());
+                settle(store, window);
+            }
+        }
+        settle(store, window);
+    }
+
+    fn purged(store: &mut LogStore, below: Position) -> Option<Seed> {
+        if !store.purge(below) {
+            return None;
+        }
+        assert!(!store.purge(below), "one at a time");
+        loop {
+            if let Some(result) = store.poll_purge() {
+                return Some(result.unwrap());
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_purge_deletes_whole_files_below_and_the_log_goes_on_from_there() {
+        let scratch = Scratch::new("store-purge");
+        let (mut store, mut window, _) = open(&scratch);
+        write(&mut store, &mut window, 60);
+        let length = u64::from(SEGMENT);
+        let end = window.end();
+        let files = |store: &LogStore| {
+            let bases = segment_bases(scratch.path()).unwrap();
+            assert_eq!(store.bytes(), bases.len() as u64 * (length + HEADER_LENGTH));
+            assert_eq!(store.start().get(), bases[0]);
+            bases
+        };
+        assert_eq!(purged(&mut store, Position::new(length - 32)), None);
+        let before = seed_at(
+            scratch.path(),
+            Position::ZERO,
+            Position::new(length * 2),
+            SEGMENT,
+        );
+        let seed = purged(&mut store, Position::new(length * 2 + 4000)).unwrap();
+        assert_eq!(Some(seed), before.unwrap());
+        assert_eq!((seed.position.get(), seed.term), (length * 2, Term::new(1)));
+        assert_eq!(files(&store)[0], length * 2);
+        assert_eq!(purged(&mut store, Position::new(length * 2 + 4000)), None);
+        // Whatever is asked for, the file with the newest slot stays.
+        let seed = purged(&mut store, end.plus(9 * length)).unwrap();
+        assert_eq!(seed.position, segment_base(end.minus(1), SEGMENT));
+        assert_eq!(files(&store)[0], seed.position.get());
+        write(&mut store, &mut window, 20);
+        let (end, chain) = (window.end(), window.chain());
+        drop(store);
+
+        let (mut store, mut window, recovered) = open(&scratch);
+        assert_eq!((recovered, window.chain()), (end, chain));
+        assert_eq!(store.start(), seed.position);
+        write(&mut store, &mut window, 20);
+        files(&store);
+        let mut reader = Reader::new(scratch.path(), SEGMENT);
+        assert_eq!(reader.read(Position::ZERO, &mut [0; 32]).unwrap(), 0);
+    }
+
+    #[test]
+    fn files_are_not_made_ahead_beyond_the_bound() {
+        let scratch = Scratch::new("store-bound");
+        let (mut store, mut window, _) = open(&scratch);
+        let file = u64::from(SEGMENT) + HEADER_LENGTH;
+        store.set_bytes_max(4 * file + 5);
+        assert_eq!(room(4 * file + 5, SEGMENT), 4 * u64::from(SEGMENT));
+        while window.end().get() < room(4 * file + 5, SEGMENT) - 6000 {
+            write(&mut store, &mut window, 1);
+            assert!(store.bytes() <= 4 * file, "{}", store.bytes());
+        }
+        assert_eq!(segment_bases(scratch.path()).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_between_others_is_named() {
+        let scratch = Scratch::new("store-missing");
+        let (mut store, mut window, _) = open(&scratch);
+        write(&mut store, &mut window, 60);
+        drop(store);
+        let name = Segment::name(2 * u64::from(SEGMENT));
+        std::fs::remove_file(scratch.path().join(&name)).unwrap();
+        let mut again = super::tests::window();
+        let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
+        assert!(
+            matches!(error, StorageError::SegmentMissing { .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&name), "{error}");
     }
 
     #[test]
@@ -378,7 +566,7 @@ mod tests {
         let segment = Segment::open(&path, true).unwrap();
         segment.write_data(100, &[7]).unwrap();
         let mut again = super::tests::window();
-        let error = recover(scratch.path(), CLUSTER, &mut again).unwrap_err();
+        let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
         assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("position 0"), "{error}");
     }

@@ -4,8 +4,11 @@
 pub mod dir;
 pub mod error;
 pub mod log;
+mod purge;
 pub mod recover;
 pub mod segment;
+pub mod snapshots;
+pub mod start;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,4 +17,5 @@ pub use dir::DataDir;
 pub use error::StorageError;
 pub use log::LogStore;
 pub use segment::Segment;
+pub use snapshots::SnapshotStore;
 pub use state::NodeStateFile;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use coracle_core::log::{
-    Log, Recovered, Recovery, RecoveryError, Seed, Slot, Window, segment_base,
+    Frames, Log, Recovered, Recovery, RecoveryError, Seed, Slot, Window, segment_base,
 };
-use coracle_core::units::{ClusterId, Position};
+use coracle_core::units::{ClusterId, Position, Term};
 
 use super::dir::segment_bases;
 use super::error::StorageError;
@@ -15,33 +15,31 @@ use super::state::sector_error;
 /// Bytes read at once: more than the largest frame.
 const CHUNK: usize = 1 << 20;
 
-/// Reads the whole log, decides what of it may be believed, and loads the tail into `window`.
+/// Reads the whole log, decides what of it may be believed, and loads the tail into `window`. The
+/// log may start anywhere: `known` is what a snapshot says of its own position, and is used if the
+/// log starts just there. Without any file the log is empty and starts at 0.
 ///
 /// # Errors
-/// Files of another cluster, of a newer version, damaged below what was confirmed durable, or any
-/// error of the system. Nothing was changed then.
+/// Files of another cluster, of a newer version, missing between others, damaged below what was
+/// confirmed durable, or any error of the system. Nothing was changed then.
 pub fn recover(
     log: &Path,
     cluster: ClusterId,
+    known: Option<Seed>,
     window: &mut Window<Vec<u8>>,
 ) -> Result<Recovered, StorageError> {
     let segment_length = window.segment_length();
-    let bases = segment_bases(log)?;
-    let mut slot = None;
-    for (at, base) in bases.iter().enumerate() {
-        let segment = Segment::open(&log.join(Segment::name(*base)), false)?;
-        segment.belongs(cluster.0, segment_length)?;
-        if *base != at as u64 * u64::from(segment_length) {
-            return Err(damaged(log, format!("the file before {base} is missing")));
-        }
-        for bytes in segment.read_slots()? {
-            slot = Slot::newest(slot, Slot::decode(&bytes)).map_err(|error| {
-                sector_error(segment.path().to_path_buf(), error, Slot::VERSION)
-            })?;
-        }
-    }
+    let (start, slot) = examine(log, cluster, segment_length)?;
+    let seed = match known {
+        _ if start == Position::ZERO => Seed::genesis(cluster),
+        Some(seed) if seed.position == start => seed,
+        _ => Seed {
+            position: start,
+            chain: None,
+            term: Term::ZERO,
+        },
+    };
     let refused = |error| refusal(log, error);
-    let seed = Seed::genesis(cluster);
     let capacity = window.capacity();
     let mut recovery =
         Recovery::new(cluster, segment_length, seed, slot, capacity).map_err(refused)?;
@@ -69,34 +67,80 @@ pub fn recover(
     Ok(recovered)
 }
 
-/// The chain of the last frame below `at`, by a walk from the start of its segment. For the rare
-/// truncation below the window.
+/// Where the log starts, and the newest slot of all its files: each is ours, and none is missing
+/// between others.
+fn examine(
+    log: &Path,
+    cluster: ClusterId,
+    segment_length: u32,
+) -> Result<(Position, Option<Slot>), StorageError> {
+    let (mut start, mut slot) = (Position::ZERO, None);
+    let mut expected = None;
+    for base in segment_bases(log)? {
+        let segment = Segment::open(&log.join(Segment::name(base)), false)?;
+        segment.belongs(cluster.0, segment_length)?;
+        let expected = expected.replace(base + u64::from(segment_length));
+        if expected.is_some_and(|expected| expected != base) {
+            let path = log.join(Segment::name(expected.unwrap_or(0)));
+            return Err(StorageError::SegmentMissing { path });
+        }
+        let label = segment.label();
+        // Only the first file of a log may begin in its middle.
+        let is_start = expected.is_none() || label.start == base;
+        if label.base != base || !is_start {
+            let path = segment.path().to_path_buf();
+            let what = format!("it says that it starts at position {}", label.start);
+            return Err(StorageError::Damaged { path, what });
+        }
+        if expected.is_none() {
+            start = Position::new(label.start);
+        }
+        for bytes in segment.read_slots()? {
+            slot = Slot::newest(slot, Slot::decode(&bytes)).map_err(|error| {
+                sector_error(segment.path().to_path_buf(), error, Slot::VERSION)
+            })?;
+        }
+    }
+    Ok((start, slot))
+}
+
+/// What stands before the frame boundary `at` of a log that starts at `start`: the chain and term
+/// of the last frame below, by a walk from the start of its segment. For the rare truncation below
+/// the window, and where a log is purged. `None` if the frames do not lead there; so at `start`.
 ///
 /// # Errors
 /// Any error of the system.
-pub fn chain_below(
+pub fn seed_at(
     log: &Path,
+    start: Position,
     at: Position,
     segment_length: u32,
-) -> Result<Option<u32>, StorageError> {
+) -> Result<Option<Seed>, StorageError> {
     let mut reader = Reader::new(log, segment_length);
     let mut bytes = vec![0; CHUNK];
-    let mut from = segment_base(at.minus(1), segment_length);
-    let mut chain = None;
+    let mut seed = None;
+    let mut from = segment_base(at.minus(1), segment_length).max(start);
     while from < at {
         let len = reader.read(from, &mut bytes)?;
         let len = len.min(at.since(from) as usize);
         let before = from;
-        for frame in coracle_core::log::Frames::new(&bytes[..len], from, segment_length).verified()
+        let chain = seed.and_then(|seed: Seed| seed.chain);
+        for frame in Frames::new(&bytes[..len], from, segment_length)
+            .verified()
+            .linked(chain)
         {
-            chain = Some(frame.chain);
             from = frame.end();
+            seed = Some(Seed {
+                position: from,
+                chain: Some(frame.chain),
+                term: frame.term,
+            });
         }
         if from == before {
             return Ok(None);
         }
     }
-    Ok(chain.filter(|_| from == at))
+    Ok(seed.filter(|seed| seed.position == at))
 }
 
 /// Reads log bytes, wherever they are, keeping the last file open.
@@ -117,7 +161,8 @@ impl Reader {
         }
     }
 
-    /// Reads the bytes at `at`, as many as fit and are in the same file; 0 if there is no file.
+    /// Reads the bytes at `at`, as many as fit and are in the same file; 0 if there is no file, or
+    /// none below where it starts. A file that is deleted while it is open is read on.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
@@ -133,6 +178,9 @@ impl Reader {
         let Some(segment) = &self.open else {
             return Ok(0);
         };
+        if at.get() < segment.label().start {
+            return Ok(0);
+        }
         let offset = at.get() - base;
         let left = u64::from(self.segment_length) - offset;
         let len = (left as usize).min(bytes.len());

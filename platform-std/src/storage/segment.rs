@@ -3,9 +3,13 @@
 //! ```text
 //!      0  slot 0    512 bytes, written together with the data it speaks of
 //!    512  slot 1    512 bytes, the other one of the two
-//!   1024  label     magic, version, cluster, base, segment length, CRC-32C: written once
+//!   1024  label     written once: magic "CORACLEs", version u32, cluster u64, base u64,
+//!                   segment length u32, start - base u32; CRC-32C of these 36 bytes
 //!   4096  data      the bytes [base, base + segment_length) of the stream, frames as on the wire
 //! ```
+//! The stream's bytes below `start` do not exist in this file. It is above `base` only in the first
+//! file of a log that goes on after a snapshot. Labels of version 1 have zeros there.
+//!
 //! A file is made under another name with all its bytes written as zeros, so that later writes
 //! neither allocate blocks nor convert extents (a flush then costs half), then renamed.
 
@@ -13,6 +17,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
 
 use super::error::StorageError;
 use crate::crc::CRC32C;
@@ -24,7 +30,7 @@ pub const SLOT_LENGTH: usize = 512;
 /// Where the label is.
 pub const LABEL_OFFSET: u64 = 1024;
 /// The format version that this program writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"CORACLEs";
 const LABEL_LENGTH: usize = 40;
@@ -34,8 +40,11 @@ const LABEL_LENGTH: usize = 40;
 pub struct Label {
     /// The cluster that the stream belongs to.
     pub cluster: u64,
-    /// The position of the first byte.
+    /// The position of the first byte that this file has room for: a multiple of the length.
     pub base: u64,
+    /// The position of the first byte that exists in this file, a frame's start: `base`, or above
+    /// it in the first file of a log that goes on after a snapshot.
+    pub start: u64,
     /// Bytes of stream in each file.
     pub segment_length: u32,
 }
@@ -50,6 +59,17 @@ pub enum LabelError {
 }
 
 impl Label {
+    /// Of the file that holds the byte at `start`, and none below it.
+    pub fn starting_at(start: u64, cluster: u64, segment_length: u32) -> Self {
+        let base = start - start % u64::from(segment_length);
+        Self {
+            cluster,
+            base,
+            start,
+            segment_length,
+        }
+    }
+
     fn encode(&self) -> [u8; LABEL_LENGTH] {
         let mut bytes = [0u8; LABEL_LENGTH];
         bytes[0..8].copy_from_slice(&MAGIC);
@@ -57,6 +77,8 @@ impl Label {
         bytes[12..20].copy_from_slice(&self.cluster.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.base.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.segment_length.to_le_bytes());
+        let skipped = self.start.saturating_sub(self.base) as u32;
+        bytes[32..36].copy_from_slice(&skipped.to_le_bytes());
         let crc = CRC32C.of(&bytes[..36]);
         bytes[36..40].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -67,8 +89,10 @@ impl Label {
     pub fn decode(bytes: &[u8; LABEL_LENGTH]) -> Result<Self, LabelError> {
         let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes);
         let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
-        let (Ok(version), Ok(cluster), Ok(base), Ok(segment_length), Ok(crc)) =
-            (u32_at(8), u64_at(12), u64_at(20), u32_at(28), u32_at(36))
+        let (Ok(version), Ok(cluster), Ok(base)) = (u32_at(8), u64_at(12), u64_at(20)) else {
+            return Err(LabelError::Damaged);
+        };
+        let (Ok(segment_length), Ok(skipped), Ok(crc)) = (u32_at(28), u32_at(32), u32_at(36))
         else {
             return Err(LabelError::Damaged);
         };
@@ -79,14 +103,19 @@ impl Label {
         if version > VERSION {
             return Err(LabelError::Newer(version));
         }
-        let length_max = coracle_core::limits::SEGMENT_MAX;
-        let is_length = segment_length.is_power_of_two() && segment_length <= length_max;
+        let is_length = segment_length.is_power_of_two() && segment_length <= SEGMENT_MAX;
         if CRC32C.of(&bytes[..36]) != crc || !is_length {
+            return Err(LabelError::Damaged);
+        }
+        let is_base = base.is_multiple_of(segment_length.into()) && base <= POSITION_MAX;
+        let is_start = skipped < segment_length && skipped.is_multiple_of(FRAME_ALIGNMENT as u32);
+        if !is_base || !is_start {
             return Err(LabelError::Damaged);
         }
         Ok(Self {
             cluster,
             base,
+            start: base + u64::from(skipped),
             segment_length,
         })
     }
@@ -301,8 +330,46 @@ mod tests {
     const LABEL: Label = Label {
         cluster: 7,
         base: 1 << 16,
+        start: 1 << 16,
         segment_length: 1 << 16,
     };
+
+    fn golden(text: &str) -> [u8; LABEL_LENGTH] {
+        let code = text.lines().filter_map(|line| line.split('#').next());
+        let bytes: Vec<u8> = code
+            .flat_map(str::split_whitespace)
+            .map(|word| u8::from_str_radix(word, 16).unwrap())
+            .collect();
+        bytes.try_into().unwrap()
+    }
+
+    #[test]
+    fn a_label_is_these_bytes_and_those_of_version_1_are_read() {
+        let label = Label::starting_at((3 << 16) + 4096, 0x0123_4567_89ab_cdef, 1 << 16);
+        assert_eq!((label.base, label.start), (3 << 16, (3 << 16) + 4096));
+        let bytes = golden(include_str!("../../../tests/golden/log/label.hex"));
+        assert_eq!(label.encode(), bytes);
+        assert_eq!(Label::decode(&bytes), Ok(label));
+        let old = golden(include_str!("../../../tests/golden/log/label_v1.hex"));
+        let start = label.base;
+        assert_eq!(Label::decode(&old), Ok(Label { start, ..label }));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Label::decode(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_label_with_a_start_outside_of_its_file_is_damaged() {
+        for skipped in [16u32, 1 << 16, u32::MAX] {
+            let mut bytes = LABEL.encode();
+            bytes[32..36].copy_from_slice(&skipped.to_le_bytes());
+            let crc = CRC32C.of(&bytes[..36]);
+            bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Label::decode(&bytes), Err(LabelError::Damaged), "{skipped}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_read_back() {
@@ -340,13 +407,13 @@ mod tests {
         assert!(foreign.to_string().contains("segment length"), "{foreign}");
 
         let path = segment.path().to_path_buf();
-        segment.write(LABEL_OFFSET + 8, &[2]).unwrap();
+        segment.write(LABEL_OFFSET + 8, &[3]).unwrap();
         let newer = Segment::open(&path, false).unwrap_err();
         assert!(
-            matches!(newer, StorageError::Newer { found: 2, .. }),
+            matches!(newer, StorageError::Newer { found: 3, .. }),
             "{newer}"
         );
-        segment.write(LABEL_OFFSET + 8, &[1]).unwrap();
+        segment.write(LABEL_OFFSET + 8, &[2]).unwrap();
         segment.write(LABEL_OFFSET + 12, &[8]).unwrap();
         let damaged = Segment::open(&path, false).unwrap_err();
         assert!(matches!(damaged, StorageError::Damaged { .. }), "{damaged}");

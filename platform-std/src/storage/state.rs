@@ -101,6 +101,7 @@ pub fn sector_error(path: PathBuf, error: SectorError, known: u16) -> StorageErr
 mod tests {
     use super::super::testing::Scratch;
     use super::*;
+    use coracle_core::log::Roster;
     use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
 
     fn state(term: u32, vote: Option<u8>) -> NodeState {
@@ -112,6 +113,7 @@ mod tests {
             vote: vote.and_then(MemberId::new),
             votes: true,
             quarantined: false,
+            roster: Roster::FIRST,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Data directories as a story needs them: a log of given terms, flushed, before any process starts.
 
-use coracle_core::log::{Log, Seed, Slot, Window, append, window_len};
+use coracle_core::log::{Log, Roster, Seed, Slot, Window, append, window_len};
 use coracle_core::time::Timestamp;
 use coracle_core::units::{MemberId, Position, SessionId, Term};
 use coracle_core::wire::cluster::{
@@ -33,6 +33,7 @@ impl World {
             vote: None,
             votes: true,
             quarantined: false,
+            roster: Roster::FIRST,
         };
         write_state(&mut member.disk, 2, &state);
         flush(member, Name::State);

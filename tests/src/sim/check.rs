@@ -10,7 +10,8 @@ use coracle_core::log::Log;
 use coracle_core::service::Role;
 use hashbrown::HashMap;
 
-use super::ghost::{GhostLog, Row};
+use super::ghost::{GhostLog, Row, mix};
+use super::mind::SERVICES;
 use super::model::Model;
 
 /// A broken invariant.
@@ -42,10 +43,10 @@ pub struct Seen {
     pub term: u32,
     /// Its commit position.
     pub commit: u64,
-    /// How far its service has executed.
+    /// How far all its services have executed.
     pub applied: u64,
-    /// The digest of its service.
-    pub digest: u64,
+    /// How far each service has, and its digest there.
+    pub services: [(u64, u64); SERVICES],
     /// The lowest position that its log was cut to during the call.
     pub cut: Option<u64>,
 }
@@ -70,6 +71,8 @@ pub struct MemberGhost {
     pub(super) ballot: (u32, Option<u8>),
     /// Whether its directory lets it vote.
     pub(super) votes: bool,
+    /// The life of its directory.
+    pub(super) incarnation: u64,
     /// The highest acknowledgement that left before its directory was emptied.
     last_words: (u32, u64),
 }
@@ -83,6 +86,8 @@ pub struct Checker {
     votes: HashMap<(u8, u32), u8>,
     committed: GhostLog,
     commit_of_term: BTreeMap<u32, u64>,
+    /// Sections of snapshots: who completed it first, its length, and a hash of its bytes.
+    sections: HashMap<(u64, usize), (u8, (usize, u64))>,
     /// The replicated state that the committed log makes.
     pub model: Model,
     /// Logs that were cut.
@@ -103,6 +108,7 @@ impl Checker {
             votes: HashMap::new(),
             committed: GhostLog::default(),
             commit_of_term: BTreeMap::new(),
+            sections: HashMap::new(),
             model: Model::new(sessions),
             truncations: 0,
         }
@@ -111,6 +117,13 @@ impl Checker {
     /// Has anything been committed by the leader of this term?
     pub fn committed_in(&self, term: u32) -> bool {
         self.commit_of_term.contains_key(&term)
+    }
+
+    pub(super) fn committed_bytes(&self, row: &Row) -> &[u8] {
+        match row.end <= self.committed.end() {
+            true => self.committed.bytes(row.start, row.end),
+            false => &[],
+        }
     }
 
     pub(super) fn ghost(&mut self, member: u8) -> &mut MemberGhost {
@@ -137,8 +150,44 @@ impl Checker {
         self.members[usize::from(member)].log.rows()
     }
 
-    /// A member starts: its recovered log, read back by the driver, how much of that was confirmed to
-    /// be durable, and its ballot.
+    /// The committed log up to `end`: what a log that starts there has let go.
+    pub fn committed_prefix(&self, end: u64) -> GhostLog {
+        GhostLog::prefix(&self.committed, end)
+    }
+
+    /// What every member has durable of the committed log: nobody can need what is below.
+    pub fn everybodys(&self) -> u64 {
+        let has = |ghost: &MemberGhost| ghost.log.agreed(&self.committed).min(ghost.promised);
+        self.members.iter().map(has).min().unwrap_or(0)
+    }
+
+    /// A member has completed a section of a snapshot.
+    ///
+    /// # Errors
+    /// Another member has other bytes at the same position, or nobody asked for a snapshot there.
+    pub fn section(&mut self, member: u8, position: u64, index: usize, bytes: &[u8]) -> Checked {
+        if !self.model.is_action(position) {
+            let detail = format!("n{member} takes a snapshot of {position} unasked");
+            return broken("Snapshots Are Actions", detail);
+        }
+        let sum = (bytes.len(), mix(1, bytes));
+        let (first, other) = *self
+            .sections
+            .entry((position, index))
+            .or_insert((member, sum));
+        if other != sum {
+            let detail = format!(
+                "n{member} and n{first} have different bytes in section {index} of the snapshot of \
+                 {position}: {} and {}",
+                sum.0, other.0
+            );
+            return broken("Equal Snapshots", detail);
+        }
+        Ok(())
+    }
+
+    /// A member starts: its recovered log, read back by the driver, with what was purged of it below
+    /// `start`; how much was confirmed to be durable, and its ballot.
     ///
     /// # Errors
     /// A forgotten ballot, or a log that lacks what was reported durable.
@@ -146,6 +195,7 @@ impl Checker {
         &mut self,
         member: u8,
         recovered: GhostLog,
+        start: u64,
         confirmed: u64,
         ballot: (u32, Option<u8>),
         votes: bool,
@@ -180,7 +230,8 @@ impl Checker {
         ghost.votes = votes;
         // What a slot on the disk confirms may be acknowledged again at once.
         ghost.promised = ghost.promised.max(confirmed);
-        ghost.on_medium = 0;
+        // What was purged is in a snapshot.
+        ghost.on_medium = start;
         ghost.log = recovered;
         self.note_places(member, 0)
     }
@@ -192,6 +243,8 @@ impl Checker {
             ghost.last_words = ghost.acknowledged;
         }
         ghost.votes = false;
+        self.votes.retain(|(voter, _), _| *voter != member);
+        let ghost = &mut self.members[usize::from(member)];
         ghost.promised = 0;
         ghost.on_medium = 0;
         ghost.ballot = (0, None);
@@ -213,7 +266,7 @@ impl Checker {
         if before.is_none_or(|b| b.commit != seen.commit) {
             self.check_commit(seen, on_medium)?;
         }
-        if before.is_none_or(|b| b.applied != seen.applied || b.digest != seen.digest) {
+        if before.is_none_or(|b| b.services != seen.services) {
             self.check_applied(seen)?;
         }
         self.members[usize::from(seen.member)].last = Some(*seen);
@@ -324,8 +377,10 @@ impl Checker {
     fn check_monotone(&self, seen: &Seen, before: Option<Seen>) -> Checked {
         let member = seen.member;
         let log = &self.members[usize::from(member)].log;
-        if seen.applied > seen.commit {
-            let detail = format!("n{member} applied {} of {}", seen.applied, seen.commit);
+        let furthest = seen.services.iter().map(|(applied, _)| *applied).max();
+        let furthest = furthest.unwrap_or(0).max(seen.applied);
+        if furthest > seen.commit {
+            let detail = format!("n{member} applied {furthest} of {}", seen.commit);
             return broken("Applied Within Committed", detail);
         }
         if seen.commit > log.end() {
@@ -335,11 +390,14 @@ impl Checker {
         let Some(before) = before else {
             return Ok(());
         };
-        for (what, was, is) in [
+        let services = before.services.iter().zip(&seen.services);
+        let services = services.map(|((was, _), (is, _))| ("applied", *was, *is));
+        let positions = [
             ("commit", before.commit, seen.commit),
             ("applied", before.applied, seen.applied),
             ("term", u64::from(before.term), u64::from(seen.term)),
-        ] {
+        ];
+        for (what, was, is) in positions.into_iter().chain(services) {
             if is < was {
                 let detail = format!("n{member}: {what} went from {was} to {is}");
                 return broken("Positions And Terms Monotone", detail);
@@ -390,13 +448,14 @@ impl Checker {
         }
         self.commit_of_term.insert(seen.joined, commit);
         self.check_quorum(seen, on_medium)?;
+        self.note_admitted(&rows);
         self.check_newer_leaders(seen)?;
         let Self {
             model, committed, ..
         } = self;
         model
             .apply(committed)
-            .or_else(|detail| broken("Session Order", detail))
+            .or_else(|(invariant, detail)| broken(invariant, detail))
     }
 
     /// Ghost of the media: what a leader has committed is durable on a quorum of voters right now.
@@ -440,13 +499,16 @@ impl Checker {
     }
 
     fn check_applied(&self, seen: &Seen) -> Checked {
-        let expected = self.model.digest_at(seen.applied);
-        if seen.digest != expected {
-            let detail = format!(
-                "n{} has digest {:x} at {}, the log makes {expected:x}",
-                seen.member, seen.digest, seen.applied
-            );
-            return broken("State Machine Safety", detail);
+        for (service, (applied, digest)) in seen.services.into_iter().enumerate() {
+            let expected = self.model.digest_at(service, applied);
+            if digest != expected {
+                let detail = format!(
+                    "service {service} of n{} has digest {digest:x} at {applied}, the log makes \
+                     {expected:x}",
+                    seen.member
+                );
+                return broken("State Machine Safety", detail);
+            }
         }
         Ok(())
     }

@@ -13,13 +13,17 @@ use super::rng::Rng;
 /// What a medium writes or loses whole.
 pub const SECTOR: usize = 512;
 
-/// Which file: the two slots of the node state, or the segment that starts at a position.
+/// Which file: the two slots of the node state, a segment, or a part of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Name {
     /// Term, vote and identity.
     State,
     /// The log segment with this base.
     Segment(u64),
+    /// A section, by number, of the snapshot of this position.
+    Section(u64, usize),
+    /// What makes the snapshot of this position complete: the new name of its directory.
+    Complete(u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,8 +117,46 @@ impl Disk {
     pub fn segments(&self) -> impl Iterator<Item = u64> {
         self.files.keys().filter_map(|name| match name {
             Name::Segment(base) => Some(*base),
-            Name::State => None,
+            _ => None,
         })
+    }
+
+    /// The positions of all snapshots that look complete, ascending.
+    pub fn snapshots(&self) -> impl DoubleEndedIterator<Item = u64> {
+        self.files.keys().filter_map(|name| match name {
+            // Made in the directory, and perhaps not yet on the medium.
+            Name::Complete(at) if self.files[name].cache.first() == Some(&1) => Some(*at),
+            _ => None,
+        })
+    }
+
+    /// Removes a file, durably.
+    pub fn remove(&mut self, name: Name) {
+        self.files.remove(&name);
+    }
+
+    /// Removes every part of the snapshot of `position`, what makes it complete first.
+    pub fn remove_snapshot(&mut self, position: u64) {
+        self.remove(Name::Complete(position));
+        self.files
+            .retain(|name, _| !matches!(name, Name::Section(at, _) if *at == position));
+    }
+
+    /// Keeps no sections but those of complete snapshots.
+    pub fn remove_incomplete(&mut self) {
+        let complete: Vec<u64> = self.snapshots().collect();
+        self.files
+            .retain(|name, _| !matches!(name, Name::Section(at, _) if !complete.contains(at)));
+    }
+
+    /// A bit of a file rots, on the medium.
+    pub fn damage(&mut self, name: Name, rng: &mut Rng) {
+        if let Some(file) = self.files.get_mut(&name) {
+            let bit = rng.below(8 * file.cache.len() as u64) as usize;
+            for bytes in [&mut file.cache, &mut file.medium] {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
     }
 
     /// Begins a flush of one file.

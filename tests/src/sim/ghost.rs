@@ -133,6 +133,23 @@ impl GhostLog {
         Some(row)
     }
 
+    /// The frames of `other` up to `end`: what a log that starts there has let go.
+    pub fn prefix(other: &Self, end: u64) -> Self {
+        let rows = other.rows.partition_point(|r| r.end <= end);
+        let len = rows.checked_sub(1).map_or(0, |last| other.rows[last].end);
+        Self {
+            rows: other.rows[..rows].to_vec(),
+            bytes: other.bytes[..len as usize].to_vec(),
+        }
+    }
+
+    /// How far this log and `other` hold the same bytes.
+    pub fn agreed(&self, other: &Self) -> u64 {
+        let same = |row: &Row| self.agrees(other, row.end);
+        let rows = self.rows.partition_point(same);
+        rows.checked_sub(1).map_or(0, |last| self.rows[last].end)
+    }
+
     /// Takes over the row of another log that goes on where this one ends.
     pub fn adopt(&mut self, row: Row, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -164,13 +181,40 @@ impl GhostLog {
 
 /// What a record in the log says, as far as the checker cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Record<'a> {
+pub struct Record<'a> {
+    /// When it was appended, if it says.
+    pub timestamp: Option<i64>,
+    /// What it is.
+    pub kind: Kind<'a>,
+}
+
+/// What a record is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind<'a> {
     /// A session's message.
     Message {
         /// The session.
         session: u64,
         /// What the client sent.
         payload: &'a [u8],
+    },
+    /// A service's message.
+    Service {
+        /// The service.
+        service: usize,
+        /// Its number among that service's.
+        number: u64,
+        /// What the service offered.
+        payload: &'a [u8],
+    },
+    /// A timer has fired.
+    Timer {
+        /// The service.
+        service: usize,
+        /// The service's name for it.
+        correlation: i64,
+        /// Which arming.
+        arming: u64,
     },
     /// A session was opened.
     Open {
@@ -181,12 +225,18 @@ pub enum Record<'a> {
     Close {
         /// The session.
         session: u64,
+        /// Why.
+        reason: i64,
     },
     /// A leadership began.
     NewTerm {
         /// The term.
         term: u64,
+        /// Who leads.
+        leader: i64,
     },
+    /// All members shall take a snapshot.
+    Snapshot,
     /// Anything else.
     Other,
 }
@@ -194,23 +244,65 @@ pub enum Record<'a> {
 /// Reads one whole record of schema 111; `None` if it is too short for its kind.
 pub fn record(bytes: &[u8]) -> Option<Record<'_>> {
     let half = |at: usize| Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let word = |at: usize| {
+        let four: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+        Some(i32::from_le_bytes(four))
+    };
     let long = |at: usize| {
         let eight: [u8; 8] = bytes.get(at..at + 8)?.try_into().ok()?;
         Some(u64::from_le_bytes(eight))
     };
+    let other = Record {
+        timestamp: None,
+        kind: Kind::Other,
+    };
     if half(4)? != 111 {
-        return Some(Record::Other);
+        return Some(other);
     }
     let body = 8 + usize::from(half(0)?);
-    Some(match half(2)? {
-        1 => Record::Message {
-            session: long(16)?,
-            payload: bytes.get(body..)?,
-        },
-        21 => Record::Open { session: long(24)? },
-        22 => Record::Close { session: long(16)? },
-        24 => Record::NewTerm { term: long(8)? },
-        _ => Record::Other,
+    let (timestamp, kind) = match half(2)? {
+        1 => {
+            let (session, payload) = (long(16)?, bytes.get(body..)?);
+            let kind = match session >> 63 {
+                0 => Kind::Message { session, payload },
+                _ => Kind::Service {
+                    service: (session >> 56 & 0x7f) as usize,
+                    number: session & 0xff_ffff_ffff_ffff,
+                    payload,
+                },
+            };
+            (long(24)?, kind)
+        }
+        20 => {
+            let kind = Kind::Timer {
+                correlation: long(16)? as i64,
+                service: word(32)? as usize,
+                arming: long(36)?,
+            };
+            (long(24)?, kind)
+        }
+        21 => (long(32)?, Kind::Open { session: long(24)? }),
+        22 => {
+            let kind = Kind::Close {
+                session: long(16)?,
+                reason: word(32)?.into(),
+            };
+            (long(24)?, kind)
+        }
+        23 if word(32)? == 2 => (long(24)?, Kind::Snapshot),
+        23 => (long(24)?, Kind::Other),
+        24 => {
+            let kind = Kind::NewTerm {
+                term: long(8)?,
+                leader: word(40)?.into(),
+            };
+            (long(24)?, kind)
+        }
+        _ => return Some(other),
+    };
+    Some(Record {
+        timestamp: Some(timestamp as i64),
+        kind,
     })
 }
 

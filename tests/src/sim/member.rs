@@ -8,10 +8,12 @@ use coracle_core::units::{ClusterId, Incarnation};
 
 use super::clock::{Clock, Nanos};
 use super::disk::{Disk, Flush};
+use super::mind::{SERVICES, SHARE};
 use super::net::Datagram;
 use super::plan::Plan;
 use super::rng::Rng;
-use super::services::History;
+use super::services::Services;
+use super::snapshots::{Damage, Storing, Taking};
 use super::spy::SpyLog;
 
 /// How many sessions a member has room for.
@@ -52,8 +54,8 @@ impl Default for Memory {
             egress: vec![0; SESSIONS * EGRESS],
             replay: vec![0; 16 * 1024],
             catchup: vec![0; 4 * 1024],
-            assembly: vec![0; MESSAGE_MAX + 64],
-            services: vec![0; 4 * 1024],
+            assembly: vec![0; 2 * (MESSAGE_MAX + 64)],
+            services: vec![0; SERVICES * SHARE],
         }
     }
 }
@@ -77,15 +79,19 @@ impl Memory {
 /// A running process: everything that a kill ends.
 pub struct Process {
     /// The core.
-    pub node: Box<Node<SESSIONS>>,
+    pub node: Box<Node<SESSIONS, SERVICES>>,
     /// Its window.
     pub log: SpyLog,
     /// Its memory.
     pub memory: Memory,
     /// Its storage discipline.
     pub journal: Journal,
-    /// Its service.
-    pub service: History,
+    /// Its services.
+    pub services: Services,
+    /// The snapshot that is being written.
+    pub taking: Option<Taking>,
+    /// The one that is being made durable.
+    pub storing: Option<Storing>,
     /// Its sockets' receive buffers.
     pub inbox: VecDeque<Datagram>,
     /// The group whose flush is under way.
@@ -122,8 +128,10 @@ pub struct Member {
     pub fuse_at: Option<Nanos>,
     /// The directory is emptied when the process has died.
     pub wipe_next: bool,
-    /// The service takes nothing.
-    pub stalled: bool,
+    /// Which services take nothing.
+    pub stalled: [bool; SERVICES],
+    /// What is done to the newest snapshots while the process is down.
+    pub damage: Damage,
     /// The process is not scheduled before this.
     pub paused_until: Nanos,
     /// Flushes take very long before this.
@@ -153,7 +161,8 @@ impl Member {
             fuse: None,
             fuse_at: None,
             wipe_next: false,
-            stalled: false,
+            stalled: [false; SERVICES],
+            damage: Damage::None,
             paused_until: 0,
             slow_until: 0,
             polls_in_a_row: 0,

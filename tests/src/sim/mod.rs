@@ -3,27 +3,31 @@
 //! ```text
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
-//! member    a machine and its process    turn, storage, start: its driver
-//! client    a client and its work        services what members run
-//! net disk clock   the surroundings      spy ghost check check_sent model   the observer
+//! member    a machine and its process    turn, storage, start, snapshots: its driver
+//! client    a client and its work        services, mind: what members run
+//! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
 //!
 //! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same code
 //! give the same run, to the step.
 
 pub mod check;
-pub mod check_sent;
+pub mod check_admitted;
+mod check_sent;
 pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod ghost;
 pub mod member;
+pub mod mind;
 pub mod model;
+pub mod model_service;
 pub mod net;
 pub mod plan;
 pub mod rng;
 pub mod run;
 pub mod services;
+pub mod snapshots;
 pub mod spy;
 pub mod start;
 pub mod stats;

@@ -1,24 +1,14 @@
 //! What the committed log amounts to, worked out from its bytes alone: the history that every
-//! member's service must have, and the messages that clients may count as done.
+//! member's services must have, and the messages that clients may count as done.
 
 use std::collections::BTreeSet;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
-use super::ghost::{Assembler, GhostLog, Record, mix, record};
+use super::ghost::{Assembler, GhostLog, Kind, Record, record};
+use super::mind::SERVICES;
+use super::model_service::ModelService;
 use super::work::Tag;
-
-/// One step of the history service: `kind`, the record's end, the session, the bytes.
-pub fn digest_step(digest: u64, kind: u8, position: u64, session: u64, bytes: &[u8]) -> u64 {
-    let mut head = [0; 24];
-    head[0] = kind;
-    head[8..16].copy_from_slice(&position.to_le_bytes());
-    head[16..24].copy_from_slice(&session.to_le_bytes());
-    mix(mix(digest, &head), bytes)
-}
-
-/// Where every history starts.
-pub const DIGEST_ZERO: u64 = 0x00c0_7ac1_e000;
 
 /// The replicated state after each committed record.
 #[derive(Clone, Debug)]
@@ -27,14 +17,24 @@ pub struct Model {
     rows: usize,
     assembler: Assembler,
     open: BTreeSet<u64>,
-    digests: Vec<(u64, u64)>,
+    time: i64,
+    services: Vec<ModelService>,
     done: HashMap<(u8, u16), Vec<u64>>,
     sessions_of: HashMap<(u8, u16), u64>,
+    fired: HashSet<(usize, u64)>,
+    actions: BTreeSet<u64>,
     /// Client messages in the committed log.
     pub messages: u64,
     /// Sessions opened in the committed log.
     pub opened: u64,
+    /// Timers that have fired.
+    pub timers: u64,
+    /// Messages of services in the committed log.
+    pub said: u64,
 }
+
+/// A broken invariant's name, and how.
+pub type Broken = (&'static str, String);
 
 impl Model {
     /// The state before the first record, of members with room for `capacity` sessions.
@@ -44,20 +44,25 @@ impl Model {
             rows: 0,
             assembler: Assembler::default(),
             open: BTreeSet::new(),
-            digests: vec![(0, DIGEST_ZERO)],
+            time: 0,
+            services: (0..SERVICES).map(ModelService::new).collect(),
             done: HashMap::new(),
             sessions_of: HashMap::new(),
+            fired: HashSet::new(),
+            actions: BTreeSet::new(),
             messages: 0,
             opened: 0,
+            timers: 0,
+            said: 0,
         }
     }
 
     /// Applies what has been committed since.
     ///
     /// # Errors
-    /// What the log may not contain: a message twice or out of order within its session, or a
-    /// record that does not parse.
-    pub fn apply(&mut self, committed: &GhostLog) -> Result<(), String> {
+    /// What the log may not contain: a message twice or out of order within its session or service,
+    /// a timer that fires twice or too early, or a record that does not parse.
+    pub fn apply(&mut self, committed: &GhostLog) -> Result<(), Broken> {
         while let Some(row) = committed.rows().get(self.rows) {
             self.rows += 1;
             let frame = committed.bytes(row.start, row.end);
@@ -66,7 +71,10 @@ impl Model {
                 None => Ok(()),
                 Some(bytes) => match record(bytes) {
                     Some(record) => self.execute(row.end, record),
-                    None => Err(format!("the record that ends at {} is too short", row.end)),
+                    None => {
+                        let detail = format!("the record that ends at {} is too short", row.end);
+                        Err(("Session Order", detail))
+                    }
                 },
             };
             self.assembler = assembler;
@@ -76,9 +84,8 @@ impl Model {
     }
 
     /// The digest that a service must have once it has applied everything up to `position`.
-    pub fn digest_at(&self, position: u64) -> u64 {
-        let after = self.digests.partition_point(|(end, _)| *end <= position);
-        self.digests[after - 1].1
+    pub fn digest_at(&self, service: usize, position: u64) -> u64 {
+        self.services[service].digest_at(position)
     }
 
     /// Is this message in the committed history?
@@ -88,33 +95,107 @@ impl Model {
             .is_some_and(|seqs| seqs.binary_search(&tag.seq).is_ok())
     }
 
-    fn execute(&mut self, end: u64, record: Record<'_>) -> Result<(), String> {
-        let digest = self.digests.last().map_or(DIGEST_ZERO, |d| d.1);
-        let next = match record {
-            Record::Message { session, payload } => {
-                if !self.open.contains(&session) {
-                    return Ok(());
+    /// Does a committed record that ends at `position` ask for a snapshot?
+    pub fn is_action(&self, position: u64) -> bool {
+        self.actions.contains(&position)
+    }
+
+    /// What services wait for that the cluster owes them, if a leader's wall clock shows `wall`.
+    pub fn owed(&self, wall: i64) -> Option<String> {
+        let now = wall.max(self.time);
+        self.services.iter().find_map(|service| service.owed(now))
+    }
+
+    fn execute(&mut self, end: u64, record: Record<'_>) -> Result<(), Broken> {
+        if let Some(time) = record.timestamp {
+            self.time = self.time.max(time);
+        }
+        match record.kind {
+            Kind::Message { session, payload } => {
+                if self.open.contains(&session) {
+                    self.message(session, payload)
+                        .map_err(|detail| ("Session Order", detail))?;
+                    self.all(b'm', end, session, 0, payload);
                 }
-                self.message(session, payload)?;
-                digest_step(digest, b'm', end, session, payload)
             }
-            Record::Open { session } => {
-                if self.open.len() >= self.capacity || !self.open.insert(session) {
-                    return Ok(());
+            Kind::Open { session } => {
+                if self.open.len() < self.capacity && self.open.insert(session) {
+                    self.opened += 1;
+                    for service in &mut self.services {
+                        service.open(session);
+                    }
+                    self.all(b'o', end, session, 0, &[]);
                 }
-                self.opened += 1;
-                digest_step(digest, b'o', end, session, &[])
             }
-            Record::Close { session } => {
-                if !self.open.remove(&session) {
-                    return Ok(());
+            Kind::Close { session, reason } => {
+                if self.open.remove(&session) {
+                    for service in &mut self.services {
+                        service.close(session);
+                    }
+                    self.all(b'c', end, session, reason, &[]);
                 }
-                digest_step(digest, b'c', end, session, &[])
             }
-            Record::NewTerm { term } => digest_step(digest, b't', end, term, &[]),
-            Record::Other => return Ok(()),
-        };
-        self.digests.push((end, next));
+            Kind::NewTerm { term, leader } => self.all(b't', end, term, leader, &[]),
+            Kind::Timer {
+                service,
+                correlation,
+                arming,
+            } => {
+                let time = record.timestamp.unwrap_or(i64::MIN);
+                self.timer(end, time, service, correlation, arming)?;
+            }
+            Kind::Service {
+                service,
+                number,
+                payload,
+            } => {
+                let from = self.service(service)?;
+                from.take(number, payload)
+                    .map_err(|detail| ("Service Messages Once", detail))?;
+                self.said += 1;
+                self.all(b's', end, service as u64, 0, payload);
+            }
+            Kind::Snapshot => {
+                self.actions.insert(end);
+            }
+            Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    fn service(&mut self, service: usize) -> Result<&mut ModelService, Broken> {
+        let unknown = || ("Known Services", format!("there is no service {service}"));
+        self.services.get_mut(service).ok_or_else(unknown)
+    }
+
+    fn all(&mut self, kind: u8, end: u64, number: u64, extra: i64, bytes: &[u8]) {
+        for service in &mut self.services {
+            service.hear(self.time, kind, end, number, extra, bytes);
+        }
+    }
+
+    fn timer(
+        &mut self,
+        end: u64,
+        time: i64,
+        service: usize,
+        correlation: i64,
+        arming: u64,
+    ) -> Result<(), Broken> {
+        let is_first = self.fired.insert((service, arming));
+        let now = self.time;
+        let whose = self.service(service)?;
+        let fired = whose
+            .fire(time, correlation, arming)
+            .map_err(|detail| ("Timers Fire In Time", detail))?;
+        if !is_first {
+            let detail = format!("arming {arming} of service {service} has a second event");
+            return Err(("Timers Fire Once", detail));
+        }
+        if let Some(deadline) = fired {
+            whose.hear(now, b'x', end, correlation as u64, deadline, &[]);
+            self.timers += 1;
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::clock::{MILLI, Nanos, SECOND};
+use super::member::SEGMENT;
 use super::net::LinkPlan;
 use super::rng::Rng;
 
@@ -34,11 +35,13 @@ pub enum Profile {
     Stalls,
     /// Clocks that drift and step.
     Clocks,
+    /// Snapshots, and starts from them, sound and damaged.
+    Snapshots,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Calm,
         Self::Mixed,
         Self::Links,
@@ -50,6 +53,7 @@ impl Profile {
         Self::Wipes,
         Self::Stalls,
         Self::Clocks,
+        Self::Snapshots,
     ];
 
     fn index(self) -> usize {
@@ -100,11 +104,15 @@ pub enum Trouble {
     ClientGone,
     /// A client neither reads nor sends for a while.
     ClientSilent,
+    /// The leader is asked for a snapshot.
+    Snapshot,
+    /// A process dies, and its newest snapshot, or every one, rots.
+    Rot,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Isolate,
         Self::IsolateLeader,
         Self::Split,
@@ -125,6 +133,8 @@ impl Trouble {
         Self::Transfer,
         Self::ClientGone,
         Self::ClientSilent,
+        Self::Snapshot,
+        Self::Rot,
     ];
 }
 
@@ -132,18 +142,19 @@ impl Trouble {
 /// order of `Trouble::ALL`.
 #[rustfmt::skip]
 const WEIGHTS: [[u8; Trouble::ALL.len()]; Profile::ALL.len()] = [
-    // iso isoL split 1way brid heal kill kilL pow powA wipe stal paus slow wall rate resi tran gone sile
-    [0,    0,   0,    0,   0,   0,   0,   0,   0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0],
-    [3,    3,   2,    3,   2,   5,   3,   3,   3,  1,   1,   2,   2,   2,   1,   1,   1,   1,   1,   1],
-    [1,    1,   1,    2,   1,   4,   1,   1,   0,  0,   0,   1,   1,   0,   0,   0,   0,   1,   1,   1],
-    [6,    8,   5,    6,   5,   12,  1,   1,   0,  0,   0,   0,   2,   0,   0,   1,   1,   2,   0,   0],
-    [1,    2,   0,    1,   0,   4,   10,  8,   1,  0,   0,   0,   1,   2,   0,   0,   1,   0,   1,   0],
-    [1,    2,   0,    1,   0,   4,   3,   4,   8,  4,   0,   0,   1,   3,   0,   0,   0,   0,   1,   0],
-    [2,    10,  2,    3,   2,   8,   3,   8,   3,  1,   0,   0,   3,   3,   0,   0,   0,   2,   0,   0],
-    [1,    3,   1,    2,   0,   5,   1,   2,   0,  0,   0,   0,   1,   0,   0,   0,   0,   0,   0,   0],
-    [1,    3,   1,    1,   0,   5,   2,   3,   2,  0,   5,   0,   0,   0,   0,   0,   0,   1,   0,   0],
-    [0,    0,   0,    1,   0,   2,   1,   1,   0,  0,   0,   8,   6,   4,   0,   0,   0,   0,   2,   6],
-    [0,    1,   0,    0,   0,   2,   1,   1,   0,  0,   0,   0,   2,   0,   8,   8,   0,   0,   0,   0],
+    // iso isoL split 1way brid heal kill kilL pow powA wipe stal paus slow wall rate resi tran gone sile snap rot
+    [0,    0,   0,    0,   0,   0,   0,   0,   0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0],
+    [3,    3,   2,    3,   2,   5,   3,   3,   3,  1,   1,   2,   2,   2,   1,   1,   1,   1,   1,   1,   3,   1],
+    [1,    1,   1,    2,   1,   4,   1,   1,   0,  0,   0,   1,   1,   0,   0,   0,   0,   1,   1,   1,   1,   0],
+    [6,    8,   5,    6,   5,   12,  1,   1,   0,  0,   0,   0,   2,   0,   0,   1,   1,   2,   0,   0,   1,   0],
+    [1,    2,   0,    1,   0,   4,   10,  8,   1,  0,   0,   0,   1,   2,   0,   0,   1,   0,   1,   0,   2,   1],
+    [1,    2,   0,    1,   0,   4,   3,   4,   8,  4,   0,   0,   1,   3,   0,   0,   0,   0,   1,   0,   2,   1],
+    [2,    10,  2,    3,   2,   8,   3,   8,   3,  1,   0,   0,   3,   3,   0,   0,   0,   2,   0,   0,   2,   0],
+    [1,    3,   1,    2,   0,   5,   1,   2,   0,  0,   0,   0,   1,   0,   0,   0,   0,   0,   0,   0,   0,   0],
+    [1,    3,   1,    1,   0,   5,   2,   3,   2,  0,   5,   0,   0,   0,   0,   0,   0,   1,   0,   0,   0,   0],
+    [0,    0,   0,    1,   0,   2,   1,   1,   0,  0,   0,   8,   6,   4,   0,   0,   0,   0,   2,   6,   3,   0],
+    [0,    1,   0,    0,   0,   2,   1,   1,   0,  0,   0,   0,   2,   0,   8,   8,   0,   0,   0,   0,   2,   0],
+    [1,    2,   0,    1,   0,   4,   5,   5,   4,  2,   0,   3,   1,   2,   1,   0,   0,   1,   0,   0,   12,  6],
 ];
 
 /// How slow a disk is, and what a kill leaves in its cache.
@@ -210,6 +221,12 @@ pub struct Plan {
     pub trouble_most: Nanos,
     /// Clocks run between a million minus and plus this many millionths.
     pub drift: u64,
+    /// A snapshot after so many bytes of log; 0: never for that.
+    pub snapshot_bytes: u64,
+    /// A snapshot after so much time; 0: never for that.
+    pub snapshot_interval: Nanos,
+    /// The most bytes of log on a disk; 0: no bound.
+    pub log_max: u64,
     /// When faults stop.
     pub safety: Nanos,
     /// How long after that the cluster may take to be level and serve.
@@ -224,6 +241,7 @@ impl Plan {
         let profile = profile.unwrap_or(drawn);
         let members = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
         let calm = profile == Profile::Calm;
+        let (snapshot_bytes, snapshot_interval, log_max) = retention(&mut rng);
         Self {
             seed,
             profile,
@@ -242,6 +260,9 @@ impl Plan {
             trouble_every: rng.range(50, 600) * MILLI,
             trouble_most: rng.range(100, 3000) * MILLI,
             drift: rng.pick(&[0, 100, 10_000, 100_000]),
+            snapshot_bytes,
+            snapshot_interval,
+            log_max,
             safety: rng.range(2, 12) * SECOND,
             liveness: 60 * SECOND,
         }
@@ -265,6 +286,9 @@ impl Plan {
                 stale: 1_000_000,
             },
             drift: 0,
+            snapshot_bytes: 0,
+            snapshot_interval: 0,
+            log_max: 0,
             work: WorkPlan {
                 message_max: 40,
                 in_flight: 64,
@@ -324,6 +348,15 @@ fn link(rng: &mut Rng, profile: Profile) -> LinkPlan {
     }
 }
 
+/// Snapshots by bytes and by time, and the bound of the log: only with snapshots is there one.
+fn retention(rng: &mut Rng) -> (u64, Nanos, u64) {
+    let segment = u64::from(SEGMENT);
+    let bytes = rng.pick(&[0, 8 * 1024, 40 * 1024, 200 * 1024]);
+    let interval = rng.pick(&[0, 0, 100, 1000]) * MILLI;
+    let most = rng.pick(&[0, 8, 8, 12, 16]) * segment;
+    (bytes, interval, if bytes > 0 { most } else { 0 })
+}
+
 fn disk(rng: &mut Rng) -> DiskPlan {
     let least = rng.pick(&[10_000, 200_000, 2 * MILLI]);
     DiskPlan {
@@ -364,10 +397,14 @@ impl fmt::Display for Plan {
         writeln!(f, "  {:?}", self.work)?;
         write!(
             f,
-            "  trouble every {} ms for up to {} ms, clocks drift by {} millionths",
+            "  trouble every {} ms for up to {} ms, clocks drift by {} millionths, a snapshot every {} \
+             bytes and {} ms, at most {} bytes of log",
             self.trouble_every / MILLI,
             self.trouble_most / MILLI,
-            self.drift
+            self.drift,
+            self.snapshot_bytes,
+            self.snapshot_interval / MILLI,
+            self.log_max
         )
     }
 }

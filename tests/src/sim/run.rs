@@ -106,7 +106,8 @@ fn level(world: &mut World, until: u64) -> Result<(), Violation> {
             return Ok(());
         }
         if world.now >= until {
-            let detail = format!("the members are not level:\n{}", table(world));
+            let owed = world.leader().and_then(|leader| owed(world, leader));
+            let detail = format!("the members are not level: {owed:?}\n{}", table(world));
             return broken("Liveness", detail);
         }
         world.run_until(world.now + 50 * MILLI)?;
@@ -129,7 +130,14 @@ fn is_level(world: &World) -> bool {
     };
     let first = shown(leader);
     let done = first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied);
-    done && (0..world.members.len()).all(|m| shown(m) == first)
+    let level = done && (0..world.members.len()).all(|m| shown(m) == first);
+    level && owed(world, leader).is_none()
+}
+
+/// What services wait for in spite of a leader that could do it.
+fn owed(world: &World, leader: usize) -> Option<String> {
+    let wall = world.members[leader].clock.read(world.now).wall;
+    world.checker.model.owed(wall.0)
 }
 
 /// One line a member: what it shows at the end.
@@ -197,6 +205,8 @@ impl World {
         self.stats.elections = self.checker.elections();
         self.stats.committed = self.checker.model.messages;
         self.stats.sessions = self.checker.model.opened;
+        self.stats.timers = self.checker.model.timers;
+        self.stats.said = self.checker.model.said;
         self.stats.committed_bytes = self.checker.committed();
         self.stats.truncations = self.checker.truncations;
         self.stats.acknowledged = self.clients.iter().map(|c| c.acknowledged).sum();

@@ -1,36 +1,123 @@
 //! The services that simulated members run.
 
-use coracle_core::service::{CloseReason, Cluster, LeadershipTerm, Service};
-use coracle_core::units::SessionId;
+use coracle_core::service::{
+    CloseReason, Cluster, LeadershipTerm, OfferError, Progress, Role, Service, SnapshotError,
+    SnapshotReader, SnapshotWriter, TimerError,
+};
+use coracle_core::time::Timestamp;
+use coracle_core::units::{Position, ServiceId, SessionId};
 
-use super::model::{DIGEST_ZERO, digest_step};
+use super::mind::{Answer, Ground, Heard, Mind, SERVICES};
 
-/// Keeps a hash of everything that was applied, in order, and sends every message back.
+/// How many bytes of a snapshot one step writes at most.
+const STEP: usize = 96;
+
+/// All services of one process.
+pub type Services = [History; SERVICES];
+
+/// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it. The
+/// first one sends every message back.
 #[derive(Clone, Debug)]
 pub struct History {
-    digest: u64,
+    mind: Mind,
     /// While false, nothing is taken.
     pub ready: bool,
     /// Whether messages are sent back.
     pub echo: bool,
     /// The first answer of the cluster that a service must never get here.
     pub refused: Option<u64>,
+    /// The snapshot that is being written, as the state was when it began, and how far it is.
+    writing: Option<(Vec<u8>, usize)>,
+}
+
+/// Before the first record.
+pub fn services() -> Services {
+    std::array::from_fn(|number| History::new(number, number == 0))
+}
+
+struct Through<'a, 'c>(&'a mut Cluster<'c>);
+
+fn offered(outcome: Result<(), OfferError>) -> Answer {
+    match outcome {
+        Ok(()) => Answer::Done,
+        Err(OfferError::UnknownSession) => Answer::UnknownSession,
+        Err(OfferError::TooLong) => Answer::TooLong,
+        Err(OfferError::Full) => Answer::Full,
+        Err(_) => Answer::OutsideLog,
+    }
+}
+
+fn timed<T>(outcome: Result<T, TimerError>, answer: impl Fn(T) -> Answer) -> Answer {
+    match outcome {
+        Ok(value) => answer(value),
+        Err(TimerError::Full) => Answer::Full,
+        Err(_) => Answer::OutsideLog,
+    }
+}
+
+impl Ground for Through<'_, '_> {
+    fn sessions(&self) -> Vec<u64> {
+        self.0.sessions().map(|id| id.opened_at().get()).collect()
+    }
+
+    fn arm(&mut self, correlation: i64, deadline: i64) -> Answer {
+        let outcome = self.0.schedule_timer(correlation, Timestamp(deadline));
+        timed(outcome, |()| Answer::Done)
+    }
+
+    fn cancel(&mut self, correlation: i64) -> Answer {
+        timed(self.0.cancel_timer(correlation), |was| match was {
+            true => Answer::WasArmed,
+            false => Answer::WasNotArmed,
+        })
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> Answer {
+        let (a, b) = bytes.split_at(bytes.len() / 3);
+        offered(self.0.offer_to_log(&[a, b]))
+    }
+
+    fn close(&mut self, session: u64) -> Answer {
+        offered(self.0.close_session(SessionId::new(Position::new(session))))
+    }
 }
 
 impl History {
-    /// Before the first record.
-    pub fn new(echo: bool) -> Self {
+    /// Service `number` before the first record.
+    pub fn new(number: usize, echo: bool) -> Self {
         Self {
-            digest: DIGEST_ZERO,
+            mind: Mind::new(number),
             ready: true,
             echo,
             refused: None,
+            writing: None,
         }
     }
 
-    fn step(&mut self, cluster: &Cluster<'_>, kind: u8, number: u64, bytes: &[u8]) {
-        let position = cluster.position().get();
-        self.digest = digest_step(self.digest, kind, position, number, bytes);
+    fn step(&mut self, cluster: &mut Cluster<'_>, kind: u8, number: u64, extra: i64, bytes: &[u8]) {
+        let heard = Heard {
+            kind,
+            position: cluster.position().get(),
+            time: cluster.time().0,
+            number,
+            extra,
+            bytes,
+        };
+        self.mind.hear(&heard, &mut Through(cluster));
+    }
+
+    /// Outside the log everything is refused.
+    fn try_in_vain(&mut self, cluster: &mut Cluster<'_>) {
+        let mut ground = Through(cluster);
+        let answers = [
+            ground.arm(1, 0),
+            ground.cancel(1),
+            ground.say(b"?"),
+            ground.close(0),
+        ];
+        if answers.iter().any(|a| *a != Answer::OutsideLog) {
+            self.refused.get_or_insert(cluster.position().get());
+        }
     }
 }
 
@@ -39,17 +126,26 @@ impl Service for History {
         self.ready
     }
 
+    fn on_start(&mut self, cluster: &mut Cluster<'_>) {
+        self.try_in_vain(cluster);
+    }
+
+    fn on_role_change(&mut self, cluster: &mut Cluster<'_>, _: Role) {
+        self.try_in_vain(cluster);
+    }
+
     fn on_session_open(&mut self, cluster: &mut Cluster<'_>, session: SessionId, _: &[u8]) {
-        self.step(cluster, b'o', session.opened_at().get(), &[]);
+        self.step(cluster, b'o', session.opened_at().get(), 0, &[]);
     }
 
     fn on_session_close(
         &mut self,
         cluster: &mut Cluster<'_>,
         session: SessionId,
-        _reason: CloseReason,
+        reason: CloseReason,
     ) {
-        self.step(cluster, b'c', session.opened_at().get(), &[]);
+        let reason = reason.to_wire().into();
+        self.step(cluster, b'c', session.opened_at().get(), reason, &[]);
     }
 
     fn on_session_message(
@@ -58,18 +154,55 @@ impl Service for History {
         session: SessionId,
         message: &[u8],
     ) {
-        self.step(cluster, b'm', session.opened_at().get(), message);
+        self.step(cluster, b'm', session.opened_at().get(), 0, message);
         if self.echo && cluster.offer(session, &[message]).is_err() {
             // The session is open here and the message was short enough to come in.
             self.refused.get_or_insert(cluster.position().get());
         }
     }
 
+    fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, correlation: i64, due: Timestamp) {
+        self.step(cluster, b'x', correlation as u64, due.0, &[]);
+    }
+
+    fn on_service_message(&mut self, cluster: &mut Cluster<'_>, from: ServiceId, message: &[u8]) {
+        self.step(cluster, b's', from.get().into(), 0, message);
+    }
+
     fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, term: &LeadershipTerm) {
-        self.step(cluster, b't', u64::from(term.term.get()), &[]);
+        let leader = term.leader.get().into();
+        self.step(cluster, b't', u64::from(term.term.get()), leader, &[]);
     }
 
     fn digest(&self) -> u64 {
-        self.digest
+        self.mind.digest
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.writing = Some((self.mind.to_bytes(), 0));
+    }
+
+    fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
+        let Some((bytes, at)) = &mut self.writing else {
+            return Err(SnapshotError::Content);
+        };
+        let end = (*at + STEP).min(bytes.len());
+        out.put(&bytes[*at..end])?;
+        *at = end;
+        Ok(match end == bytes.len() {
+            true => Progress::Done,
+            false => Progress::More,
+        })
+    }
+
+    fn end_snapshot(&mut self) {
+        self.writing = None;
+    }
+
+    fn read_snapshot(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        let mut bytes = vec![0; usize::try_from(from.left()).unwrap_or(0)];
+        from.take(&mut bytes)?;
+        self.mind = Mind::from_bytes(&bytes).ok_or(SnapshotError::Content)?;
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use coracle_core::log::{NodeState, Recovered, Recovery, Seed, Slot, Window, window_len};
+use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Slot, Window, window_len};
 use coracle_core::node::{Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
@@ -13,11 +13,13 @@ use super::clock::{Clock, MILLI, SECOND};
 use super::disk::{Disk, Name, SECTOR};
 use super::ghost::GhostLog;
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
+use super::mind::SERVICES;
 use super::net::{Door, member_address};
-use super::services::History;
+use super::services::services;
+use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
-use super::storage::{DATA_AT, read_log, write_state};
+use super::storage::{DATA_AT, position, read_log, write_state};
 use super::world::{What, World};
 
 /// After how many bytes of log members compare their states, here: often.
@@ -40,6 +42,7 @@ impl Member {
             vote: None,
             votes: self.votes,
             quarantined: false,
+            roster: Roster::FIRST,
         };
         write_state(&mut self.disk, 1, &state);
         let mut flush = self.disk.begin_flush(Name::State);
@@ -54,8 +57,8 @@ impl Member {
     }
 }
 
-/// Reads the newest slot and then the whole log of `disk`.
-fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
+/// Reads the newest slot and then the whole log of `disk`. `purged` is what the log has let go.
+fn recover(disk: &Disk, purged: GhostLog) -> Result<(Recovered, GhostLog), String> {
     let mut newest = None;
     for base in disk.segments() {
         let Some(file) = disk.cached(Name::Segment(base)) else {
@@ -65,7 +68,14 @@ fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
             newest = Slot::newest(newest, Slot::decode(slot)).map_err(|e| format!("{e:?}"))?;
         }
     }
-    let seed = Seed::genesis(CLUSTER);
+    let seed = match disk.segments().next() {
+        Some(base) if base > 0 => Seed {
+            position: position(base),
+            chain: None,
+            term: Term::ZERO,
+        },
+        _ => Seed::genesis(CLUSTER),
+    };
     let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
         .map_err(|e| format!("{e:?}"))?;
     let mut buffer = vec![0; SEGMENT as usize];
@@ -74,7 +84,10 @@ fn recover(disk: &Disk) -> Result<(Recovered, GhostLog), String> {
         recovery.feed(&buffer[..len]);
     }
     let recovered = recovery.finish().map_err(|e| format!("{e:?}"))?;
-    let mut ghost = GhostLog::default();
+    let mut ghost = purged;
+    if ghost.end() != recovered.start.position.get() {
+        return Err(format!("the log starts at {}", recovered.start.position));
+    }
     while ghost.end() < recovered.tail.end.get() {
         let len = read_log(disk, ghost.end(), &mut buffer);
         let mut at = 0;
@@ -105,7 +118,10 @@ impl World {
             .read_state()
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
-        let (recovered, ghost) = recover(&self.members[member].disk).map_err(broken)?;
+        self.prepare_snapshots(member);
+        let start = self.members[member].disk.segments().next().unwrap_or(0);
+        let purged = self.checker.committed_prefix(start);
+        let (recovered, ghost) = recover(&self.members[member].disk, purged).map_err(broken)?;
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
         }
@@ -115,10 +131,12 @@ impl World {
             recovered.confirmed.get(),
             recovered.tail.end.get(),
         );
+        self.checker.lives(member as u8, state.incarnation.0);
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
         self.checker.started(
             member as u8,
             ghost,
+            start,
             recovered.confirmed.get(),
             ballot,
             state.votes,
@@ -132,21 +150,26 @@ impl World {
         let config = self.config(member);
         let node = Node::new(config, state, &recovered, clock.read(self.now))
             .map_err(|e| broken(format!("{e:?}")))?;
-        let m = &mut self.members[member];
-        m.clock = clock;
-        m.process = Some(Process {
+        let mut process = Process {
             node: Box::new(node),
             log: SpyLog::new(log),
             memory: Memory::default(),
             journal: recovered.journal(CLUSTER, SEGMENT),
-            service: History::new(true),
+            services: services(),
+            taking: None,
+            storing: None,
             inbox: VecDeque::new(),
             flush: None,
             state_flush: None,
             recall: None,
             turn_at: None,
             state_seq: state_seq + 2,
-        });
+        };
+        self.load_newest(member, &mut process, &recovered)?;
+        let m = &mut self.members[member];
+        m.damage = Damage::None;
+        m.clock = clock;
+        m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
     }
@@ -186,9 +209,13 @@ impl World {
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
-            services: 1,
-            snapshots: SnapshotPolicy::default(),
-            log_max: 0,
+            services: SERVICES,
+            snapshots: SnapshotPolicy {
+                enabled: true,
+                every_bytes: self.plan.snapshot_bytes,
+                interval: Duration::from_nanos(self.plan.snapshot_interval),
+            },
+            log_max: self.plan.log_max,
             checkpoint_every: CHECKPOINT_EVERY,
             seed: self.rng.bits(),
         }

@@ -34,10 +34,13 @@ pub enum Fault {
     Transfer,
     ClientGone,
     ClientSilent,
+    SnapshotAsked,
+    SnapshotFailed,
+    SnapshotDamaged,
 }
 
 impl Fault {
-    const COUNT: usize = Self::ClientSilent as usize + 1;
+    const COUNT: usize = Self::SnapshotDamaged as usize + 1;
 
     const NAMES: [&'static str; Self::COUNT] = [
         "loss",
@@ -67,6 +70,9 @@ impl Fault {
         "transfer",
         "client-gone",
         "client-silent",
+        "snapshot-asked",
+        "snapshot-failed",
+        "snapshot-damaged",
     ];
 
     /// The name that is printed.
@@ -100,6 +106,16 @@ pub struct Stats {
     pub back_pressured: u64,
     /// Datagrams that arrived.
     pub datagrams: u64,
+    /// Timers that have fired, in the committed log.
+    pub timers: u64,
+    /// Messages of services in the committed log.
+    pub said: u64,
+    /// Snapshots that members have stored.
+    pub snapshots: u64,
+    /// Starts from a snapshot.
+    pub loads: u64,
+    /// How often the start of a log was deleted.
+    pub purges: u64,
     faults: [u64; Fault::COUNT],
 }
 
@@ -127,6 +143,11 @@ impl Stats {
         self.truncations += other.truncations;
         self.back_pressured += other.back_pressured;
         self.datagrams += other.datagrams;
+        self.timers += other.timers;
+        self.said += other.said;
+        self.snapshots += other.snapshots;
+        self.loads += other.loads;
+        self.purges += other.purges;
         for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
             *mine += theirs;
         }
@@ -154,6 +175,11 @@ impl fmt::Display for Stats {
             self.committed_bytes / 1024,
             self.acknowledged,
             self.back_pressured
+        )?;
+        writeln!(
+            f,
+            "timers fired {}, messages of services {}, snapshots {}, starts from one {}, purges {}",
+            self.timers, self.said, self.snapshots, self.loads, self.purges
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::NAMES.iter().zip(self.faults) {

@@ -101,6 +101,7 @@ impl World {
         process.log.window.set_written(process.journal.written());
         process.flush = Some((group, m.disk.begin_flush(name)));
         let life = m.life;
+        self.check_bounded(member)?;
         self.note(
             member as u8,
             "flush begins",
@@ -112,7 +113,7 @@ impl World {
         self.called(member)
     }
 
-    fn flush_step(&mut self, member: usize) -> Nanos {
+    pub(super) fn flush_step(&mut self, member: usize) -> Nanos {
         let disk = self.plan.disk;
         if self.members[member].slow_until > self.now {
             // A story's slow disk answers when it is quick again.
@@ -153,7 +154,7 @@ impl World {
     }
 
     /// Ends what an event did to a member: the invariants, and the fuse.
-    fn settle(&mut self, member: usize) -> Result<bool, Violation> {
+    pub(super) fn settle(&mut self, member: usize) -> Result<bool, Violation> {
         match self.called(member) {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
@@ -264,7 +265,7 @@ fn recall_into(
     use coracle_core::node::Consumer;
     let buffer = match recall.consumer {
         Consumer::Replay => &mut process.memory.replay,
-        Consumer::Catchup | Consumer::Annals => &mut process.memory.catchup,
+        _ => &mut process.memory.catchup,
     };
     let want = recall.len.min(buffer.len());
     read_log(disk, recall.at.get(), &mut buffer[..want])

@@ -7,8 +7,10 @@ use coracle_core::units::MemberId;
 
 use super::check::Violation;
 use super::clock::{Nanos, SECOND};
+use super::mind::SERVICES;
 use super::net::FIRST_CLIENT;
 use super::plan::Trouble;
+use super::snapshots::Damage;
 use super::stats::Fault;
 use super::world::{What, World};
 
@@ -52,7 +54,12 @@ impl World {
             Trouble::PowerAll => self.all_lose_power()?,
             Trouble::Wipe => self.wipe(member),
             Trouble::Stall => {
-                self.members[member].stalled = true;
+                let one = self.rng.below(2 * SERVICES as u64) as usize;
+                let stalled = &mut self.members[member].stalled;
+                match stalled.get_mut(one) {
+                    Some(stalled) => *stalled = true,
+                    None => *stalled = [true; SERVICES],
+                }
                 self.stats.count(Fault::ServiceStall);
                 self.schedule(self.now + lasts, What::Unstall(member));
             }
@@ -69,6 +76,12 @@ impl World {
             Trouble::Resign => self.resign(leader)?,
             Trouble::Transfer => self.transfer(leader, member)?,
             Trouble::ClientGone | Trouble::ClientSilent => self.trouble_client(trouble, lasts),
+            Trouble::Snapshot => self.ask_snapshot(leader)?,
+            Trouble::Rot => {
+                let all = self.rng.chance(300_000);
+                self.members[member].damage = if all { Damage::All } else { Damage::Newest };
+                self.light_fuse(member, false);
+            }
         }
         Ok(())
     }
@@ -172,11 +185,29 @@ impl World {
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
+        // Nobody is sent a snapshot yet: a log that was purged cannot fill an empty directory.
+        let purged = |m: &super::member::Member| m.disk.segments().next().unwrap_or(0) > 0;
+        if self.members.iter().any(purged) {
+            return;
+        }
         let m = &mut self.members[member];
         if wiped < most && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;
             self.light_fuse(member, false);
         }
+    }
+
+    /// An operator asks the leader for a snapshot.
+    fn ask_snapshot(&mut self, leader: usize) -> Result<(), Violation> {
+        let Some(process) = &mut self.members[leader].process else {
+            return Ok(());
+        };
+        if process.node.request_snapshot().is_ok() {
+            self.stats.count(Fault::SnapshotAsked);
+            self.note(leader as u8, "is asked for a snapshot", 0, 0);
+        }
+        self.want_turn(leader, 0);
+        self.observe(leader)
     }
 
     fn step_wall(&mut self, member: usize) {

@@ -15,7 +15,8 @@ use super::check_sent::is_log_frame;
 use super::clock::{MILLI, Nanos};
 use super::disk::Name;
 use super::ghost::Row;
-use super::member::{Member, SEGMENT};
+use super::member::{Member, Process, SEGMENT};
+use super::mind::SERVICES;
 use super::net::{Datagram, Door, FIRST_CLIENT, member_address, peer_at};
 use super::stats::Fault;
 use super::storage::{DATA_AT, segment_of};
@@ -113,6 +114,9 @@ impl World {
         }
         if !self.skips() {
             more |= self.turn_polls(member)?;
+        }
+        if !self.skips() {
+            more |= self.turn_snapshot(member)?;
         }
         more |= self.skips() || {
             self.turn_storage(member)?;
@@ -221,13 +225,13 @@ impl World {
                 let Some(process) = &mut m.process else {
                     return Ok(false);
                 };
-                process.service.ready = !stalled;
-                let mut lent = process.memory.lend(&mut process.log);
+                for (service, stalled) in process.services.iter_mut().zip(stalled) {
+                    service.ready = !stalled;
+                }
                 more = if service {
-                    process
-                        .node
-                        .poll_service(now, &mut process.service, &mut lent)
+                    process.poll_services(now)
                 } else {
+                    let mut lent = process.memory.lend(&mut process.log);
                     process.node.poll_ingress(now, &mut AllowAll, &mut lent)
                 };
                 self.called(member)?;
@@ -371,10 +375,10 @@ impl World {
             term: node.status().term.get(),
             commit: node.commit().get(),
             applied: node.applied().get(),
-            digest: process.service.digest(),
+            services: services_seen(process),
             cut: process.log.take_witnessed_cut(),
         };
-        if let Some(at) = process.service.refused {
+        if let Some(at) = process.services.iter().find_map(|s| s.refused) {
             let detail = format!("n{member} refused its service's answer at {at}");
             return broken("Same Answers", detail);
         }
@@ -385,6 +389,16 @@ impl World {
             |m: u8, row: &Row, bytes: &[u8]| is_on_medium(&members[usize::from(m)], row, bytes);
         checker.observe(&seen, &process.log, &on_medium)
     }
+}
+
+/// How far each service is, by the node, and its digest, by itself.
+fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
+    let mut seen = [(0, 0); SERVICES];
+    let all = process.node.services().zip(&process.services);
+    for (room, (status, service)) in seen.iter_mut().zip(all) {
+        *room = (status.applied.get(), service.digest());
+    }
+    seen
 }
 
 /// Does the medium hold this frame?

@@ -10,6 +10,7 @@ use super::check::{Checker, Violation};
 use super::client::Client;
 use super::clock::{MILLI, Nanos};
 use super::member::{Member, SESSIONS};
+use super::mind::SERVICES;
 use super::net::{Datagram, Net};
 use super::plan::Plan;
 use super::rng::Rng;
@@ -37,6 +38,13 @@ pub enum What {
     },
     /// A flush of the node state goes on.
     StateFlush {
+        /// The member.
+        member: usize,
+        /// Its life.
+        life: u32,
+    },
+    /// A flush of a snapshot goes on.
+    SnapshotFlush {
         /// The member.
         member: usize,
         /// Its life.
@@ -217,6 +225,9 @@ impl World {
             What::Turn { member, life } => return self.turn_event(member, life),
             What::LogFlush { member, life } => return self.log_flush_event(member, life),
             What::StateFlush { member, life } => return self.state_flush_event(member, life),
+            What::SnapshotFlush { member, life } => {
+                return self.snapshot_flush_event(member, life);
+            }
             What::Recall { member, life } => return self.recall_event(member, life),
             What::Client(client) => return self.client_event(client),
             What::Trouble => return self.trouble_event(),
@@ -227,7 +238,7 @@ impl World {
                 self.stats.count(Fault::Heal);
             }
             What::Unstall(member) => {
-                self.members[member].stalled = false;
+                self.members[member].stalled = [false; SERVICES];
                 self.want_turn(member, 0);
             }
             What::Start { member, life } => {
@@ -290,7 +301,7 @@ impl World {
         self.plan.turn.inbox = 1024;
         for member in 0..self.members.len() {
             let m = &mut self.members[member];
-            m.stalled = false;
+            m.stalled = [false; SERVICES];
             m.fuse = None;
             m.paused_until = 0;
             m.slow_until = 0;

@@ -20,7 +20,7 @@ use core::time::Duration;
 use bare::{Out, exit};
 use client::Caller;
 use coracle_core::client::{ClientConfig, State};
-use coracle_core::log::NodeState;
+use coracle_core::log::{NodeState, Roster};
 use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
@@ -137,6 +137,7 @@ fn format(n: usize, flash: &'static mut [u8]) -> Result<Flash, Failed> {
         vote: None,
         votes: true,
         quarantined: false,
+        roster: Roster::FIRST,
     };
     Store::format(Flash(flash), SEGMENT, &state).map_err(|_| Failed("formatting the flash"))
 }

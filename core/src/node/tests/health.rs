@@ -91,6 +91,7 @@ impl Bench {
             commit: end,
             end,
             round,
+            counts: true,
             checkpoint,
             snapshot: Checkpoint::default(),
         };
@@ -385,6 +386,7 @@ fn a_step_of_the_wall_clock_is_seen_and_starts_no_election() {
             commit: end,
             end,
             round,
+            counts: true,
             checkpoint: Checkpoint::default(),
             snapshot: Checkpoint::default(),
         };

@@ -1,12 +1,16 @@
 //! A sorted map from keys to values in one lent piece of memory.
 //!
-//! Entries are written one after another from the front; a sorted index of their offsets grows from
-//! the back. What is overwritten or removed leaves a dead entry; when the two ends meet, the live
-//! entries are moved together. Whether a put fits depends only on what is stored, never on where it
-//! lies, so a member whose entries lie differently answers the same.
+//! Entries are written one after another from the front, each a node of a balanced tree. What is
+//! overwritten or removed leaves a dead entry. When there are many, or little room is left behind
+//! the last entry, a pass begins that moves the live ones together, a bounded piece with each later
+//! write. Whether a put fits depends only on what is stored, never on where it lies, so a member
+//! whose entries lie differently answers the same.
 
 use super::codec::KEY_MAX;
 use super::mix;
+use super::tree::{HEADER, Tree};
+
+const _: () = assert!(KEY_MAX <= u8::MAX as usize, "a header has a byte for it");
 
 /// One key with its value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,7 +30,8 @@ impl Entry<'_> {
         mix::bytes(mix::bytes(self.version, self.key), self.value)
     }
 
-    const fn stored_len(&self) -> usize {
+    /// How many bytes of the memory it takes.
+    pub(super) const fn stored_len(&self) -> usize {
         HEADER + self.key.len() + self.value.len()
     }
 }
@@ -39,96 +44,154 @@ pub struct Full;
 /// `digest` or iterate.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Store<B> {
-    memory: B,
+    tree: Tree<B>,
     count: usize,
     /// Where the next entry is written.
     heap_end: usize,
-    /// How many bytes below `heap_end` belong to dead entries.
+    /// How many bytes below `heap_end` do not belong to live entries.
     dead: usize,
+    pass: Option<Pass>,
     digest: u64,
+    newest: u64,
+    longest: usize,
 }
 
-/// An entry's header: key length (u16), 0 or `DEAD` (u16), value length (u32), version (u64).
-const HEADER: usize = 16;
-const DEAD: u16 = 1;
-/// One offset in the index (u32).
-const SLOT: usize = 4;
-/// This share of the memory is kept free of live entries, so that moving entries together, which is
-/// work in proportion to all of them, happens at most once in that many bytes of writing.
+/// Moving together: what lies below `from` has been moved to below `to`, or was dead.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Pass {
+    from: usize,
+    to: usize,
+}
+
+/// This share of the memory is kept free of live entries, so that moving entries together frees at
+/// least as much.
 const SLACK_SHARE: usize = 8;
+/// A pass begins when less than this share is left behind the last entry: half the slack, so that a
+/// pass has the other half to work in.
+const CROWDED_SHARE: usize = 2 * SLACK_SHARE;
+/// How many bytes a pass looks at for each byte that is written or dies. At twice `CROWDED_SHARE`
+/// it is done when half of that share is used up; what is left over is for entries that are long.
+const PACE: usize = 2 * CROWDED_SHARE;
+/// A pass begins, too, when there are this many more dead bytes than live ones: so that few live
+/// bytes do not spread over all of the memory, which is not there before it is touched.
+const SPRAWL: usize = 64 * 1024;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     /// An empty map in `memory`, whatever that holds. At most 4 GiB of it are used; each entry
-    /// takes 20 bytes beside its key and value, and an eighth is kept free.
+    /// takes 26 bytes beside its key and value, and an eighth is kept free.
     pub fn new(memory: B) -> Self {
         Self {
-            memory,
+            tree: Tree::new(memory),
             count: 0,
             heap_end: 0,
             dead: 0,
+            pass: None,
             digest: 0,
+            newest: 0,
+            longest: 0,
         }
     }
 
-    /// Sets a key. Work: the entry's length, a search, and at times a move of all entries.
+    /// Forgets all entries. Work: constant.
+    pub fn clear(&mut self) {
+        self.tree.clear();
+        (self.count, self.heap_end, self.dead, self.pass) = (0, 0, 0, None);
+        (self.digest, self.newest, self.longest) = (0, 0, 0);
+    }
+
+    /// Sets a key. Work: a search, and a fixed multiple of the lengths of the old and the new
+    /// entry; at times a move of all entries, if some are longer than a 64th of the memory.
     pub fn put(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<(), Full> {
-        assert!(key.len() <= KEY_MAX, "the codec refuses longer keys");
-        let new = Entry {
-            key,
-            value,
-            version,
-        };
-        let mut found = self.find(key);
-        let old_len = match found {
-            Ok(slot) => self.entry_at(self.offset(slot)).stored_len() + SLOT,
-            Err(_) => 0,
-        };
-        let live = self.heap_end - self.dead + self.count * SLOT;
-        let capacity = self.capacity();
-        if live - old_len + new.stored_len() + SLOT > capacity - capacity / SLACK_SHARE {
+        let len = stored_len(key, value.len());
+        let found = self.tree.find(key).ok();
+        let old_len = found.map_or(0, |at| self.tree.entry(at).stored_len());
+        if !self.fits_for(old_len, len) {
             return Err(Full);
         }
-        self.digest = self.digest.wrapping_add(new.digest());
-        if let Ok(slot) = found {
-            self.kill(slot);
-        }
-        let slots = self.count + usize::from(found.is_err());
-        if self.heap_end + new.stored_len() > capacity - slots * SLOT {
-            if let Ok(slot) = found {
-                self.forget(slot);
-                found = Err(slot);
-            }
-            self.move_together();
-        }
-        let at = self.heap_end;
-        self.write(at, &new);
-        self.heap_end += new.stored_len();
         match found {
-            Ok(slot) => self.set_offset(slot, at),
-            Err(slot) => self.insert_offset(slot, at),
+            Some(at) if old_len == len => {
+                self.digest = self.digest.wrapping_sub(self.tree.entry(at).digest());
+                self.tree.set_version(at, version);
+                self.tree.value_mut(at).copy_from_slice(value);
+                self.count_in(at);
+                return Ok(());
+            }
+            Some(at) => self.kill(at),
+            None => {}
         }
+        let copied = self.append(key, value.len(), version, |room| {
+            room.copy_from_slice(value);
+            Ok::<(), Full>(())
+        });
+        self.tidy(old_len + len);
+        copied
+    }
+
+    /// Adds a key that is not there, with a value that `fill` writes. The entry must fit. Work: as
+    /// that of [`Self::put`].
+    ///
+    /// # Errors
+    /// That of `fill`; then nothing was added.
+    pub fn append<E>(
+        &mut self,
+        key: &[u8],
+        value_len: usize,
+        version: u64,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        assert!(key.len() <= KEY_MAX, "the codec refuses longer keys");
+        let len = stored_len(key, value_len);
+        self.make_room(len);
+        let place = self.tree.find(key).expect_err("the key is not there");
+        let at = self.heap_end;
+        self.tree.write(at, key, value_len, version);
+        fill(self.tree.value_mut(at))?;
+        self.tree.attach(at, place);
+        self.heap_end += len;
+        self.count += 1;
+        self.longest = self.longest.max(len);
+        self.count_in(at);
         Ok(())
     }
 
-    /// Removes a key; says whether it was there.
+    /// Removes a key; says whether it was there. Work: as that of [`Self::put`].
     pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Ok(slot) = self.find(key) else {
+        let Ok(at) = self.tree.find(key) else {
             return false;
         };
-        self.kill(slot);
-        self.forget(slot);
+        let len = self.tree.entry(at).stored_len();
+        self.kill(at);
+        self.tidy(len);
         true
+    }
+
+    /// Whether one more entry of `stored_len` bytes fits, whatever its key.
+    pub fn fits(&self, stored_len: usize) -> bool {
+        self.fits_for(0, stored_len)
     }
 
     /// Reads a key.
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
-        let slot = self.find(key).ok()?;
-        Some(self.entry_at(self.offset(slot)))
+        let at = self.tree.find(key).ok()?;
+        Some(self.tree.entry(at))
+    }
+
+    /// The first entry whose key is above `key`, and where it is until the next write.
+    pub fn above(&self, key: &[u8]) -> Option<(usize, Entry<'_>)> {
+        let at = self.tree.above(key)?;
+        Some((at, self.tree.entry(at)))
+    }
+
+    /// The entry behind that at `at`, in the order of keys.
+    pub fn next(&self, at: usize) -> Option<(usize, Entry<'_>)> {
+        let at = self.tree.next(at)?;
+        Some((at, self.tree.entry(at)))
     }
 
     /// All entries in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        (0..self.count).map(|slot| self.entry_at(self.offset(slot)))
+        let first = self.above(&[]);
+        core::iter::successors(first, |(at, _)| self.next(*at)).map(|(_, entry)| entry)
     }
 
     /// How many keys there are.
@@ -141,116 +204,96 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         mix::word(self.digest, self.count as u64)
     }
 
+    /// The highest version that was ever put.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// How many bytes the longest entry took that was ever put.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     fn capacity(&self) -> usize {
-        self.memory.as_ref().len().min(u32::MAX as usize)
+        self.tree.memory.as_ref().len().min(u32::MAX as usize)
     }
 
-    fn index_start(&self) -> usize {
-        self.capacity() - self.count * SLOT
+    fn live(&self) -> usize {
+        self.heap_end - self.dead
     }
 
-    fn offset(&self, slot: usize) -> usize {
-        let at = self.index_start() + slot * SLOT;
-        u32_at(self.memory.as_ref(), at) as usize
+    fn fits_for(&self, old_len: usize, len: usize) -> bool {
+        let capacity = self.capacity();
+        let live = self.live() - old_len;
+        live.saturating_add(len) <= capacity - capacity / SLACK_SHARE
     }
 
-    fn set_offset(&mut self, slot: usize, offset: usize) {
-        let at = self.index_start() + slot * SLOT;
-        self.memory.as_mut()[at..at + SLOT].copy_from_slice(&(offset as u32).to_le_bytes());
+    /// Takes an entry as it is now into the digest.
+    fn count_in(&mut self, at: usize) {
+        let entry = self.tree.entry(at);
+        self.digest = self.digest.wrapping_add(entry.digest());
+        self.newest = self.newest.max(entry.version);
     }
 
-    fn insert_offset(&mut self, slot: usize, offset: usize) {
-        let index = self.index_start();
-        let memory = self.memory.as_mut();
-        memory.copy_within(index..index + slot * SLOT, index - SLOT);
-        self.count += 1;
-        self.set_offset(slot, offset);
-    }
-
-    fn forget(&mut self, slot: usize) {
-        let index = self.index_start();
-        let memory = self.memory.as_mut();
-        memory.copy_within(index..index + slot * SLOT, index + SLOT);
+    fn kill(&mut self, at: usize) {
+        let entry = self.tree.entry(at);
+        self.digest = self.digest.wrapping_sub(entry.digest());
+        self.dead += entry.stored_len();
+        self.tree.detach(at);
         self.count -= 1;
     }
 
-    /// The key's slot, or the one it belongs in. Work: the logarithm of the count.
-    fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let (mut low, mut high) = (0, self.count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.entry_at(self.offset(middle)).key.cmp(key) {
-                core::cmp::Ordering::Less => low = middle + 1,
-                core::cmp::Ordering::Greater => high = middle,
-                core::cmp::Ordering::Equal => return Ok(middle),
+    /// Moves all entries together at once if an entry would not fit behind the last one: only
+    /// entries that are long beside the memory, or memory that is very small, bring this about.
+    fn make_room(&mut self, len: usize) {
+        for _ in 0..2 {
+            if self.heap_end + len > self.capacity() {
+                self.pass.get_or_insert_default();
+                self.move_together(usize::MAX);
             }
         }
-        Err(low)
+        assert!(self.heap_end + len <= self.capacity(), "it fits");
     }
 
-    fn entry_at(&self, at: usize) -> Entry<'_> {
-        let memory = self.memory.as_ref();
-        let key = at + HEADER;
-        let value = key + usize::from(u16_at(memory, at));
-        Entry {
-            key: &memory[key..value],
-            value: &memory[value..value + u32_at(memory, at + 4) as usize],
-            version: u64_at(memory, at + 8),
+    /// Goes on moving entries together, if that is worth while, by the measure of what a call has
+    /// written and killed.
+    fn tidy(&mut self, changed: usize) {
+        let capacity = self.capacity();
+        let is_crowded = self.heap_end > capacity - capacity / CROWDED_SHARE;
+        if is_crowded || self.dead > self.live() + SPRAWL {
+            self.pass.get_or_insert_default();
         }
+        self.move_together(changed.saturating_mul(PACE));
     }
 
-    fn write(&mut self, at: usize, entry: &Entry<'_>) {
-        let (key_len, value_len) = (entry.key.len(), entry.value.len());
-        let room = &mut self.memory.as_mut()[at..at + entry.stored_len()];
-        let (header, rest) = room.split_at_mut(HEADER);
-        header[0..2].copy_from_slice(&(key_len as u16).to_le_bytes());
-        header[2..4].copy_from_slice(&0_u16.to_le_bytes());
-        header[4..8].copy_from_slice(&(value_len as u32).to_le_bytes());
-        header[8..16].copy_from_slice(&entry.version.to_le_bytes());
-        rest[..key_len].copy_from_slice(entry.key);
-        rest[key_len..].copy_from_slice(entry.value);
-    }
-
-    /// Marks a slot's entry dead and takes it out of the digest; the slot stays.
-    fn kill(&mut self, slot: usize) {
-        let at = self.offset(slot);
-        let entry = self.entry_at(at);
-        let (len, digest) = (entry.stored_len(), entry.digest());
-        self.dead += len;
-        self.digest = self.digest.wrapping_sub(digest);
-        self.memory.as_mut()[at + 2..at + 4].copy_from_slice(&DEAD.to_le_bytes());
-    }
-
-    /// Moves the live entries to the front, in the order they lie in. Work: all of them.
-    fn move_together(&mut self) {
-        let (mut from, mut to) = (0, 0);
-        while from < self.heap_end {
-            let entry = self.entry_at(from);
-            let len = entry.stored_len();
-            if u16_at(self.memory.as_ref(), from + 2) != DEAD {
-                let slot = self.find(entry.key);
-                self.memory.as_mut().copy_within(from..from + len, to);
-                let slot = slot.expect("a live entry is in the index");
-                self.set_offset(slot, to);
+    /// Moves live entries to the front, in the order they lie in. Work: up to the first entry that
+    /// ends behind `budget` bytes.
+    fn move_together(&mut self, budget: usize) {
+        let Some(Pass { mut from, mut to }) = self.pass else {
+            return;
+        };
+        let end = self.heap_end.min(from.saturating_add(budget));
+        while from < end {
+            let len = self.tree.entry(from).stored_len();
+            if self.tree.is_live(from) {
+                if from != to {
+                    self.tree.relocate(from, to);
+                }
                 to += len;
             }
             from += len;
         }
-        assert_eq!(to, self.heap_end - self.dead, "dead bytes are counted");
-        (self.heap_end, self.dead) = (to, 0);
+        self.pass = Some(Pass { from, to });
+        if from == self.heap_end {
+            self.dead -= from - to;
+            self.heap_end = to;
+            self.pass = None;
+        }
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+fn stored_len(key: &[u8], value_len: usize) -> usize {
+    (HEADER + key.len()).saturating_add(value_len)
 }
 
 #[cfg(test)]
@@ -273,12 +316,15 @@ mod tests {
         let expected: Vec<_> = model.clone().into_iter().collect();
         assert_eq!(stored, expected);
         assert_eq!(store.len(), model.len());
+        assert_eq!(store.tree.audit(), model.len());
+        let live: usize = store.iter().map(|e| e.stored_len()).sum();
+        assert_eq!(store.live(), live);
     }
 
     fn fits(model: &Model, capacity: usize) -> bool {
         let live: usize = model
             .iter()
-            .map(|(k, (v, _))| HEADER + SLOT + k.len() + v.len())
+            .map(|(k, (v, _))| HEADER + k.len() + v.len())
             .sum();
         live <= capacity - capacity / SLACK_SHARE
     }
@@ -316,6 +362,51 @@ mod tests {
         }
     }
 
+    /// As full as it may be, with entries of a 64th of the memory and less: no put ever waits for
+    /// all entries to be moved, and no call moves more than its share.
+    #[test]
+    fn moving_together_is_done_in_time_by_shares() {
+        for seed in 0..6 {
+            let mut prng = Prng::new(seed);
+            let capacity = 100_000;
+            let mut store = Store::new(vec![0; capacity]);
+            let (mut full, mut passes, mut shares) = (0, 0, 0);
+            for version in 1..30_000 {
+                let key = [prng.below(250) as u8; 8];
+                let value = vec![version as u8; prng.below(capacity as u64 / 64 - 34) as usize];
+                let at = store.pass.map_or(0, |pass| pass.from);
+                let len = HEADER + key.len() + value.len();
+                let old = store.get(&key).map_or(0, |e| e.stored_len());
+                if store.fits_for(old, len) {
+                    assert!(store.heap_end + len <= capacity, "seed {seed} at {version}");
+                }
+                if prng.below(40) == 0 {
+                    store.remove(&key);
+                } else {
+                    full += usize::from(store.put(&key, &value, version) == Err(Full));
+                }
+                let now = store.pass.map_or(at, |pass| pass.from);
+                assert!(now <= at + PACE * (old + len) + capacity / 64);
+                shares += usize::from(now != at);
+                passes += usize::from(at != 0 && store.pass.is_none());
+            }
+            assert_eq!(store.tree.audit(), store.len());
+            assert!(full > 1_000, "{full}");
+            assert!(passes > 50 && shares > passes, "{passes} {shares}");
+        }
+    }
+
+    /// Few live bytes stay together, although there is room for many.
+    #[test]
+    fn memory_that_is_not_needed_is_not_touched() {
+        let mut store = Store::new(vec![0; 1 << 20]);
+        for version in 1..10_000 {
+            let value = vec![1; 500 + (version % 7) as usize];
+            store.put(&[version as u8 % 20], &value, version).unwrap();
+        }
+        assert!(store.tree.memory[200_000..].iter().all(|byte| *byte == 0));
+    }
+
     #[test]
     fn the_digest_is_of_the_content_alone() {
         let mut one = Store::new(vec![0; 400]);
@@ -335,9 +426,9 @@ mod tests {
 
     #[test]
     fn memory_too_small_for_anything_is_full() {
-        for capacity in 0..22 {
+        for capacity in 0..30 {
             assert_eq!(Store::new(vec![0; capacity]).put(b"k", b"", 1), Err(Full));
         }
-        assert_eq!(Store::new(vec![0; 24]).put(b"k", b"", 1), Ok(()));
+        assert_eq!(Store::new(vec![0; 30]).put(b"k", b"", 1), Ok(()));
     }
 }

@@ -37,6 +37,7 @@ mod flag {
     pub const QUARANTINED: u32 = 1;
     pub const RESTING: u32 = 1 << 1;
     pub const LAST: u32 = 1;
+    pub const COUNTS: u32 = 1;
 }
 
 /// What every block starts with: cluster, incarnation, member, flags.
@@ -211,7 +212,7 @@ impl MemberMessage {
                 Body::NewLeadershipTerm(new_leadership_term(block, &mut tail)?)
             }
             template::APPEND_POSITION => Body::AppendPosition(append_position(block, flags)?),
-            template::COMMIT_POSITION => Body::CommitPosition(commit_position(block)?),
+            template::COMMIT_POSITION => Body::CommitPosition(commit_position(block, flags)?),
             template::HISTORY_REQUEST => Body::HistoryRequest(HistoryRequest {
                 term: term(block)?,
                 from: position(block)?,
@@ -272,7 +273,10 @@ impl Body {
                 let flags = set(m.quarantined, flag::QUARANTINED) | set(m.resting, flag::RESTING);
                 (template::APPEND_POSITION, 84, flags)
             }
-            Self::CommitPosition(_) => (template::COMMIT_POSITION, 64, 0),
+            Self::CommitPosition(m) => {
+                let flags = set(m.counts, flag::COUNTS);
+                (template::COMMIT_POSITION, 64, flags)
+            }
             Self::HistoryRequest(_) => (template::HISTORY_REQUEST, 16, 0),
             Self::TransferLeadership(_) => (template::TRANSFER_LEADERSHIP, 12, 0),
             Self::SnapshotRequest(_) => (template::SNAPSHOT_REQUEST, 32, 0),
@@ -396,12 +400,13 @@ fn append_position(block: &mut Reader<'_>, flags: u32) -> Result<AppendPosition,
     })
 }
 
-fn commit_position(block: &mut Reader<'_>) -> Result<CommitPosition, Reject> {
+fn commit_position(block: &mut Reader<'_>, flags: u32) -> Result<CommitPosition, Reject> {
     Ok(CommitPosition {
         term: term(block)?,
         commit: position(block)?,
         end: position(block)?,
         round: block.u64()?,
+        counts: flags & flag::COUNTS != 0,
         checkpoint: checkpoint(block)?,
         snapshot: checkpoint(block)?,
     })

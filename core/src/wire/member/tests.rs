@@ -125,6 +125,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         commit,
         end,
         round: 77,
+        counts: true,
         checkpoint: CHECKPOINT,
         snapshot: SNAPSHOT,
     };

@@ -1,0 +1,33 @@
+//! Bulk memory for a service, from the system: a page that was never touched takes none of the
+//! machine's memory, so a bound may be generous.
+
+use std::io;
+
+use memmap2::MmapMut;
+
+/// Private zeroed memory of a fixed length, mapped without a file.
+#[derive(Debug)]
+pub struct Mapped(MmapMut);
+
+impl Mapped {
+    /// Maps `len` bytes. Work: small, whatever the length.
+    ///
+    /// # Errors
+    /// The system's, for example if its policy is not to promise more memory than it has.
+    pub fn new(len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        MmapMut::map_anon(len).map(Self)
+    }
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Mapped {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}

@@ -1,0 +1,119 @@
+//! What a node begins with: at the start of its process, and after a snapshot was installed.
+
+use coracle_core::log::NodeState;
+use coracle_core::node::{Config, Node};
+use coracle_core::service::Service;
+use coracle_core::units::ClusterId;
+
+use super::memory::Memory;
+use super::{NodeError, SESSIONS};
+use crate::clock::Clock;
+use crate::config::{Idle, Settings};
+use crate::storage::log::room;
+use crate::storage::snapshots::{Damaged, SnapshotSet};
+use crate::storage::start::{Reason, open};
+use crate::storage::{DataDir, LogStore, StorageError};
+use crate::waker::Waker;
+
+/// A thread that never sleeps polls so often that the log is at rest only after many polls.
+const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
+
+/// What does not change while the process runs.
+pub struct Ground<'a> {
+    pub dir: &'a DataDir,
+    pub settings: &'a Settings,
+    pub waker: &'a Waker,
+    pub clock: &'a Clock,
+}
+
+/// A node that has what its directory holds, and its log.
+pub struct Begun {
+    pub node: Node<SESSIONS>,
+    pub store: LogStore,
+    /// Sets that do not count.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Ground<'_> {
+    /// Starts from the newest sound snapshot and the log behind it.
+    pub fn begin<S: Service>(
+        &self,
+        config: Config,
+        state: NodeState,
+        service: &mut S,
+        memory: &mut Memory,
+    ) -> Result<Begun, NodeError> {
+        let cluster = ClusterId(self.settings.cluster);
+        // What this member has acknowledged it must not forget as long as its vote counts.
+        let may_forget = !state.votes;
+        let opened = open(self.dir, cluster, may_forget, &mut memory.window)?;
+        for damaged in &opened.damaged {
+            tracing::error!("{damaged}");
+        }
+        match opened.replaced {
+            Some(Reason::StartsAbove) => tracing::error!(
+                "the newest snapshot is lost, and with it log that this member had acknowledged"
+            ),
+            Some(reason) => tracing::warn!(?reason, "the log now starts at the snapshot"),
+            None => {}
+        }
+        let segment_length = self.settings.segment_length.0 as u32;
+        let mut journal = opened.recovered.journal(cluster, segment_length);
+        if self.settings.idle != Idle::Sleep {
+            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
+        }
+        let mut store = LogStore::new(
+            self.dir.log(),
+            cluster,
+            segment_length,
+            self.settings.durability,
+            journal,
+            self.waker,
+        )?;
+        store.set_bytes_max(self.settings.log_max.0);
+        let now = self.clock.now();
+        let node = Node::new(config, state, &opened.recovered, now);
+        let mut node = node.map_err(NodeError::Core)?;
+        if let Some(set) = &opened.snapshot {
+            load(set, &mut node, service, memory)?;
+        }
+        tracing::info!(
+            member = self.settings.member,
+            cluster = self.settings.cluster,
+            dir = %self.settings.dir.display(),
+            log_start = opened.recovered.start.position.get(),
+            log_end = opened.recovered.tail.end.get(),
+            snapshot = opened.snapshot.map(|set| set.position().get()),
+            torn = opened.recovered.torn,
+            "started"
+        );
+        Ok(Begun {
+            node,
+            store,
+            damaged: opened.damaged,
+        })
+    }
+}
+
+/// How many bytes of log the core may let there be.
+pub fn log_max(settings: &Settings) -> u64 {
+    room(settings.log_max.0, settings.segment_length.0 as u32)
+}
+
+fn load<S: Service>(
+    set: &SnapshotSet,
+    node: &mut Node<SESSIONS>,
+    service: &mut S,
+    memory: &mut Memory,
+) -> Result<(), StorageError> {
+    let mut reader = set.reader()?;
+    let loaded = node.load_snapshot(&mut reader, &mut [service], &mut memory.lent());
+    if let Err(error) = loaded {
+        let unread = reader.take_error();
+        return Err(unread.unwrap_or_else(|| StorageError::SnapshotNotTaken {
+            path: set.path.clone(),
+            what: error.to_string(),
+        }));
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Between the core and the disk for what makes the log short: snapshots written and received, and
+//! old segments deleted.
+
+use coracle_core::log::Window;
+use coracle_core::node::{Install, Lent, Node, Snapshot, SnapshotId, SnapshotStep};
+use coracle_core::service::Service;
+use coracle_core::snapshot::SnapshotError;
+use coracle_core::units::Position;
+use embedded_io::ErrorKind;
+
+use super::SESSIONS;
+use crate::storage::snapshots::{Outcome, ReadDone, ReadJob};
+use crate::storage::{LogStore, SnapshotStore, StorageError};
+
+type Memory<'a> = Lent<'a, Window<Vec<u8>>>;
+
+/// See the module's text.
+pub struct Keeper {
+    sets: SnapshotStore,
+    /// What the set that is being made durable is to the node.
+    written: Option<Snapshot>,
+    /// The set that was received and is being verified.
+    finishing: Option<SnapshotId>,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Nothing to do at once.
+    Idle,
+    /// There may be more to do at once.
+    Busy,
+    /// A snapshot was received and is on the disk: the node begins anew with it.
+    Installed,
+}
+
+impl Keeper {
+    /// Takes over the sets; goes on with one that was being received.
+    ///
+    /// # Errors
+    /// Any error of the system, with the path.
+    pub fn new(mut sets: SnapshotStore, node: &mut Node<SESSIONS>) -> Result<Self, StorageError> {
+        if let Some((position, digest)) = sets.part()?
+            && sets.receive(position, digest)?
+            && let Some(receiving) = sets.receiving()
+        {
+            let (section, stored) = receiving.progress();
+            node.resume_install(SnapshotId { position, digest }, section, stored);
+        }
+        Ok(Self {
+            sets,
+            written: None,
+            finishing: None,
+        })
+    }
+
+    /// One turn. Bounded by a step of the service, and by what is received at once.
+    pub fn turn<S: Service>(
+        &mut self,
+        node: &mut Node<SESSIONS>,
+        service: &mut S,
+        lent: &mut Memory<'_>,
+    ) -> Turn {
+        let mut busy = false;
+        if let Some(outcome) = self.sets.poll() {
+            if let Outcome::Installed(_) = outcome {
+                self.finishing = None;
+                return Turn::Installed;
+            }
+            self.tell(node, outcome);
+            busy = true;
+        }
+        busy |= self.write(node, service, lent);
+        busy |= self.receive(node, lent);
+        match busy {
+            true => Turn::Busy,
+            false => Turn::Idle,
+        }
+    }
+
+    /// Whether a turn would find something to do.
+    pub fn is_ready(&self) -> bool {
+        self.sets.is_ready()
+    }
+
+    /// See [`SnapshotStore::read`].
+    pub fn read(&mut self, job: ReadJob) -> Option<ReadJob> {
+        self.sets.read(job)
+    }
+
+    /// See [`SnapshotStore::poll_read`].
+    pub fn poll_read(&mut self) -> Option<ReadDone> {
+        self.sets.poll_read()
+    }
+
+    /// How many snapshots were given up.
+    pub fn failed(&self) -> u64 {
+        self.sets.counts().1
+    }
+
+    fn tell(&mut self, node: &mut Node<SESSIONS>, outcome: Outcome) {
+        match outcome {
+            Outcome::Stored(_) => {
+                if let Some(snapshot) = self.written.take() {
+                    node.handle_snapshot_stored(snapshot);
+                }
+            }
+            Outcome::Failed(position, error) => {
+                tracing::error!(%error, position = position.get(), "snapshot");
+                self.written = None;
+                node.handle_snapshot_failed(position);
+            }
+            Outcome::Refused(position, error) => {
+                tracing::error!(%error, position = position.get(), "snapshot from the leader");
+                if let Some(snapshot) = self.finishing.take() {
+                    node.handle_installed(Install::Finish { snapshot }, false);
+                }
+            }
+            Outcome::Installed(_) => {}
+        }
+    }
+
+    /// Writes the next piece of the snapshot that is due; waits while the disk lags behind, so that
+    /// the log's flushes do not.
+    fn write<S: Service>(
+        &mut self,
+        node: &mut Node<SESSIONS>,
+        service: &mut S,
+        lent: &mut Memory<'_>,
+    ) -> bool {
+        let Some(position) = node.snapshot_due() else {
+            return false;
+        };
+        if self.sets.sink().is_none() && !self.begin(node, service, position) {
+            return true;
+        }
+        if !self.sets.is_ready_for_more() {
+            return false;
+        }
+        let Some(sink) = self.sets.sink() else {
+            return false;
+        };
+        match node.poll_snapshot(&mut [service], sink, lent) {
+            SnapshotStep::Written(snapshot) => {
+                self.written = Some(snapshot);
+                if let Some(outcome) = self.sets.finish() {
+                    self.tell(node, outcome);
+                }
+                true
+            }
+            SnapshotStep::Failed(position, error) => {
+                let position = position.get();
+                match self.sets.abandon() {
+                    Some(reason) => tracing::error!(error = %reason, position, "snapshot"),
+                    None => tracing::warn!(%error, position, "no snapshot was taken"),
+                }
+                true
+            }
+            SnapshotStep::More => true,
+            _ => false,
+        }
+    }
+
+    /// Opens a place for a set; if there is none, it is given up. The node stands still until it has
+    /// a place, so it does not wait for the one before to be on the disk.
+    fn begin<S: Service>(
+        &mut self,
+        node: &mut Node<SESSIONS>,
+        service: &mut S,
+        position: Position,
+    ) -> bool {
+        let position_number = position.get();
+        match self.sets.begin(position) {
+            Ok(true) => return true,
+            Ok(false) => tracing::warn!(
+                position = position_number,
+                "no snapshot was taken: another one is not on the disk yet. Take them less often"
+            ),
+            Err(error) => tracing::error!(%error, position = position_number, "snapshot"),
+        }
+        node.abandon_snapshot(&mut [service], SnapshotError::Io(ErrorKind::Other));
+        false
+    }
+
+    /// Stores what the leader has sent.
+    fn receive(&mut self, node: &mut Node<SESSIONS>, lent: &Memory<'_>) -> bool {
+        let Some(install) = node.poll_install(lent) else {
+            return false;
+        };
+        let (Install::Store { snapshot, .. } | Install::Finish { snapshot }) = install;
+        if self.finishing.is_some() {
+            return false;
+        }
+        let stored = match self.sets.receive(snapshot.position, snapshot.digest) {
+            Ok(true) => self.store(install, snapshot, lent),
+            // Something else is under way on the thread: it wakes this one.
+            Ok(false) => return false,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(true) => node.handle_installed(install, true),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "snapshot from the leader");
+                node.handle_installed(install, false);
+            }
+        }
+        true
+    }
+
+    /// Whether it is done.
+    fn store(
+        &mut self,
+        install: Install,
+        snapshot: SnapshotId,
+        lent: &Memory<'_>,
+    ) -> Result<bool, StorageError> {
+        match install {
+            Install::Finish { .. } => {
+                self.sets.finish_receiving();
+                self.finishing = Some(snapshot);
+                Ok(false)
+            }
+            Install::Store {
+                section,
+                offset,
+                len,
+                ..
+            } => {
+                let bytes = lent.catchup.get(..len).unwrap_or_default();
+                if let Some(receiving) = self.sets.receiving() {
+                    receiving.take(section, offset, bytes)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Deletes the segments that nobody needs.
+///
+/// # Errors
+/// Any error of the system, with the file's path.
+pub fn purge(store: &mut LogStore, node: &mut Node<SESSIONS>) -> Result<(), StorageError> {
+    if let Some(result) = store.poll_purge() {
+        let start = result?.position;
+        node.handle_purged(start);
+        tracing::debug!(start = start.get(), "log purged");
+    }
+    let below = node.purgeable();
+    if below > store.start() {
+        store.purge(below);
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! What a node starts from: its newest sound snapshot and the log that goes on from there.
+//!
+//! A set that was received gets its name before the log is touched, so after a crash in between the
+//! rule below finds a log that does not reach the set, or is of another history, and ends what was
+//! begun: the log is replaced by one that starts at the set's position.
+
+use std::path::Path;
+
+use coracle_core::log::{Log, Recovered, Seed, Window};
+use coracle_core::units::{ClusterId, Position};
+
+use super::dir::{DataDir, segment_bases};
+use super::error::StorageError;
+use super::recover::{recover, seed_at};
+use super::segment::{Label, Segment, sync_dir};
+use super::snapshots::{Damaged, SnapshotSet, newest_valid};
+
+/// What is known of a log, beside a snapshot's position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it starts.
+    pub start: Position,
+    /// Where it ends.
+    pub end: Position,
+    /// The chain of the frame that ends at the snapshot's position; `None` if that is not in the
+    /// log, no frame's end, or just the start, before which there is no frame.
+    pub chain: Option<u32>,
+}
+
+/// Why a log is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It does not reach the snapshot: that was received, and all that this log has is below.
+    EndsBelow,
+    /// It has another history there: what a quorum has is in the snapshot.
+    OtherHistory,
+    /// It starts above the snapshot: a newer one is lost. What this member has acknowledged above
+    /// the snapshot is given up, so it must not vote, nor stand, until others have given it back.
+    StartsAbove,
+}
+
+/// What is done with the log at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// It is kept; what is above the snapshot is executed again.
+    Keep,
+    /// It is replaced by an empty one at the snapshot's position.
+    Replace(Reason),
+    /// The log does not start at 0, and no snapshot says what was before.
+    SnapshotMissing,
+}
+
+/// Decides by the newest sound snapshot, if there is one, and the log.
+pub fn plan(snapshot: Option<Seed>, log: Extent) -> Plan {
+    let Some(seed) = snapshot else {
+        return match log.start {
+            Position::ZERO => Plan::Keep,
+            _ => Plan::SnapshotMissing,
+        };
+    };
+    if log.end < seed.position {
+        return Plan::Replace(Reason::EndsBelow);
+    }
+    if log.start > seed.position {
+        return Plan::Replace(Reason::StartsAbove);
+    }
+    // A log that starts there has nothing to compare: its frames were checked against the seed.
+    if log.start < seed.position && log.chain != seed.chain {
+        return Plan::Replace(Reason::OtherHistory);
+    }
+    Plan::Keep
+}
+
+/// What a node starts from.
+#[derive(Debug)]
+pub struct Opened {
+    /// The log; the window is loaded with its tail.
+    pub recovered: Recovered,
+    /// The newest sound snapshot.
+    pub snapshot: Option<SnapshotSet>,
+    /// Damaged snapshots above it, to be told to the operator.
+    pub damaged: Vec<Damaged>,
+    /// Why the log was replaced, if it was.
+    pub replaced: Option<Reason>,
+}
+
+/// Finds the newest sound snapshot, recovers the log into `window`, and replaces it if it does not
+/// go with the snapshot. `may_forget` is whether that may be done even if this member then forgets
+/// what it has acknowledged ([`Reason::StartsAbove`]): only if the caller keeps it from voting until
+/// it is level; otherwise that is [`StorageError::SnapshotMissing`].
+///
+/// # Errors
+/// See [`newest_valid`] and [`recover`], and any error of the system.
+pub fn open(
+    dir: &DataDir,
+    cluster: ClusterId,
+    may_forget: bool,
+    window: &mut Window<Vec<u8>>,
+) -> Result<Opened, StorageError> {
+    let (log, segment_length) = (dir.log(), window.segment_length());
+    let (snapshot, damaged) = newest_valid(&dir.snapshots(), cluster)?;
+    if let Some(set) = &snapshot {
+        belongs(set, segment_length)?;
+    }
+    let seed = snapshot.as_ref().map(SnapshotSet::seed);
+    let mut recovered = recover(&log, cluster, seed, window)?;
+    let mut extent = Extent {
+        start: recovered.start.position,
+        end: recovered.tail.end,
+        chain: None,
+    };
+    if let Some(seed) = seed
+        && seed.position <= extent.end
+    {
+        let found = seed_at(&log, extent.start, seed.position, segment_length)?;
+        extent.chain = found.and_then(|found| found.chain);
+    }
+    let missing = || StorageError::SnapshotMissing {
+        path: dir.snapshots(),
+        start: extent.start.get(),
+    };
+    let replaced = match (plan(seed, extent), seed) {
+        (Plan::Keep, _) => None,
+        (Plan::Replace(Reason::StartsAbove), _) if !may_forget => return Err(missing()),
+        (Plan::Replace(reason), Some(seed)) => {
+            replace_log(&log, cluster, segment_length, seed.position)?;
+            recovered = recover(&log, cluster, Some(seed), window)?;
+            Some(reason)
+        }
+        (Plan::SnapshotMissing | Plan::Replace(_), _) => return Err(missing()),
+    };
+    Ok(Opened {
+        recovered,
+        snapshot,
+        damaged,
+        replaced,
+    })
+}
+
+/// Replaces the log by an empty one that starts at `start`, the position of a snapshot that is
+/// complete on the disk. The newest file is deleted first: what a crash leaves ends below where it
+/// did, and starts where it did.
+///
+/// No [`LogStore`](super::LogStore) of that directory may be open: it would go on with deleted
+/// files.
+///
+/// # Errors
+/// Any error of the system, with the file's path; it is done again at the next start.
+pub fn replace_log(
+    log: &Path,
+    cluster: ClusterId,
+    segment_length: u32,
+    start: Position,
+) -> Result<(), StorageError> {
+    for base in segment_bases(log)?.into_iter().rev() {
+        let path = log.join(Segment::name(base));
+        std::fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+        sync_dir(log)?;
+    }
+    let label = Label::starting_at(start.get(), cluster.0, segment_length);
+    Segment::create(log, label).map(|_| ())
+}
+
+fn belongs(set: &SnapshotSet, segment_length: u32) -> Result<(), StorageError> {
+    if set.begin.segment_length == segment_length {
+        return Ok(());
+    }
+    Err(StorageError::Foreign {
+        path: set.path.clone(),
+        what: "segment length",
+        expected: segment_length.into(),
+        found: set.begin.segment_length.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+use coracle_core::log::{append, segment_base};
+use coracle_core::snapshot::{Begin, Section};
+use coracle_core::time::Timestamp;
+use coracle_core::units::{Mark, Term};
+
+use super::super::LogStore;
+use super::super::snapshots::{SnapshotStore, tests::write_set};
+use super::super::testing::Scratch;
+use super::*;
+use crate::config::Durability;
+use crate::waker::Waker;
+
+const CLUSTER: ClusterId = ClusterId(7);
+const SEGMENT: u32 = 64 << 10;
+const MTU: usize = 1408;
+
+fn seed(position: u64, chain: u32) -> Seed {
+    Seed {
+        position: Position::new(position),
+        chain: Some(chain),
+        term: Term::new(1),
+    }
+}
+
+#[test]
+fn what_is_done_with_a_log_is_a_table() {
+    use Plan::{Keep, Replace, SnapshotMissing};
+    use Reason::{EndsBelow, OtherHistory, StartsAbove};
+    // The snapshot, the log's start and end and chain at the snapshot.
+    let table = [
+        // No snapshot.
+        (None, 0, 0, None, Keep),
+        (None, 0, 900, None, Keep),
+        (None, 96, 900, None, SnapshotMissing),
+        (None, 96, 96, None, SnapshotMissing),
+        // The log holds it, and agrees.
+        (Some(seed(320, 5)), 0, 900, Some(5), Keep),
+        (Some(seed(320, 5)), 0, 320, Some(5), Keep),
+        (Some(seed(320, 5)), 96, 900, Some(5), Keep),
+        // It starts just there: after an install, or a purge.
+        (Some(seed(320, 5)), 320, 320, None, Keep),
+        (Some(seed(320, 5)), 320, 900, None, Keep),
+        // It ends below: a new member, or one that was behind.
+        (Some(seed(320, 5)), 0, 0, None, Replace(EndsBelow)),
+        (Some(seed(320, 5)), 0, 288, None, Replace(EndsBelow)),
+        (Some(seed(320, 5)), 96, 288, None, Replace(EndsBelow)),
+        // It is of another history, or has no frame that ends there.
+        (Some(seed(320, 5)), 0, 900, Some(6), Replace(OtherHistory)),
+        (Some(seed(320, 5)), 0, 900, None, Replace(OtherHistory)),
+        // A newer snapshot is lost.
+        (Some(seed(320, 5)), 352, 900, None, Replace(StartsAbove)),
+        (Some(seed(320, 5)), 352, 352, None, Replace(StartsAbove)),
+    ];
+    for (snapshot, start, end, chain, expected) in table {
+        let (start, end) = (Position::new(start), Position::new(end));
+        let found = plan(snapshot, Extent { start, end, chain });
+        assert_eq!(found, expected, "{snapshot:?} {start} {end} {chain:?}");
+    }
+}
+
+/// A member's directory.
+struct Member {
+    dir: DataDir,
+    _scratch: Scratch,
+}
+
+impl Member {
+    fn new(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let dir = DataDir::open(scratch.path()).unwrap();
+        Self {
+            dir,
+            _scratch: scratch,
+        }
+    }
+
+    fn window() -> Window<Vec<u8>> {
+        Window::new(vec![0; (32 << 10) + MTU], MTU, SEGMENT).unwrap()
+    }
+
+    fn open(&self, may_forget: bool) -> Result<(Opened, Window<Vec<u8>>), StorageError> {
+        let mut window = Self::window();
+        let opened = open(&self.dir, CLUSTER, may_forget, &mut window)?;
+        Ok((opened, window))
+    }
+
+    /// Appends messages of 5000 times `fill`; gives the position and chain after each.
+    fn append(&self, fill: u8, count: usize) -> Vec<(Position, u32)> {
+        let (opened, mut window) = self.open(false).unwrap();
+        let journal = opened.recovered.journal(CLUSTER, SEGMENT);
+        let waker = Waker::new().unwrap();
+        let (log, durability) = (self.dir.log(), Durability::Durable);
+        let mut store = LogStore::new(log, CLUSTER, SEGMENT, durability, journal, &waker).unwrap();
+        let mut ends = Vec::new();
+        for _ in 0..count {
+            append(&mut window, Term::new(1), &[&[fill; 5000]], MTU).unwrap();
+            ends.push((window.end(), window.chain().unwrap()));
+            let end = window.end();
+            while store.journal().durable() < end || store.journal().is_flushing() {
+                let _mark: Option<Mark> = store.poll(Term::new(1), &mut window).unwrap();
+                std::thread::yield_now();
+            }
+            window.release(end);
+        }
+        ends
+    }
+
+    /// Stores a snapshot that says of itself what `at` does.
+    fn snapshot(&self, at: (Position, u32)) {
+        let waker = Waker::new().unwrap();
+        let dir = self.dir.snapshots();
+        let mut store = SnapshotStore::open(&dir, CLUSTER, &[], &waker).unwrap();
+        let begin = Begin {
+            cluster: CLUSTER,
+            section: Section::Consensus,
+            app_version: 1,
+            position: at.0,
+            term: Term::new(1),
+            chain: at.1,
+            timestamp: Timestamp(1),
+            segment_length: SEGMENT,
+        };
+        write_set(&mut store, begin);
+    }
+
+    fn purge(&self, below: Position) {
+        for base in segment_bases(&self.dir.log()).unwrap() {
+            if base + u64::from(SEGMENT) <= below.get() {
+                std::fs::remove_file(self.dir.log().join(Segment::name(base))).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_member_goes_on_after_a_snapshot_in_the_middle_of_a_segment() {
+    let donor = Member::new("start-donor");
+    let ends = donor.append(7, 40);
+    for at in [ends[17], ends[25]] {
+        let member = Member::new("start-new");
+        member.snapshot(at);
+        let (opened, window) = member.open(false).unwrap();
+        assert_eq!(opened.replaced, Some(Reason::EndsBelow));
+        assert_eq!(opened.recovered.start, opened.snapshot.unwrap().seed());
+        assert_eq!(
+            (window.start(), window.end(), window.chain()),
+            (at.0, at.0, Some(at.1))
+        );
+        // From there on it takes the same bytes to the same chain.
+        let rest: Vec<_> = ends.iter().copied().filter(|end| end.0 > at.0).collect();
+        assert_eq!(member.append(7, rest.len()), rest);
+        let (opened, window) = member.open(false).unwrap();
+        assert_eq!(
+            (opened.replaced, window.end()),
+            (None, rest[rest.len() - 1].0)
+        );
+        let bases = segment_bases(&member.dir.log()).unwrap();
+        assert_eq!(bases[0], segment_base(at.0, SEGMENT).get());
+    }
+}
+
+#[test]
+fn a_log_that_holds_the_snapshot_is_kept_whether_purged_or_not() {
+    let member = Member::new("start-kept");
+    let ends = member.append(7, 40);
+    member.snapshot(ends[30]);
+    let (opened, window) = member.open(false).unwrap();
+    assert_eq!(
+        (opened.replaced, opened.recovered.start.position),
+        (None, Position::ZERO)
+    );
+    member.purge(ends[30].0);
+    let (opened, again) = member.open(false).unwrap();
+    assert_eq!(opened.replaced, None);
+    assert_eq!(
+        opened.recovered.start.position,
+        segment_base(ends[30].0, SEGMENT)
+    );
+    assert_eq!((again.end(), again.chain()), (window.end(), window.chain()));
+    assert_eq!(opened.snapshot.unwrap().position(), ends[30].0);
+}
+
+#[test]
+fn a_log_of_another_history_or_that_ends_below_is_replaced() {
+    let donor = Member::new("start-other");
+    let ends = donor.append(7, 40);
+    let member = Member::new("start-replaced");
+    member.append(8, 40);
+    member.snapshot(ends[30]);
+    let (opened, window) = member.open(false).unwrap();
+    assert_eq!(opened.replaced, Some(Reason::OtherHistory));
+    assert_eq!(
+        (window.end(), window.chain()),
+        (ends[30].0, Some(ends[30].1))
+    );
+    // A crash while it was replaced: nothing, or only the older files, are left.
+    for left in [0, 1] {
+        let member = Member::new("start-crash");
+        member.append(8, 40);
+        member.snapshot(ends[30]);
+        for base in segment_bases(&member.dir.log())
+            .unwrap()
+            .into_iter()
+            .skip(left)
+        {
+            std::fs::remove_file(member.dir.log().join(Segment::name(base))).unwrap();
+        }
+        let (opened, window) = member.open(false).unwrap();
+        assert_eq!(opened.replaced, Some(Reason::EndsBelow));
+        assert_eq!(
+            (window.end(), window.chain()),
+            (ends[30].0, Some(ends[30].1))
+        );
+    }
+}
+
+#[test]
+fn a_lost_snapshot_is_an_error_unless_the_member_may_forget() {
+    let member = Member::new("start-lost");
+    let ends = member.append(7, 40);
+    member.snapshot(ends[3]);
+    member.snapshot(ends[30]);
+    member.purge(ends[30].0);
+    let set = member
+        .dir
+        .snapshots()
+        .join(format!("{:020}", ends[30].0.get()));
+    std::fs::write(set.join("service-3"), b"rot").unwrap();
+    let error = member.open(false).unwrap_err();
+    assert!(
+        matches!(error, StorageError::SnapshotMissing { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("snapshot"), "{error}");
+    let (opened, window) = member.open(true).unwrap();
+    assert_eq!(opened.replaced, Some(Reason::StartsAbove));
+    assert_eq!(opened.damaged[0].position, ends[30].0);
+    assert_eq!((window.end(), window.chain()), (ends[3].0, Some(ends[3].1)));
+    // Without any snapshot there is nothing to go on from.
+    std::fs::remove_dir_all(member.dir.snapshots()).unwrap();
+    let error = member.open(true).unwrap_err();
+    assert!(
+        matches!(error, StorageError::SnapshotMissing { .. }),
+        "{error}"
+    );
+}
