@@ -9,7 +9,7 @@ use crate::limits::{CHANNEL_MAX, CREDENTIALS_MAX, ENDPOINTS_MAX, MTU_DEFAULT};
 use crate::stream::{ImageTiming, Output, PublicationTiming, SetupReject};
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId, Term};
-use crate::wire::cluster::{EGRESS_STREAM_ID, INGRESS_STREAM_ID};
+use crate::wire::cluster::{AdminResponseCode, EGRESS_STREAM_ID, INGRESS_STREAM_ID};
 
 /// How long a client waits for what.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -119,6 +119,7 @@ pub struct Lent<'a> {
 /// Why there is no such client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum ClientError {
     /// The egress channel is not one of UDP with an endpoint.
     EgressChannel,
@@ -273,6 +274,7 @@ pub enum Event {
 /// Why a message was not taken. Nothing of it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum OfferError {
     /// No session yet, or no leader at the moment: see `Client::state`. Try again later.
     NotConnected,
@@ -318,6 +320,15 @@ pub enum Egress<'l> {
         term: Term,
         /// Who leads.
         leader: MemberId,
+    },
+    /// The answer to `Client::request_snapshot`.
+    AdminResponse {
+        /// The number of the request.
+        correlation: i64,
+        /// Whether it is begun.
+        code: AdminResponseCode,
+        /// Why not, in words.
+        message: &'l str,
     },
 }
 

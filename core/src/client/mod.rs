@@ -39,7 +39,9 @@ use crate::stream::{self, Output, Publication, PublicationConfig, Ring};
 use crate::time::Instant;
 use crate::units::MemberId;
 use crate::wire::channel::{Channel, Endpoints};
-use crate::wire::cluster::{SessionKeepAlive, SessionMessageHeader};
+use crate::wire::cluster::{
+    AdminRequest, AdminRequestType, SessionKeepAlive, SessionMessageHeader,
+};
 use crate::wire::frame::{Frame, parse_datagram};
 use crate::wire::{Reject, frame};
 use directory::Directory;
@@ -208,14 +210,39 @@ impl Client {
         let publication = self.publication.as_mut().ok_or(OfferError::NotConnected)?;
         let position = publication
             .offer_headed(&header.to_bytes(), parts, lent.ingress)
-            .map_err(|error| match error {
-                // A stream at its last position is as good as lost, and will be replaced.
-                stream::OfferError::NotConnected | stream::OfferError::Closed => {
-                    OfferError::NotConnected
-                }
-                stream::OfferError::BackPressured => OfferError::BackPressured,
-                stream::OfferError::TooLong => OfferError::TooLong,
-            })?;
+            .map_err(refused)?;
+        self.keep_alive_at = now.plus(self.config.timing.keep_alive);
+        Ok(Offered { term, position })
+    }
+
+    /// Asks the cluster to take a snapshot; the answer is an [`Egress::AdminResponse`] with the
+    /// same correlation. The cluster may not let this session administer.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn request_snapshot(
+        &mut self,
+        now: Instant,
+        correlation: i64,
+        lent: &mut Lent<'_>,
+    ) -> Result<Offered, OfferError> {
+        let (session, term) = match self.state {
+            State::Open { session, term, .. } => (session, term),
+            State::Closing | State::Closed(_) => return Err(OfferError::Closed),
+            _ => return Err(OfferError::NotConnected),
+        };
+        let request = AdminRequest {
+            term,
+            session,
+            correlation,
+            request: AdminRequestType::Snapshot,
+            payload: &[],
+        };
+        let mut bytes = [0; 64];
+        let len = request.emit(&mut bytes).ok_or(OfferError::TooLong)?;
+        let publication = self.publication.as_mut().ok_or(OfferError::NotConnected)?;
+        let parts = [bytes.get(..len).unwrap_or_default()];
+        let position = publication.offer(&parts, lent.ingress).map_err(refused)?;
         self.keep_alive_at = now.plus(self.config.timing.keep_alive);
         Ok(Offered { term, position })
     }
@@ -392,3 +419,12 @@ impl Client {
 
 const SESSION_HEADER: usize = crate::wire::cluster::SESSION_HEADER_LENGTH;
 const _: () = assert!(frame::align(SESSION_HEADER) == SESSION_HEADER);
+
+const fn refused(error: stream::OfferError) -> OfferError {
+    match error {
+        // A stream at its last position is as good as lost, and will be replaced.
+        stream::OfferError::NotConnected | stream::OfferError::Closed => OfferError::NotConnected,
+        stream::OfferError::BackPressured => OfferError::BackPressured,
+        stream::OfferError::TooLong => OfferError::TooLong,
+    }
+}

@@ -30,6 +30,11 @@ pub(super) fn reread(bytes: &[u8]) -> Option<Egress<'_>> {
             term: event.term,
             leader: event.leader,
         }),
+        Message::AdminResponse(response) => Some(Egress::AdminResponse {
+            correlation: response.correlation,
+            code: response.code,
+            message: response.message,
+        }),
         _ => None,
     }
 }
@@ -93,6 +98,11 @@ impl Client {
             Message::SessionEvent(event) => {
                 self.handle_session_event(now, slot, &event);
                 None
+            }
+            Message::AdminResponse(response) => {
+                let is_ours = self.state.session() == Some(response.session);
+                let is_heard = is_ours && self.images.is_current(slot);
+                is_heard.then(|| reread(bytes)).flatten()
             }
             Message::Challenge(challenge) => {
                 self.handle_challenge(now, &challenge);

@@ -154,6 +154,7 @@ impl World {
                     Said::Message(term.get(), payload.to_vec())
                 }
                 Egress::NewLeader { term, leader } => Said::NewLeader(term.get(), leader.get()),
+                Egress::AdminResponse { .. } => panic!("nobody asked"),
             });
         }
     }

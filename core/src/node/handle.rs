@@ -3,7 +3,9 @@
 use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, View};
-use super::{Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject};
+use super::{
+    Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
+};
 use crate::limits::SERVICES_MAX;
 use crate::log::{Bounded, Log};
 use crate::service::Role;
@@ -14,8 +16,8 @@ use crate::wire::frame::{DataFrame, DataHeader};
 use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
 
 impl<const N: usize, const S: usize> Node<N, S> {
-    /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the frames
-    /// that waited for it.
+    /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the
+    /// frames that waited for it.
     ///
     /// # Errors
     /// Why it was not taken; it has been counted, and nothing else has changed.
@@ -71,8 +73,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         taken.map_err(Reject::Client)
     }
 
-    /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`; at
-    /// any other time it does no harm. Bounded by members and sessions.
+    /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`;
+    /// at any other time it does no harm. Bounded by members and sessions.
     pub fn handle_timeout<L: Log>(&mut self, now: Now, lent: &mut Lent<'_, L>) {
         if self.halted.is_some() {
             return;
@@ -108,6 +110,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let admission = Admission {
             view,
             timestamp: self.timestamp(now),
+            snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
             endpoints: &self.endpoints,
         };
         // What is refused here for want of room stays in the client's own window.
@@ -123,6 +126,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         more |= self
             .clients
             .poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
+        if self.clients.take_snapshot_asked() {
+            // It was told that this can be done.
+            let _begun = self.request_snapshot().is_ok();
+        }
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
@@ -140,8 +147,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The driver has read the bytes that `poll_recall` asked for: so many, at the start of the
-    /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked for
-    /// again.
+    /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked
+    /// for again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
         if matches!(recall.consumer, Consumer::Snapshot { .. }) {
             return self.snapshot_recalled(recall, result);

@@ -9,5 +9,8 @@ mod auth;
 pub mod connect;
 mod table;
 
-pub use auth::{AllowAll, Attempt, Authenticator, Challenge, Principal, SharedSecret, Verdict};
+pub use auth::{
+    AllowAdministration, AllowAll, Attempt, Authenticator, Challenge, Principal, SharedSecret,
+    Verdict,
+};
 pub use table::{Channel, Opened, Request, Session, SessionTable};

@@ -214,18 +214,20 @@ impl<const N: usize> Clients<N> {
     }
 
     /// Administration goes through the operator's own tools, not through a session.
-    pub(super) fn say_unauthorised(
+    pub(super) fn say_admin(
         &mut self,
         slot: usize,
         request: &AdminRequest<'_>,
+        code: AdminResponseCode,
+        message: &str,
         egress: &mut [u8],
     ) {
         let response = AdminResponse {
             session: request.session,
             correlation: request.correlation,
             request: request.request,
-            code: AdminResponseCode::UnauthorisedAccess,
-            message: "administration is not open to sessions",
+            code,
+            message,
             payload: &[],
         };
         if self.say(slot, &Message::AdminResponse(response), egress) != Said::Yes {

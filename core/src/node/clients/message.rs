@@ -14,8 +14,8 @@ use crate::units::SessionId;
 use crate::wire::Reject;
 use crate::wire::channel::Channel;
 use crate::wire::cluster::{
-    ChallengeResponse, CloseReason, Message, SESSION_HEADER_LENGTH, SessionConnectRequest,
-    SessionMessage, SessionMessageHeader,
+    AdminRequest, AdminResponseCode, ChallengeResponse, CloseReason, Message,
+    SESSION_HEADER_LENGTH, SessionConnectRequest, SessionMessage, SessionMessageHeader,
 };
 
 impl<const N: usize> Clients<N> {
@@ -50,9 +50,7 @@ impl<const N: usize> Clients<N> {
                 }
             }
             Ok(Message::AdminRequest(request)) => {
-                if let Some(slot) = self.recognise(turn, request.term, request.session, from) {
-                    self.say_unauthorised(slot, &request, turn.egress);
-                }
+                self.take_admin_request(&request, from, turn);
             }
             Ok(_) | Err(Reject::UnknownTemplate) => self.count(Count::MessageIgnored),
             Err(malformed) => {
@@ -106,6 +104,33 @@ impl<const N: usize> Clients<N> {
             // No room, or none that is known to follow what is there: the window closes.
             Err(_) => Taken::Full,
         }
+    }
+
+    /// An operator's request: whether it can be begun is known here, before it is in the log.
+    fn take_admin_request<L: Log, A: Authenticator>(
+        &mut self,
+        request: &AdminRequest<'_>,
+        from: Bound,
+        turn: &mut Turn<'_, L, A>,
+    ) {
+        let Some(slot) = self.recognise(turn, request.term, request.session, from) else {
+            return;
+        };
+        let session = self.table.get(request.session);
+        let principal = session.map(|s| s.principal.clone()).unwrap_or_default();
+        let (code, message) = if !turn.auth.may_administer(&principal) {
+            let text = "this session may not administer: see `admin` in the members' settings";
+            (AdminResponseCode::UnauthorisedAccess, text)
+        } else {
+            match turn.admission.snapshot {
+                Ok(()) => {
+                    self.snapshot_asked = true;
+                    (AdminResponseCode::Ok, "")
+                }
+                Err(text) => (AdminResponseCode::Error, text),
+            }
+        };
+        self.say_admin(slot, request, code, message, turn.egress);
     }
 
     fn take_connect<L: Log, A: Authenticator>(

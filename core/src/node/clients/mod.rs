@@ -60,7 +60,8 @@ pub struct ClientsConfig {
     pub member: MemberId,
     /// The longest datagram of log and egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
     pub mtu: usize,
-    /// The length of the egress streams' Aeron term buffers: a power of two, 64 KiB to 1 GiB.
+    /// The greatest length of the egress streams' Aeron term buffers: a power of two, 64 KiB to
+    /// 1 GiB. They are no longer than four windows.
     pub egress_segment_length: u32,
     /// The longest message, session header (32 bytes) included. The reassembly memory is cut to
     /// this.
@@ -70,7 +71,8 @@ pub struct ClientsConfig {
     pub sessions_max: usize,
     /// A session that is not heard from for this long is closed (Aeron: `SESSION_TIMEOUT`, 10 s).
     pub session_timeout: Duration,
-    /// A session whose egress has waited this long without progress is closed.
+    /// A session whose egress has waited this long without progress is closed. What a client that
+    /// reads may leave unsaid does not count as waiting: see `Publication::is_unread`.
     pub egress_timeout: Duration,
     /// How long an attempt to connect may take (Aeron: 5 s).
     pub connect_timeout: Duration,
@@ -117,6 +119,8 @@ pub struct Admission<'a> {
     pub view: View,
     /// The timestamp of records appended now: never below that of the record before.
     pub timestamp: Timestamp,
+    /// Whether a snapshot could be begun now; why not, in words.
+    pub snapshot: Result<(), &'static str>,
     /// All members' ingress endpoints, `0=host:port,1=host:port,...`, at most `ENDPOINTS_MAX`
     /// bytes.
     pub endpoints: &'a str,
@@ -125,6 +129,7 @@ pub struct Admission<'a> {
 /// Why a datagram was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Reject {
     /// It does not parse.
     Malformed(Malformed),
@@ -150,6 +155,8 @@ pub struct Clients<const N: usize> {
     /// Which link serves which open session, by ascending session: only while leading.
     served: Vec<(SessionId, usize), N>,
     retired: Vec<i32, RETIRED_MAX>,
+    /// A session that may has asked for a snapshot.
+    snapshot_asked: bool,
     admit_next: usize,
     round: Round,
     counters: Counters,
@@ -173,6 +180,7 @@ impl<const N: usize> Clients<N> {
             links: Slots::new(),
             served: Vec::new(),
             retired: Vec::new(),
+            snapshot_asked: false,
             admit_next: 0,
             round: Round::default(),
             counters: Counters::default(),
@@ -217,6 +225,11 @@ impl<const N: usize> Clients<N> {
     /// The term that this member leads in, once it serves clients.
     pub fn leading(&self) -> Option<Term> {
         self.leading
+    }
+
+    /// Whether a session has asked for a snapshot since this was last called.
+    pub fn take_snapshot_asked(&mut self) -> bool {
+        core::mem::take(&mut self.snapshot_asked)
     }
 
     fn count(&mut self, count: Count) {

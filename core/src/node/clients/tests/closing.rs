@@ -8,6 +8,7 @@ use super::client::Event;
 use super::world::World;
 use crate::log::Log;
 use crate::node::clients::Count;
+use crate::session::AllowAdministration;
 use crate::wire::cluster::{AdminRequest, AdminRequestType, CloseReason, Message};
 
 const STEP: Duration = Duration::from_millis(50);
@@ -123,17 +124,28 @@ fn answers_that_overflow_the_egress_close_the_session_once() {
 }
 
 #[test]
-fn administration_is_refused() {
+fn only_who_may_administers_and_is_told_what_comes_of_it() {
     let mut world = World::leading();
     let at = world.join_open();
     let (term, session) = (world.clients[at].term, world.clients[at].session.unwrap());
-    world.clients[at].send(&Message::AdminRequest(AdminRequest {
+    let request = Message::AdminRequest(AdminRequest {
         term,
         session,
         correlation: 4,
         request: AdminRequestType::Snapshot,
         payload: &[],
-    }));
+    });
+    world.clients[at].send(&request);
     world.run(10);
     assert_eq!(world.clients[at].events.last(), Some(&Event::Admin(2)));
+    assert!(!world.node.take_snapshot_asked());
+    world.clients[at].send(&request);
+    world.run_with(10, &mut AllowAdministration);
+    assert_eq!(world.clients[at].events.last(), Some(&Event::Admin(0)));
+    assert!(world.node.take_snapshot_asked());
+    world.snapshot = Err("one is being taken");
+    world.clients[at].send(&request);
+    world.run_with(10, &mut AllowAdministration);
+    assert_eq!(world.clients[at].events.last(), Some(&Event::Admin(1)));
+    assert!(!world.node.take_snapshot_asked());
 }

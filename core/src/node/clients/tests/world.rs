@@ -58,6 +58,8 @@ pub struct World {
     pub view: View,
     pub applied: Position,
     pub commits: bool,
+    /// Whether a snapshot could be begun.
+    pub snapshot: Result<(), &'static str>,
     pub echoes: bool,
     /// How large every echo is made, if larger than the message.
     pub inflate: usize,
@@ -84,6 +86,7 @@ impl World {
             now: Instant::from_nanos(1_000_000_000),
             view: View::Leading,
             applied: Position::ZERO,
+            snapshot: Ok(()),
             commits: true,
             echoes: true,
             inflate: 0,
@@ -180,6 +183,7 @@ impl World {
             reassembly: &mut self.reassembly,
         };
         let admission = Admission {
+            snapshot: self.snapshot,
             view: self.view,
             timestamp: Timestamp(1234),
             endpoints: ENDPOINTS,
