@@ -146,6 +146,7 @@ fn format(n: usize, flash: &'static mut [u8]) -> Result<Flash, Failed> {
         term: Term::ZERO,
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     Store::format(Flash(flash), SEGMENT, &state).map_err(|_| Failed("formatting the flash"))
@@ -188,6 +189,7 @@ fn open<'w>(
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 0,
         seed,
     };
     let memory = Memory {
