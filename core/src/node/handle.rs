@@ -207,6 +207,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             uptime_ms: 0,
             votes: status.votes,
             service_ready: self.applier.ready,
+            snapshot: status.snapshot,
         }
     }
 }

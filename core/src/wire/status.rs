@@ -18,7 +18,7 @@ pub const STATUS_STREAM_ID: i32 = 109;
 const QUERY_TEMPLATE: u16 = 200;
 const REPORT_TEMPLATE: u16 = 201;
 const QUERY_BLOCK: u16 = 16;
-const REPORT_BLOCK: u16 = 128;
+const REPORT_BLOCK: u16 = 136;
 const FLAG_VOTES: u32 = 1;
 const FLAG_SERVICE_READY: u32 = 1 << 1;
 
@@ -145,6 +145,8 @@ pub struct StatusReport {
     pub votes: bool,
     /// Whether its service takes messages at the moment.
     pub service_ready: bool,
+    /// Its newest snapshot.
+    pub snapshot: Option<Position>,
 }
 
 impl StatusReport {
@@ -185,7 +187,8 @@ impl StatusReport {
             .u32(self.leaderships)
             .u32(0)
             .u64(self.rejects)
-            .u64(self.uptime_ms);
+            .u64(self.uptime_ms)
+            .i64(optional(self.snapshot));
         writer.zeros(STATUS_LENGTH - FRAME_HEADER - payload);
         writer.finish()
     }
@@ -216,6 +219,8 @@ impl StatusReport {
         let sessions = block.u32()?;
         let leaderships = block.u32()?;
         block.u32()?;
+        let (rejects, uptime_ms) = (block.u64()?, block.u64()?);
+        let snapshot = read_optional(&mut block)?;
         Ok(Self {
             correlation,
             cluster,
@@ -233,10 +238,11 @@ impl StatusReport {
             digest,
             window,
             leaderships,
-            rejects: block.u64()?,
-            uptime_ms: block.u64()?,
+            rejects,
+            uptime_ms,
             votes: flags & FLAG_VOTES != 0,
             service_ready: flags & FLAG_SERVICE_READY != 0,
+            snapshot,
         })
     }
 }
@@ -267,6 +273,17 @@ fn open<'a>(frame: &DataFrame<'a>, template: u16) -> Result<Opened<'a>, Reject> 
 
 fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
     Position::from_wire(block.i64()?).ok_or(Reject::Value)
+}
+
+fn optional(position: Option<Position>) -> i64 {
+    position.map_or(NULL_VALUE, Position::to_wire)
+}
+
+fn read_optional(block: &mut Reader<'_>) -> Result<Option<Position>, Reject> {
+    match block.i64()? {
+        NULL_VALUE => Ok(None),
+        number => Position::from_wire(number).map(Some).ok_or(Reject::Value),
+    }
 }
 
 fn read_leader(block: &mut Reader<'_>) -> Result<Option<MemberId>, Reject> {
@@ -309,6 +326,7 @@ mod tests {
             uptime_ms: 86_400_000,
             votes: true,
             service_ready: true,
+            snapshot: Some(Position::new(6400)),
         }
     }
 
@@ -350,6 +368,7 @@ mod tests {
             leader: None,
             role: Role::Candidate,
             votes: false,
+            snapshot: None,
             ..report()
         };
         let mut out = [0; STATUS_LENGTH];
