@@ -234,6 +234,8 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "uptime_ms": r.uptime_ms,
         "votes": r.votes,
         "service_ready": r.service_ready,
+        "log_start": r.start.get(),
+        "snapshot": r.snapshot.map(|at| at.get()),
     })
 }
 
@@ -257,7 +259,7 @@ fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
                 r.digest,
                 r.sessions,
                 r.rejects,
-                if r.votes { "" } else { "  may not vote" },
+                if r.votes { "" } else { "  does not count yet" },
                 if r.service_ready {
                     ""
                 } else {
