@@ -1,18 +1,19 @@
 //! The core of Coracle: cluster consensus without an operating system, an allocator or a thread.
 //!
-//! A [`node::Node`] is one member of a cluster. It takes facts (`handle_*`), says what it owes (`poll_*`)
-//! and calls nothing but the memory and the service it is lent. A driver is a loop:
+//! A [`node::Node`] is one member of a cluster. It takes facts (`handle_*`), says what it owes
+//! (`poll_*`) and calls nothing but the memory and the service it is lent. A driver is a loop:
 //!
 //! ```text
 //! loop {
-//!     for datagram in sockets            { node.handle_datagram(now, door, from, datagram, &mut lent) }
+//!     for datagram in sockets     { node.handle_datagram(now, door, from, datagram, &mut lent) }
 //!     node.handle_timeout(now, &mut lent);
-//!     while node.poll_ingress(now, &mut auth, &mut lent) || node.poll_service(now, &mut kv, &mut lent) {}
-//!     if let Some(cut) = window.take_cut()            { journal.handle_truncated(cut) }
-//!     if let Some(group) = journal.poll_group(..)     { write it, flush it, journal.handle_flushed() }
+//!     while node.poll_ingress(now, &mut auth, &mut lent)
+//!         || node.poll_service(now, &mut kv, &mut lent) {}
+//!     if let Some(cut) = window.take_cut()        { journal.handle_truncated(cut) }
+//!     if let Some(group) = journal.poll_group(..) { write, flush, journal.handle_flushed() }
 //!     node.handle_durable(mark of journal.durable());
-//!     if let Some(state) = node.poll_persist()        { write it, flush it, node.handle_persisted(state) }
-//!     if let Some(recall) = node.poll_recall(&lent)   { read it, node.handle_recalled(recall, len) }
+//!     if let Some(state) = node.poll_persist()    { write, flush, node.handle_persisted(state) }
+//!     if let Some(recall) = node.poll_recall(&lent) { read, node.handle_recalled(recall, len) }
 //!     while let Some(transmit) = node.poll_transmit(now, &lent) { send it }
 //!     sleep until a datagram, a flush, or node.poll_timeout()
 //! }
@@ -23,7 +24,8 @@
 //! 2. Every input position is monotone; a stale mark is ignored.
 //! 3. Calls may come in any order; not polling delays, never corrupts.
 //! 4. Each call does bounded work, and its documentation says the bound.
-//! 5. The core calls nothing but the memory and the service it was lent, and keeps no reference to them.
+//! 5. The core calls nothing but the memory and the service it was lent, and keeps no reference to
+//!    them.
 //! 6. Time moves only through `now`; wall time enters only as the timestamp offered for a record.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -32,8 +32,8 @@ pub const MTU_DEFAULT: usize = 1408;
 /// The largest message in bytes, whatever the segment length (Aeron: `MAX_MESSAGE_LENGTH`).
 pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
-/// Positions stay far below `i64::MAX`, so that adding any length to one cannot overflow: at 10 GB/s
-/// this is 29 years of log.
+/// Positions stay far below `i64::MAX`, so that adding any length to one cannot overflow: at 10
+/// GB/s this is 29 years of log.
 pub const POSITION_MAX: u64 = 1 << 62;
 
 /// The longest response channel of a client, in bytes, e.g. `aeron:udp?endpoint=host:port`.

@@ -40,7 +40,8 @@ const fn nanos(duration: Duration) -> u64 {
     }
 }
 
-/// Wall time in milliseconds since 1970: offered as the timestamp of a record, used for nothing else.
+/// Wall time in milliseconds since 1970: offered as the timestamp of a record, used for nothing
+/// else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Timestamp(pub i64);

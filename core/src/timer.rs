@@ -17,7 +17,8 @@ pub const TIMER_LENGTH: usize = 24;
 pub struct Timer {
     /// When it is due, by the cluster's time.
     pub deadline: Timestamp,
-    /// Its number among all that this service has armed, from 1 on: decides between equal deadlines.
+    /// Its number among all that this service has armed, from 1 on: decides between equal
+    /// deadlines.
     pub arming: u64,
     /// The service's name for it.
     pub correlation: i64,
@@ -63,8 +64,8 @@ impl Timers {
         self.armed
     }
 
-    /// Arms `correlation` for `deadline`, anew if it was armed. Looks at every timer, and moves those
-    /// that are due later.
+    /// Arms `correlation` for `deadline`, anew if it was armed. Looks at every timer, and moves
+    /// those that are due later.
     ///
     /// # Errors
     /// [`TimersFull`]; then an earlier arming of it stands.

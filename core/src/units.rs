@@ -9,7 +9,8 @@ use crate::limits::{FRAME_ALIGNMENT, MEMBERS_MAX, POSITION_MAX, SERVICES_MAX};
 
 /// A byte offset in the cluster's one append-only stream: 0 to `POSITION_MAX`, never wraps.
 ///
-/// The same word is used for offsets in an Aeron stream (ingress, egress), which start at 0 as well.
+/// The same word is used for offsets in an Aeron stream (ingress, egress), which start at 0 as
+/// well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Position(u64);

@@ -1,6 +1,6 @@
-//! One node under arbitrary calls: the bytes choose what happens next. Peers and clients say anything,
-//! the disk answers late, never, or with old news, in any order. Nothing may panic; commit and what
-//! was executed never go back; nothing is executed that is not committed.
+//! One node under arbitrary calls: the bytes choose what happens next. Peers and clients say
+//! anything, the disk answers late, never, or with old news, in any order. Nothing may panic;
+//! commit and what was executed never go back; nothing is executed that is not committed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -509,7 +509,8 @@ impl Rig {
     }
 }
 
-/// Lets the bytes choose calls, and checks after each; says how far the log was executed, in records.
+/// Lets the bytes choose calls, and checks after each; says how far the log was executed, in
+/// records.
 pub fn run(bytes: &[u8]) -> usize {
     let mut rig = Rig::new();
     let mut choices = Choices(bytes);

@@ -1,5 +1,5 @@
-//! Start after a crash, on a device whose bytes are damaged: no panic, and what was confirmed durable
-//! is either there unchanged or reported as corrupt, never silently cut.
+//! Start after a crash, on a device whose bytes are damaged: no panic, and what was confirmed
+//! durable is either there unchanged or reported as corrupt, never silently cut.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -95,8 +95,8 @@ fn write() -> Written {
     }
 }
 
-/// Damages a device, then starts on it. Each five bytes are a place and a new value. Says whether it
-/// started.
+/// Damages a device, then starts on it. Each five bytes are a place and a new value. Says whether
+/// it started.
 pub fn run(bytes: &[u8]) -> usize {
     static WRITTEN: OnceLock<Written> = OnceLock::new();
     let written = WRITTEN.get_or_init(write);

@@ -1,7 +1,9 @@
 //! One node, one loop.
 
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
-use coracle_core::node::{CONTROL_MAX, Config, ConfigError, Consumer, Halt, Lent, Node, ReadError};
+use coracle_core::node::{
+    CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError,
+};
 use coracle_core::raft::TransferError;
 use coracle_core::service::Service;
 use coracle_core::session::Authenticator;
@@ -231,6 +233,11 @@ where
     pub fn transfer(&mut self, target: MemberId) -> Result<(), TransferError> {
         let now = self.board.now();
         self.node.transfer(now, target)
+    }
+
+    /// The next event, oldest first. Lossy: who wants them all asks after each turn.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.node.poll_event()
     }
 
     /// The node, to ask it how it is.

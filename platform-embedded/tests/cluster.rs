@@ -1,4 +1,5 @@
-//! Three superloops over a network of queues and flash in memory: elect, commit, cut the power, recover.
+//! Three superloops over a network of queues and flash in memory: elect, commit, cut the power,
+//! recover.
 
 mod board;
 

@@ -266,7 +266,8 @@ impl Client {
                     return Err(ClientError::TooLong { max });
                 }
                 Err(OfferError::Closed) => self.require_open()?,
-                Err(OfferError::BackPressured | OfferError::NotConnected) => {}
+                // Back pressure, or no leader at the moment.
+                Err(_) => {}
             }
             if Instant::now() >= deadline {
                 return Err(ClientError::TimedOut);

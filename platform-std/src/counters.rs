@@ -10,7 +10,7 @@
 //!   64  counters, u64 each, in the order of `Counter`
 //! ```
 //! Little endian, 4,096 bytes. New counters are added at the end and do not change the version. The
-//! file is not flushed: after a power cut it says what was true some seconds before.
+//! file's content is not flushed: after a power cut it says what was true some seconds before.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use memmap2::{Mmap, MmapMut};
 
 use crate::storage::StorageError;
+use crate::storage::segment::sync_dir;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CORACLEc");
 const VERSION: u32 = 1;
@@ -149,6 +150,10 @@ impl CountersFile {
             counters.words()[word].store(value.to_le(), Ordering::Release);
         }
         std::fs::rename(&draft, path).map_err(StorageError::io("rename", &draft))?;
+        // The name outlives a power cut, though what is in the file may be older.
+        if let Some(dir) = path.parent() {
+            sync_dir(dir)?;
+        }
         Ok(counters)
     }
 

@@ -16,3 +16,8 @@ pub mod storage;
 pub mod waker;
 pub mod walk;
 pub mod worker;
+
+/// What README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -4,6 +4,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -14,6 +15,7 @@ pub enum LogFormat {
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum LogLevel {
     /// Nothing.
     Off,

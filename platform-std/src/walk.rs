@@ -59,6 +59,7 @@ pub struct Record<'a> {
 
 /// What a record is, by its template number in schema 111.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// A client's message (1).
     Message,
@@ -93,6 +94,7 @@ impl Kind {
 
 /// Why a walk cannot go on.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum WalkError {
     /// A file cannot be read.
     Storage(StorageError),

@@ -98,9 +98,26 @@ fn demo_accounts_for_every_line_of_a_file_on_key_value_too() {
     assert_eq!(output.status.code(), Some(0));
     let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["good"], true);
-    for unknown in report["unknown"].as_array().unwrap() {
+    let unknown = report["unknown"].as_array().unwrap();
+    let window = report["window"]["messages"].as_u64().unwrap();
+    assert!(unknown.len() as u64 <= window, "{unknown:?}");
+    // Every line is either acknowledged or named.
+    let acknowledged = report["acknowledged"].as_u64().unwrap();
+    assert!(acknowledged + unknown.len() as u64 >= 10_000, "{report}");
+    for unknown in unknown {
         assert!(unknown.as_str().unwrap().starts_with("line "));
     }
+}
+
+#[test]
+fn demo_says_no_when_a_failover_takes_too_long() {
+    // No failover takes no time at all.
+    let output = coracle(&["demo", "--failover-max", "0ms", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["good"], false);
+    let fault = report["faults"][0].as_str().unwrap();
+    assert!(fault.contains("more than 0 ms"), "{fault}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Back pressure, end to end and in virtual time: what cannot be taken now is refused at the client's
-//! `offer`, nothing that was accepted is lost, and one who stalls stalls nobody else.
+//! Back pressure, end to end and in virtual time: what cannot be taken now is refused at the
+//! client's `offer`, nothing that was accepted is lost, and one who stalls stalls nobody else.
 
 use coracle_tests::sim::check::Violation;
 use coracle_tests::sim::clock::{MILLI, Nanos, SECOND};
@@ -131,8 +131,11 @@ fn a_stalled_follower_slows_nobody() {
 
 #[test]
 fn a_client_that_never_reads_slows_nobody_and_is_closed() {
-    let all = throughput(&mut busy(3, 32), 0);
-    let mut world = busy(3, 32);
+    // More than a quarter of a receiver's window: with less, one that does not read looks like one
+    // that has read and has not said so.
+    let in_flight = 128;
+    let all = throughput(&mut busy(3, in_flight), 0);
+    let mut world = busy(3, in_flight);
     world.clients[2].reads = false;
     let others = throughput(&mut world, 0);
     assert!(

@@ -24,6 +24,14 @@ fn send_prints_every_answer_in_order() {
     ]);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(ended.out == lines, "the answers are not the lines");
+
+    // The same from standard input.
+    let mut command = Command::new(coracle());
+    command.args(["send", "--endpoints", &endpoints]);
+    command.stdin(std::fs::File::open(&file).unwrap());
+    let ended = Ended::from(command.output().unwrap());
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out == lines, "the answers are not the lines");
     let nobody = "0=127.0.0.1:9";
     let args = ["send", "--timeout", "1", "--endpoints", nobody];
     run(args).expect(5, &["no member answers"]);

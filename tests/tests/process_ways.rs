@@ -168,9 +168,34 @@ fn the_counters_file_says_what_the_status_query_says() {
 }
 
 #[test]
+fn log_lines_are_json_on_request() {
+    let mut plan = Plan::new();
+    plan.members = 1;
+    let mut cluster = Cluster::prepare("json", plan);
+    let mut command = Command::new(coracle());
+    command.args(["node", "--init", "--log-format", "json", "--config"]);
+    command.arg(cluster.config(0));
+    cluster.spawn_as(0, command);
+    cluster.leader();
+    cluster.signal(0, Signal::TERM);
+    cluster.wait(0);
+    let text = cluster.log(0);
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_eq!(line["level"], "INFO", "{line}");
+        assert!(line["timestamp"].is_string() && line["fields"]["message"].is_string());
+    }
+    assert!(
+        text.lines().count() >= 2,
+        "it says that it starts and closes: {text}"
+    );
+}
+
+#[test]
 fn an_idle_cluster_sleeps() {
     let cluster = Cluster::start("idle", Plan::new());
     cluster.level();
+    let said = [0, 1, 2].map(|member| cluster.log(member));
     let (before, began) = (cluster.processor_time(), Instant::now());
     std::thread::sleep(Duration::from_secs(10));
     let used = (cluster.processor_time() - before).as_secs_f64() / began.elapsed().as_secs_f64();
@@ -182,5 +207,10 @@ fn an_idle_cluster_sleeps() {
         used < 0.2,
         "{:.0} % of one core: does it spin?",
         used * 100.0
+    );
+    assert_eq!(
+        [0, 1, 2].map(|member| cluster.log(member)),
+        said,
+        "logs are silent at steady state"
     );
 }

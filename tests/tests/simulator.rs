@@ -1,4 +1,5 @@
-//! Seeds that must hold: a fixed set, each profile's own, those that have found bugs, and fresh ones.
+//! Seeds that must hold: a fixed set, each profile's own, those that have found bugs, and fresh
+//! ones.
 
 use coracle_tests::sim::plan::Profile;
 use coracle_tests::sim::{Options, run};
@@ -32,8 +33,8 @@ fn every_profile_holds() {
     }
 }
 
-/// Seeds that found a bug, in the version of the simulator that found it. They stay because they are
-/// known to lead into narrow places.
+/// Seeds that found a bug, in the version of the simulator that found it. They stay because they
+/// are known to lead into narrow places.
 #[test]
 fn seeds_that_have_found_bugs_hold() {
     for seed in [

@@ -191,6 +191,7 @@ pub fn fuzz(steps: &mut Steps, seconds: u32) {
             "--",
             &time,
             "-max_len=4096",
+            "-len_control=0",
             "-use_value_profile=1",
         ]);
         steps.run(&name, seconds / 60 + 20, &mut command);

@@ -116,6 +116,7 @@ fn ci(steps: &mut Steps) {
     test(steps);
     chores::sim(steps, 10, &["--seconds", "60"]);
     chores::sim(steps, 25, &["--planted"]);
-    chores::demo(steps, &["--kills", "10"]);
+    // Three times the leader timeout that the demo's nodes have.
+    chores::demo(steps, &["--kills", "10", "--failover-max", "1200ms"]);
     chores::fuzz(steps, 20);
 }

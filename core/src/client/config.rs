@@ -119,6 +119,7 @@ pub struct Lent<'a> {
 /// Why there is no such client.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum ClientError {
     /// The egress channel is not one of UDP with an endpoint.
     EgressChannel,
@@ -273,6 +274,7 @@ pub enum Event {
 /// Why a message was not taken. Nothing of it was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum OfferError {
     /// No session yet, or no leader at the moment: see `Client::state`. Try again later.
     NotConnected,

@@ -215,8 +215,8 @@ impl Client {
         Ok(Offered { term, position })
     }
 
-    /// Asks the cluster to take a snapshot; the answer is an [`Egress::AdminResponse`] with the same
-    /// correlation. The cluster may not let this session administer.
+    /// Asks the cluster to take a snapshot; the answer is an [`Egress::AdminResponse`] with the
+    /// same correlation. The cluster may not let this session administer.
     ///
     /// # Errors
     /// [`OfferError`].

@@ -138,8 +138,8 @@ impl Journal {
             return Some(self.take_off(joined, span, chain));
         }
         self.idle_polls = self.idle_polls.saturating_add(1);
-        // The marks of an earlier leadership say nothing to one that is joined since: what is durable
-        // is said once more for it, also if it never has anything to write.
+        // The marks of an earlier leadership say nothing to one that is joined since: what is
+        // durable is said once more for it, also if it never has anything to write.
         let is_news =
             joined != Term::ZERO && joined != self.joined && self.durable > Position::ZERO;
         let is_due = self.confirmed < self.durable || is_news;
@@ -229,8 +229,9 @@ impl Journal {
 
     fn take_off(&mut self, joined: Term, span: Span, chain: Option<u32>) -> Group {
         self.seq += 1;
-        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet. But
-        // that one may not exist any more: a log that goes on after a snapshot has nothing below.
+        // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
+        // But that one may not exist any more: a log that goes on after a snapshot has nothing
+        // below.
         let is_confirming = span.is_empty() && self.cut.is_none();
         let in_segment = span.start.minus(u64::from(is_confirming)).max(self.start);
         let slot = Slot {

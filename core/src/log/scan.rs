@@ -151,10 +151,10 @@ impl<'a> Frames<'a> {
         if self.is_verified && !header.own_holds(frame.bytes) {
             return Err(FrameError::BadChecksum);
         }
-        if let Some(before) = self.chain {
-            if !header.chain_holds(frame.bytes, before) {
-                return Err(FrameError::BadChain);
-            }
+        if let Some(before) = self.chain
+            && !header.chain_holds(frame.bytes, before)
+        {
+            return Err(FrameError::BadChain);
         }
         if self.is_linked {
             self.chain = Some(frame.chain);

@@ -210,7 +210,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if let Some(error) = frames.error()
             && self.applier.position == before
         {
-            // Frames that are cut off at the end of recalled bytes are recalled again, to their end.
+            // Frames that are cut off at the end of recalled bytes are recalled again, to their
+            // end.
             let more_to_come = cold && error == FrameError::Cut && bytes.len() < replay.len();
             if !more_to_come {
                 self.halt(Halt::CorruptLog(before));

@@ -9,9 +9,9 @@ use crate::time::Now;
 use crate::units::Position;
 use crate::wire::cluster::Message;
 
-/// A service in the middle of a message: what is recalled next goes on there, since a message may be
-/// longer than what is recalled at once, and lie in two segments. There is one at a time, for there
-/// is one place to put a message together in.
+/// A service in the middle of a message: what is recalled next goes on there, since a message may
+/// be longer than what is recalled at once, and lie in two segments. There is one at a time, for
+/// there is one place to put a message together in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Laggard {
     slot: usize,

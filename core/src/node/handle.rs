@@ -15,8 +15,8 @@ use crate::wire::frame::{DataFrame, DataHeader};
 use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
 
 impl<const N: usize, const S: usize> Node<N, S> {
-    /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the frames
-    /// that waited for it.
+    /// A datagram has arrived. Whatever it holds, the work is bounded by its length and by the
+    /// frames that waited for it.
     ///
     /// # Errors
     /// Why it was not taken; it has been counted, and nothing else has changed.
@@ -71,8 +71,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         taken.map_err(Reject::Client)
     }
 
-    /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`; at
-    /// any other time it does no harm. Bounded by members and sessions.
+    /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`;
+    /// at any other time it does no harm. Bounded by members and sessions.
     pub fn handle_timeout<L: Log>(&mut self, now: Now, lent: &mut Lent<'_, L>) {
         if self.halted.is_some() {
             return;
@@ -145,8 +145,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The driver has read the bytes that `poll_recall` asked for: so many, at the start of the
-    /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked for
-    /// again.
+    /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked
+    /// for again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
         if matches!(recall.consumer, Consumer::Snapshot { .. }) {
             return self.snapshot_recalled(recall, result);

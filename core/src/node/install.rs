@@ -354,8 +354,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         })
     }
 
-    /// The driver has read what `recall_snapshot` asked for. Fewer bytes than asked for: the section
-    /// ends there.
+    /// The driver has read what `recall_snapshot` asked for. Fewer bytes than asked for: the
+    /// section ends there.
     pub(super) fn snapshot_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
         self.sources.forget_catchup();
         let Some(serving) = &mut self.serving else {

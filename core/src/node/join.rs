@@ -1,10 +1,10 @@
 //! Joining a leadership: where does this member's log part from the leader's?
 //!
-//! Raft's Log Matching: if two logs have a byte of the same term at the same position, they are equal
-//! up to there. So one point of agreement settles everything below it, and only what lies above has
-//! to be compared, term by term. A member cuts its log only at a proven conflict, the lowest position
-//! where its own term and the leader's are both known and differ; that the leader's log is shorter is
-//! no reason to cut.
+//! Raft's Log Matching: if two logs have a byte of the same term at the same position, they are
+//! equal up to there. So one point of agreement settles everything below it, and only what lies
+//! above has to be compared, term by term. A member cuts its log only at a proven conflict, the
+//! lowest position where its own term and the leader's are both known and differ; that the leader's
+//! log is shorter is no reason to cut.
 
 use crate::log::History;
 use crate::units::{Position, Term};

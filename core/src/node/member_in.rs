@@ -68,8 +68,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             return Err(Reject::Foreign);
         }
-        // Another incarnation than the roster's is a new disk under an old name: what it says of its
-        // log is served, but neither its vote nor its mark counts.
+        // Another incarnation than the roster's is a new disk under an old name: what it says of
+        // its log is served, but neither its vote nor its mark counts.
         let incarnation = message.sender.incarnation;
         let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
@@ -85,6 +85,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::AppendPosition(ack) => {
                 let counts = self.hear_incarnation(from, incarnation);
                 self.raft.handle_append(instant, from, ack, counts);
+                if ack.received < self.start.base {
+                    // It was too slow for this bounded log: it is told where that begins now.
+                    let asked = Some(ack.received);
+                    self.raft.handle_history_request(instant, from, asked);
+                }
             }
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
@@ -108,7 +113,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Ok(())
     }
 
-    /// The leader of a term says how its log came to be. Joins, if that settles where the logs part.
+    /// The leader of a term says how its log came to be. Joins, if that settles where the logs
+    /// part.
     fn handle_new_leadership<L: Log>(
         &mut self,
         now: Now,
@@ -194,6 +200,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .history_wanted
             .filter(|(_, _, asked)| asked.from == end && end >= known_to);
         self.raft.join(now, said.term, from);
+        if log.end() < said.start.base {
+            self.receive_snapshot(now, from, said.term);
+        }
         self.leader_end = self.leader_end.max(said.end);
         self.raft.handle_commit(said.term, said.commit);
         self.ask_onward(now, log);

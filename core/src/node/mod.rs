@@ -1,12 +1,13 @@
 //! One member of the cluster: doors only.
 //!
-//! Datagrams are taken apart in `member_in` (members) and `clients` (clients), what is owed is made in
-//! `transmit`, committed frames are executed in `apply`, and `join` decides what of this member's log
-//! survives a new leader. Who leads is `raft`'s business, bytes are `log`'s; only this room knows both.
+//! Datagrams are taken apart in `member_in` (members) and `clients` (clients), what is owed is made
+//! in `transmit`, committed frames are executed in `apply`, and `join` decides what of this
+//! member's log survives a new leader. Who leads is `raft`'s business, bytes are `log`'s; only this
+//! room knows both.
 //!
 //! **Invariant:** the node calls nothing but the memory it is lent and the service, and keeps no
-//! reference to either. **Invariant:** nothing is queued for sending: all that leaves is derived from
-//! positions when it is asked for.
+//! reference to either. **Invariant:** nothing is queued for sending: all that leaves is derived
+//! from positions when it is asked for.
 
 mod annals;
 mod apply;
@@ -106,6 +107,7 @@ pub enum Reject {
 /// Why a node wants to be woken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Deadline {
     /// An election or a heartbeat.
     Raft,
@@ -336,22 +338,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.raft.commit()
     }
 
-    /// What all services have executed.
+    /// What all services have executed: whole messages.
     pub fn applied(&self) -> Position {
-        let behind = |host: &&Host<N>| host.position < self.applier.level;
-        let behind = self.hosts.iter().filter(behind).map(|host| host.position);
-        behind.min().unwrap_or(self.applier.position)
+        let positions = self.hosts.iter().map(|host| host.position);
+        positions.min().unwrap_or(self.applier.level)
     }
 
     /// How far each service has come, in their order.
     pub fn services(&self) -> impl Iterator<Item = ServiceStatus> {
-        let level = self.applier.level;
-        self.hosts.iter().map(move |host| ServiceStatus {
+        self.hosts.iter().map(|host| ServiceStatus {
             service: host.id,
-            applied: match host.position < level {
-                true => host.position,
-                false => self.applier.position,
-            },
+            applied: host.position,
             digest: host.digest,
         })
     }
@@ -470,7 +467,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         });
     }
 
-    /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it knew.
+    /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it
+    /// knew.
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
         if self.raft.owes_barrier() {
             self.open_term(now, log);
@@ -502,7 +500,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// Raft 8: a new leader commits a record of its own term first (Aeron: `NewLeadershipTermEvent`).
+    /// Raft 8: a new leader commits a record of its own term first (Aeron:
+    /// `NewLeadershipTermEvent`).
     fn open_term<L: Log>(&mut self, now: Now, log: &mut L) {
         self.forget_repair();
         let (term, base, mtu) = (self.raft.term(), log.end(), self.config.mtu);

@@ -74,9 +74,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let mut bytes = [0; HEADER + TimerEvent::BLOCK as usize];
             let written = event.emit(&mut bytes);
             assert!(written == Some(bytes.len()), "of fixed length");
-            if append(log, term, &[&bytes], self.config.mtu).is_err() {
-                // No deadline until something was executed: room comes with that.
-                host.next_due = None;
+            host.blocked = append(log, term, &[&bytes], self.config.mtu).is_err();
+            if host.blocked {
                 return false;
             }
             host.note_fired(&timer);
@@ -150,7 +149,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// When the first timer of a service is due, by the clocks as they were seen last.
     pub(super) fn timer_deadline(&self) -> Option<Instant> {
         self.originating()?;
-        let due = self.hosts.iter().filter_map(|host| host.next_due).min()?;
+        // One that is behind this term's first record waits until it has come to it; what the log has
+        // no room for, until it has: neither is a matter of time.
+        let opened = self.applier.opened;
+        let hosts = self.hosts.iter();
+        let hosts = hosts.filter(|host| host.position >= opened && !host.blocked);
+        let due = hosts.filter_map(|host| host.next_due).min()?;
         let wait = due.0.saturating_sub(self.clock.wall.0).max(0) as u64;
         Some(self.clock.instant.plus(Duration::from_millis(wait)))
     }

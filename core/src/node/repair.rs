@@ -6,9 +6,9 @@
 //! other member in turn, leader or not: so members that are damaged in different places heal one
 //! another even when none of them can be elected.
 //!
-//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain that
-//! the newest slot has for its end. If instead a frame of a later leadership turns up, then what was
-//! here had been overwritten elsewhere and was never committed: the log ends before it.
+//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain
+//! that the newest slot has for its end. If instead a frame of a later leadership turns up, then
+//! what was here had been overwritten elsewhere and was never committed: the log ends before it.
 
 use core::time::Duration;
 
@@ -113,7 +113,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.say(peer, Body::RepairRequest(RepairRequest { term, from, to }))
     }
 
-    /// Frames have come: those that are missed here, if they follow. False if they are not for this.
+    /// Frames have come: those that are missed here, if they follow. False if they are not for
+    /// this.
     pub(super) fn take_repair<L: Log>(
         &mut self,
         now: Instant,
@@ -214,7 +215,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.event(Event::LogHealed(newer));
     }
 
-    /// A damaged member asks for bytes. Whoever has them sends them; one member is served at a time.
+    /// A damaged member asks for bytes. Whoever has them sends them; one member is served at a
+    /// time.
     pub(super) fn handle_repair_request(
         &mut self,
         now: Instant,

@@ -1,5 +1,7 @@
 //! What a node says of itself: events, counters, status.
 
+use embedded_io::{Write, WriteFmtError};
+
 use crate::service::Role;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
 
@@ -160,4 +162,74 @@ pub struct ServiceStatus {
     pub applied: Position,
     /// The digest of its state there.
     pub digest: u64,
+}
+
+impl Status {
+    /// Writes one line of text to a byte stream: a board's serial console has no other way to show
+    /// how a member is. Work: bounded, but for the stream's own time.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub fn write_line<W: Write>(&self, out: &mut W) -> Result<(), WriteFmtError<W::Error>> {
+        let Self { member, role, .. } = self;
+        write!(out, "member {member} {role:?} term {}", self.term)?;
+        if let Some(leader) = self.leader {
+            write!(out, " leader {leader}")?;
+        }
+        write!(
+            out,
+            " appended {} durable {} committed {} applied {} digest {:016x} sessions {}",
+            self.appended, self.durable, self.committed, self.applied, self.digest, self.sessions
+        )?;
+        if !self.votes {
+            out.write_all(b" without a vote")?;
+        }
+        if let Some(halt) = self.halted {
+            write!(out, " halted: {halt}")?;
+        }
+        out.write_all(b"\r\n")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_one_line_and_a_stream_that_is_full_says_so() {
+        let mut status = Status {
+            member: MemberId::new(2).expect("a member"),
+            incarnation: Incarnation::FIRST,
+            role: Role::Leader,
+            term: Term::new(7),
+            leader: MemberId::new(2),
+            appended: Position::new(960),
+            durable: Position::new(928),
+            committed: Position::new(896),
+            applied: Position::new(864),
+            digest: 0xabc,
+            sessions: 3,
+            votes: true,
+            halted: None,
+            start: Position::ZERO,
+            snapshot: None,
+        };
+        let line = |status: &Status| {
+            let mut bytes = [0; 256];
+            let mut rest = &mut bytes[..];
+            status.write_line(&mut rest).expect("room");
+            let written = 256 - rest.len();
+            std::string::String::from_utf8(bytes[..written].to_vec()).expect("text")
+        };
+        let expected = "member 2 Leader term 7 leader 2 appended 960 durable 928 committed 896 \
+                        applied 864 digest 0000000000000abc sessions 3";
+        assert_eq!(line(&status), std::format!("{expected}\r\n"));
+        (status.votes, status.halted) = (false, Some(Halt::CorruptLog(Position::new(32))));
+        let more = " without a vote halted: the log cannot be read at position 32\r\n";
+        assert_eq!(line(&status), std::format!("{expected}{more}"));
+        assert!(status.write_line(&mut &mut [0; 40][..]).is_err());
+    }
 }

@@ -26,6 +26,31 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.start
     }
 
+    /// How many bytes of clients' messages and all else a bounded log has room for.
+    fn room(&self) -> u64 {
+        let kept = SEGMENTS_KEPT * u64::from(self.config.segment_length);
+        self.config.log_max.saturating_sub(kept)
+    }
+
+    /// After how much log a snapshot is due, by what is configured and by what a bounded log needs:
+    /// three to its room, so that one that fails does not fill it up. `None`: never.
+    pub(super) fn snapshot_period(&self) -> Option<u64> {
+        let bytes = self.config.snapshots.every_bytes;
+        let configured = (bytes > 0).then_some(bytes);
+        let needed = (self.config.log_max > 0).then(|| self.room() / 3);
+        [configured, needed].into_iter().flatten().min()
+    }
+
+    /// The log is about to be full, and no snapshot on this disk would let any of it go.
+    pub(super) fn is_stuck(&self) -> bool {
+        let segment = self.config.segment_length;
+        let (clients_end, _) = self.disk_limits();
+        let is_full = self.raft.tail.end.plus(u64::from(segment)) >= clients_end;
+        let helps = |at: Position| segment_base(at, segment) > self.start.base;
+        let newest = self.snapshots.stored[0];
+        is_full && !newest.is_some_and(|newest| helps(newest.position))
+    }
+
     /// Past this the log must not grow, on disk: for clients' messages, and for all else.
     pub(super) fn disk_limits(&self) -> (Position, Position) {
         let most = self.config.log_max;
@@ -46,8 +71,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if most == 0 {
             return self.start.base;
         }
-        // A quarter of the bound is made free at a time.
-        let wanted = self.raft.tail.end.minus(most - most / 4);
+        // A quarter of the room is made free at a time, and a segment at least.
+        let room = self.room();
+        let free = (room / 4).max(u64::from(segment));
+        let wanted = self.raft.tail.end.minus(room - free);
+        let wanted = wanted.plus(u64::from(segment) - 1);
         let [newest, older] = self.snapshots.stored;
         let Some(newest) = newest else {
             return self.start.base;

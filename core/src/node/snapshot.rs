@@ -13,6 +13,8 @@
 //! services u32: length u64, digest u64 of each section
 //! ```
 
+use core::time::Duration;
+
 use heapless::Vec;
 
 use super::host::{HostMemory, Taking};
@@ -29,6 +31,8 @@ use crate::time::{Instant, Timestamp};
 use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
+/// How soon a snapshot is taken again that failed, if a full log waits for it.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One complete snapshot set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -146,8 +150,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Ok(())
     }
 
-    /// The position of the snapshot that is being taken, if one is: the driver opens a place for its
-    /// sections, and calls [`Self::poll_snapshot`] until that says it is written.
+    /// The position of the snapshot that is being taken, if one is: the driver opens a place for
+    /// its sections, and calls [`Self::poll_snapshot`] until that says it is written.
     pub fn snapshot_due(&self) -> Option<Position> {
         self.snapshots.taking.as_ref().map(|set| set.position)
     }
@@ -180,10 +184,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         }
         let grown = self.raft.tail.end.since(known.last);
-        let by_bytes = policy.every_bytes > 0 && grown >= policy.every_bytes;
+        let by_bytes = self.snapshot_period().is_some_and(|bytes| grown >= bytes);
+        let by_room = self.is_stuck() && now.since(known.last_at) >= AGAIN;
         let by_time =
             !policy.interval.is_zero() && grown > 0 && now.since(known.last_at) >= policy.interval;
-        known.asked || by_bytes || by_time
+        known.asked || by_bytes || by_time || by_room
     }
 
     /// The action is committed: every member is at `position` now.
@@ -348,8 +353,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// position. `services` are given their state. Gives back what was loaded.
     ///
     /// # Errors
-    /// See [`SnapshotError`]: then the node is as it was, the services may be anything; try an older
-    /// set, or do not start.
+    /// See [`SnapshotError`]: then the node is as it was, the services may be anything; try an
+    /// older set, or do not start.
     pub fn load_snapshot<L: Log>(
         &mut self,
         source: &mut dyn SnapshotSource,

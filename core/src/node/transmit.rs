@@ -359,8 +359,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         })
     }
 
-    /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until it
-    /// does; bounded by the members.
+    /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
+    /// it does; bounded by the members.
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let applied = self.applier.position;
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
@@ -397,7 +397,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let Some((from, _)) = progress.due(end) else {
                 continue;
             };
-            if from >= lent.log.start() {
+            // What was purged is here no more: that member will ask for a snapshot.
+            if from >= lent.log.start() || from < self.start.base {
                 continue;
             }
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);

@@ -1,9 +1,9 @@
 //! Canvass, ballot and votes.
 //!
 //! A member without a leader says how far its log goes and listens (Aeron: canvass; Raft 9.6:
-//! pre-vote). Only when a quorum of members that hear no leader have logs no longer than its own does
-//! it raise the term, so a member that was cut off cannot disturb a leader. Both the canvass and the
-//! stickiness of followers are always on: each alone can wedge a cluster (etcd#8501).
+//! pre-vote). Only when a quorum of members that hear no leader have logs no longer than its own
+//! does it raise the term, so a member that was cut off cannot disturb a leader. Both the canvass
+//! and the stickiness of followers are always on: each alone can wedge a cluster (etcd#8501).
 
 use core::time::Duration;
 
@@ -110,8 +110,8 @@ impl Raft {
                 at: now,
             };
             if let Some(slot) = canvass.reports.get_mut(from.slot()) {
-                // Who has just lost its leader is answered at once: so both know of one another from
-                // the same moment on, and the delays that keep them apart start together.
+                // Who has just lost its leader is answered at once: so both know of one another
+                // from the same moment on, and the delays that keep them apart start together.
                 if slot.is_none_or(|last| last.hears_leader) && !said.hears_leader {
                     self.canvass_replies.insert(from);
                 }
@@ -332,8 +332,8 @@ impl Raft {
         self.count_votes(now);
     }
 
-    /// The leader asks this member to stand at once (Raft, Ongaro 3.10). Only the leader of the joined
-    /// term may, and only its target listens.
+    /// The leader asks this member to stand at once (Raft, Ongaro 3.10). Only the leader of the
+    /// joined term may, and only its target listens.
     pub fn handle_transfer(&mut self, now: Instant, from: MemberId, said: &TransferLeadership) {
         let State::Follower(follower) = &self.state else {
             return;

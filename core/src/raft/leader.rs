@@ -65,9 +65,9 @@ impl Progress {
         }
     }
 
-    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing; one
-    /// of a newer round that has less than was known comes from a member that has started again, and
-    /// has lost what it had not flushed: it starts anew.
+    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing;
+    /// one of a newer round that has less than was known comes from a member that has started
+    /// again, and has lost what it had not flushed: it starts anew.
     fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool) {
         if ack.round < self.round {
             return;
@@ -141,7 +141,8 @@ struct Transfer {
 pub struct Leader {
     /// Where this term's first record starts.
     pub base: Position,
-    /// The end of this term's first record, once it is appended: nothing is committed below it alone.
+    /// The end of this term's first record, once it is appended: nothing is committed below it
+    /// alone.
     pub barrier: Option<Position>,
     /// The followers, by slot.
     pub progress: [Progress; MEMBERS_MAX],
@@ -217,8 +218,8 @@ impl Raft {
         matches!(&self.state, State::Leader(leader) if leader.barrier.is_none())
     }
 
-    /// Whether clients' messages may be appended: this member leads, has opened its term, and is not
-    /// handing over.
+    /// Whether clients' messages may be appended: this member leads, has opened its term, and is
+    /// not handing over.
     pub fn admits(&self) -> bool {
         matches!(&self.state, State::Leader(l) if l.barrier.is_some() && l.transfer.is_none())
             && !self.closing
@@ -317,8 +318,8 @@ impl Raft {
         }
     }
 
-    /// Raft 6.2: a leader that does not hear a quorum steps down, and with that falls silent, so that
-    /// a bridge in a partial partition is free to follow another (openraft#2080).
+    /// Raft 6.2: a leader that does not hear a quorum steps down, and with that falls silent, so
+    /// that a bridge in a partial partition is free to follow another (openraft#2080).
     fn hears_quorum(&self, now: Instant) -> bool {
         let State::Leader(leader) = &self.state else {
             return false;

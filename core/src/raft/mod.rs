@@ -258,8 +258,8 @@ impl Raft {
         }
     }
 
-    /// A flush has ended. A mark of another joined term, or beyond the log's end, counts for nothing
-    /// or only up to the end.
+    /// A flush has ended. A mark of another joined term, or beyond the log's end, counts for
+    /// nothing or only up to the end.
     pub fn handle_durable(&mut self, mark: Mark) {
         if Some(mark.term) == self.joined || (self.joined.is_none() && mark.term == Term::ZERO) {
             self.flushed = self.flushed.max(mark.position.min(self.tail.end));
@@ -308,7 +308,8 @@ impl Raft {
         }
     }
 
-    /// Takes what the joined leader says is committed: never backwards, never past this member's log.
+    /// Takes what the joined leader says is committed: never backwards, never past this member's
+    /// log.
     pub fn handle_commit(&mut self, term: Term, commit: Position) {
         if self.joined == Some(term) && term == self.ballot.term {
             self.told = self.told.max(commit);
@@ -327,8 +328,8 @@ impl Raft {
         self.commit = self.commit.max(position.min(self.tail.end));
     }
 
-    /// The leader's heartbeat. A member that has not joined stays where it is: its canvass tells the
-    /// leader so.
+    /// The leader's heartbeat. A member that has not joined stays where it is: its canvass tells
+    /// the leader so.
     pub fn handle_heartbeat(&mut self, now: Instant, from: MemberId, said: &CommitPosition) {
         if !self.observe_leader(now, said.term, from) || self.joined != Some(said.term) {
             return;

@@ -92,8 +92,8 @@ impl Rounds {
 }
 
 impl Raft {
-    /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end of
-    /// the room behind it. Each call does work bounded by the number of members.
+    /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end
+    /// of the room behind it. Each call does work bounded by the number of members.
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         self.owed_vote()
             .or_else(|| self.owed_canvass())

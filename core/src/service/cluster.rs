@@ -133,8 +133,8 @@ impl<'a> Cluster<'a> {
         (0..).map_while(|index| self.outbox.session_at(index))
     }
 
-    /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the same
-    /// on every member; a client that does not read is closed by a replicated event, later.
+    /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the
+    /// same on every member; a client that does not read is closed by a replicated event, later.
     ///
     /// # Errors
     /// See [`OfferError`].

@@ -1,9 +1,9 @@
 //! What a replicated service is, and what it may do.
 //!
 //! A service is fed the committed messages of the log, in order, on every member alike (Aeron:
-//! `ClusteredService`). Anything a callback can observe is a function of the log up to its position,
-//! so every member's service reaches the same state and gives the same answers. Up to `SERVICES_MAX`
-//! services share one log; each comes on at its own pace.
+//! `ClusteredService`). Anything a callback can observe is a function of the log up to its
+//! position, so every member's service reaches the same state and gives the same answers. Up to
+//! `SERVICES_MAX` services share one log; each comes on at its own pace.
 
 mod cluster;
 pub mod echo;
@@ -35,8 +35,8 @@ pub struct LeadershipTerm {
 ///
 /// Callbacks must be deterministic: their outcome may depend on the arguments, on `Cluster::time`,
 /// `position` and `sessions`, and on what was executed before; never on a clock, a random number,
-/// `Cluster::member`, `Cluster::role` or the order of a hash map. They must not block for long: they
-/// run on the node's thread.
+/// `Cluster::member`, `Cluster::role` or the order of a hash map. They must not block for long:
+/// they run on the node's thread.
 pub trait Service {
     /// Whether the service can take more now. While it says no, nothing is handed to it and nothing
     /// is lost. If no service of the member takes more, the clients' windows close: this is how a

@@ -22,6 +22,7 @@ pub struct Range {
 /// Why a range was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum NotTaken {
     /// Some of it has arrived before.
     Overlap,

@@ -54,6 +54,7 @@ impl Default for ImageTiming {
 /// Why a SETUP makes no image.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum SetupReject {
     /// The length of its term buffers is not a power of two from 64 KiB to 1 GiB.
     SegmentLength,
@@ -66,6 +67,7 @@ pub enum SetupReject {
 /// Why a datagram of data changed nothing, or not everything it could have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum DataReject {
     /// It names no place in this stream, or a frame longer than its SETUP allows.
     Malformed,

@@ -35,6 +35,7 @@ const _: () = assert!(CONTROL_MAX >= Setup::LENGTH && CONTROL_MAX >= Rttm::LENGT
 /// A small frame that one half of a stream owes the other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Control {
     /// Announces a stream.
     Setup(Setup),

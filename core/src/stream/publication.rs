@@ -70,6 +70,8 @@ pub struct Publication {
     limit: Position,
     /// The receiver has consumed everything below, and will not ask for it again.
     acked: Position,
+    /// The window that the receiver last told of, at most half a segment.
+    receiver_window: u64,
     /// The last PAD. Only one can be pending: the ring is shorter than a segment.
     pad: Option<Pad>,
     /// The bytes that all PADs before the last one did not take in the slot.
@@ -115,6 +117,7 @@ impl Publication {
             sent: Position::ZERO,
             limit: Position::ZERO,
             acked: Position::ZERO,
+            receiver_window: 0,
             pad: None,
             skipped: 0,
             resend: None,
@@ -231,6 +234,7 @@ impl Publication {
             self.heartbeat_at = now.plus(self.timing.heartbeat);
         }
         let window = u64::from(sm.window.unsigned_abs()).min(half);
+        self.receiver_window = window;
         self.acked = self.acked.max(consumed);
         self.limit = self.limit.max(consumed.plus(window));
         Ok(())
@@ -306,6 +310,14 @@ impl Publication {
     /// Has the receiver consumed everything?
     pub fn is_drained(&self) -> bool {
         self.acked == self.tail
+    }
+
+    /// Is more pending than a receiver that reads would leave unsaid? It tells how far it has come
+    /// once it has consumed more than a quarter of its window since it last did, and repeats the
+    /// same until then (Aeron: `PublicationImage.trackRebuild`): a client that has read the last
+    /// small message may never say so.
+    pub fn is_unread(&self) -> bool {
+        self.tail.since(self.acked) > self.receiver_window / 4
     }
 
     /// How many bytes of the window are taken: offered, and not consumed as far as is known. A

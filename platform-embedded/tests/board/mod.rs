@@ -1,5 +1,5 @@
-//! A board that does not exist: flash in memory that loses what was not flushed, a network of queues,
-//! a clock that is set by hand.
+//! A board that does not exist: flash in memory that loses what was not flushed, a network of
+//! queues, a clock that is set by hand.
 
 pub mod client;
 
@@ -19,7 +19,8 @@ const SECTOR: usize = 512;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PowerCut;
 
-/// Flash that survives a power cut sector by sector: what was not flushed is there, not there, or torn.
+/// Flash that survives a power cut sector by sector: what was not flushed is there, not there, or
+/// torn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Flash {
     safe: Vec<u8>,

@@ -161,10 +161,8 @@ impl Sender {
                         line.len()
                     )));
                 }
-                // Closed: the poll that follows says why.
-                Err(OfferError::BackPressured | OfferError::NotConnected | OfferError::Closed) => {
-                    break;
-                }
+                // Not now. If it is closed, the poll that follows says why.
+                Err(_) => break,
             }
         }
         if self.flights.is_empty() && self.next.is_none() {

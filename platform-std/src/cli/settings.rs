@@ -55,8 +55,8 @@ pub struct SettingsArgs {
     /// The most bytes of disk that the log takes up
     #[arg(long, value_name = "SIZE")]
     #[arg(
-        long_help = "The most bytes of disk that the log takes up, for example \"256 MiB\": at least \
-        eight segments. Snapshots, of which two are kept, come on top"
+        long_help = "The most bytes of disk that the log takes up, for example \"256 MiB\": at \
+        least eight segments. Snapshots, of which two are kept, come on top"
     )]
     pub log_max: Option<Size>,
     /// Take a snapshot after so many bytes of log; an eighth of --log-max unless given

@@ -14,9 +14,9 @@ use crate::walk::{Kind, Record, Records, Walk};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Reads the member's own files, in place, while it runs: no load on the cluster, no session. Prints
-only what is committed, and no message twice; from where the log starts, if older messages are purged. One line for each message: its bytes as they are
-(control characters other than tabs escaped), or with --json an object with position, term and
-session.
+only what is committed, and no message twice; from where the log starts, if what was before is
+purged. One line for each message: its bytes as they are (control characters other than tabs
+escaped), or with --json an object with position, term and session.
 
   coracle tail --dir data/0
   coracle tail --dir data/0 --follow --all --json")]

@@ -130,6 +130,7 @@ impl Default for Timings {
 /// The services that ship with the `coracle` command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ServiceKind {
     /// A replicated map from keys to values: see `coracle kv --help`.
     #[default]
@@ -141,6 +142,7 @@ pub enum ServiceKind {
 /// When a message counts as safe on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Durability {
     /// When a flush of the file that holds it has returned.
     #[default]
@@ -164,6 +166,7 @@ pub enum Admin {
 /// What the node's thread does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Idle {
     /// Sleeps until a datagram, a finished flush or the next timer.
     #[default]

@@ -4,8 +4,8 @@
 //! Each member's log is walked from its first frame to what its service had executed, and its
 //! messages are compared with what was offered: every acknowledged message must be there, once, in
 //! the order of the offers; one of unknown outcome may be there, once, in its place; nothing else
-//! may be there. A log that was purged is compared from where it starts; with the others, from where
-//! the last of them does.
+//! may be there. A log that was purged is compared from where it starts; with the others, from
+//! where the last of them does.
 
 use std::path::Path;
 

@@ -103,7 +103,6 @@ impl Load {
             self.source.message(number, &mut self.message);
             match self.client.offer(&self.message) {
                 Ok(_) => self.note_offer(number),
-                Err(OfferError::BackPressured | OfferError::NotConnected) => break,
                 Err(OfferError::TooLong) => {
                     return Err(Failure::outcome(format!(
                         "{} of {} bytes is refused as too long",
@@ -111,7 +110,8 @@ impl Load {
                         self.message.len()
                     )));
                 }
-                Err(OfferError::Closed) => break,
+                // Not now. If it is closed, the poll that follows says why.
+                Err(_) => break,
             }
         }
         self.take_answers(Duration::from_millis(10))?;

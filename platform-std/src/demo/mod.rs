@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::cli::Failure;
-use crate::config::ServiceKind;
+use crate::config::{ServiceKind, Span};
 use crate::counters::{Counter, Reading};
 use ledger::Ledger;
 use load::{Load, WINDOW_BYTES, WINDOW_MESSAGES};
@@ -51,6 +51,9 @@ pub struct DemoArgs {
     /// How many leaders to kill, one after the other
     #[arg(long, value_name = "N", default_value_t = 1)]
     kills: u32,
+    /// Fail, too, if a failover takes longer than this, for instance "1200 ms"
+    #[arg(long, value_name = "TIME")]
+    failover_max: Option<Span>,
     /// The service that runs on the nodes
     #[arg(long, value_enum, default_value = "echo")]
     service: ServiceKind,
@@ -81,12 +84,15 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         )));
     }
     let outcome = Demo::start(args, dir.clone()).and_then(|demo| demo.run(args.kills));
-    let report = outcome.map_err(|failure| {
+    let mut report = outcome.map_err(|failure| {
         Failure::outcome(format!(
             "the demo failed: {failure}\nThe nodes' directories and logs are in {}",
             dir.display()
         ))
     })?;
+    if let Some(most) = args.failover_max {
+        report.faults.extend(late(&report.kills, most.0));
+    }
     if args.json {
         println!("{}", report.json());
     } else {
@@ -342,6 +348,19 @@ fn faults(found: &[checker::Found], kills: &[Kill], ledger: &Ledger) -> Vec<Stri
         ));
     }
     faults
+}
+
+/// The failovers that took longer than they may.
+fn late(kills: &[Kill], most: Duration) -> impl Iterator<Item = String> {
+    let late = kills.iter().filter(move |kill| kill.failover > most);
+    late.map(move |kill| {
+        format!(
+            "the failover from member {} took {} ms, more than {} ms",
+            kill.member,
+            kill.failover.as_millis(),
+            most.as_millis()
+        )
+    })
 }
 
 /// Waits, without a session, until all members are level; what their counters say then.

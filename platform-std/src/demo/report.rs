@@ -95,6 +95,7 @@ impl Report {
                 kill.catch_up.as_secs_f64() * 1e3
             );
         }
+        self.print_failovers();
         println!(
             "unknown        {} messages, of which {} were executed{}",
             self.unknown.len(),
@@ -117,6 +118,21 @@ impl Report {
             );
         }
         self.print_verdict();
+    }
+
+    fn print_failovers(&self) {
+        let times = self.kills.iter().map(|kill| kill.failover);
+        let Some(longest) = times.clone().max() else {
+            return;
+        };
+        let most = self.leader_timeout * 3;
+        println!(
+            "failovers      {} of {} within three leader timeouts ({} ms); longest {} ms",
+            times.filter(|time| *time <= most).count(),
+            self.kills.len(),
+            most.as_millis(),
+            longest.as_millis()
+        );
     }
 
     fn print_verdict(&self) {

@@ -161,8 +161,8 @@ impl Keeper {
         }
     }
 
-    /// Opens a place for a set; if there is none, it is given up. The node stands still until it has
-    /// a place, so it does not wait for the one before to be on the disk.
+    /// Opens a place for a set; if there is none, it is given up. The node stands still until it
+    /// has a place, so it does not wait for the one before to be on the disk.
     fn begin<S: Service>(
         &mut self,
         node: &mut Node<SESSIONS>,

@@ -255,7 +255,8 @@ impl<S: Service> Runner<S> {
         Ok(busy)
     }
 
-    /// A snapshot from the leader is on the disk: the log is replaced, and the node begins with both.
+    /// A snapshot from the leader is on the disk: the log is replaced, and the node begins with
+    /// both.
     fn begin_anew(&mut self) -> Result<(), NodeError> {
         if let Some(result) = self.state.wait() {
             result?;

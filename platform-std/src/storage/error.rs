@@ -128,6 +128,63 @@ impl StorageError {
         }
     }
 
+    /// What is missing, and what is wrong with snapshots.
+    fn fmt_of_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { path } => write!(
+                f,
+                "the directory {} is missing, though this member has run before: without it the \
+                 member would forget what it acknowledged. Mount or restore it; if it is lost, \
+                 give up the whole data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SegmentMissing { path } => write!(
+                f,
+                "the log file {} is missing, but there are older and newer ones: restore it from \
+                 a copy, or give up the whole data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SnapshotMissing { path, start } => write!(
+                f,
+                "the log starts at position {start}, and in {} is no sound snapshot that reaches \
+                 there: restore one (from a copy, or from another member), or give up the whole \
+                 data directory and let the member be installed anew",
+                path.display()
+            ),
+            Self::SnapshotNotWritten {
+                action,
+                path,
+                error,
+            } => write!(
+                f,
+                "no snapshot was taken: cannot {action} {}: {error}. The member goes on, but its \
+                 log cannot be shortened until one succeeds. {}",
+                path.display(),
+                snapshot_advice(error)
+            ),
+            Self::SnapshotNotTaken { path, what } => write!(
+                f,
+                "this node cannot start from its snapshot {}, though every byte of it is as it was \
+                 written: {what}. Run the services (and the version of them) that wrote it",
+                path.display()
+            ),
+            Self::SnapshotRefused { path, what } => write!(
+                f,
+                "the snapshot that was received is not sound: {what} ({}). It was removed, and \
+                 will be asked for again",
+                path.display()
+            ),
+            Self::Io { .. }
+            | Self::Locked { .. }
+            | Self::Uninitialised { .. }
+            | Self::NotEmpty { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Window { .. }
+            | Self::Damaged { .. } => Ok(()),
+        }
+    }
+
     /// Makes an `Io` out of a system error; copies the path only then.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io {
@@ -187,49 +244,6 @@ impl fmt::Display for StorageError {
                  newer program that wrote it",
                 path.display()
             ),
-            Self::Missing { path } => write!(
-                f,
-                "the directory {} is missing, though this member has run before: without it the \
-                 member would forget what it acknowledged. Mount or restore it; if it is lost, \
-                 give up the whole data directory and let the member be installed anew",
-                path.display()
-            ),
-            Self::SegmentMissing { path } => write!(
-                f,
-                "the log file {} is missing, but there are older and newer ones: restore it from \
-                 a copy, or give up the whole data directory and let the member be installed anew",
-                path.display()
-            ),
-            Self::SnapshotMissing { path, start } => write!(
-                f,
-                "the log starts at position {start}, and in {} is no sound snapshot that reaches \
-                 there: restore one (from a copy, or from another member), or give up the whole \
-                 data directory and let the member be installed anew",
-                path.display()
-            ),
-            Self::SnapshotNotWritten {
-                action,
-                path,
-                error,
-            } => write!(
-                f,
-                "no snapshot was taken: cannot {action} {}: {error}. The member goes on, but its \
-                 log cannot be shortened until one succeeds. {}",
-                path.display(),
-                snapshot_advice(error)
-            ),
-            Self::SnapshotNotTaken { path, what } => write!(
-                f,
-                "this node cannot start from its snapshot {}, though every byte of it is as it was \
-                 written: {what}. Run the services (and the version of them) that wrote it",
-                path.display()
-            ),
-            Self::SnapshotRefused { path, what } => write!(
-                f,
-                "the snapshot that was received is not sound: {what} ({}). It was removed, and \
-                 will be asked for again",
-                path.display()
-            ),
             Self::Window { path, needed } => write!(
                 f,
                 "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
@@ -243,6 +257,12 @@ impl fmt::Display for StorageError {
                  with it while the others hold what it lost",
                 path.display()
             ),
+            Self::Missing { .. }
+            | Self::SegmentMissing { .. }
+            | Self::SnapshotMissing { .. }
+            | Self::SnapshotNotWritten { .. }
+            | Self::SnapshotNotTaken { .. }
+            | Self::SnapshotRefused { .. } => self.fmt_of_snapshot(f),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The log's files while a node runs: groups are written here, flushed on a thread of their own, and
-//! the next files are made ahead of need, the oldest deleted when nobody needs them, on others.
+//! The log's files while a node runs: groups are written here, flushed on a thread of their own,
+//! and the next files are made ahead of need, the oldest deleted when nobody needs them, on others.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -51,6 +51,7 @@ pub struct Label {
 
 /// Why bytes are no label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LabelError {
     /// Not a segment file, or its label is damaged.
     Damaged,

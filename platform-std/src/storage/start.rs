@@ -86,8 +86,8 @@ pub struct Opened {
 
 /// Finds the newest sound snapshot, recovers the log into `window`, and replaces it if it does not
 /// go with the snapshot. `may_forget` is whether that may be done even if this member then forgets
-/// what it has acknowledged ([`Reason::StartsAbove`]): only if the caller keeps it from voting until
-/// it is level; otherwise that is [`StorageError::SnapshotMissing`].
+/// what it has acknowledged ([`Reason::StartsAbove`]): only if the caller keeps it from voting
+/// until it is level; otherwise that is [`StorageError::SnapshotMissing`].
 ///
 /// # Errors
 /// See [`newest_valid`] and [`recover`], and any error of the system.

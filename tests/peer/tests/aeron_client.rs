@@ -317,7 +317,8 @@ fn aeron_client_is_refused_with_a_reason() {
     let refused = (0..MANY).find_map(|_| {
         // Those that are open stay so: each says now and then that it lives.
         for session in &mut sessions {
-            Session::poll(session).expect("the session stays open");
+            let arrivals = Session::poll(session).expect("the session stays open");
+            assert_eq!(arrivals, [], "the session stays open");
         }
         client
             .connect(&style, leader)
@@ -355,6 +356,33 @@ fn aeron_client_that_is_silent_is_closed() {
         std::thread::sleep(Duration::from_millis(10));
     }
     say!("aeron_client_that_is_silent_is_closed: told so");
+}
+
+/// The driver does not tell of the last little that its client has consumed: not before that is a
+/// quarter of the window. A client that has little to read is not taken for one that does not read.
+#[test]
+fn aeron_client_with_little_to_read_stays() {
+    let _turn = turn();
+    let settings = "[timings]\negress_timeout = \"1s\"\n";
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", settings);
+    let mut session = client
+        .connect(&IngressStyle::default(), leader)
+        .expect("a session");
+    for _ in 0..3 {
+        let quiet = Instant::now();
+        while quiet.elapsed() < Duration::from_secs(2) {
+            let arrivals = session.poll().expect("the session stays open");
+            assert_eq!(arrivals, [], "nothing was said");
+            cluster.check_alive().expect("the nodes go on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut echo = Echo::new(session);
+        echo.run(5, &mut cluster)
+            .expect("every message and its echo");
+        session = echo.session;
+    }
+    session.close(PATIENCE).expect("the session closes");
+    say!("aeron_client_with_little_to_read_stays: through three silences");
 }
 
 /// Sends `count` messages of at most `longest` bytes, checks every echo, and closes.

@@ -107,7 +107,10 @@ fn fresh_seed() -> u64 {
 }
 
 fn one(seed: u64, profile: Option<Profile>) -> bool {
-    let keep = coracle_tests::sim::run::KEEP;
+    let keep = std::env::var("KEEP")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let keep = keep.unwrap_or(coracle_tests::sim::run::KEEP);
     let outcome = run(seed, Options { profile, keep });
     println!("{}", outcome.stats);
     report(&outcome)

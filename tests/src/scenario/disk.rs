@@ -1,4 +1,5 @@
-//! Data directories as a story needs them: a log of given terms, flushed, before any process starts.
+//! Data directories as a story needs them: a log of given terms, flushed, before any process
+//! starts.
 
 use coracle_core::log::{Log, Roster, Seed, Slot, Window, append, window_len};
 use coracle_core::time::Timestamp;

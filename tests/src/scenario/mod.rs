@@ -1,8 +1,9 @@
 //! Scenario pictures in text: commands, and under `----` what they print.
 //!
-//! A file is a story. Each block is one or more commands, a line of four dashes, and the output that
-//! they must give, up to an empty line (etcd's data-driven tests are the model). With the environment
-//! variable `REWRITE` set, a run writes the output into the file instead of comparing it.
+//! A file is a story. Each block is one or more commands, a line of four dashes, and the output
+//! that they must give, up to an empty line (etcd's data-driven tests are the model). With the
+//! environment variable `REWRITE` set, a run writes the output into the file instead of comparing
+//! it.
 //!
 //! The cluster is the simulator's, with quiet links, and the checker watches every step here too.
 

@@ -10,7 +10,7 @@ use coracle_core::log::Log;
 use coracle_core::service::Role;
 use hashbrown::HashMap;
 
-use super::ghost::{GhostLog, Row, mix};
+use super::ghost::{GhostLog, Row};
 use super::mind::SERVICES;
 use super::model::Model;
 
@@ -86,8 +86,8 @@ pub struct Checker {
     votes: HashMap<(u8, u32), u8>,
     committed: GhostLog,
     commit_of_term: BTreeMap<u32, u64>,
-    /// Sections of snapshots: who completed it first, its length, and a hash of its bytes.
-    sections: HashMap<(u64, usize), (u8, (usize, u64))>,
+    /// Sections of snapshots: who completed it first, and its bytes.
+    sections: HashMap<(u64, usize), (u8, Vec<u8>)>,
     /// The replicated state that the committed log makes.
     pub model: Model,
     /// Logs that were cut.
@@ -155,10 +155,23 @@ impl Checker {
         GhostLog::prefix(&self.committed, end)
     }
 
-    /// What every member has durable of the committed log: nobody can need what is below.
-    pub fn everybodys(&self) -> u64 {
-        let has = |ghost: &MemberGhost| ghost.log.agreed(&self.committed).min(ghost.promised);
-        self.members.iter().map(has).min().unwrap_or(0)
+    /// A member has purged what is below `start`: its snapshot holds what comes of that.
+    pub fn purged(&mut self, member: u8, start: u64) {
+        let ghost = self.ghost(member);
+        ghost.on_medium = ghost.on_medium.max(start);
+    }
+
+    /// A member was sent a section of a snapshot.
+    ///
+    /// # Errors
+    /// It is not what any member has written there.
+    pub fn installed(&self, member: u8, position: u64, index: usize, bytes: &[u8]) -> Checked {
+        let known = self.sections.get(&(position, index));
+        if known.is_some_and(|(_, known)| known == bytes) {
+            return Ok(());
+        }
+        let detail = format!("n{member} was sent other bytes as section {index} of {position}");
+        broken("Equal Snapshots", detail)
     }
 
     /// A member has completed a section of a snapshot.
@@ -170,24 +183,23 @@ impl Checker {
             let detail = format!("n{member} takes a snapshot of {position} unasked");
             return broken("Snapshots Are Actions", detail);
         }
-        let sum = (bytes.len(), mix(1, bytes));
-        let (first, other) = *self
-            .sections
-            .entry((position, index))
-            .or_insert((member, sum));
-        if other != sum {
+        let entry = self.sections.entry((position, index));
+        let (first, other) = entry.or_insert_with(|| (member, bytes.to_vec()));
+        if other != bytes {
+            let differ = other.iter().zip(bytes).position(|(a, b)| a != b);
             let detail = format!(
                 "n{member} and n{first} have different bytes in section {index} of the snapshot of \
-                 {position}: {} and {}",
-                sum.0, other.0
+                 {position}, from {differ:?} on: {} and {} of them",
+                bytes.len(),
+                other.len()
             );
             return broken("Equal Snapshots", detail);
         }
         Ok(())
     }
 
-    /// A member starts: its recovered log, read back by the driver, with what was purged of it below
-    /// `start`; how much was confirmed to be durable, and its ballot.
+    /// A member starts: its recovered log, read back by the driver, with what was purged of it
+    /// below `start`; how much was confirmed to be durable, and its ballot.
     ///
     /// # Errors
     /// A forgotten ballot, or a log that lacks what was reported durable.
@@ -368,7 +380,8 @@ impl Checker {
             return Ok(());
         }
         let detail = format!(
-            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has {})",
+            "n{member} leads t{term} without all of the {must_have} bytes committed before it (has \
+             {})",
             log.end()
         );
         broken("Leader Completeness", detail)
@@ -468,7 +481,8 @@ impl Checker {
                 }
                 ghost.on_medium = row.end;
             }
-            // What a directory held and said before it was emptied was true then, and may arrive late.
+            // What a directory held and said before it was emptied was true then, and may arrive
+            // late.
             let (term, durable) = ghost.last_words;
             let has = ghost.votes && ghost.on_medium >= seen.commit;
             let had = !ghost.votes && term == seen.joined && durable >= seen.commit;
@@ -487,7 +501,8 @@ impl Checker {
         Ok(())
     }
 
-    /// Leader Completeness the other way round: an old leader commits after a newer one was elected.
+    /// Leader Completeness the other way round: an old leader commits after a newer one was
+    /// elected.
     fn check_newer_leaders(&self, seen: &Seen) -> Checked {
         for (member, ghost) in self.members.iter().enumerate() {
             let Some(last) = ghost.last else { continue };

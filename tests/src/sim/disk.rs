@@ -1,10 +1,11 @@
 //! A disk of one member: files of 512-byte sectors under a write-back cache.
 //!
-//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty sectors
-//! on the medium, with the bytes they have by then, and only its end promises anything. A kill of the
-//! process keeps the cache, but what was dirty may have become *stale*: clean in the cache's books
-//! and never written (as after a failed write-back), so that only writing it again helps. A loss of
-//! power keeps, for each sector that was not on the medium, the old bytes or the new ones.
+//! A write lands in the cache. A flush of one file takes several steps; each puts some dirty
+//! sectors on the medium, with the bytes they have by then, and only its end promises anything. A
+//! kill of the process keeps the cache, but what was dirty may have become *stale*: clean in the
+//! cache's books and never written (as after a failed write-back), so that only writing it again
+//! helps. A loss of power keeps, for each sector that was not on the medium, the old bytes or the
+//! new ones.
 
 use std::collections::BTreeMap;
 
@@ -79,6 +80,8 @@ impl File {
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: BTreeMap<Name, File>,
+    /// What the labels of the segment files say: the log's first byte.
+    log_start: u64,
 }
 
 /// A flush under way: the sectors that were dirty when it began and are not on the medium yet.
@@ -128,6 +131,25 @@ impl Disk {
             Name::Complete(at) if self.files[name].cache.first() == Some(&1) => Some(*at),
             _ => None,
         })
+    }
+
+    /// The first byte of the log.
+    pub fn log_start(&self) -> u64 {
+        self.log_start
+    }
+
+    /// Removes the log's files below `start`, which is where one of them begins.
+    pub fn purge_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(base) if *base < start));
+    }
+
+    /// Removes the whole log: what comes in its place starts at `start`.
+    pub fn restart_log(&mut self, start: u64) {
+        self.log_start = start;
+        self.files
+            .retain(|name, _| !matches!(name, Name::Segment(_)));
     }
 
     /// Removes a file, durably.
@@ -184,7 +206,8 @@ impl Disk {
         flush.left.is_empty()
     }
 
-    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a million.
+    /// The process dies; the cache lives on. Each dirty sector goes stale `stale` times in a
+    /// million.
     pub fn kill(&mut self, stale: u64, rng: &mut Rng) {
         for file in self.files.values_mut() {
             for sector in &mut file.sectors {
@@ -218,7 +241,7 @@ impl Disk {
 
     /// Everything is gone.
     pub fn wipe(&mut self) {
-        self.files.clear();
+        *self = Self::default();
     }
 }
 

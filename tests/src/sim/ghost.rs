@@ -143,13 +143,6 @@ impl GhostLog {
         }
     }
 
-    /// How far this log and `other` hold the same bytes.
-    pub fn agreed(&self, other: &Self) -> u64 {
-        let same = |row: &Row| self.agrees(other, row.end);
-        let rows = self.rows.partition_point(same);
-        rows.checked_sub(1).map_or(0, |last| self.rows[last].end)
-    }
-
     /// Takes over the row of another log that goes on where this one ends.
     pub fn adopt(&mut self, row: Row, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

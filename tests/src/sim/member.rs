@@ -8,6 +8,7 @@ use coracle_core::units::{ClusterId, Incarnation};
 
 use super::clock::{Clock, Nanos};
 use super::disk::{Disk, Flush};
+use super::installs::Incoming;
 use super::mind::{SERVICES, SHARE};
 use super::net::Datagram;
 use super::plan::Plan;
@@ -130,6 +131,8 @@ pub struct Member {
     pub wipe_next: bool,
     /// Which services take nothing.
     pub stalled: [bool; SERVICES],
+    /// A snapshot that is coming from the leader.
+    pub incoming: Option<Incoming>,
     /// What is done to the newest snapshots while the process is down.
     pub damage: Damage,
     /// The process is not scheduled before this.
@@ -162,6 +165,7 @@ impl Member {
             fuse_at: None,
             wipe_next: false,
             stalled: [false; SERVICES],
+            incoming: None,
             damage: Damage::None,
             paused_until: 0,
             slow_until: 0,

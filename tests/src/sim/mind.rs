@@ -1,6 +1,7 @@
-//! How the services of simulated members behave: a deterministic function of what they hear, so that
-//! the model can do the same over the committed log alone. What the world answers them (is there
-//! room? is it armed?) is worked out twice: by the core, and by the model in a way of its own.
+//! How the services of simulated members behave: a deterministic function of what they hear, so
+//! that the model can do the same over the committed log alone. What the world answers them (is
+//! there room? is it armed?) is worked out twice: by the core, and by the model in a way of its
+//! own.
 
 use std::collections::VecDeque;
 
@@ -13,7 +14,7 @@ pub const SERVICES: usize = 3;
 /// that both are full now and then.
 pub const SHARE: usize = 512;
 /// How many of its last digests a service remembers: the bulk of its snapshot.
-const RECENT: usize = 48;
+const RECENT: usize = 700;
 /// How much a service saves up to do at most.
 const ENERGY: u32 = 48;
 

@@ -3,13 +3,13 @@
 //! ```text
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
-//! member    a machine and its process    turn, storage, start, snapshots: its driver
+//! member    a machine and its process    turn, storage, start, snapshots, installs: its driver
 //! client    a client and its work        services, mind: what members run
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
 //!
-//! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same code
-//! give the same run, to the step.
+//! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same
+//! code give the same run, to the step.
 
 pub mod check;
 pub mod check_admitted;
@@ -18,6 +18,7 @@ pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod ghost;
+pub mod installs;
 pub mod member;
 pub mod mind;
 pub mod model;

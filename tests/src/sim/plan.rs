@@ -1,7 +1,7 @@
 //! What a seed means: the size of the cluster, how bad its surroundings are, what its clients do.
 //!
-//! Every run draws each knob anew, some of them to zero, so that runs differ in kind and not only in
-//! detail (swarm testing). A profile leans a run towards one sort of trouble.
+//! Every run draws each knob anew, some of them to zero, so that runs differ in kind and not only
+//! in detail (swarm testing). A profile leans a run towards one sort of trouble.
 
 use std::fmt;
 
@@ -142,7 +142,8 @@ impl Trouble {
 /// order of `Trouble::ALL`.
 #[rustfmt::skip]
 const WEIGHTS: [[u8; Trouble::ALL.len()]; Profile::ALL.len()] = [
-    // iso isoL split 1way brid heal kill kilL pow powA wipe stal paus slow wall rate resi tran gone sile snap rot
+    // iso isoL split 1way brid heal kill kilL pow powA wipe stal paus slow wall rate resi tran gone
+    // sile snap rot
     [0,    0,   0,    0,   0,   0,   0,   0,   0,  0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0],
     [3,    3,   2,    3,   2,   5,   3,   3,   3,  1,   1,   2,   2,   2,   1,   1,   1,   1,   1,   1,   3,   1],
     [1,    1,   1,    2,   1,   4,   1,   1,   0,  0,   0,   1,   1,   0,   0,   0,   0,   1,   1,   1,   1,   0],

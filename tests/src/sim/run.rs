@@ -150,8 +150,8 @@ pub fn table(world: &World) -> String {
         };
         let s = p.node.status();
         text.push_str(&format!(
-            "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} votes {} \
-             sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n",
+            "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
+             votes {} sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n",
             m.id,
             s.role,
             s.term,

@@ -10,13 +10,13 @@ use coracle_core::units::{Position, ServiceId, SessionId};
 use super::mind::{Answer, Ground, Heard, Mind, SERVICES};
 
 /// How many bytes of a snapshot one step writes at most.
-const STEP: usize = 96;
+const STEP: usize = 400;
 
 /// All services of one process.
 pub type Services = [History; SERVICES];
 
-/// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it. The
-/// first one sends every message back.
+/// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it.
+/// The first one sends every message back.
 #[derive(Clone, Debug)]
 pub struct History {
     mind: Mind,

@@ -1,5 +1,5 @@
-//! The snapshot side of a driver: sets that are written, made durable, kept, loaded, and the log that
-//! is purged because of them.
+//! The snapshot side of a driver: sets that are written, made durable, kept, loaded, and the log
+//! that is purged because of them.
 
 use coracle_core::log::Recovered;
 use coracle_core::node::{Lent, Snapshot, SnapshotStep};
@@ -17,7 +17,8 @@ use super::stats::Fault;
 use super::storage::segment_of;
 use super::world::{Stop, What, World};
 
-const SECTIONS: usize = SERVICES + 1;
+/// The consensus module's, and one for each service.
+pub const SECTIONS: usize = SERVICES + 1;
 
 /// What is done to a member's snapshots while it is down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,7 +212,8 @@ impl World {
         };
         let position = snapshot.position.get();
         let mut flushes = Vec::new();
-        for (index, sheet) in taking.sections.iter().enumerate() {
+        // The consensus module's holds the digests of the others: a difference is found in those.
+        for (index, sheet) in taking.sections.iter().enumerate().rev() {
             self.checker
                 .section(member as u8, position, index, &sheet.bytes)?;
             let name = Name::Section(position, index);
@@ -288,16 +290,12 @@ impl World {
         }
         // The newest slot is in the file of the newest durable byte.
         let slot = segment_of(process.journal.durable().get().saturating_sub(1));
-        // Nobody is sent a snapshot yet, so nobody may need what is deleted.
-        let needed = segment_of(self.checker.everybodys());
-        let to = to.min(slot).min(needed);
+        let to = to.min(slot);
         if to <= start {
             return Ok(());
         }
-        let old: Vec<u64> = m.disk.segments().filter(|base| *base < to).collect();
-        for base in old {
-            m.disk.remove(Name::Segment(base));
-        }
+        m.disk.purge_log(to);
+        self.checker.purged(member as u8, to);
         let position = super::storage::position(to);
         process.node.handle_purged(position);
         process.journal.handle_purged(position);
@@ -368,8 +366,8 @@ impl World {
         Ok(())
     }
 
-    /// Sets that were not complete are removed, what looks complete is made durable, and damage that
-    /// was planned is done, if the member can live with it.
+    /// Sets that were not complete are removed, what looks complete is made durable, and damage
+    /// that was planned is done, if the member can live with it.
     pub(super) fn prepare_snapshots(&mut self, member: usize) {
         let m = &mut self.members[member];
         m.disk.remove_incomplete();
@@ -380,7 +378,7 @@ impl World {
             let mut flush = m.disk.begin_flush(name);
             m.disk.step_flush(&mut flush, true, &mut self.rng);
         }
-        let start = m.disk.segments().next().unwrap_or(0);
+        let start = m.disk.log_start();
         let doomed: &[u64] = match m.damage {
             Damage::Newest if start == 0 || sets.get(1).is_some_and(|older| *older >= start) => {
                 &sets[..sets.len().min(1)]

@@ -12,6 +12,7 @@ use super::check::{Checked, Violation};
 use super::clock::{Clock, MILLI, SECOND};
 use super::disk::{Disk, Name, SECTOR};
 use super::ghost::GhostLog;
+use super::installs::{Incoming, begin_of};
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
 use super::mind::SERVICES;
 use super::net::{Door, member_address};
@@ -64,13 +65,16 @@ fn recover(disk: &Disk, purged: GhostLog) -> Result<(Recovered, GhostLog), Strin
             newest = Slot::newest(newest, Slot::decode(slot)).map_err(|e| format!("{e:?}"))?;
         }
     }
-    let seed = match disk.segments().next() {
-        Some(base) if base > 0 => Seed {
-            position: position(base),
-            chain: None,
-            term: Term::ZERO,
-        },
-        _ => Seed::genesis(CLUSTER),
+    let seed = match disk.log_start() {
+        0 => Seed::genesis(CLUSTER),
+        start => {
+            let begin = begin_of(disk, start);
+            Seed {
+                position: position(start),
+                chain: begin.map(|begin| begin.chain),
+                term: begin.map_or(Term::ZERO, |begin| begin.term),
+            }
+        }
     };
     let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
         .map_err(|e| format!("{e:?}"))?;
@@ -115,7 +119,7 @@ impl World {
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
         self.prepare_snapshots(member);
-        let start = self.members[member].disk.segments().next().unwrap_or(0);
+        let start = self.members[member].disk.log_start();
         let purged = self.checker.committed_prefix(start);
         let (recovered, ghost) = recover(&self.members[member].disk, purged).map_err(broken)?;
         if let Some(at) = recovered.corrupt {
@@ -164,14 +168,17 @@ impl World {
         self.load_newest(member, &mut process, &recovered)?;
         let m = &mut self.members[member];
         m.damage = Damage::None;
+        if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
+            process.node.resume_install(id, section, stored);
+        }
         m.clock = clock;
         m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
     }
 
-    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it is
-    /// written again and flushed before the node hears of it.
+    /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it
+    /// is written again and flushed before the node hears of it.
     fn rewrite_state(&mut self, member: usize, seq: u64, state: &NodeState) {
         let disk = &mut self.members[member].disk;
         write_state(disk, seq, state);
@@ -231,6 +238,7 @@ impl World {
         let life = m.life;
         if power {
             let lost = m.disk.lose_power(&mut self.rng);
+            m.incoming = None;
             self.stats.count(Fault::PowerLoss);
             if lost > 0 {
                 self.stats.count(Fault::Torn);
@@ -242,6 +250,7 @@ impl World {
         if m.wipe_next {
             m.wipe_next = false;
             m.disk.wipe();
+            m.incoming = None;
             m.votes = false;
             m.incarnation = Incarnation(self.rng.bits() | 2);
             m.init();

@@ -37,10 +37,11 @@ pub enum Fault {
     SnapshotAsked,
     SnapshotFailed,
     SnapshotDamaged,
+    InstallFailed,
 }
 
 impl Fault {
-    const COUNT: usize = Self::SnapshotDamaged as usize + 1;
+    const COUNT: usize = Self::InstallFailed as usize + 1;
 
     const NAMES: [&'static str; Self::COUNT] = [
         "loss",
@@ -73,6 +74,7 @@ impl Fault {
         "snapshot-asked",
         "snapshot-failed",
         "snapshot-damaged",
+        "install-failed",
     ];
 
     /// The name that is printed.
@@ -116,6 +118,8 @@ pub struct Stats {
     pub loads: u64,
     /// How often the start of a log was deleted.
     pub purges: u64,
+    /// Snapshots that members have been sent whole.
+    pub installs: u64,
     faults: [u64; Fault::COUNT],
 }
 
@@ -148,6 +152,7 @@ impl Stats {
         self.snapshots += other.snapshots;
         self.loads += other.loads;
         self.purges += other.purges;
+        self.installs += other.installs;
         for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
             *mine += theirs;
         }
@@ -178,8 +183,9 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "timers fired {}, messages of services {}, snapshots {}, starts from one {}, purges {}",
-            self.timers, self.said, self.snapshots, self.loads, self.purges
+            "timers fired {}, messages of services {}, snapshots {}, starts from one {}, purges {}, \
+             installs {}",
+            self.timers, self.said, self.snapshots, self.loads, self.purges, self.installs
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::NAMES.iter().zip(self.faults) {

@@ -1,6 +1,7 @@
 //! The storage side of a driver: groups, node state, recalls, and time that each takes.
 
 use coracle_core::log::{Log, NodeState, checksum};
+use coracle_core::node::ReadError;
 use coracle_core::units::Position;
 
 use super::check::Violation;
@@ -35,9 +36,12 @@ fn chain_before(disk: &Disk, end: u64) -> Option<u32> {
     if end == 0 {
         return Some(checksum::genesis(CLUSTER));
     }
+    if end == disk.log_start() {
+        return super::installs::begin_of(disk, end).map(|begin| begin.chain);
+    }
     let base = segment_of(end - 1);
     let file = disk.cached(Name::Segment(base))?;
-    let mut at = base;
+    let mut at = base.max(disk.log_start());
     while at < end {
         let frame = file.get(DATA_AT + (at - base) as usize..)?;
         let row = super::ghost::parse(frame, at, 0)?;
@@ -159,6 +163,7 @@ impl World {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
             Err(Stop::Crash { power }) => self.crash(member, power).map(|()| true),
+            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
         }
     }
 
@@ -250,8 +255,8 @@ impl World {
         let Some(recall) = process.recall.take() else {
             return Ok(true);
         };
-        let len = recall_into(&m.disk, process, &recall);
-        process.node.handle_recalled(recall, Ok(len));
+        let read = recall_into(&m.disk, process, &recall);
+        process.node.handle_recalled(recall, read);
         self.want_turn(member, 0);
         self.settle(member)
     }
@@ -261,14 +266,25 @@ fn recall_into(
     disk: &Disk,
     process: &mut super::member::Process,
     recall: &coracle_core::node::Recall,
-) -> usize {
+) -> Result<usize, ReadError> {
     use coracle_core::node::Consumer;
+    let memory = &mut process.memory;
     let buffer = match recall.consumer {
-        Consumer::Replay => &mut process.memory.replay,
-        _ => &mut process.memory.catchup,
+        Consumer::Replay => &mut memory.replay,
+        _ => &mut memory.catchup,
     };
     let want = recall.len.min(buffer.len());
-    read_log(disk, recall.at.get(), &mut buffer[..want])
+    let buffer = &mut buffer[..want];
+    let Consumer::Snapshot { position, section } = recall.consumer else {
+        return Ok(read_log(disk, recall.at.get(), buffer));
+    };
+    // A set is removed once there are two newer ones.
+    let name = Name::Section(position.get(), section.to_wire().into());
+    let file = disk.cached(name).ok_or(ReadError)?;
+    let rest = file.get(recall.at.get() as usize..).ok_or(ReadError)?;
+    let len = want.min(rest.len());
+    buffer[..len].copy_from_slice(&rest[..len]);
+    Ok(len)
 }
 
 /// Writes a node state to the slot whose turn it is.

@@ -185,11 +185,6 @@ impl World {
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
-        // Nobody is sent a snapshot yet: a log that was purged cannot fill an empty directory.
-        let purged = |m: &super::member::Member| m.disk.segments().next().unwrap_or(0) > 0;
-        if self.members.iter().any(purged) {
-            return;
-        }
         let m = &mut self.members[member];
         if wiped < most && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;

@@ -1,5 +1,5 @@
-//! A turn of one member's driver: the loop that every platform writes, with the calls left out or cut
-//! short now and then, and a chance to die after each.
+//! A turn of one member's driver: the loop that every platform writes, with the calls left out or
+//! cut short now and then, and a chance to die after each.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -93,6 +93,7 @@ impl World {
         match self.turn(member) {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
+            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
             Err(Stop::Crash { power }) => {
                 self.crash(member, power)?;
                 Ok(true)
@@ -117,6 +118,7 @@ impl World {
         }
         if !self.skips() {
             more |= self.turn_snapshot(member)?;
+            self.turn_install(member)?;
         }
         more |= self.skips() || {
             self.turn_storage(member)?;

@@ -109,6 +109,8 @@ pub enum Stop {
         /// The machine dies, not the process alone.
         power: bool,
     },
+    /// The process starts anew, from a snapshot that it was sent.
+    Anew,
     /// An invariant is broken.
     Broken(Violation),
 }

@@ -26,30 +26,46 @@ pub fn exit(code: i32) -> ! {
 /// The process's standard output.
 pub struct Out;
 
+/// write(1, ...): how many bytes the kernel took, or a negative number.
+fn write_some(bytes: &[u8]) -> isize {
+    let written: isize;
+    // SAFETY: write(1, pointer, length) reads that many bytes, which `bytes` has; the system call
+    // changes rax, rcx and r11 only.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") 1_isize => written,
+            in("rdi") 1,
+            in("rsi") bytes.as_ptr(),
+            in("rdx") bytes.len(),
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack, readonly),
+        );
+    }
+    written
+}
+
 impl Write for Out {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            let written: isize;
-            // SAFETY: write(1, pointer, length) reads that many bytes, which `rest` has; the
-            // system call changes rax, rcx and r11 only.
-            unsafe {
-                asm!(
-                    "syscall",
-                    inlateout("rax") 1_isize => written,
-                    in("rdi") 1,
-                    in("rsi") rest.as_ptr(),
-                    in("rdx") rest.len(),
-                    lateout("rcx") _,
-                    lateout("r11") _,
-                    options(nostack, readonly),
-                );
-            }
-            match usize::try_from(written) {
-                Ok(n) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
-                _ => return Err(fmt::Error),
-            }
+        embedded_io::Write::write_all(self, text.as_bytes()).map_err(|_| fmt::Error)
+    }
+}
+
+impl embedded_io::ErrorType for Out {
+    type Error = embedded_io::ErrorKind;
+}
+
+/// What a board's serial port is.
+impl embedded_io::Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        match usize::try_from(write_some(bytes)) {
+            Ok(n) if n > 0 => Ok(n),
+            _ => Err(embedded_io::ErrorKind::Other),
         }
+    }
+
+    fn flush(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 }

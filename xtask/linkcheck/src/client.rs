@@ -27,6 +27,10 @@ pub struct Caller<'w> {
     pub is_paused: bool,
     pub answered: u32,
     pub unknown: u32,
+    /// How often it had to say who it is.
+    pub challenged: u32,
+    /// What the client has told of its session.
+    pub events: u32,
 }
 
 impl<'w> Caller<'w> {
@@ -64,6 +68,8 @@ impl<'w> Caller<'w> {
             is_paused: false,
             answered: 0,
             unknown: 0,
+            challenged: 0,
+            events: 0,
         })
     }
 
@@ -110,6 +116,14 @@ impl<'w> Caller<'w> {
                 }
                 _ => self.unknown += u32::from(self.awaited.take().is_some()),
             }
+        }
+        let is_challenged = matches!(self.client.state(), State::Challenged { .. });
+        if is_challenged && self.client.challenge() == b"secret?" {
+            let has_answered = self.client.respond(now, crate::SECRET, &mut lent);
+            self.challenged += u32::from(has_answered);
+        }
+        while self.client.poll_event().is_some() {
+            self.events += 1;
         }
         let is_ready = self.awaited.is_none() && !self.is_paused;
         if is_ready && matches!(self.client.state(), State::Open { .. }) {

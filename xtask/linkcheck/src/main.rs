@@ -2,13 +2,14 @@
 //! allocator, no libc. Three members in static memory elect a leader, a client opens a session and
 //! has its messages echoed; the leader is stopped, the client goes on with the next, the first
 //! recovers from its flash and catches up; leadership is transferred, and resigned; the session is
-//! closed. Exits with 0 if all of that
-//! came about.
+//! closed. The client is challenged and answers; events and counters say what went on; the
+//! key-value service serves. Exits with 0 if all of that came about.
 #![no_std]
 #![no_main]
 
 mod bare;
 mod client;
+mod kv;
 mod pool;
 mod world;
 
@@ -21,11 +22,11 @@ use bare::{Out, exit};
 use client::Caller;
 use coracle_core::client::{ClientConfig, State};
 use coracle_core::log::{NodeState, Roster};
-use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
+use coracle_core::node::{Config, Event, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
 use coracle_core::service::echo::Echo;
-use coracle_core::session::AllowAll;
+use coracle_core::session::SharedSecret;
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use coracle_embedded::{Application, Memory, Next, Store, Superloop};
 use pool::Pool;
@@ -38,7 +39,11 @@ const MTU: usize = 1408;
 const MESSAGE_MAX: usize = 4096;
 const CLUSTER: ClusterId = ClusterId(1);
 
-type Member<'w> = Superloop<Board<'w>, Flash, Echo, AllowAll, &'static mut [u8], SESSIONS>;
+/// What a client must know.
+const SECRET: &[u8] = b"open sesame";
+
+type Guard = SharedSecret<'static>;
+type Member<'w> = Superloop<Board<'w>, Flash, Echo, Guard, &'static mut [u8], SESSIONS>;
 
 /// Called by `_start` with an aligned stack.
 extern "C" fn start() -> ! {
@@ -82,6 +87,7 @@ fn run() -> Result<(), Failed> {
         world: &world,
         members,
         caller,
+        seen: Seen::default(),
     };
     cluster.run_until("100 messages are echoed", |c| c.caller.answered >= 100)?;
     let leader = cluster.leader().ok_or(Failed("a leader"))?;
@@ -115,6 +121,8 @@ fn run() -> Result<(), Failed> {
     let is_closed = |c: &Cluster<'_>| matches!(c.caller.state(), State::Closed(_));
     cluster.run_until("the client has closed", is_closed)?;
     cluster.run_until("no session is open", |c| c.is_level() && c.sessions() == 0)?;
+    cluster.require_told()?;
+    kv::run(pool.take(64 * 1024))?;
     let unknown = cluster.caller.unknown;
     writeln!(Out, "linkcheck: ok, {unknown} of unknown outcome")?;
     Ok(())
@@ -193,7 +201,7 @@ fn open<'w>(
     };
     let application = Application {
         service: Echo::new(),
-        authenticator: AllowAll,
+        authenticator: SharedSecret::new(SECRET, b"caller"),
     };
     Superloop::open(board, flash, application, config, memory)
         .map_err(|_| Failed("opening a member"))
@@ -204,9 +212,61 @@ struct Cluster<'w> {
     world: &'w RefCell<World>,
     members: [Option<Member<'w>>; MEMBERS],
     caller: Caller<'w>,
+    seen: Seen,
+}
+
+/// How many events of each kind the members have told.
+#[derive(Default, Debug)]
+struct Seen {
+    led: u32,
+    joined: u32,
+    opened: u32,
+    closed: u32,
+}
+
+impl Seen {
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::RoleChanged { role, .. } => self.led += u32::from(role == Role::Leader),
+            Event::Joined { .. } => self.joined += 1,
+            Event::SessionOpened(_) => self.opened += 1,
+            Event::SessionClosed(_) => self.closed += 1,
+            _ => {}
+        }
+    }
 }
 
 impl<'w> Cluster<'w> {
+    /// Events, counters and histories say what has gone on.
+    fn require_told(&self) -> Result<(), Failed> {
+        let Seen {
+            led,
+            joined,
+            opened,
+            closed,
+        } = self.seen;
+        // Four terms; the session was opened and closed on each member, and on the first that led
+        // once more after its restart.
+        if led != 4 || joined < 8 || opened < 3 || closed < 3 {
+            writeln!(Out, "{:?}", self.seen)?;
+            return Err(Failed("events of every term and session"));
+        }
+        if self.caller.challenged != 1 || self.caller.events == 0 {
+            return Err(Failed("a challenge, answered once"));
+        }
+        for node in self.members.iter().flatten().map(Superloop::node) {
+            let status = node.status();
+            if node.commit() != status.committed || node.history().last_term() != status.term {
+                return Err(Failed("one state, however it is asked for"));
+            }
+            if node.counters().foreign != 0 || node.config().cluster != CLUSTER {
+                return Err(Failed("no message of another cluster"));
+            }
+            status.write_line(&mut Out).map_err(|_| fmt::Error)?;
+        }
+        Ok(())
+    }
+
     /// Lets virtual milliseconds pass until something has come about.
     fn run_until(
         &mut self,
@@ -235,6 +295,9 @@ impl<'w> Cluster<'w> {
                         return Err(Failed("a member stopped"));
                     }
                 }
+            }
+            while let Some(event) = member.poll_event() {
+                self.seen.note(event);
             }
         }
         let mut world = self.world.borrow_mut();

@@ -2,12 +2,12 @@
 
 use core::net::SocketAddr;
 
-use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MIN};
 use crate::node::clients::link::{Link, Stage, Stream};
 use crate::node::clients::slots::{share_len, share_mut};
 use crate::node::clients::{Clients, ClientsConfig, Count, Memory, Reject};
 use crate::session::{Attempt, Request};
-use crate::stream::{OfferError, Publication, PublicationConfig, PublicationTiming};
+use crate::stream::{OfferError, Publication, PublicationConfig, PublicationTiming, Ring};
 use crate::time::{Instant, Timestamp};
 use crate::units::SessionId;
 use crate::wire::channel::Channel;
@@ -27,9 +27,10 @@ impl<const N: usize> Clients<N> {
     /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that
     /// of the record being executed. Finds the session by binary search; copies the message once.
     ///
-    /// Only the leader sends; on other members, to a session that has not heard yet that this member
-    /// leads, and to one that is closed by now, an accepted message goes nowhere (as in Aeron). If the session's egress slot
-    /// is full, the message is lost, and therefore the session is closed by a replicated event.
+    /// Only the leader sends; on other members, to a session that has not heard yet that this
+    /// member leads, and to one that is closed by now, an accepted message goes nowhere (as in
+    /// Aeron). If the session's egress slot is full, the message is lost, and therefore the session
+    /// is closed by a replicated event.
     ///
     /// # Errors
     /// See [`EgressError`].
@@ -143,7 +144,7 @@ impl<const N: usize> Clients<N> {
             stream_id: link.request.response_stream_id,
             session_id: key,
             initial_term_id: self.prng.next() as i32,
-            segment_length: self.config.egress_segment_length,
+            segment_length: self.config.segment_for(share_len(egress_len, N)),
             mtu: self.config.mtu as u32,
             timing: PublicationTiming::DEFAULT,
         };
@@ -251,6 +252,16 @@ pub enum ConfigError {
 }
 
 impl ClientsConfig {
+    /// The segment length of a stream with a slot of so many bytes: four of its windows. Receivers
+    /// grant half a segment at most, and a quarter of that may be consumed and not be told of; that
+    /// must not be more than half a window, or it would look as if the client did not read.
+    fn segment_for(&self, slot_len: usize) -> u32 {
+        let most = self.egress_segment_length;
+        let ring = Ring::fit(slot_len, self.mtu, most / 4);
+        let four = ring.map_or(most, |ring| ring.window().saturating_mul(4));
+        four.max(SEGMENT_MIN).min(most)
+    }
+
     /// Whether `slots` ingress and egress streams can be served with so much memory, in bytes.
     ///
     /// # Errors
@@ -267,7 +278,7 @@ impl ClientsConfig {
             stream_id: 0,
             session_id: 0,
             initial_term_id: 0,
-            segment_length: self.egress_segment_length,
+            segment_length: self.segment_for(share_len(egress, slots)),
             mtu: u32::try_from(self.mtu).map_err(|_| ConfigError::Egress)?,
             timing: PublicationTiming::DEFAULT,
         };

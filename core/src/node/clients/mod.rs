@@ -60,7 +60,8 @@ pub struct ClientsConfig {
     pub member: MemberId,
     /// The longest datagram of log and egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
     pub mtu: usize,
-    /// The length of the egress streams' Aeron term buffers: a power of two, 64 KiB to 1 GiB.
+    /// The greatest length of the egress streams' Aeron term buffers: a power of two, 64 KiB to
+    /// 1 GiB. They are no longer than four windows.
     pub egress_segment_length: u32,
     /// The longest message, session header (32 bytes) included. The reassembly memory is cut to
     /// this.
@@ -70,7 +71,8 @@ pub struct ClientsConfig {
     pub sessions_max: usize,
     /// A session that is not heard from for this long is closed (Aeron: `SESSION_TIMEOUT`, 10 s).
     pub session_timeout: Duration,
-    /// A session whose egress has waited this long without progress is closed.
+    /// A session whose egress has waited this long without progress is closed. What a client that
+    /// reads may leave unsaid does not count as waiting: see `Publication::is_unread`.
     pub egress_timeout: Duration,
     /// How long an attempt to connect may take (Aeron: 5 s).
     pub connect_timeout: Duration,
@@ -127,6 +129,7 @@ pub struct Admission<'a> {
 /// Why a datagram was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Reject {
     /// It does not parse.
     Malformed(Malformed),

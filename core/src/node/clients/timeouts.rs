@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::node::clients::link::{Close, Link, Live, Stage, Stream};
 use crate::node::clients::{Clients, Count};
+use crate::stream::Publication;
 use crate::time::Instant;
 use crate::wire::cluster::CloseReason;
 
@@ -73,7 +74,7 @@ impl Link {
                 progress,
             } => {
                 publication.handle_timeout(now);
-                if publication.acked() > progress.0 || (publication.is_drained() && !greets) {
+                if publication.acked() > progress.0 || (!publication.is_unread() && !greets) {
                     *progress = (publication.acked(), now);
                 }
                 if let Stage::Leaving { lingers } = &mut self.stage
@@ -103,8 +104,8 @@ impl Link {
     }
 
     fn is_waiting(&self, live: &Live) -> bool {
-        let pending = self.publication().is_some_and(|p| !p.is_drained());
-        pending || live.greeting.is_some()
+        let unread = self.publication().is_some_and(Publication::is_unread);
+        unread || live.greeting.is_some()
     }
 
     fn poll_timeout(&self, session: Duration, egress: Duration) -> Option<Instant> {

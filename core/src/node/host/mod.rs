@@ -63,6 +63,8 @@ pub(super) struct Host<const N: usize> {
     pub taking: Taking,
     /// When the first timer that is not on its way is due, as far as is known.
     pub next_due: Option<Timestamp>,
+    /// A timer is due, and the log had no room for its event when last tried.
+    pub blocked: bool,
     time: Timestamp,
     sessions: Vec<OpenSession, N>,
     timers: Timers,
@@ -101,6 +103,7 @@ impl<const N: usize> Host<N> {
             moved: Instant::from_nanos(0),
             taking: Taking::No,
             next_due: None,
+            blocked: false,
             time: Timestamp(0),
             sessions: Vec::new(),
             timers: Timers::new(),

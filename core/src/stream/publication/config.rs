@@ -61,6 +61,7 @@ pub struct PublicationConfig {
 /// Why there is no such publication.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The segment length is not a power of two from 64 KiB to 1 GiB.
     SegmentLength,
@@ -71,6 +72,7 @@ pub enum ConfigError {
 /// Why a message was not taken. Nothing of it will be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum OfferError {
     /// No receiver, at the moment.
     NotConnected,
@@ -85,6 +87,7 @@ pub enum OfferError {
 /// Why a status message or a request was ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum StatusReject {
     /// It is of another stream or session.
     Foreign,

@@ -215,7 +215,7 @@ impl SnapshotStore {
                 Entry::Part(position, digest) => Some((position, digest)),
                 Entry::Set(_) | Entry::Draft => None,
             })
-            .last())
+            .next_back())
     }
 
     /// Begins to receive the set whose consensus section has this digest, or goes on with it, also

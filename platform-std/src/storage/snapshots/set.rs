@@ -232,70 +232,51 @@ pub fn verify(
     position: Position,
     cluster: Option<ClusterId>,
 ) -> Result<SnapshotSet, SetError> {
-    let mut set: Option<SnapshotSet> = None;
-    let mut scratch = vec![0; CHUNK];
-    for section in sections() {
-        let file_path = path.join(file_name(section));
-        let damaged = |what: String| {
-            let path = file_path.clone();
-            SetError::Damaged(Damaged {
-                position,
-                path,
-                what,
-            })
-        };
-        let file = match File::open(&file_path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match section {
-                Section::Consensus => return Err(damaged("the file is missing".into())),
-                // Which services must be there, the consensus section says: see `is_whole`.
-                Section::Service(_) => continue,
-            },
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let error = StorageError::io("read", &file_path)(error);
-                return Err(SetError::Refused(error));
-            }
-            Err(error) => return Err(damaged(error.to_string())),
-        };
-        let cluster = cluster.or(set.as_ref().map(|set| set.begin.cluster));
-        let found = verify_section(file, &file_path, section, cluster, position, &mut scratch)
-            .map_err(|error| match error {
-                SectionError::Damaged(what) => damaged(what),
-                SectionError::Refused(error) => SetError::Refused(error),
-            })?;
-        let (begin, length, end) = found;
-        let set = set.get_or_insert_with(|| SnapshotSet {
-            path: path.to_path_buf(),
-            begin,
-            sections: Vec::new(),
-        });
-        if !is_of_one_set(&set.begin, &begin) {
-            return Err(damaged(
-                "it is of another snapshot than the consensus section".into(),
-            ));
-        }
-        set.sections.push(SectionFile {
-            section,
-            path: file_path,
-            length,
-            end,
-        });
-    }
-    let damaged = |what: String| {
-        let path = path.to_path_buf();
+    let damaged = |path: PathBuf, what: String| {
         SetError::Damaged(Damaged {
             position,
             path,
             what,
         })
     };
-    let set = set.ok_or_else(|| damaged("it is empty".into()))?;
+    let mut set: Option<SnapshotSet> = None;
+    let mut scratch = vec![0; CHUNK];
+    for section in sections() {
+        let file = path.join(file_name(section));
+        let cluster = cluster.or(set.as_ref().map(|set| set.begin.cluster));
+        let found = verify_section(&file, section, cluster, position, &mut scratch);
+        let (begin, length, end) = match found {
+            Ok(Some(found)) => found,
+            // Which services must be there, the consensus section says: see `is_whole`.
+            Ok(None) if section != Section::Consensus => continue,
+            Ok(None) => return Err(damaged(file, "the file is missing".into())),
+            Err(SectionError::Damaged(what)) => return Err(damaged(file, what)),
+            Err(SectionError::Refused(error)) => return Err(SetError::Refused(error)),
+        };
+        let set = set.get_or_insert_with(|| SnapshotSet {
+            path: path.to_path_buf(),
+            begin,
+            sections: Vec::new(),
+        });
+        if !is_of_one_set(&set.begin, &begin) {
+            let what = "it is of another snapshot than the consensus section".into();
+            return Err(damaged(file, what));
+        }
+        set.sections.push(SectionFile {
+            section,
+            path: file,
+            length,
+            end,
+        });
+    }
+    let of_all = |what: String| damaged(path.to_path_buf(), what);
+    let set = set.ok_or_else(|| of_all("it is empty".into()))?;
     match is_whole(&set) {
         Ok(true) => Ok(set),
-        Ok(false) => Err(damaged(
+        Ok(false) => Err(of_all(
             "its services' files are not those that the consensus section names".into(),
         )),
-        Err(error) => Err(damaged(error.to_string())),
+        Err(error) => Err(of_all(error.to_string())),
     }
 }
 
@@ -331,15 +312,23 @@ enum SectionError {
     Refused(StorageError),
 }
 
+/// Reads a whole section; `None` if there is no file.
 fn verify_section(
-    file: File,
     path: &Path,
     section: Section,
     cluster: Option<ClusterId>,
     position: Position,
     scratch: &mut [u8],
-) -> Result<(Begin, u64, End), SectionError> {
+) -> Result<Option<(Begin, u64, End)>, SectionError> {
     let damaged = |error: io::Error| SectionError::Damaged(error.to_string());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(SectionError::Refused(StorageError::io("read", path)(error)));
+        }
+        Err(error) => return Err(damaged(error)),
+    };
     let length = file.metadata().map_err(damaged)?.len();
     let mut mark = [0; BEGIN_LENGTH];
     let begin = match file.read_exact_at(&mut mark, 0) {
@@ -371,7 +360,7 @@ fn verify_section(
     let at = Some(position);
     let run = Verifier::run(&mut source, length, cluster, section, at, scratch);
     match run {
-        Ok(found) => Ok((found.begin, length, found.end)),
+        Ok(found) => Ok(Some((found.begin, length, found.end))),
         Err(error) => Err(SectionError::Damaged(match (error, source.error) {
             (SnapshotError::Io(_), Some(error)) => error.to_string(),
             (error, _) => error.to_string(),

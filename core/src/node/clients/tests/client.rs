@@ -9,16 +9,16 @@ use std::vec::Vec;
 
 use super::world::{MTU, SEGMENT};
 use crate::stream::{
-    CONTROL_MAX, Fragment, Image, ImageTiming, Output, Publication, PublicationConfig,
+    CONTROL_MAX, Control, Fragment, Image, ImageTiming, Output, Publication, PublicationConfig,
     PublicationTiming,
 };
 use crate::time::{Instant, Timestamp};
-use crate::units::{MemberId, SessionId, Term};
+use crate::units::{MemberId, Position, SessionId, Term};
 use crate::wire::cluster::{
     INGRESS_STREAM_ID, Message, PROTOCOL_VERSION, SessionCloseRequest, SessionConnectRequest,
     SessionEvent, SessionKeepAlive, SessionMessage, SessionMessageHeader,
 };
-use crate::wire::frame::{Frame, parse_datagram};
+use crate::wire::frame::{Frame, StatusMessage, parse_datagram};
 
 /// What a client has been told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +40,11 @@ pub struct Client {
     pub publication: Publication,
     slot: Vec<u8>,
     images: Vec<(Image, Vec<u8>)>,
+    /// What it last told of each image, if it is sparing.
+    told: Vec<(i32, Position, StatusMessage)>,
+    /// Tells what it has consumed as Aeron's driver does: only once that is more than a quarter of
+    /// the window since it last did; until then it repeats itself.
+    pub sparing: bool,
     partial: Vec<u8>,
     pub waiting: Vec<Vec<u8>>,
     pub reads: bool,
@@ -74,6 +79,8 @@ impl Client {
             publication: Publication::new(now, &config, slot.len()).unwrap(),
             slot,
             images: Vec::new(),
+            told: Vec::new(),
+            sparing: false,
             partial: Vec::new(),
             waiting: Vec::new(),
             reads: true,
@@ -176,7 +183,10 @@ impl Client {
             });
         }
         for (image, _) in &mut self.images {
-            while let Some(control) = image.poll_control(now) {
+            while let Some(mut control) = image.poll_control(now) {
+                if let (Control::StatusMessage(status), true) = (&mut control, self.sparing) {
+                    spare(&mut self.told, image.consumed(), status);
+                }
                 out.push(control.emit(&mut buffer).to_vec());
             }
         }
@@ -276,4 +286,20 @@ impl Client {
             detail: event.detail.to_string(),
         });
     }
+}
+
+/// Aeron: `aeron_publication_image_track_rebuild`.
+fn spare(
+    told: &mut Vec<(i32, Position, StatusMessage)>,
+    consumed: Position,
+    status: &mut StatusMessage,
+) {
+    let Some(last) = told.iter_mut().find(|(id, ..)| *id == status.session_id) else {
+        told.push((status.session_id, consumed, *status));
+        return;
+    };
+    if consumed.since(last.1) > u64::from(status.window.unsigned_abs() / 4) {
+        *last = (status.session_id, consumed, *status);
+    }
+    *status = last.2;
 }

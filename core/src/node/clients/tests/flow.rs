@@ -63,6 +63,50 @@ fn a_reader_that_pauses_gets_everything() {
     assert_eq!(world.node.counters().get(Count::EgressOverflow), 0);
 }
 
+/// Aeron's driver does not tell of the last little that its client has consumed. Such a client is
+/// neither closed nor held up.
+#[test]
+fn a_client_whose_driver_tells_sparingly_is_not_taken_for_one_that_does_not_read() {
+    let mut world = World::leading();
+    let at = world.join();
+    world.clients[at].sparing = true;
+    world.run(5);
+    world.clients[at].connect();
+    world.run(10);
+    let mut sent = Vec::new();
+    for n in 0..40u8 {
+        // Up to a kilobyte in a second, and three seconds of silence are too many.
+        let message = vec![n; 100 + 20 * usize::from(n)];
+        world.clients[at].say(&message);
+        sent.push(message);
+        world.sleep(Duration::from_secs(1), Duration::from_millis(50));
+        assert_eq!(world.clients[at].replies, sent);
+    }
+    for _ in 0..10 {
+        world.clients[at].keep_alive();
+        world.sleep(Duration::from_secs(2), Duration::from_millis(50));
+    }
+    // As many as the window allows, all at once.
+    for n in 0..200u8 {
+        let message = vec![n; 1300];
+        world.clients[at].say(&message);
+        sent.push(message);
+    }
+    world.run(1000);
+    assert_eq!(world.clients[at].replies, sent);
+    assert_eq!(world.node.counters().get(Count::EgressTimeout), 0);
+    assert_eq!(world.close_reasons().len(), 0);
+
+    // But one that does not read at all is.
+    world.clients[at].reads = false;
+    for n in 0..200u8 {
+        world.clients[at].say(&vec![n; 1300]);
+    }
+    world.sleep(Duration::from_secs(4), Duration::from_millis(50));
+    assert_eq!(world.node.counters().get(Count::EgressTimeout), 1);
+    assert_eq!(world.close_reasons(), ["timeout"]);
+}
+
 #[test]
 fn fragmented_messages_share_one_reassembly_slot() {
     let mut world = World::leading();

@@ -1,0 +1,238 @@
+//! Snapshots, a bounded log and an install, over real sockets and files.
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use coracle_core::service::{Cluster, Service};
+use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
+use coracle_core::units::{ClusterId, SessionId};
+use coracle_std::client::{Client, Egress};
+use coracle_std::config::{MemberSettings, Settings, Size};
+use coracle_std::counters::{Counter, CountersReader};
+use coracle_std::node::{NodeBuilder, NodeHandle};
+use coracle_std::storage::snapshots::{newest_valid, positions};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOG_MAX: u64 = 2 << 20;
+
+/// Counts what it is told, and sums its bytes up.
+#[derive(Default)]
+struct Sum {
+    count: u64,
+    sum: u64,
+}
+
+impl Service for Sum {
+    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, m: &[u8]) {
+        self.count += 1;
+        for byte in m {
+            self.sum = self.sum.wrapping_mul(31).wrapping_add(u64::from(*byte));
+        }
+        let _closed = cluster
+            .offer(
+                session,
+                &[&self.count.to_le_bytes(), &self.sum.to_le_bytes()],
+            )
+            .is_err();
+    }
+
+    fn digest(&self) -> u64 {
+        self.sum ^ self.count
+    }
+
+    fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
+        out.u64(self.count)?;
+        out.u64(self.sum)?;
+        Ok(Progress::Done)
+    }
+
+    fn read_snapshot(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        self.count = from.u64()?;
+        self.sum = from.u64()?;
+        Ok(())
+    }
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("coracle-snapshots-{name}-{}-{count}", std::process::id());
+        Self(std::env::temp_dir().join(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
+    let sockets: Vec<UdpSocket> = (0..count * 2)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let address = |at: u8| sockets[usize::from(at)].local_addr().unwrap().to_string();
+    let members: Vec<MemberSettings> = (0..count)
+        .map(|id| MemberSettings {
+            id,
+            member: address(2 * id),
+            ingress: address(2 * id + 1),
+        })
+        .collect();
+    let one = |id: u8| {
+        let mut settings = Settings::new(id, members.clone(), scratch.0.join(id.to_string()));
+        settings.segment_length = Size(64 << 10);
+        settings.message_max = Size(8 << 10);
+        settings.window = Size(256 << 10);
+        settings.log_max = Size(LOG_MAX);
+        settings.snapshot_every = Some(Size(128 << 10));
+        settings
+    };
+    (0..count).map(one).collect()
+}
+
+fn start(settings: &Settings) -> NodeHandle {
+    let builder = NodeBuilder::new(settings.clone()).init(true);
+    builder.spawn(Sum::default()).unwrap()
+}
+
+fn stop(node: NodeHandle) {
+    node.close();
+    node.join().unwrap();
+}
+
+/// Offers messages, each after the answer to the one before; gives the last answer.
+fn load(client: &mut Client, messages: usize) -> (u64, u64) {
+    let mut answer = (0, 0);
+    for n in 0..messages {
+        client.offer_until(&[n as u8; 4000], PATIENCE).unwrap();
+        let mut is_answered = false;
+        let deadline = Instant::now() + PATIENCE;
+        while !is_answered {
+            assert!(Instant::now() < deadline, "an answer");
+            client
+                .poll(Duration::from_secs(1), |egress| {
+                    if let Egress::Message { payload, .. } = egress {
+                        let at = |i: usize| payload[i..i + 8].try_into().unwrap();
+                        answer = (u64::from_le_bytes(at(0)), u64::from_le_bytes(at(8)));
+                        is_answered = true;
+                    }
+                })
+                .unwrap();
+        }
+    }
+    answer
+}
+
+/// The bytes of all files of a log.
+fn log_bytes(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir.join("log")).unwrap();
+    // A file may be deleted meanwhile.
+    files
+        .filter_map(|file| Some(file.ok()?.metadata().ok()?.len()))
+        .sum()
+}
+
+fn counter(dir: &Path, counter: Counter) -> u64 {
+    CountersReader::open(dir).unwrap().read().get(counter)
+}
+
+#[test]
+fn a_log_stays_within_its_bound_and_a_restart_begins_with_a_snapshot() {
+    let scratch = Scratch::new("bound");
+    let settings = &cluster(&scratch, 1)[0];
+    let mut expected = (0, 0);
+    for round in 0..3 {
+        let node = start(settings);
+        let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+        for _ in 0..10 {
+            let answer = load(&mut client, 100);
+            assert_eq!(answer.0, expected.0 + 100);
+            expected = answer;
+            let bytes = log_bytes(&settings.dir);
+            assert!(bytes <= LOG_MAX, "{bytes} in round {round}");
+        }
+        client.close().unwrap();
+        stop(node);
+        assert!(counter(&settings.dir, Counter::LogStart) > 0);
+        assert!(counter(&settings.dir, Counter::Snapshot) > 0);
+        assert_eq!(
+            counter(&settings.dir, Counter::Digest),
+            expected.0 ^ expected.1
+        );
+        assert_eq!(positions(&settings.dir.join("snapshot")).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn a_damaged_newest_snapshot_is_done_without() {
+    let scratch = Scratch::new("damaged");
+    let settings = &cluster(&scratch, 1)[0];
+    let node = start(settings);
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let expected = load(&mut client, 1000);
+    client.close().unwrap();
+    stop(node);
+    let dir = settings.dir.join("snapshot");
+    let newest = positions(&dir).unwrap()[1];
+    let file = dir.join(format!("{newest:020}")).join("service-0");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[70] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    let node = start(settings);
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    assert_eq!(load(&mut client, 1).0, expected.0 + 1);
+    client.close().unwrap();
+    stop(node);
+}
+
+#[test]
+fn a_member_that_was_away_for_too_long_is_sent_a_snapshot() {
+    let scratch = Scratch::new("install");
+    let settings = cluster(&scratch, 3);
+    let mut nodes: Vec<NodeHandle> = settings.iter().map(start).collect();
+    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    load(&mut client, 20);
+    stop(nodes.remove(2));
+    let behind = counter(&settings[2].dir, Counter::Applied);
+    load(&mut client, 600);
+    for one in &settings[..2] {
+        assert!(
+            counter(&one.dir, Counter::LogStart) > behind,
+            "it cannot catch up from the log"
+        );
+    }
+    // Also one that has just started, and knows of its log's history what is left of it, sends.
+    client.close().unwrap();
+    nodes.into_iter().for_each(stop);
+    let nodes: Vec<NodeHandle> = settings.iter().map(start).collect();
+    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let expected = load(&mut client, 1);
+        let digest = counter(&settings[2].dir, Counter::Digest);
+        std::thread::sleep(Duration::from_millis(100));
+        if counter(&settings[2].dir, Counter::Digest) == expected.0 ^ expected.1 {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "it does not become level: {digest}"
+        );
+    }
+    client.close().unwrap();
+    nodes.into_iter().for_each(stop);
+    let (set, damaged) = newest_valid(
+        &settings[2].dir.join("snapshot"),
+        ClusterId(settings[2].cluster),
+    )
+    .unwrap();
+    assert!(set.is_some_and(|set| set.position().get() > behind));
+    assert!(damaged.is_empty());
+    assert!(counter(&settings[2].dir, Counter::LogStart) > 0);
+}
