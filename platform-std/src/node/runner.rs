@@ -9,7 +9,7 @@ use coracle_core::node::{
 };
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
-use coracle_core::session::AllowAll;
+use coracle_core::session::{AllowAdministration, AllowAll};
 use coracle_core::units::{ClusterId, Position};
 
 use super::begin::{Begun, Ground, log_max};
@@ -19,7 +19,7 @@ use super::memory::Memory;
 use super::peers::{Addresses, Peers};
 use super::{NodeError, SESSIONS, is_initialised, member_id};
 use crate::clock::{Clock, random_seed};
-use crate::config::{Idle, Settings};
+use crate::config::{Admin, Idle, Settings};
 use crate::counters::{Counter, CountersFile};
 use crate::net::wait;
 use crate::signals::StopSignal;
@@ -224,7 +224,12 @@ impl<S: Service> Runner<S> {
             }
         }
         self.node.handle_timeout(now, &mut lent);
-        busy |= self.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        busy |= match self.settings.admin {
+            Admin::Deny => self.node.poll_ingress(now, &mut AllowAll, &mut lent),
+            Admin::Allow => self
+                .node
+                .poll_ingress(now, &mut AllowAdministration, &mut lent),
+        };
         busy |= self.node.poll_service(now, &mut self.service, &mut lent);
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
