@@ -39,6 +39,7 @@ impl<const N: usize> Clients<N> {
         session: SessionId,
         timestamp: Timestamp,
         parts: &[&[u8]],
+        is_heard: bool,
         memory: &mut Memory<'_>,
     ) -> Result<(), EgressError> {
         let payload = parts
@@ -48,7 +49,8 @@ impl<const N: usize> Clients<N> {
         if len > self.config.message_max {
             return Err(EgressError::TooLong);
         }
-        let (Some(term), Some(slot)) = (self.leading, self.serving(session)) else {
+        let leading = self.leading.filter(|_| is_heard);
+        let (Some(term), Some(slot)) = (leading, self.serving(session)) else {
             return Ok(());
         };
         let header = SessionMessageHeader {

@@ -19,6 +19,10 @@ pub(in crate::node) struct At {
     pub member: MemberId,
     /// The longest message a service may offer into the log, in bytes.
     pub message_max: usize,
+    /// The end of the first record of the term that this member leads. What comes before it was an
+    /// earlier leader's to answer, however late this service comes to it: a client would get its
+    /// answers twice.
+    pub opened: Position,
 }
 
 /// A committed record, as far as services are concerned.
@@ -74,6 +78,8 @@ struct Desk<'e, 'a, 'm, const N: usize> {
     host: &'e mut Host<N>,
     effects: &'e mut Effects<'a, 'm, N>,
     message_max: usize,
+    /// Whether the clients of this member are given what the callback offers them.
+    is_heard: bool,
     /// The callback is for a record of the log: every member makes it.
     in_log: bool,
 }
@@ -86,10 +92,11 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         if self.host.index_of(session).is_none() {
             return Err(OfferError::UnknownSession);
         }
+        let (time, is_heard) = (self.host.time, self.is_heard);
         let Effects {
             clients, memory, ..
         } = &mut *self.effects;
-        let offered = clients.offer(session, self.host.time, parts, memory);
+        let offered = clients.offer(session, time, parts, is_heard, memory);
         offered.map_err(|EgressError::TooLong| OfferError::TooLong)
     }
 
@@ -240,6 +247,7 @@ impl<const N: usize> Host<N> {
             host: self,
             effects,
             message_max: at.message_max,
+            is_heard: at.end >= at.opened,
             in_log,
         };
         callback(&mut Cluster::new(
