@@ -18,11 +18,16 @@ pub enum Planted {
     NakInMidFrameAnswered,
     HoleKeptAcrossAJoin,
     AnEmptyDirectoryVotes,
+    TimersOfAServiceThatIsBehind,
+    AnEarlierArmingCounts,
+    OfferAnswersByTheLeadersQueue,
+    ServiceMessageCounterNotRestored,
+    SnapshotLaterThanItsAction,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -35,6 +40,11 @@ impl Planted {
         Self::NakInMidFrameAnswered,
         Self::HoleKeptAcrossAJoin,
         Self::AnEmptyDirectoryVotes,
+        Self::TimersOfAServiceThatIsBehind,
+        Self::AnEarlierArmingCounts,
+        Self::OfferAnswersByTheLeadersQueue,
+        Self::ServiceMessageCounterNotRestored,
+        Self::SnapshotLaterThanItsAction,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

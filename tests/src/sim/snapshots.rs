@@ -324,6 +324,7 @@ impl World {
     ) -> Result<(), Violation> {
         let (start, end) = (recovered.start.position.get(), recovered.tail.end.get());
         let sets: Vec<u64> = self.members[member].disk.snapshots().rev().collect();
+        self.members[member].loaded = None;
         for position in sets {
             if position < start || position > end {
                 continue;
@@ -334,7 +335,7 @@ impl World {
                 position,
                 sheet: Cursor::default(),
             };
-            process.services = services();
+            process.services = services(self.plan.services_act);
             let mut lent = process.memory.lend(&mut process.log);
             let mut services = each(&mut process.services);
             match process
@@ -343,6 +344,7 @@ impl World {
             {
                 Ok(_) => {
                     self.stats.loads += 1;
+                    self.members[member].loaded = Some(position);
                     self.note(member as u8, "loads", position, 0);
                     return Ok(());
                 }
@@ -358,7 +360,7 @@ impl World {
                 }
             }
         }
-        process.services = services();
+        process.services = services(self.plan.services_act);
         if start > 0 {
             let detail = format!("n{member} starts at {start} and has no snapshot");
             broken("Snapshots Can Be Loaded", detail)?;
