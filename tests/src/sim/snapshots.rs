@@ -137,7 +137,11 @@ impl World {
     /// Writes the snapshot that is due, a few steps of it, and purges. True if there is more to do.
     pub(super) fn turn_snapshot(&mut self, member: usize) -> Result<bool, Stop> {
         let mut more = false;
-        for _ in 0..self.rng.range(1, 4) {
+        let due = |p: &Process| p.node.snapshot_due().is_some();
+        let is_due = self.members[member].process.as_ref().is_some_and(due);
+        // Chance is not asked for nothing.
+        let steps = if is_due { self.rng.range(1, 4) } else { 0 };
+        for _ in 0..steps {
             if !self.open_taking(member)? {
                 break;
             }
