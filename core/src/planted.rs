@@ -23,11 +23,12 @@ pub enum Planted {
     OfferAnswersByTheLeadersQueue,
     ServiceMessageCounterNotRestored,
     SnapshotLaterThanItsAction,
+    TheOddOneOutGoesOn,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -45,6 +46,7 @@ impl Planted {
         Self::OfferAnswersByTheLeadersQueue,
         Self::ServiceMessageCounterNotRestored,
         Self::SnapshotLaterThanItsAction,
+        Self::TheOddOneOutGoesOn,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

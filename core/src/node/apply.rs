@@ -251,6 +251,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn execute(&mut self, now: Now, message: &Whole<'_>, bench: &mut Bench<'_, '_, '_>) {
         let level = self.applier.level;
         self.applier.level = message.end;
+        let (every, chain) = (self.config.checkpoint_every, self.applier.chain);
+        self.checkpoints.pass(every, level, message.end, chain);
         let parsed = Message::parse(message.bytes);
         let record = record_of(message.start, &parsed);
         if let Some(timestamp) = record.timestamp() {
@@ -303,6 +305,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let executed = host.execute(at, record, &mut **service, &mut effects);
         host.moved = now.instant;
         host.digest = service.digest();
+        self.checkpoints
+            .executed(self.config.member, message.end, (slot, count), host.digest);
         if snapshot_at == Some(message.end) {
             host.taking = Taking::Due;
         }
