@@ -81,6 +81,11 @@ impl Healing {
         })
     }
 
+    /// What has come is lost: it is asked for again.
+    pub fn forget_staged(&mut self) {
+        self.staged = None;
+    }
+
     fn staged_to(&self) -> Position {
         self.staged.map_or(self.next, |staged| staged.end)
     }

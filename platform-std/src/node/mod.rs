@@ -279,6 +279,7 @@ fn make(settings: &Settings, incarnation: Incarnation, votes: bool) -> Result<()
         term: Term::ZERO,
         vote: None,
         votes,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     NodeStateFile::create(dir.path(), &state)?;
