@@ -45,4 +45,9 @@ stories! {
     stuck_service = "stuck-service"
     split_vote = "split-vote"
     bridge = "bridge"
+    timers = "timers"
+    service_messages = "service-messages"
+    snapshot_leader_change = "snapshot-leader-change"
+    restart_from_snapshot = "restart-from-snapshot"
+    install = "install"
 }

@@ -180,7 +180,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             role: self.raft.role(),
             member: self.config.member,
             message_max: self.config.message_max,
-            opened: self.applier.opened,
+            serves: start >= self.applier.opened,
         }
     }
 
@@ -277,7 +277,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let id = said.header.session;
                 self.clients.apply_message(id, said.payload.len());
             }
-            Ok(Message::NewLeadershipTermEvent(event)) => self.lead(&event),
+            Ok(Message::NewLeadershipTermEvent(event)) => self.lead(message, &event),
             _ => {}
         }
     }
@@ -324,7 +324,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         memory: &mut Memory<'_>,
     ) {
         match record {
-            Message::NewLeadershipTermEvent(event) => self.begin_term(now, message.end, event),
+            Message::NewLeadershipTermEvent(event) => self.begin_term(now, event),
             Message::SessionOpenEvent(event) => {
                 let (at, endpoints) = (message.start, &self.endpoints);
                 let opened = self
@@ -348,20 +348,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    fn begin_term(&mut self, now: Now, end: Position, event: &NewLeadershipTermEvent) {
+    fn begin_term(&mut self, now: Now, event: &NewLeadershipTermEvent) {
         let leads = self.raft.role() == Role::Leader && event.term == self.raft.term();
         if leads && event.leader == self.config.member {
             self.clients.become_leader(now.instant, event.term);
-            self.applier.opened = end;
         }
     }
 
     /// The first record of the term that this member leads has been executed: what services have
     /// asked for before is owed to the log from here on.
-    fn lead(&mut self, event: &NewLeadershipTermEvent) {
+    fn lead(&mut self, message: &Whole<'_>, event: &NewLeadershipTermEvent) {
         if self.clients.leading() != Some(event.term) {
             return;
         }
+        self.applier.opened = message.end;
         for host in &mut self.hosts {
             host.forget_ahead();
             for (session, reason) in host.closings() {

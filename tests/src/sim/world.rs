@@ -175,7 +175,7 @@ impl World {
             members,
             clients,
             net,
-            checker: Checker::new(plan.members, SESSIONS),
+            checker: Checker::new(&plan, SESSIONS),
             stats: Stats::default(),
             trace: Trace::new(keep),
             rng,
