@@ -86,7 +86,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
             Body::AppendPosition(ack) => {
-                let counts = self.hear_incarnation(from, incarnation);
+                let counts = self.hear_incarnation(instant, from, ack.term, incarnation);
                 self.raft.handle_append(instant, from, ack, counts);
                 self.hear_follower(from, ack);
                 if ack.received < self.start.base {

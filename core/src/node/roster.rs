@@ -16,6 +16,7 @@ use super::{Event, Node};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, append};
 use crate::raft::State;
+use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
 
@@ -25,8 +26,9 @@ const LEVEL: u64 = 64 * 1024;
 /// What is known of incarnations beside the roster itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Heard {
-    /// The incarnation that each member spoke with last.
-    incarnations: [Option<Incarnation>; MEMBERS_MAX],
+    /// The incarnation that each member spoke with last, in this term, and with no other from when to
+    /// when.
+    incarnations: [Option<(Incarnation, Instant, Instant)>; MEMBERS_MAX],
     /// The incarnation of each member that was heard to vote. It does so only once a leader has found
     /// that a quorum of the others knows of it, and they never forget.
     voters: [Option<Incarnation>; MEMBERS_MAX],
@@ -54,12 +56,39 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.roster.incarnation(member) == Some(incarnation)
     }
 
-    /// Notes with which incarnation a member speaks; whether its marks count for this leader.
-    pub(super) fn hear_incarnation(&mut self, member: MemberId, incarnation: Incarnation) -> bool {
-        if let Some(heard) = self.heard.incarnations.get_mut(member.slot()) {
-            *heard = Some(incarnation);
+    /// Notes with which incarnation a member speaks in `term`; whether its marks count for this
+    /// leader.
+    pub(super) fn hear_incarnation(
+        &mut self,
+        now: Instant,
+        member: MemberId,
+        term: Term,
+        incarnation: Incarnation,
+    ) -> bool {
+        let heard = self.heard.incarnations.get_mut(member.slot());
+        if let Some(heard) = heard.filter(|_| term == self.raft.term()) {
+            let since = heard.filter(|(known, _, _)| *known == incarnation);
+            let since = since.map_or(now, |(_, since, _)| since);
+            *heard = Some((incarnation, since, now));
         }
-        self.counts(member)
+        self.is_admitted(member, incarnation) && self.counts(member)
+    }
+
+    /// The incarnation that a member spoke with last.
+    fn heard(&self, member: MemberId) -> Option<Incarnation> {
+        let heard = self.heard.incarnations.get(member.slot());
+        heard
+            .copied()
+            .flatten()
+            .map(|(incarnation, _, _)| incarnation)
+    }
+
+    /// The same, if it has spoken with no other for a while: what an earlier life has said may still
+    /// arrive, and that one would be dead as soon as it is admitted.
+    fn heard_for_a_while(&self, member: MemberId) -> Option<Incarnation> {
+        let heard = self.heard.incarnations.get(member.slot());
+        let (incarnation, since, last) = heard.copied().flatten()?;
+        (last.since(since) >= self.config.timing.leader_timeout).then_some(incarnation)
     }
 
     /// A member votes, or stands.
@@ -72,8 +101,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether this member's marks count, and it may vote: a quorum of the others will never again
     /// count another life of it.
     pub(super) fn counts(&self, member: MemberId) -> bool {
-        let heard = self.heard.incarnations.get(member.slot());
-        let Some(incarnation) = heard.copied().flatten() else {
+        let Some(incarnation) = self.heard(member) else {
             return false;
         };
         let since = self.roster.since(member);
@@ -144,8 +172,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let commit = self.raft.commit();
         let is_new = |member: &MemberId| {
-            let heard = self.heard.incarnations.get(member.slot());
-            let incarnation = heard.copied().flatten();
+            let incarnation = self.heard_for_a_while(*member);
             let progress = leader.progress.get(member.slot());
             let is_level = progress.is_some_and(|p| p.joined && p.durable.plus(LEVEL) >= commit);
             is_level && incarnation.is_some_and(|i| !self.is_admitted(*member, i))
@@ -153,8 +180,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let Some(member) = self.raft.others().iter().find(is_new) else {
             return;
         };
-        let heard = self.heard.incarnations.get(member.slot());
-        let Some(incarnation) = heard.copied().flatten() else {
+        let Some(incarnation) = self.heard_for_a_while(member) else {
             return;
         };
         let admitted = MemberAdmitted {
