@@ -332,7 +332,7 @@ impl<S: Service> Runner<S> {
         let lent = self.memory.lent();
         if let Some(recall) = self.node.poll_recall(&lent) {
             let at = match recall.consumer {
-                Consumer::Replay => 0,
+                Consumer::Replay | Consumer::Repair => 0,
                 _ => 1,
             };
             if self.recalls[at].is_none()
