@@ -189,8 +189,9 @@ impl World {
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
+        let is_spared = self.divergence.is_there();
         let m = &mut self.members[member];
-        if wiped < most && m.votes && m.process.is_some() && m.fuse.is_none() {
+        if wiped < most && !is_spared && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;
             self.light_fuse(member, false);
         }
