@@ -5,11 +5,11 @@ mod init;
 mod kv;
 mod log;
 mod node;
+mod replay;
 mod send;
 mod settings;
 mod snapshots;
 mod status;
-mod tail;
 
 use std::process::ExitCode;
 
@@ -28,7 +28,7 @@ each one on the disks of a majority before it counts. Clients speak the protocol
   coracle demo                 see it work: three nodes on this machine, one is killed
   coracle init / coracle node  make a member's directory, and run the member
   coracle send / coracle kv    talk to a cluster
-  coracle status / log / tail / snapshots   look into one";
+  coracle status / log / replay / snapshots   look into one";
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 the outcome is not what was asked for (a check failed, a key is missing, a
@@ -55,7 +55,8 @@ enum Command {
     Status(status::StatusArgs),
     Log(log::LogArgs),
     Snapshots(snapshots::SnapshotsArgs),
-    Tail(tail::TailArgs),
+    #[command(visible_alias = "tail")]
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the command line of this process.
@@ -70,7 +71,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Snapshots(args) => snapshots::run(&args),
-        Command::Tail(args) => tail::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

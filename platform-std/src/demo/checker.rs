@@ -153,10 +153,10 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result
         }
         if record.position >= common {
             found.messages += 1;
-            found.order = CRC32C.extend(found.order, &(record.body.len() as u64).to_le_bytes());
-            found.order = CRC32C.extend(found.order, record.body);
+            found.order = CRC32C.extend(found.order, &(record.body().len() as u64).to_le_bytes());
+            found.order = CRC32C.extend(found.order, record.body());
         }
-        if fits && !matching.take(record.body) {
+        if fits && !matching.take(record.body()) {
             fits = false;
             found.faults.push(format!(
                 "the message at position {} was not offered there, or is there twice",
