@@ -18,11 +18,12 @@ pub enum Planted {
     NakInMidFrameAnswered,
     HoleKeptAcrossAJoin,
     AnEmptyDirectoryVotes,
+    TheOddOneOutGoesOn,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -35,6 +36,7 @@ impl Planted {
         Self::NakInMidFrameAnswered,
         Self::HoleKeptAcrossAJoin,
         Self::AnEmptyDirectoryVotes,
+        Self::TheOddOneOutGoesOn,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

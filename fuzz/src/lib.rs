@@ -4,4 +4,5 @@
 pub mod kv;
 pub mod node;
 pub mod recovery;
+pub mod snapshot;
 pub mod wire;

@@ -120,6 +120,7 @@ fn config() -> Config {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 256,
         seed: 5,
     }
 }
@@ -133,6 +134,7 @@ impl Rig {
             term: Term::ZERO,
             vote: None,
             votes: true,
+            quarantined: false,
             roster: Roster::FIRST,
         };
         let recovered = Recovered::fresh(CLUSTER);
@@ -304,10 +306,11 @@ impl Rig {
                 durable: other,
                 applied: Position::ZERO,
                 window: u32::from(choices.next()) * 256,
-                flush_age_ms: 0,
+                flush_age_ms: u32::from(choices.next()) * 16,
                 round: u64::from(choices.next()),
                 service_age_ms: u32::from(choices.next()),
                 quarantined: choices.is(),
+                resting: choices.is(),
                 checkpoint: choices.checkpoint(other),
                 snapshot: choices.checkpoint(position),
             }),

@@ -58,6 +58,7 @@ fn write() -> Written {
         term: Term::new(3),
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     let blank = Device(vec![0xff; 2 * (SEGMENT as usize + 2 * SECTOR) + 2 * SECTOR]);

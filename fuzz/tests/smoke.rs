@@ -110,3 +110,14 @@ fn recovery() {
         .collect();
     feed(4, 4_000, &damages, coracle_fuzz::recovery::run);
 }
+
+#[test]
+fn snapshot() {
+    let seed = coracle_fuzz::snapshot::seed();
+    assert_eq!(
+        coracle_fuzz::snapshot::run(&seed),
+        2,
+        "a node starts from it"
+    );
+    feed(5, 20_000, &[seed], coracle_fuzz::snapshot::run);
+}

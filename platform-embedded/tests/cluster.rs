@@ -56,6 +56,7 @@ fn config(member: usize, seed: u64) -> Config {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 0,
         seed,
     }
 }
@@ -103,6 +104,7 @@ impl Cluster {
                 term: Term::ZERO,
                 vote: None,
                 votes: true,
+                quarantined: false,
                 roster: Roster::FIRST,
             };
             let blank = Flash::new(SEGMENTS * (SEGMENT as usize + 1024) + 1024);

@@ -27,6 +27,7 @@ use coracle_core::client::{self as core, ClientConfig, EGRESS_IMAGES, Lent};
 pub use coracle_core::client::{ClosedReason, Egress, Event, OfferError, Offered, State};
 use coracle_core::limits::MTU_MAX;
 use coracle_core::stream::{self, Output, slot_len};
+use coracle_core::wire::cluster::AdminResponseCode;
 
 use crate::clock::{Clock, random_seed};
 use crate::net::batch::BATCH;
@@ -56,7 +57,11 @@ pub enum ClientError {
         /// The longest that the stream takes, in bytes.
         max: usize,
     },
-    /// The time was over before the cluster took the message.
+    /// The cluster will not take a snapshot for this session.
+    Unauthorised(String),
+    /// The cluster takes no snapshot, in its own words why.
+    Refused(String),
+    /// The time was over before the cluster took the message, or answered.
     TimedOut,
 }
 
@@ -67,6 +72,12 @@ impl fmt::Display for ClientError {
             Self::Bind(error) => error.fmt(f),
             Self::System(error) => write!(f, "the system refused: {error}"),
             Self::TooLong { max } => write!(f, "the message is longer than {max} bytes"),
+            Self::Unauthorised(detail) => write!(
+                f,
+                "the cluster refuses: {detail}. To let every session make it take snapshots, set \
+                 `admin = \"allow\"` on every member and start it again"
+            ),
+            Self::Refused(detail) => write!(f, "the cluster takes no snapshot: {detail}"),
             Self::TimedOut => f.write_str(
                 "the cluster took nothing in time: see `coracle status`, is a quorum running?",
             ),
@@ -263,6 +274,53 @@ impl Client {
             }
             self.turn()?;
             self.sleep(Duration::from_millis(10))?;
+        }
+    }
+
+    /// Makes the cluster take a snapshot, and waits until it says that it has begun to: every member
+    /// then writes its own, which `coracle status` shows when it is stored. What else the cluster
+    /// says meanwhile goes to `handler`. A new leader is asked again.
+    ///
+    /// # Errors
+    /// [`ClientError::Unauthorised`]; [`ClientError::Refused`], for example while another snapshot
+    /// is being taken; see [`ClientError`] for the rest.
+    pub fn request_snapshot(
+        &mut self,
+        timeout: Duration,
+        mut handler: impl FnMut(Egress<'_>),
+    ) -> Result<(), ClientError> {
+        let deadline = Instant::now() + timeout;
+        let asked = random_seed() as i64;
+        let (mut is_asked, mut answer) = (false, None);
+        loop {
+            if !is_asked {
+                let now = self.clock.instant();
+                let lent = &mut self.memory.lent();
+                is_asked = self.core.request_snapshot(now, asked, lent).is_ok();
+                self.transmit();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.poll(left.min(Duration::from_millis(20)), |egress| match egress {
+                Egress::AdminResponse {
+                    correlation,
+                    code,
+                    message,
+                } if correlation == asked => answer = Some((code, message.to_owned())),
+                Egress::NewLeader { .. } => {
+                    is_asked = false;
+                    handler(egress);
+                }
+                other => handler(other),
+            })?;
+            return match answer.take() {
+                Some((AdminResponseCode::Ok, _)) => Ok(()),
+                Some((AdminResponseCode::UnauthorisedAccess, text)) => {
+                    Err(ClientError::Unauthorised(text))
+                }
+                Some((_, text)) => Err(ClientError::Refused(text)),
+                None if Instant::now() >= deadline => Err(ClientError::TimedOut),
+                None => continue,
+            };
         }
     }
 

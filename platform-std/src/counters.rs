@@ -90,6 +90,15 @@ counters! {
     Snapshot = "snapshot",
     /// Snapshots that were given up since the node started.
     SnapshotsFailed = "snapshots_failed",
+    /// For how long bytes of the log have waited for the disk, in milliseconds.
+    FlushAge = "flush_age_ms",
+    /// For how long the slowest service has not moved although there is something to execute, in
+    /// milliseconds.
+    ServiceAge = "service_age_ms",
+    /// 1 if this member's state differs from the others': it must be rebuilt.
+    Quarantined = "quarantined",
+    /// Steps of the wall clock by more than a second.
+    ClockSteps = "clock_steps",
 }
 
 /// One consistent reading, indexed by [`Counter`].

@@ -48,6 +48,7 @@ fn node_state() -> NodeState {
         term: Term::new(7),
         vote: MemberId::new(2),
         votes: true,
+        quarantined: true,
         roster: {
             let mut roster = Roster::FIRST;
             let member = MemberId::new(4).expect("a member");
@@ -119,6 +120,15 @@ fn a_slot_and_a_node_state_are_these_bytes() {
     assert_eq!(node_state().encode(12)[..], golden!("node_state.hex"));
     let decoded = NodeState::decode(&golden!("node_state.hex"));
     assert_eq!(decoded, Ok((12, node_state())));
+    let decoded = NodeState::decode(&golden!("node_state_v1.hex"));
+    let quarantined = false;
+    let roster = Roster::FIRST;
+    let state = NodeState {
+        quarantined,
+        roster,
+        ..node_state()
+    };
+    assert_eq!(decoded, Ok((12, state)));
 }
 
 /// The same sector with another version, and the checksum that belongs to it.
@@ -186,6 +196,7 @@ fn the_newer_node_state_counts_and_damage_to_all_is_an_error() {
     let state = NodeState {
         vote: None,
         votes: false,
+        quarantined: false,
         ..node_state()
     };
     let new = state.encode(5);

@@ -7,6 +7,7 @@ use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 const MAGIC: [u8; 4] = *b"CrcN";
 const HAS_VOTE: u16 = 1;
 const MAY_VOTE: u16 = 2;
+const QUARANTINED: u16 = 4;
 const ROSTER_AT: usize = 64;
 const _: () = assert!(ROSTER_AT + 8 + 16 * MEMBERS_MAX <= SECTOR - 8);
 
@@ -93,6 +94,9 @@ pub struct NodeState {
     /// Whether it may vote and stand at all: not if the directory came to be in any other way than
     /// by `init`.
     pub votes: bool,
+    /// Whether its state was found to differ from the others': it must not lead until it has been
+    /// rebuilt from theirs. Not in version 1.
+    pub quarantined: bool,
     /// Whose votes and marks count, as far as this member has executed the log.
     pub roster: Roster,
 }
@@ -106,7 +110,9 @@ impl NodeState {
     pub fn encode(&self, seq: u64) -> [u8; SECTOR] {
         let vote = if self.vote.is_some() { HAS_VOTE } else { 0 };
         let votes = if self.votes { MAY_VOTE } else { 0 };
-        let mut sector = Sector::new(MAGIC, Self::VERSION, vote | votes, seq);
+        let quarantined = if self.quarantined { QUARANTINED } else { 0 };
+        let flags = vote | votes | quarantined;
+        let mut sector = Sector::new(MAGIC, Self::VERSION, flags, seq);
         sector.put(16, self.cluster.0.to_le_bytes());
         sector.put(24, self.incarnation.0.to_le_bytes());
         sector.put(32, self.term.to_session_id().to_le_bytes());
@@ -140,6 +146,7 @@ impl NodeState {
             term: Term::from_session_id(sector.u32(32) as i32).ok_or(SectorError::BadField)?,
             vote,
             votes: flags & MAY_VOTE != 0,
+            quarantined: sector.version() > 1 && flags & QUARANTINED != 0,
             roster: Roster {
                 at: Position::new(sector.u64(ROSTER_AT)),
                 members: core::array::from_fn(|slot| {

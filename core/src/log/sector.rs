@@ -79,6 +79,10 @@ impl Sector {
         Ok(sector)
     }
 
+    pub fn version(&self) -> u16 {
+        u16::from_le_bytes(self.get(4))
+    }
+
     pub fn flags(&self) -> u16 {
         u16::from_le_bytes(self.get(6))
     }

@@ -11,7 +11,7 @@ use super::clients::Memory;
 use super::handle::memory;
 use super::host::{At, Effects, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
-use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages};
+use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
@@ -35,6 +35,8 @@ pub(super) struct Applier {
     pub time: Timestamp,
     /// Whether any service that is level took more when last asked.
     pub ready: bool,
+    /// The roster as the log makes it up to here: the node state's may know of later records.
+    pub roster: Roster,
     /// The end of the first record of the term that this member leads.
     pub opened: Position,
     /// Of the last frame taken.
@@ -53,6 +55,7 @@ impl Applier {
             level: Position::ZERO,
             time: Timestamp(0),
             ready: true,
+            roster: Roster::FIRST,
             opened: Position::MAX,
             term: Term::ZERO,
             chain: 0,
@@ -247,6 +250,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn execute(&mut self, now: Now, message: &Whole<'_>, bench: &mut Bench<'_, '_, '_>) {
         let level = self.applier.level;
         self.applier.level = message.end;
+        let (every, chain) = (self.config.checkpoint_every, self.applier.chain);
+        self.checkpoints.pass(every, level, message.end, chain);
         let parsed = Message::parse(message.bytes);
         let record = record_of(message.start, &parsed);
         if let Some(timestamp) = record.timestamp() {
@@ -299,6 +304,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let executed = host.execute(at, record, &mut **service, &mut effects);
         host.moved = now.instant;
         host.digest = service.digest();
+        self.checkpoints
+            .executed(self.config.member, message.end, (slot, count), host.digest);
         if snapshot_at == Some(message.end) {
             host.taking = Taking::Due;
         }

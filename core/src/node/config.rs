@@ -85,6 +85,9 @@ pub struct Config {
     /// The most bytes of log on disk, segments made ahead included; 0: no bound. At least eight
     /// segments, and several times what is between two snapshots.
     pub log_max: u64,
+    /// After how many bytes of log the members compare their state; 0: never. The same on every
+    /// member.
+    pub checkpoint_every: u64,
     /// For delays and stream session ids. Different on every member and at every start.
     pub seed: u64,
 }

@@ -6,6 +6,7 @@ use super::clients::{Admission, Memory, Resolve, ResolveId, View};
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
 };
+use crate::limits::SERVICES_MAX;
 use crate::log::{Bounded, Log};
 use crate::service::Role;
 use crate::session::Authenticator;
@@ -31,6 +32,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return Err(Reject::Halted);
         }
+        self.see(now);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.config.member_at(from) {
@@ -77,7 +79,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return;
         }
-        self.clock = now;
+        self.see(now);
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);
@@ -94,7 +96,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return false;
         }
-        self.clock = now;
+        self.see(now);
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();
@@ -182,6 +184,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn report(&self, correlation: u64) -> StatusReport {
         let status = self.status();
         let counters = &self.counters;
+        let mut services = [None; SERVICES_MAX];
+        for (applied, service) in services.iter_mut().zip(self.services()) {
+            *applied = Some(service.applied);
+        }
         StatusReport {
             correlation,
             cluster: self.config.cluster,
@@ -207,6 +213,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             uptime_ms: 0,
             votes: status.votes,
             service_ready: self.applier.ready,
+            quarantined: status.quarantined,
+            snapshot: status.snapshot,
+            flush_age_ms: status.flush_age_ms,
+            service_age_ms: status.service_age_ms,
+            services,
         }
     }
 }

@@ -85,6 +85,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::AppendPosition(ack) => {
                 let counts = self.hear_incarnation(from, incarnation);
                 self.raft.handle_append(instant, from, ack, counts);
+                self.hear_follower(from, ack);
                 if ack.received < self.start.base {
                     // It was too slow for this bounded log: it is told where that begins now.
                     let asked = Some(ack.received);
@@ -97,6 +98,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                     self.told_to_count(said.counts);
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
+                    self.hear_agreed(said);
                 }
             }
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {

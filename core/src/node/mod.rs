@@ -11,10 +11,13 @@
 
 mod annals;
 mod apply;
+mod beginning;
 mod catch_up;
+mod checkpoint;
 pub mod clients;
 mod config;
 mod handle;
+mod health;
 mod host;
 mod install;
 mod join;
@@ -46,15 +49,18 @@ use crate::log::{
     Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
 };
 use crate::planted::Planted;
-use crate::raft::{Ballot, Raft, Start, State, TransferError};
+use crate::raft::{Ballot, Raft, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
-use crate::units::{Incarnation, Mark, MemberId, Position, ServiceId, Tail, Term};
+use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
 use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
 use crate::wire::member::{HistorySlice, Sender, TermBase};
 use crate::wire::sbe::HEADER;
 use apply::Applier;
+use beginning::{clients_config, endpoints, hosts, log_start, raft_start};
+use checkpoint::Checkpoints;
 use clients::Clients;
+use health::Health;
 use host::Host;
 use install::{Receiving, Serving};
 use repair::{Healing, Mending};
@@ -152,6 +158,8 @@ pub struct Node<const N: usize, const S: usize = 1> {
     applier: Applier,
     hosts: heapless::Vec<Host<N>, S>,
     snapshots: Snapshots<S>,
+    checkpoints: Checkpoints<S>,
+    health: Health,
     /// The snapshot that this member is sent.
     receiving: Option<Receiving>,
     /// The snapshot that this leader sends.
@@ -206,30 +214,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         } else {
             state.incarnation
         };
-        let start = Start {
-            me: config.member,
-            members: config.member_set(),
-            votes,
-            torn: recovered.torn,
-            damaged: recovered.corrupt.is_some(),
-            ballot: Ballot {
-                term: state.term,
-                vote: state.vote,
-            },
-            tail: recovered.tail,
-            flushed: recovered.confirmed,
-            timing: config.timing,
-            seed: config.seed,
-        };
+        let start = raft_start(&config, &state, votes, recovered);
         let sender = Sender {
             cluster: config.cluster,
             incarnation,
             member: config.member,
         };
+        let mut raft = Raft::new(start, now.instant);
+        raft.set_unfit(now.instant, state.quarantined);
         Ok(Self {
             sender,
             votes,
-            raft: Raft::new(start, now.instant),
+            raft,
             history: recovered.history.clone(),
             gaps: Gaps::new(),
             known: HistorySlice::EMPTY,
@@ -240,8 +236,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             clients: Clients::new(clients_config(&config)),
             endpoints: endpoints(&config),
             applier: Applier::new(),
-            hosts: hosts(config.services),
+            hosts: hosts(config.services, now.instant),
             snapshots: Snapshots::new(now.instant),
+            checkpoints: Checkpoints::new(),
+            health: Health::new(now.instant, state.quarantined),
             receiving: None,
             serving: None,
             healing: Healing::of(recovered, config.member, now.instant),
@@ -267,6 +265,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: state.term,
             vote: state.vote,
         });
+        self.health.handle_persisted(state.quarantined);
         if state.roster.at >= self.heard.persisted.0 {
             self.heard.persisted = (state.roster.at, state.votes);
             self.raft.votes |= state.votes && self.votes;
@@ -278,10 +277,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.raft.handle_durable(mark);
     }
 
-    /// Term and vote that must reach the disk: until then this member neither votes nor joins.
+    /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
+    /// whether it is quarantined.
     pub fn poll_persist(&self) -> Option<NodeState> {
         let is_new = self.heard.persisted != (self.roster.at, self.votes);
-        let kept = is_new.then(|| self.raft.ballot());
+        let kept = (is_new || !self.health.is_persisted()).then(|| self.raft.ballot());
         let ballot = self.raft.poll_persist().or(kept)?;
         Some(NodeState {
             cluster: self.sender.cluster,
@@ -290,6 +290,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term: ballot.term,
             vote: ballot.vote,
             votes: self.votes,
+            quarantined: self.health.quarantined(),
             roster: self.roster,
         })
     }
@@ -399,6 +400,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// All an operator wants to see.
     pub fn status(&self) -> Status {
+        let ages = self.ages(self.clock.instant);
         Status {
             member: self.config.member,
             incarnation: self.sender.incarnation,
@@ -413,6 +415,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             start: self.start.base,
             snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
             sessions: self.clients.sessions().len() as u32,
+            flush_age_ms: ages.flush_ms,
+            service_age_ms: ages.service_ms,
+            quarantined: self.is_quarantined(),
             votes: self.votes,
             halted: self.halted,
         }
@@ -470,6 +475,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it
     /// knew.
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
+        self.look_after(now);
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
@@ -492,6 +498,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 self.counters.elections += 1;
             }
             self.role_seen = role;
+            self.forget_heard();
             self.sources.forget_catchup();
             self.event(Event::RoleChanged {
                 role,
@@ -554,47 +561,3 @@ const APP_VERSION: i32 = 1;
 /// How long to wait before a hole is asked for, and before it is asked for again.
 const NAK_DELAY: Duration = Duration::from_millis(1);
 const NAK_REPEAT: Duration = Duration::from_millis(20);
-
-fn clients_config(config: &Config) -> clients::ClientsConfig {
-    clients::ClientsConfig {
-        member: config.member,
-        mtu: config.egress_mtu,
-        egress_segment_length: config.segment_length,
-        message_max: config.message_max + crate::wire::cluster::SESSION_HEADER_LENGTH,
-        sessions_max: config.sessions_max,
-        session_timeout: config.sessions.session_timeout,
-        egress_timeout: config.sessions.egress_timeout,
-        connect_timeout: Duration::from_secs(5),
-        leader_heartbeat_timeout: config.timing.leader_timeout,
-        seed: config.seed ^ 0x636c_6965_6e74,
-    }
-}
-
-fn hosts<const N: usize, const S: usize>(count: usize) -> heapless::Vec<Host<N>, S> {
-    let ids = (0..=u8::MAX).map_while(ServiceId::new);
-    ids.take(count.min(S)).map(Host::new).collect()
-}
-
-/// The oldest byte of a log as it was recovered.
-fn log_start(recovered: &Recovered) -> TermBase {
-    let base = recovered.start.position;
-    let term = recovered.history.term_at(base);
-    TermBase {
-        term: term.unwrap_or(recovered.start.term),
-        base,
-    }
-}
-
-fn endpoints(config: &Config) -> heapless::String<ENDPOINTS_MAX> {
-    use core::fmt::Write;
-    let mut list = heapless::String::new();
-    for member in config.member_set().iter() {
-        let Some(address) = config.address(member) else {
-            continue;
-        };
-        let comma = if list.is_empty() { "" } else { "," };
-        // `ENDPOINTS_MAX` has room for every member's longest endpoint.
-        let _fits = write!(list, "{comma}{member}={}", address.ingress).is_ok();
-    }
-    list
-}

@@ -2,6 +2,7 @@
 
 use embedded_io::{Write, WriteFmtError};
 
+use crate::raft::Ages;
 use crate::service::Role;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
 
@@ -39,6 +40,26 @@ pub enum Event {
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
     SnapshotFailed(Position),
+    /// At this position this member's state is not what a quorum of members has: it is quarantined,
+    /// and must be rebuilt from theirs.
+    Quarantined(Position),
+    /// This follower says that it is quarantined.
+    MemberQuarantined(MemberId),
+    /// Members have different states at this position, and no quorum has the same: nobody can tell
+    /// who is right, and nothing is done about it.
+    NoAgreement(Position),
+    /// This leader hands over, because its disk or a service has stood still for too long.
+    HandingOver {
+        /// To this member.
+        to: MemberId,
+        /// For how long.
+        ages: Ages,
+    },
+    /// The wall clock has moved otherwise than the monotonic one.
+    ClockStepped {
+        /// Forward by so many milliseconds; less than zero: back.
+        by_ms: i64,
+    },
     /// The damage in this member's log, which ended here, has been written over with what others
     /// had.
     LogHealed(Position),
@@ -114,6 +135,8 @@ pub struct Counters {
     pub naks: u64,
     /// Elections this member has stood in.
     pub elections: u64,
+    /// Steps of the wall clock by more than a second.
+    pub clock_steps: u64,
 }
 
 /// The state of one member at one moment.
@@ -146,6 +169,12 @@ pub struct Status {
     pub snapshot: Option<Position>,
     /// How many client sessions are open.
     pub sessions: u32,
+    /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
+    pub flush_age_ms: u32,
+    /// For how long its slowest service has not moved although there is something to execute.
+    pub service_age_ms: u32,
+    /// Whether its state was found to differ from the others'.
+    pub quarantined: bool,
     /// Whether it counts: its incarnation is one that may vote.
     pub votes: bool,
     /// Why it refuses to go on, if it does.
@@ -184,6 +213,9 @@ impl Status {
         if !self.votes {
             out.write_all(b" without a vote")?;
         }
+        if self.quarantined {
+            out.write_all(b" quarantined")?;
+        }
         if let Some(halt) = self.halted {
             write!(out, " halted: {halt}")?;
         }
@@ -212,6 +244,9 @@ mod tests {
             applied: Position::new(864),
             digest: 0xabc,
             sessions: 3,
+            flush_age_ms: 0,
+            service_age_ms: 0,
+            quarantined: false,
             votes: true,
             halted: None,
             start: Position::ZERO,
@@ -227,8 +262,9 @@ mod tests {
         let expected = "member 2 Leader term 7 leader 2 appended 960 durable 928 committed 896 \
                         applied 864 digest 0000000000000abc sessions 3";
         assert_eq!(line(&status), std::format!("{expected}\r\n"));
-        (status.votes, status.halted) = (false, Some(Halt::CorruptLog(Position::new(32))));
-        let more = " without a vote halted: the log cannot be read at position 32\r\n";
+        (status.votes, status.quarantined) = (false, true);
+        status.halted = Some(Halt::CorruptLog(Position::new(32)));
+        let more = " without a vote quarantined halted: the log cannot be read at position 32\r\n";
         assert_eq!(line(&status), std::format!("{expected}{more}"));
         assert!(status.write_line(&mut &mut [0; 40][..]).is_err());
     }

@@ -106,6 +106,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             incarnation,
             ..
         } = *admitted;
+        self.applier.roster.admit(member, incarnation, end);
         if !self.roster.admit(member, incarnation, end) {
             return;
         }

@@ -271,7 +271,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let mut sums = Sums::new();
             let mut out = SnapshotWriter::new(sink.section(Section::Consensus), &mut sums);
             out.begin(&begin)?;
-            write_roster(&mut out, &self.roster)?;
+            write_roster(&mut out, &self.applier.roster)?;
             write_sessions(&mut out, self.clients.sessions())?;
             set.consensus = Some(sums);
             wrote = true;
@@ -395,6 +395,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (at, term) = (begin.position, begin.term);
         self.applier.restore(at, begin.timestamp, term, begin.chain);
         self.clients.restore(table);
+        self.applier.roster = roster;
         if roster.at > self.roster.at {
             self.roster = roster;
         }

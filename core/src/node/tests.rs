@@ -62,6 +62,7 @@ fn config(members: u8) -> Config {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 192,
         seed: 1,
     }
 }
@@ -74,6 +75,7 @@ fn state(at: u32) -> NodeState {
         term: term(at),
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     }
 }
@@ -174,6 +176,8 @@ macro_rules! lent {
         }
     }};
 }
+
+mod health;
 
 impl Bench {
     fn new(members: u8, recovered: &Recovered) -> Self {

@@ -13,9 +13,9 @@ use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire::frame::{Nak, align};
 use crate::wire::member::{
-    AppendPosition, Body, CHUNK_HEADER, CHUNK_MAX, CanvassPosition, Checkpoint, CommitPosition,
-    HistoryRequest, HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm,
-    RequestVote, Resign, SnapshotChunk, TransferLeadership, Vote,
+    AppendPosition, Body, CHUNK_HEADER, CHUNK_MAX, CanvassPosition, CommitPosition, HistoryRequest,
+    HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
+    SnapshotChunk, TransferLeadership, Vote,
 };
 use crate::wire::status::{STATUS_LENGTH, StatusReport};
 
@@ -201,10 +201,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 end,
                 round,
                 counts: self.counts(to),
-                checkpoint: Checkpoint::default(),
-                snapshot: Checkpoint::default(),
+                checkpoint: self.checkpoints.states.agreed(),
+                snapshot: self.checkpoints.snapshots.agreed(),
             }),
-            Owed::Append => Body::AppendPosition(self.append_position(limit)),
+            Owed::Append => Body::AppendPosition(self.append_position(now.instant, limit)),
             Owed::Transfer => {
                 let target = self.raft.transfer_target().unwrap_or(self.config.member);
                 Body::TransferLeadership(TransferLeadership { term, target })
@@ -233,25 +233,27 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.say(member, self.new_leadership_term(history))
     }
 
-    fn append_position(&self, limit: Position) -> AppendPosition {
+    fn append_position(&self, now: Instant, limit: Position) -> AppendPosition {
         let Tail {
             term: log_term,
             end,
         } = self.raft.tail;
         let joined = self.raft.joined().unwrap_or(Term::ZERO);
         let planted = Planted::MarkCarriesTheLastFramesTerm.is_active();
+        let (me, ages) = (self.config.member, self.ages(now));
         AppendPosition {
             term: if planted { log_term } else { joined },
             received: end,
             durable: self.raft.acknowledged(),
             applied: self.told_applied(),
             window: limit.since(end).min(u64::from(u32::MAX)) as u32,
-            flush_age_ms: 0,
+            flush_age_ms: ages.flush_ms,
             round: self.raft.round(),
-            service_age_ms: 0,
-            quarantined: false,
-            checkpoint: Checkpoint::default(),
-            snapshot: Checkpoint::default(),
+            service_age_ms: ages.service_ms,
+            quarantined: self.is_quarantined(),
+            resting: self.raft.is_resting(now),
+            checkpoint: self.checkpoints.states.of(me),
+            snapshot: self.checkpoints.snapshots.of(me),
         }
     }
 

@@ -77,7 +77,7 @@ impl Raft {
     /// Whether this member hears a live leader, so that it would refuse its vote.
     pub fn hears_leader(&self, now: Instant) -> bool {
         match &self.state {
-            State::Leader(_) => !self.closing,
+            State::Leader(_) => !self.closing && !self.unfit,
             State::Follower(f) => now.since(f.heard) < self.timing.leader_timeout,
             _ => false,
         }
@@ -146,10 +146,8 @@ impl Raft {
     }
 
     fn consider_nomination(&mut self, now: Instant) {
-        let electable = self.votes
-            && !self.closing
-            && !self.damaged
-            && self.supporters(now) >= self.members.quorum();
+        let may_lead = self.votes && !self.closing && !self.damaged && !self.unfit;
+        let electable = may_lead && self.supporters(now) >= self.members.quorum();
         let delay = self.nomination_delay(now);
         let State::Canvass(canvass) = &mut self.state else {
             return;
@@ -342,7 +340,7 @@ impl Raft {
             && follower.leader == from
             && self.joined == Some(said.term)
             && self.ballot.term == said.term;
-        if bound && self.votes && !self.closing && !self.damaged {
+        if bound && self.votes && !self.closing && !self.damaged && !self.unfit {
             self.nominate(now, self.ballot.term.next(), true);
         }
     }

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use super::{Owed, Raft, Rounds, State};
+use super::health::Worst;
+use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::planted::Planted;
 use crate::time::Instant;
@@ -32,8 +33,14 @@ pub struct Progress {
     pub heard: Option<Instant>,
     /// When `received` last grew, or the cursor was last set back.
     pub moved: Instant,
-    /// The age of its oldest unflushed byte.
-    pub flush_age_ms: u32,
+    /// For how long its disk and its services have kept work waiting.
+    pub ages: Ages,
+    /// The worst of these in the last moments.
+    pub(super) worst: Worst,
+    /// Its state is not the cluster's: it must not lead.
+    pub quarantined: bool,
+    /// It has handed leadership on because it was unwell.
+    pub resting: bool,
     /// The last heartbeat round it has acknowledged.
     pub round: u64,
     /// The commit position it was last told.
@@ -57,7 +64,13 @@ impl Progress {
             resend: None,
             heard: None,
             moved: now,
-            flush_age_ms: 0,
+            ages: Ages {
+                flush_ms: 0,
+                service_ms: 0,
+            },
+            worst: Worst::new(now),
+            quarantined: false,
+            resting: false,
             round: 0,
             commit_told: Position::ZERO,
             history_from: None,
@@ -68,7 +81,8 @@ impl Progress {
     /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing;
     /// one of a newer round that has less than was known comes from a member that has started
     /// again, and has lost what it had not flushed: it starts anew.
-    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool) {
+    /// `period` is for how long its worst ages count.
+    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool, period: Duration) {
         if ack.round < self.round {
             return;
         }
@@ -90,7 +104,12 @@ impl Progress {
         self.durable = self.durable.max(ack.durable.min(ack.received));
         self.applied = self.applied.max(ack.applied);
         self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
-        self.flush_age_ms = ack.flush_age_ms;
+        self.ages = Ages {
+            flush_ms: ack.flush_age_ms,
+            service_ms: ack.service_age_ms,
+        };
+        self.worst.note(now, period, self.ages);
+        (self.quarantined, self.resting) = (ack.quarantined, ack.resting);
     }
 
     /// The span that may be sent next: first what was asked for again, then from the cursor on.
@@ -123,7 +142,7 @@ impl Progress {
 pub enum TransferError {
     /// This member does not lead.
     NotLeader,
-    /// The target is this member, no member, or has not joined this term.
+    /// The target is this member, no member, has not joined this term, or must not lead.
     BadTarget,
     /// Another transfer is under way.
     InProgress,
@@ -166,6 +185,15 @@ impl Leader {
             transfer: None,
             resigned: false,
         }
+    }
+
+    pub(super) fn of(&self, member: MemberId) -> Option<&Progress> {
+        self.progress.get(member.slot())
+    }
+
+    /// It hands over, or has resigned.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.transfer.is_some() || self.resigned
     }
 
     /// A member that looks for a leader is told at once.
@@ -221,8 +249,9 @@ impl Raft {
     /// Whether clients' messages may be appended: this member leads, has opened its term, and is
     /// not handing over.
     pub fn admits(&self) -> bool {
-        matches!(&self.state, State::Leader(l) if l.barrier.is_some() && l.transfer.is_none())
+        matches!(&self.state, State::Leader(l) if l.barrier.is_some() && !l.is_leaving())
             && !self.closing
+            && !self.unfit
     }
 
     /// This leader's progress table entry for `member`.
@@ -250,13 +279,14 @@ impl Raft {
         if ack.term != self.ballot.term || ack.received > self.tail.end {
             return;
         }
+        let period = self.timing.sick_after;
         let State::Leader(leader) = &mut self.state else {
             return;
         };
         let Some(progress) = leader.progress.get_mut(from.slot()) else {
             return;
         };
-        progress.acknowledge(now, ack, counts);
+        progress.acknowledge(now, ack, counts, period);
         self.advance_commit();
     }
 
@@ -338,12 +368,12 @@ impl Raft {
     }
 
     pub(super) fn leader_timeout(&mut self, now: Instant) {
-        if !self.hears_quorum(now) {
+        if !self.hears_quorum(now) || self.has_resigned_for_good() {
             self.step_down(now);
             return;
         }
         let (others, interval) = (self.others(), self.timing.heartbeat_interval);
-        let (patience, closing) = (interval * 4, self.closing);
+        let (patience, goes) = (interval * 4, self.closing || self.unfit);
         let State::Leader(leader) = &mut self.state else {
             return;
         };
@@ -362,9 +392,17 @@ impl Raft {
         if leader.transfer.is_some_and(|t| now >= t.until) {
             leader.transfer = None;
         }
-        if closing && leader.transfer.is_none() && !leader.resigned {
+        if goes && leader.transfer.is_none() && !leader.resigned {
             leader.bow_out(now, others, interval);
         }
+    }
+
+    /// A member that must not lead has told everybody that it does not: it goes on as a follower,
+    /// unlike one that closes.
+    fn has_resigned_for_good(&self) -> bool {
+        let has_resigned =
+            matches!(&self.state, State::Leader(l) if l.resigned && l.rounds.is_done());
+        self.unfit && !self.closing && has_resigned
     }
 
     /// Stops leading; the term goes on without a leader, and this member never resumes in it.
@@ -377,12 +415,12 @@ impl Raft {
     pub(super) fn owed_by_leader(&mut self, now: Instant) -> Option<(MemberId, Owed)> {
         let others = self.others();
         let interval = self.timing.canvass_interval;
-        let (commit, end, closing) = (self.commit, self.tail.end, self.closing);
+        let (commit, end) = (self.commit, self.tail.end);
         let State::Leader(leader) = &mut self.state else {
             return None;
         };
         leader.barrier?;
-        if closing && leader.resigned {
+        if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
         for member in others.iter() {
@@ -440,7 +478,7 @@ impl Raft {
         let joined = leader
             .progress
             .get(target.slot())
-            .is_some_and(|p| p.joined && p.counts);
+            .is_some_and(|p| p.joined && p.counts && !p.quarantined);
         if target == me || !members.contains(target) || !joined {
             return Err(TransferError::BadTarget);
         }
@@ -455,24 +493,7 @@ impl Raft {
     /// Closes gracefully: a leader hands over to the follower that has most, then says it resigns.
     /// Nothing to do for any other member.
     pub fn resign(&mut self, now: Instant) {
-        let best = match &self.state {
-            State::Leader(leader) => self
-                .others()
-                .iter()
-                .filter(|m| {
-                    leader
-                        .progress
-                        .get(m.slot())
-                        .is_some_and(|p| p.joined && p.counts)
-                })
-                .max_by_key(|m| {
-                    leader
-                        .progress
-                        .get(m.slot())
-                        .map(|p| (p.durable, p.received))
-                }),
-            _ => None,
-        };
+        let best = self.heir();
         if let Some(best) = best {
             // An error would only say that a transfer is under way, which serves as well.
             let _handing_over = self.transfer(now, best).is_ok();

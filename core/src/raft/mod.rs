@@ -6,8 +6,10 @@
 //!
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
 //! - `leader`: progress of followers, commit, check-quorum, transfer (Raft 5.3, 5.4.2, 6.2)
+//! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
 mod election;
+mod health;
 mod leader;
 mod owed;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod tests;
 use core::time::Duration;
 
 pub use election::{Candidate, Canvass, Report};
+pub use health::Ages;
 pub use leader::{Leader, Progress, TransferError};
 pub use owed::{Owed, Rounds};
 
@@ -41,6 +44,11 @@ pub struct Timing {
     pub nomination_delay: Duration,
     /// How long a ballot may last.
     pub ballot_timeout: Duration,
+    /// How long a leader's disk, or a service of it, may stand still while there is work, before it
+    /// hands over to a member that is better off. Zero: for ever. It must be far above what a flush
+    /// takes at its slowest (tens of milliseconds), and not below the leader timeout: what is over
+    /// by then is dearer to move away from than to wait for.
+    pub sick_after: Duration,
 }
 
 impl Timing {
@@ -53,6 +61,7 @@ impl Timing {
             canvass_interval: Duration::from_micros(micros / 20),
             nomination_delay: Duration::from_micros(micros / 8),
             ballot_timeout: Duration::from_micros(micros / 2),
+            sick_after: Duration::from_micros(micros * 2),
         }
     }
 }
@@ -156,6 +165,9 @@ pub struct Raft {
     pub(crate) damaged: bool,
     /// Elections in a row that this member stood in and that brought it no leader.
     pub(crate) in_vain: u8,
+    /// It must not lead: see `health`.
+    pub(crate) unfit: bool,
+    pub(crate) rest: health::Rest,
 }
 
 /// What a new `Raft` starts from.
@@ -209,6 +221,8 @@ impl Raft {
             closing: false,
             damaged: start.damaged,
             in_vain: 0,
+            unfit: false,
+            rest: health::Rest::default(),
         }
     }
 

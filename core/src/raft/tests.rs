@@ -8,22 +8,22 @@ use std::vec::Vec;
 use super::*;
 use crate::wire::member::{AppendPosition, CanvassPosition, Checkpoint, RequestVote, Vote};
 
-fn id(n: u8) -> MemberId {
+pub(super) fn id(n: u8) -> MemberId {
     MemberId::new(n).unwrap()
 }
 
-fn at(ms: u64) -> Instant {
+pub(super) fn at(ms: u64) -> Instant {
     Instant::from_nanos(ms * 1_000_000)
 }
 
-fn tail(term: u32, end: u64) -> Tail {
+pub(super) fn tail(term: u32, end: u64) -> Tail {
     Tail {
         term: Term::new(term),
         end: Position::new(end),
     }
 }
 
-fn member(me: u8, members: usize, tail: Tail) -> Raft {
+pub(super) fn member(me: u8, members: usize, tail: Tail) -> Raft {
     let start = Start {
         me: id(me),
         members: MemberSet::first(members),
@@ -42,13 +42,13 @@ fn member(me: u8, members: usize, tail: Tail) -> Raft {
     Raft::new(start, at(0))
 }
 
-fn persist(raft: &mut Raft) {
+pub(super) fn persist(raft: &mut Raft) {
     if let Some(ballot) = raft.poll_persist() {
         raft.handle_persisted(ballot);
     }
 }
 
-fn canvass(tail: Tail, hears_leader: bool) -> CanvassPosition {
+pub(super) fn canvass(tail: Tail, hears_leader: bool) -> CanvassPosition {
     let (log_term, position) = (tail.term, tail.end);
     CanvassPosition {
         term: tail.term,
@@ -60,7 +60,7 @@ fn canvass(tail: Tail, hears_leader: bool) -> CanvassPosition {
     }
 }
 
-fn vote(term: u32, candidate: u8, granted: bool) -> Vote {
+pub(super) fn vote(term: u32, candidate: u8, granted: bool) -> Vote {
     Vote {
         term: Term::new(term),
         candidate: id(candidate),
@@ -68,7 +68,7 @@ fn vote(term: u32, candidate: u8, granted: bool) -> Vote {
     }
 }
 
-fn ask(term: u32, tail: Tail) -> RequestVote {
+pub(super) fn ask(term: u32, tail: Tail) -> RequestVote {
     let (log_term, position) = (tail.term, tail.end);
     RequestVote {
         term: Term::new(term),
@@ -78,7 +78,7 @@ fn ask(term: u32, tail: Tail) -> RequestVote {
     }
 }
 
-fn ack(term: u32, position: u64) -> AppendPosition {
+pub(super) fn ack(term: u32, position: u64) -> AppendPosition {
     let position = Position::new(position);
     AppendPosition {
         term: Term::new(term),
@@ -90,13 +90,14 @@ fn ack(term: u32, position: u64) -> AppendPosition {
         round: 0,
         service_age_ms: 0,
         quarantined: false,
+        resting: false,
         checkpoint: Checkpoint::default(),
         snapshot: Checkpoint::default(),
     }
 }
 
 /// Member 0 of three, elected within 400 ms, with its first record up to `barrier`.
-fn leader(before: Tail, barrier: u64) -> Raft {
+pub(super) fn leader(before: Tail, barrier: u64) -> Raft {
     let mut raft = member(0, 3, before);
     raft.handle_canvass(at(1), id(1), &canvass(before, false));
     let mut ms = 2;

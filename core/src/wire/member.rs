@@ -234,6 +234,9 @@ pub struct AppendPosition {
     pub service_age_ms: u32,
     /// Whether its state has been found to differ from the others': it must not lead.
     pub quarantined: bool,
+    /// Whether it has handed leadership on not long ago because it was unwell: it is no heir of a
+    /// leader that is unwell.
+    pub resting: bool,
     /// Its state at the last checkpoint that it has come to.
     pub checkpoint: Checkpoint,
     /// Its newest snapshot.

@@ -4,7 +4,7 @@
 //! The answer needs no state and is never longer than the question, so that it cannot be turned on
 //! a third party whose address was forged (RFC 4732 section 2.5, amplification).
 
-use crate::limits::FRAME_HEADER;
+use crate::limits::{FRAME_HEADER, SERVICES_MAX};
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use crate::wire::cluster::NULL_VALUE;
 use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
@@ -18,9 +18,10 @@ pub const STATUS_STREAM_ID: i32 = 109;
 const QUERY_TEMPLATE: u16 = 200;
 const REPORT_TEMPLATE: u16 = 201;
 const QUERY_BLOCK: u16 = 16;
-const REPORT_BLOCK: u16 = 128;
+const REPORT_BLOCK: u16 = 144 + 8 * SERVICES_MAX as u16;
 const FLAG_VOTES: u32 = 1;
 const FLAG_SERVICE_READY: u32 = 1 << 1;
+const FLAG_QUARANTINED: u32 = 1 << 2;
 
 /// The length of a query and of a report, as a whole aligned frame, in bytes.
 pub const STATUS_LENGTH: usize = align(FRAME_HEADER + HEADER + REPORT_BLOCK as usize);
@@ -145,6 +146,16 @@ pub struct StatusReport {
     pub votes: bool,
     /// Whether its service takes messages at the moment.
     pub service_ready: bool,
+    /// Whether its state was found to differ from the others': it must not lead until it is rebuilt.
+    pub quarantined: bool,
+    /// Its newest snapshot.
+    pub snapshot: Option<Position>,
+    /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
+    pub flush_age_ms: u32,
+    /// For how long its slowest service has not moved although there is something to execute.
+    pub service_age_ms: u32,
+    /// What each service has executed, by its number.
+    pub services: [Option<Position>; SERVICES_MAX],
 }
 
 impl StatusReport {
@@ -165,12 +176,17 @@ impl StatusReport {
         } else {
             0
         };
+        let quarantined = if self.quarantined {
+            FLAG_QUARANTINED
+        } else {
+            0
+        };
         writer
             .u64(self.correlation)
             .u64(self.cluster.0)
             .u64(self.incarnation.0)
             .i32(session_id)
-            .u32(votes | ready)
+            .u32(votes | ready | quarantined)
             .i64(self.term.to_wire())
             .i32(self.role.to_wire())
             .i32(leader)
@@ -185,7 +201,13 @@ impl StatusReport {
             .u32(self.leaderships)
             .u32(0)
             .u64(self.rejects)
-            .u64(self.uptime_ms);
+            .u64(self.uptime_ms)
+            .i64(optional(self.snapshot))
+            .u32(self.flush_age_ms)
+            .u32(self.service_age_ms);
+        for applied in self.services {
+            writer.i64(optional(applied));
+        }
         writer.zeros(STATUS_LENGTH - FRAME_HEADER - payload);
         writer.finish()
     }
@@ -216,6 +238,13 @@ impl StatusReport {
         let sessions = block.u32()?;
         let leaderships = block.u32()?;
         block.u32()?;
+        let (rejects, uptime_ms) = (block.u64()?, block.u64()?);
+        let snapshot = read_optional(&mut block)?;
+        let (flush_age_ms, service_age_ms) = (block.u32()?, block.u32()?);
+        let mut services = [None; SERVICES_MAX];
+        for applied in &mut services {
+            *applied = read_optional(&mut block)?;
+        }
         Ok(Self {
             correlation,
             cluster,
@@ -233,10 +262,15 @@ impl StatusReport {
             digest,
             window,
             leaderships,
-            rejects: block.u64()?,
-            uptime_ms: block.u64()?,
+            rejects,
+            uptime_ms,
             votes: flags & FLAG_VOTES != 0,
             service_ready: flags & FLAG_SERVICE_READY != 0,
+            quarantined: flags & FLAG_QUARANTINED != 0,
+            snapshot,
+            flush_age_ms,
+            service_age_ms,
+            services,
         })
     }
 }
@@ -269,6 +303,17 @@ fn read_position(block: &mut Reader<'_>) -> Result<Position, Reject> {
     Position::from_wire(block.i64()?).ok_or(Reject::Value)
 }
 
+fn optional(position: Option<Position>) -> i64 {
+    position.map_or(NULL_VALUE, Position::to_wire)
+}
+
+fn read_optional(block: &mut Reader<'_>) -> Result<Option<Position>, Reject> {
+    match block.i64()? {
+        NULL_VALUE => Ok(None),
+        number => Position::from_wire(number).map(Some).ok_or(Reject::Value),
+    }
+}
+
 fn read_leader(block: &mut Reader<'_>) -> Result<Option<MemberId>, Reject> {
     let number = block.i32()?;
     if i64::from(number) == NULL_VALUE {
@@ -288,6 +333,9 @@ mod tests {
     };
 
     fn report() -> StatusReport {
+        let mut services = [None; SERVICES_MAX];
+        services[0] = Some(Position::new(3168));
+        services[9] = Some(Position::new(3136));
         StatusReport {
             correlation: 0xAB_CDEF,
             cluster: ClusterId(0xC0_FFEE),
@@ -309,6 +357,11 @@ mod tests {
             uptime_ms: 86_400_000,
             votes: true,
             service_ready: true,
+            quarantined: true,
+            snapshot: Some(Position::new(1024)),
+            flush_age_ms: 4,
+            service_age_ms: 250,
+            services,
         }
     }
 
@@ -339,7 +392,7 @@ mod tests {
     fn no_answer_is_longer_than_its_question() {
         let bytes = golden!("status_query");
         let mut short = bytes[..STATUS_LENGTH - 32].to_vec();
-        short[0] = (STATUS_LENGTH - 32) as u8;
+        short[..4].copy_from_slice(&(STATUS_LENGTH as i32 - 32).to_le_bytes());
         let rejected = read(&short, StatusQuery::parse_frame);
         assert_eq!(rejected, Err(Reject::Amplification));
     }
@@ -350,6 +403,7 @@ mod tests {
             leader: None,
             role: Role::Candidate,
             votes: false,
+            snapshot: None,
             ..report()
         };
         let mut out = [0; STATUS_LENGTH];

@@ -8,6 +8,7 @@ mod node;
 mod replay;
 mod send;
 mod settings;
+mod snapshot;
 mod snapshots;
 mod status;
 
@@ -28,6 +29,7 @@ each one on the disks of a majority before it counts. Clients speak the protocol
   coracle demo                 see it work: three nodes on this machine, one is killed
   coracle init / coracle node  make a member's directory, and run the member
   coracle send / coracle kv    talk to a cluster
+  coracle snapshot             make every member write down its state
   coracle status / log / replay / snapshots   look into one";
 
 const AFTER_HELP: &str = "\
@@ -54,6 +56,7 @@ enum Command {
     Kv(kv::KvArgs),
     Status(status::StatusArgs),
     Log(log::LogArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Snapshots(snapshots::SnapshotsArgs),
     #[command(visible_alias = "tail")]
     Replay(replay::ReplayArgs),
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Kv(args) => kv::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Snapshots(args) => snapshots::run(&args),
         Command::Replay(args) => replay::run(&args),
     };

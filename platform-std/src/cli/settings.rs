@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{Durability, Idle, MemberSettings, ServiceKind, Settings, Size};
+use crate::config::{Admin, Durability, Idle, MemberSettings, ServiceKind, Settings, Size};
 
 /// A configuration file, and flags that override it.
 #[derive(Debug, Args)]
@@ -62,6 +62,14 @@ pub struct SettingsArgs {
     /// Take a snapshot after so many bytes of log; an eighth of --log-max unless given
     #[arg(long, value_name = "SIZE")]
     pub snapshot_every: Option<Size>,
+    /// Which sessions may make the cluster take a snapshot
+    #[arg(long, value_enum)]
+    #[arg(
+        long_help = "Which client sessions may make the cluster take a snapshot, as `coracle \
+        snapshot` does; the leader's setting counts, so give every member the same. Snapshots by \
+        --snapshot-every are taken in any case"
+    )]
+    pub admin: Option<Admin>,
     /// What to do when there is nothing to do
     #[arg(long, value_enum)]
     pub idle: Option<Idle>,
@@ -93,6 +101,7 @@ impl SettingsArgs {
         settings.durability = self.durability.unwrap_or(settings.durability);
         settings.log_max = self.log_max.unwrap_or(settings.log_max);
         settings.snapshot_every = self.snapshot_every.or(settings.snapshot_every);
+        settings.admin = self.admin.unwrap_or(settings.admin);
         settings.idle = self.idle.unwrap_or(settings.idle);
         settings.validate()?;
         Ok(settings)

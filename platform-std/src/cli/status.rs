@@ -214,6 +214,7 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
     let Some(r) = report else {
         return json!({ "member": id, "endpoint": endpoint, "answers": false });
     };
+    let services: Vec<u64> = r.services.iter().flatten().map(|at| at.get()).collect();
     json!({
         "member": r.member.get(),
         "endpoint": endpoint,
@@ -234,22 +235,31 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "uptime_ms": r.uptime_ms,
         "votes": r.votes,
         "service_ready": r.service_ready,
+        "log_start": r.start.get(),
+        "snapshot": r.snapshot.map(|at| at.get()),
+        "flush_age_ms": r.flush_age_ms,
+        "service_age_ms": r.service_age_ms,
+        "quarantined": r.quarantined,
+        "services": services,
     })
 }
 
 fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
     println!(
-        "member  role        term    appended     durable   committed     applied  \
-         digest            sessions  rejects"
+        "member  role        term   log start    snapshot    appended     durable   committed     \
+         applied  digest            sessions  rejects  flush ms  service ms"
     );
     for ((id, endpoint), report) in endpoints.iter().zip(reports) {
         match report {
             None => println!("{id:>6}  no answer from {endpoint}"),
             Some(r) => println!(
-                "{:>6}  {:<9} {:>6} {:>11} {:>11} {:>11} {:>11}  {:016x}  {:>8} {:>8}{}{}",
+                "{:>6}  {:<9} {:>6} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}  {:016x}  {:>8} \
+                 {:>8} {:>9} {:>11}{}",
                 r.member.get(),
                 role_name(r.role),
                 r.term.get(),
+                r.start.get(),
+                r.snapshot.map_or("-".into(), |at| at.get().to_string()),
                 r.appended.get(),
                 r.durable.get(),
                 r.commit.get(),
@@ -257,15 +267,36 @@ fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
                 r.digest,
                 r.sessions,
                 r.rejects,
-                if r.votes { "" } else { "  may not vote" },
-                if r.service_ready {
-                    ""
-                } else {
-                    "  service stalled"
-                },
+                r.flush_age_ms,
+                r.service_age_ms,
+                remarks(r),
             ),
         }
     }
+}
+
+/// What an operator should do something about, or know.
+fn remarks(r: &StatusReport) -> String {
+    let mut remarks = String::new();
+    if !r.votes {
+        remarks.push_str("  may not vote");
+    }
+    if !r.service_ready {
+        remarks.push_str("  service stalled");
+    }
+    if r.quarantined {
+        remarks.push_str("  QUARANTINED: its state differs, rebuild it from the others");
+    }
+    // One service that lags is seen only beside the others.
+    if r.services.iter().flatten().count() > 1 {
+        for (number, applied) in r.services.iter().enumerate() {
+            let behind = applied.map_or(0, |at| r.commit.since(at));
+            if behind > 0 {
+                remarks.push_str(&format!("  service {number} is {behind} bytes behind"));
+            }
+        }
+    }
+    remarks
 }
 
 fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {

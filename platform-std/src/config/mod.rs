@@ -58,6 +58,9 @@ pub struct Settings {
     /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
     #[serde(default)]
     pub snapshot_interval: Option<Span>,
+    /// Who may make the cluster take a snapshot, beside its own policy. The leader's setting counts.
+    #[serde(default)]
+    pub admin: Admin,
     /// How much of the newest log is held in memory, a power of two.
     #[serde(default = "defaults::window")]
     pub window: Size,
@@ -149,6 +152,17 @@ pub enum Durability {
     ReplicationOnly,
 }
 
+/// Which client sessions may administer: that is, make the cluster take a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admin {
+    /// None.
+    #[default]
+    Deny,
+    /// Every session: for a network that only operators and their programs reach.
+    Allow,
+}
+
 /// What the node's thread does when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -196,6 +210,7 @@ impl Settings {
             log_max: defaults::log_max(),
             snapshot_every: None,
             snapshot_interval: None,
+            admin: Admin::default(),
             window: defaults::window(),
             mtu: defaults::mtu(),
             message_max: defaults::message_max(),
@@ -266,6 +281,11 @@ impl fmt::Display for Settings {
             Some(span) => writeln!(f, "snapshot_interval = \"{span}\"")?,
             None => writeln!(f, "# snapshot_interval: off; for example \"1 h\"")?,
         }
+        let admin = match self.admin {
+            Admin::Deny => "deny",
+            Admin::Allow => "allow",
+        };
+        writeln!(f, "admin = \"{admin}\"")?;
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;

@@ -298,7 +298,7 @@ fn within(key: &str, size: Size, low: u64, high: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MemberSettings, Span};
+    use super::super::{Admin, MemberSettings, Span};
     use super::*;
 
     fn three() -> Settings {
@@ -327,6 +327,7 @@ mod tests {
         let mut settings = three();
         settings.snapshot_every = Some(Size(64 << 20));
         settings.snapshot_interval = Some(Span::from_millis(3_600_000));
+        settings.admin = Admin::Allow;
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);

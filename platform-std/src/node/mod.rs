@@ -242,6 +242,7 @@ pub fn init(settings: &Settings) -> Result<(), NodeError> {
         term: Term::ZERO,
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     NodeStateFile::create(dir.path(), &state)?;

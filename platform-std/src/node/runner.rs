@@ -9,7 +9,7 @@ use coracle_core::node::{
 };
 use coracle_core::raft::Timing;
 use coracle_core::service::{Role, Service};
-use coracle_core::session::AllowAll;
+use coracle_core::session::{AllowAdministration, AllowAll};
 use coracle_core::units::{ClusterId, Position};
 
 use super::begin::{Begun, Ground, log_max};
@@ -19,7 +19,7 @@ use super::memory::Memory;
 use super::peers::{Addresses, Peers};
 use super::{NodeError, SESSIONS, is_initialised, member_id};
 use crate::clock::{Clock, random_seed};
-use crate::config::{Idle, Settings};
+use crate::config::{Admin, Idle, Settings};
 use crate::counters::{Counter, CountersFile};
 use crate::net::wait;
 use crate::signals::StopSignal;
@@ -32,6 +32,9 @@ use crate::worker::Worker;
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
+
+/// After how many bytes of log the members compare their states.
+const CHECKPOINT_EVERY: u64 = 1 << 20;
 
 /// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
@@ -98,6 +101,9 @@ impl<S: Service> Runner<S> {
         let peers = Peers::new(&settings, member, &waker)?;
         let counters =
             CountersFile::create(&dir.counters(), settings.cluster, settings.member.into())?;
+        if node.is_quarantined() {
+            tracing::error!(member = settings.member, "quarantined: {REBUILD}");
+        }
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
             spare: spare(&memory),
@@ -218,7 +224,12 @@ impl<S: Service> Runner<S> {
             }
         }
         self.node.handle_timeout(now, &mut lent);
-        busy |= self.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        busy |= match self.settings.admin {
+            Admin::Deny => self.node.poll_ingress(now, &mut AllowAll, &mut lent),
+            Admin::Allow => self
+                .node
+                .poll_ingress(now, &mut AllowAdministration, &mut lent),
+        };
         busy |= self.node.poll_service(now, &mut self.service, &mut lent);
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
@@ -275,6 +286,8 @@ impl<S: Service> Runner<S> {
         let (state, memory) = (self.persisted, &mut self.memory);
         let begun = ground.begin(config, state, &mut self.service, memory)?;
         (self.node, self.store) = (begun.node, begun.store);
+        // Whatever this member's state was, it is the leader's now.
+        self.node.handle_rebuilt();
         self.recalls = [None; 2];
         self.spare = spare(&self.memory);
         Ok(())
@@ -400,6 +413,10 @@ impl<S: Service> Runner<S> {
             (Counter::LogBytes, self.store.bytes()),
             (Counter::Snapshot, status.snapshot.map_or(0, Position::get)),
             (Counter::SnapshotsFailed, self.keeper.failed()),
+            (Counter::FlushAge, status.flush_age_ms.into()),
+            (Counter::ServiceAge, status.service_age_ms.into()),
+            (Counter::Quarantined, status.quarantined.into()),
+            (Counter::ClockSteps, self.node.counters().clock_steps),
         ]);
     }
 
@@ -431,8 +448,44 @@ impl<S: Service> Runner<S> {
                 );
             }
             Event::Halted(halt) => tracing::error!(%halt, "halted"),
-            _ => {}
+            other => tell_health(other),
         }
+    }
+}
+
+/// What a log says of a member that is quarantined: by itself, and by its leader.
+const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until it \
+    is rebuilt: stop it, check its memory and its disk, put a new data directory in place of the \
+    old one, and start it; it is rebuilt from the others";
+
+fn tell_health(event: Event) {
+    match event {
+        Event::Quarantined(at) => {
+            tracing::error!(position = at.get(), "this member is quarantined: {REBUILD}");
+        }
+        Event::MemberQuarantined(member) => {
+            tracing::error!(member = member.get(), "a member is quarantined: {REBUILD}");
+        }
+        Event::NoAgreement(at) => tracing::error!(
+            position = at.get(),
+            "members have different states, and no majority has the same: nothing is done about \
+             it, because nobody can tell who is right. Compare what they hold (coracle status \
+             shows digests), decide whom to believe, and rebuild the others; a service that is \
+             not deterministic looks like this"
+        ),
+        Event::HandingOver { to, ages } => tracing::warn!(
+            to = to.get(),
+            flush_age_ms = ages.flush_ms,
+            service_age_ms = ages.service_ms,
+            "this leader is slow and hands over to one that is not: look at its disk (flush age) \
+             or at its service (service age)"
+        ),
+        Event::ClockStepped { by_ms } => tracing::warn!(
+            by_ms,
+            "the wall clock has stepped: the cluster's time never goes back, timers that are due \
+             fire late or at once; look at what sets this machine's clock"
+        ),
+        _ => {}
     }
 }
 
@@ -478,6 +531,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             canvass_interval: t.canvass.0,
             nomination_delay: t.nomination.0,
             ballot_timeout: t.ballot.0,
+            sick_after: t.leader_timeout.0 * 2,
         },
         sessions: SessionTiming {
             session_timeout: t.session_timeout.0,
@@ -496,6 +550,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
         },
         log_max: log_max(settings),
+        checkpoint_every: CHECKPOINT_EVERY,
         seed: random_seed(),
     })
 }

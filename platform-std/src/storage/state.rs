@@ -112,6 +112,7 @@ mod tests {
             term: Term::new(term),
             vote: vote.and_then(MemberId::new),
             votes: true,
+            quarantined: false,
             roster: Roster::FIRST,
         }
     }

@@ -33,6 +33,7 @@ impl World {
             term: Term::new(current),
             vote: None,
             votes: true,
+            quarantined: false,
             roster: Roster::FIRST,
         };
         write_state(&mut member.disk, 2, &state);

@@ -239,7 +239,8 @@ impl Checker {
         ghost.last = None;
         ghost.acknowledged = (0, 0);
         ghost.ballot = ballot;
-        ghost.votes = votes;
+        // Once admitted, a directory counts, whatever its node state has been told of it.
+        ghost.votes |= votes;
         // What a slot on the disk confirms may be acknowledged again at once.
         ghost.promised = ghost.promised.max(confirmed);
         // What was purged is in a snapshot.
@@ -461,7 +462,8 @@ impl Checker {
         }
         self.commit_of_term.insert(seen.joined, commit);
         self.check_quorum(seen, on_medium)?;
-        self.note_admitted(&rows);
+        let new = rows.partition_point(|row| row.end <= commit);
+        self.note_admitted(&rows[..new]);
         self.check_newer_leaders(seen)?;
         let Self {
             model, committed, ..

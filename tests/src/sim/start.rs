@@ -23,6 +23,9 @@ use super::stats::Fault;
 use super::storage::{DATA_AT, position, read_log, write_state};
 use super::world::{What, World};
 
+/// After how many bytes of log members compare their states, here: often.
+const CHECKPOINT_EVERY: u64 = 1 << 11;
+
 /// How long a cluster without a leader waits, in these tests.
 pub const LEADER_TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -39,6 +42,7 @@ impl Member {
             term: Term::ZERO,
             vote: None,
             votes: self.votes,
+            quarantined: false,
             roster: Roster::FIRST,
         };
         write_state(&mut self.disk, 1, &state);
@@ -219,6 +223,7 @@ impl World {
                 interval: Duration::from_nanos(self.plan.snapshot_interval),
             },
             log_max: self.plan.log_max,
+            checkpoint_every: CHECKPOINT_EVERY,
             seed: self.rng.bits(),
         }
     }

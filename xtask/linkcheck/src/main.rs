@@ -11,6 +11,7 @@ mod bare;
 mod client;
 mod kv;
 mod pool;
+mod state;
 mod world;
 
 use core::cell::RefCell;
@@ -123,6 +124,7 @@ fn run() -> Result<(), Failed> {
     cluster.run_until("no session is open", |c| c.is_level() && c.sessions() == 0)?;
     cluster.require_told()?;
     kv::run(pool.take(64 * 1024))?;
+    state::run(&mut pool)?;
     let unknown = cluster.caller.unknown;
     writeln!(Out, "linkcheck: ok, {unknown} of unknown outcome")?;
     Ok(())
@@ -144,6 +146,7 @@ fn format(n: usize, flash: &'static mut [u8]) -> Result<Flash, Failed> {
         term: Term::ZERO,
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     Store::format(Flash(flash), SEGMENT, &state).map_err(|_| Failed("formatting the flash"))
@@ -186,6 +189,7 @@ fn open<'w>(
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 0,
         seed,
     };
     let memory = Memory {

@@ -252,14 +252,18 @@ pub enum ConfigError {
 }
 
 impl ClientsConfig {
-    /// The segment length of a stream with a slot of so many bytes: four of its windows. Receivers
-    /// grant half a segment at most, and a quarter of that may be consumed and not be told of; that
-    /// must not be more than half a window, or it would look as if the client did not read.
+    /// The segment length of a stream with a slot of so many bytes: four of its windows, or what
+    /// the longest message needs. Receivers grant half a segment at most, and a quarter of that may
+    /// be consumed and not be told of: that shall not be most of our window, or it would look as if
+    /// the client did not read.
     fn segment_for(&self, slot_len: usize) -> u32 {
         let most = self.egress_segment_length;
         let ring = Ring::fit(slot_len, self.mtu, most / 4);
         let four = ring.map_or(most, |ring| ring.window().saturating_mul(4));
-        four.max(SEGMENT_MIN).min(most)
+        // Aeron: `FrameDescriptor.computeMaxMessageLength`.
+        let eight = u32::try_from(self.message_max.saturating_mul(8)).unwrap_or(most);
+        let eight = eight.checked_next_power_of_two().unwrap_or(most);
+        four.max(eight).max(SEGMENT_MIN).min(most)
     }
 
     /// Whether `slots` ingress and egress streams can be served with so much memory, in bytes.

@@ -61,7 +61,7 @@ pub struct ClientsConfig {
     /// The longest datagram of log and egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
     pub mtu: usize,
     /// The greatest length of the egress streams' Aeron term buffers: a power of two, 64 KiB to
-    /// 1 GiB. They are no longer than four windows.
+    /// 1 GiB. They are no longer than four windows, or eight longest messages.
     pub egress_segment_length: u32,
     /// The longest message, session header (32 bytes) included. The reassembly memory is cut to
     /// this.

@@ -94,13 +94,13 @@ impl<'m> HostMemory<'m> {
 }
 
 impl<const N: usize> Host<N> {
-    pub const fn new(id: ServiceId) -> Self {
+    pub const fn new(id: ServiceId, now: Instant) -> Self {
         Self {
             id,
             position: Position::ZERO,
             digest: 0,
             ready: true,
-            moved: Instant::from_nanos(0),
+            moved: now,
             taking: Taking::No,
             next_due: None,
             blocked: false,

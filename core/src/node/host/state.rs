@@ -97,7 +97,7 @@ impl<const N: usize> Host<N> {
             taking: Taking::No,
             ahead: outgoing.ahead(),
             outgoing,
-            ..Self::new(self.id)
+            ..Self::new(self.id, self.moved)
         };
         Ok(())
     }

@@ -35,6 +35,7 @@ mod flag {
     pub const TRANSFER: u32 = 1;
     pub const GRANTED: u32 = 1;
     pub const QUARANTINED: u32 = 1;
+    pub const RESTING: u32 = 1 << 1;
     pub const LAST: u32 = 1;
     pub const COUNTS: u32 = 1;
 }
@@ -269,7 +270,7 @@ impl Body {
             Self::Vote(m) => (template::VOTE, 12, set(m.granted, flag::GRANTED)),
             Self::NewLeadershipTerm(_) => (template::NEW_LEADERSHIP_TERM, 48, 0),
             Self::AppendPosition(m) => {
-                let flags = set(m.quarantined, flag::QUARANTINED);
+                let flags = set(m.quarantined, flag::QUARANTINED) | set(m.resting, flag::RESTING);
                 (template::APPEND_POSITION, 84, flags)
             }
             Self::CommitPosition(m) => {
@@ -393,6 +394,7 @@ fn append_position(block: &mut Reader<'_>, flags: u32) -> Result<AppendPosition,
         round: block.u64()?,
         service_age_ms: block.u32()?,
         quarantined: flags & flag::QUARANTINED != 0,
+        resting: flags & flag::RESTING != 0,
         checkpoint: checkpoint(block)?,
         snapshot: checkpoint(block)?,
     })

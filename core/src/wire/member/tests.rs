@@ -116,6 +116,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         round: 1 << 40,
         service_age_ms: 250,
         quarantined: true,
+        resting: true,
         checkpoint: CHECKPOINT,
         snapshot: SNAPSHOT,
     };

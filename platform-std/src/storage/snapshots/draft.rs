@@ -65,6 +65,12 @@ impl Draft {
             .or_else(|| writers.find_map(|writer| writer.error))
     }
 
+    /// Whether no file has `bytes` or more that wait to be given out by [`Self::early`].
+    pub(super) fn is_level(&self, bytes: u64) -> bool {
+        let mut writers = self.sections.iter().flatten();
+        writers.all(|writer| writer.unflushed < bytes)
+    }
+
     /// A file of which `bytes` or more were written since this last gave it out.
     pub(super) fn early(&mut self, bytes: u64) -> Option<(PathBuf, Arc<File>)> {
         let due = |writer: &&mut SectionWriter| writer.unflushed >= bytes;
