@@ -150,14 +150,16 @@ fn a_replay_below_a_purged_log_is_refused_and_the_snapshot_bounds_one_without_co
     let mut plan = Plan::new();
     plan.members = 1;
     plan.extra = "service = \"echo\"\nsegment_length = \"64KiB\"\nwindow = \"64KiB\"\n\
-                  message_max = \"4KiB\"\nlog_max = \"512KiB\"\nsnapshot_every = \"128KiB\"\n"
+                  message_max = \"4KiB\"\nlog_max = \"1MiB\"\nsnapshot_every = \"128KiB\"\n"
         .into();
     let mut cluster = Cluster::start("purged", plan);
     let mut session = Session::open(&cluster.endpoints(), 0);
     let dir = cluster.data(0);
     let start = until("the log to be purged", || {
         session.stream(50, 16, 2000);
-        cluster.counters(0)["log_start"].as_u64().filter(|start| *start > 0)
+        cluster.counters(0)["log_start"]
+            .as_u64()
+            .filter(|start| *start > 0)
     });
     let refused = coracle_on(&dir, &["replay", "--from", "0"]);
     refused.expect(1, &["position 0", "goes on at", "in a snapshot"]);
@@ -170,14 +172,22 @@ fn a_replay_below_a_purged_log_is_refused_and_the_snapshot_bounds_one_without_co
     cluster.signal(0, Signal::TERM);
     cluster.wait(0);
     let whole = replay(&dir, &[]);
-    let snapshot = cluster.counters(0)["snapshot"].as_u64().expect("one was taken");
+    let snapshot = cluster.counters(0)["snapshot"]
+        .as_u64()
+        .expect("one was taken");
     std::fs::remove_file(dir.join("counters")).unwrap();
     let ended = coracle_on(&dir, &["replay", "--json"]);
     let text = snapshot.to_string();
-    ended.expect(0, &["nothing says what is committed", "newest snapshot", &text]);
+    ended.expect(
+        0,
+        &["nothing says what is committed", "newest snapshot", &text],
+    );
     let bounded: Vec<String> = ended.out.lines().map(str::to_owned).collect();
     let is_below = |line: &&String| position(line) < snapshot;
     let expected: Vec<String> = whole.iter().filter(is_below).cloned().collect();
-    assert!(expected.len() < whole.len(), "there is more above {snapshot}");
+    assert!(
+        expected.len() < whole.len(),
+        "there is more above {snapshot}"
+    );
     assert_eq!(bounded, expected);
 }

@@ -22,6 +22,7 @@ cargo xtask <chore>
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
 
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
+  gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, ten kills, fuzz
 
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
         }
         ["sim", flags @ ..] => {
             chores::sim(&mut steps, 600, flags);
+            steps
+        }
+        ["gap", flags @ ..] => {
+            chores::gap(&mut steps, flags);
             steps
         }
         ["fuzz", "--seconds", seconds] => match seconds.parse() {

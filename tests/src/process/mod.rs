@@ -40,10 +40,12 @@ pub fn example(name: &str) -> PathBuf {
 /// Builds something of `platform-std`; returns the folder of the profile.
 fn build(what: &[&str]) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .expect("target/<profile>/deps/<test>");
+    // target/<profile>/deps/<test>, or target/<profile>/<program>
+    let folder = test.parent().expect("a program is in a folder");
+    let profile = match folder.ends_with("deps") {
+        true => folder.parent().expect("target/<profile>/deps"),
+        false => folder,
+    };
     let target = profile.parent().expect("target/<profile>");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     build

@@ -1,0 +1,386 @@
+//! How long committed traffic stands still while a large state is snapshotted.
+
+use std::collections::VecDeque;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use coracle_core::service::kv::codec::{Reply, Request, decode_reply, encode_request};
+use coracle_std::client::{Client, ClientOptions, Egress, OfferError};
+use coracle_tests::process::{Cluster, Plan, coracle};
+use serde_json::{Value, json};
+
+const HELP: &str = "\
+Fills the key-value service of a cluster of real node processes on this machine, keeps a steady load
+of small requests, half of them puts, half gets, that are due at fixed times whatever the answers do
+(an open loop), and measures what a client sees: without a snapshot, while one is written in steps
+(the default), and while one blocks the service (`kv_barrier = 0`).
+
+usage: gap [--mib N] [--members N] [--rate N] [--seconds N] [--json]
+
+  --mib N      key-value state in MiB (default 1024)
+  --members N  node processes (default 3)
+  --rate N     requests a second (default 2000)
+  --seconds N  how long without a snapshot (default 10)
+
+The gap is the time from one answer, or from when the next request was due, to the next answer:
+all answers are to committed messages. The latency of a request counts from when it was due.";
+
+/// The length of a value that fills the state.
+const VALUE: usize = 4096;
+/// Requests that fill the state and are not answered yet, at most.
+const FILLING: usize = 256;
+/// No part may be silent for longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The load goes on for so long after a snapshot is stored.
+const AFTER: Duration = Duration::from_millis(500);
+
+struct Options {
+    mib: u64,
+    members: u8,
+    rate: u64,
+    seconds: u64,
+    is_json: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(text) => {
+            println!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let stepwise = measure(&options, "64MiB");
+    let blocking = measure(&options, "0");
+    match options.is_json {
+        true => print_json(&options, &stepwise, &blocking),
+        false => print_text(&options, &stepwise, &blocking),
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        mib: 1024,
+        members: 3,
+        rate: 2000,
+        seconds: 10,
+        is_json: false,
+    };
+    while let Some(flag) = arguments.next() {
+        let mut number = |least: u64, most: u64| {
+            let value = arguments.next().and_then(|text| text.parse().ok());
+            let value = value.filter(|n| (least..=most).contains(n));
+            value.ok_or_else(|| format!("{flag} needs a number, {least} to {most}\n\n{HELP}"))
+        };
+        match flag.as_str() {
+            "--mib" => options.mib = number(1, 2900)?,
+            "--members" => options.members = number(1, 7)? as u8,
+            "--rate" => options.rate = number(1, 1_000_000)?,
+            "--seconds" => options.seconds = number(1, 3600)?,
+            "--json" => options.is_json = true,
+            _ => return Err(HELP.to_owned()),
+        }
+    }
+    Ok(options)
+}
+
+/// What a client saw of one stretch of time.
+struct Seen {
+    gap: Duration,
+    /// Of each request, ascending.
+    latencies: Vec<Duration>,
+}
+
+/// One cluster: without a snapshot, and while one is taken.
+struct Measured {
+    quiet: Seen,
+    during: Seen,
+    /// Until the slowest member has stored it.
+    took: Duration,
+    /// Of one member's snapshot.
+    bytes: u64,
+    entries: u64,
+}
+
+fn measure(options: &Options, barrier: &str) -> Measured {
+    let mib = options.mib;
+    let mut plan = Plan::new();
+    plan.members = options.members;
+    // The log holds all of it, so that no snapshot is taken but the one that is asked for.
+    plan.extra = format!(
+        "service = \"kv\"\nadmin = \"allow\"\nkv_memory = \"{}MiB\"\nkv_barrier = \"{barrier}\"\n\
+         log_max = \"{}MiB\"\nsnapshot_every = \"{}MiB\"\n",
+        mib * 4 / 3 + 64,
+        (mib * 16).max(2048),
+        (mib * 4).max(512)
+    );
+    let cluster = Cluster::start("gap", plan);
+    let mut load = Load::open(&cluster, options);
+    let entries = (mib << 20) / (VALUE as u64 + 26 + 9);
+    load.fill(entries);
+    eprintln!("{mib} MiB of state with kv_barrier = {barrier}: {entries} entries are there");
+    cluster.level();
+    load.rest(Duration::from_secs(2));
+    let end = Instant::now() + Duration::from_secs(options.seconds);
+    let quiet = load.run(|| Instant::now() < end);
+
+    let mut snapshot = Some(take_snapshot(&cluster));
+    let (mut said, mut end) = (Value::Null, None);
+    let during = load.run(|| {
+        if let Some(child) = snapshot.take_if(|child| is_done(child)) {
+            said = outcome(child);
+            end = Some(Instant::now() + AFTER);
+        }
+        end.is_none_or(|end| Instant::now() < end)
+    });
+    let members = said["members"].as_array().expect("one for each member");
+    let after = members.iter().filter_map(|m| m["stored_after_ms"].as_u64());
+    Measured {
+        quiet,
+        during,
+        took: Duration::from_millis(after.max().expect("it was stored")),
+        bytes: snapshot_bytes(&cluster),
+        entries,
+    }
+}
+
+fn take_snapshot(cluster: &Cluster) -> Child {
+    let mut command = Command::new(coracle());
+    command.args(["snapshot", "--json", "--timeout", "600", "--endpoints"]);
+    command.arg(cluster.endpoints());
+    let child = command.stdout(Stdio::piped()).spawn();
+    child.expect("the command starts")
+}
+
+fn is_done(child: &mut Child) -> bool {
+    child.try_wait().expect("our own child").is_some()
+}
+
+fn outcome(child: Child) -> Value {
+    let output = child.wait_with_output().expect("our own child");
+    assert!(output.status.success(), "the snapshot is not stored");
+    serde_json::from_slice(&output.stdout).expect("a line of JSON")
+}
+
+fn snapshot_bytes(cluster: &Cluster) -> u64 {
+    let sets = std::fs::read_dir(cluster.data(0).join("snapshot")).expect("a snapshot");
+    let newest = sets.map(|set| set.expect("an entry").path()).max();
+    let files = std::fs::read_dir(newest.expect("a set")).expect("a folder");
+    let length = |file: std::io::Result<std::fs::DirEntry>| {
+        file.expect("an entry").metadata().expect("a file").len()
+    };
+    files.map(length).sum()
+}
+
+/// One session, and what it has asked.
+struct Load {
+    client: Client,
+    period: Duration,
+    entries: u64,
+    correlation: u64,
+    /// Requests without an answer: their correlation, and when they were due.
+    asked: VecDeque<(u64, Instant)>,
+    heard: Instant,
+    seen: Seen,
+}
+
+impl Load {
+    fn open(cluster: &Cluster, options: &Options) -> Self {
+        let client = Client::connect_with(&ClientOptions::new(&cluster.endpoints()));
+        Self {
+            client: client.expect("a session"),
+            period: Duration::from_secs(1) / options.rate as u32,
+            entries: 0,
+            correlation: 0,
+            asked: VecDeque::new(),
+            heard: Instant::now(),
+            seen: Seen::new(),
+        }
+    }
+
+    /// Puts all entries.
+    fn fill(&mut self, entries: u64) {
+        self.entries = entries;
+        let mut next = 0;
+        while next < entries || !self.asked.is_empty() {
+            while next < entries && self.asked.len() < FILLING {
+                // No two values alike.
+                let mut value = [next as u8; VALUE];
+                value[..8].copy_from_slice(&next.to_le_bytes());
+                if !self.put(next, &value, Instant::now()) {
+                    break;
+                }
+                next += 1;
+            }
+            self.poll(Duration::from_millis(5));
+        }
+    }
+
+    /// Keeps the session alive.
+    fn rest(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.poll(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks at the due times while `goes_on`, and then waits for the answers.
+    fn run(&mut self, mut goes_on: impl FnMut() -> bool) -> Seen {
+        self.seen = Seen::new();
+        let mut due = Instant::now();
+        self.heard = due;
+        let mut goes = true;
+        while goes || !self.asked.is_empty() {
+            while goes && due <= Instant::now() {
+                // Any key, in no order of the state's.
+                let key = self.correlation.wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.entries;
+                let is_taken = match self.correlation % 2 {
+                    0 => self.put(key, &self.correlation.to_le_bytes(), due),
+                    _ => self.ask(&Request::Get { key: &name(key) }, due),
+                };
+                if !is_taken {
+                    break;
+                }
+                due += self.period;
+            }
+            let wait = due.saturating_duration_since(Instant::now());
+            self.poll(wait.min(Duration::from_millis(5)));
+            goes = goes_on();
+        }
+        self.seen.latencies.sort_unstable();
+        std::mem::replace(&mut self.seen, Seen::new())
+    }
+
+    fn put(&mut self, key: u64, value: &[u8], due: Instant) -> bool {
+        let key = &name(key);
+        self.ask(&Request::Put { key, value }, due)
+    }
+
+    /// False if the cluster takes nothing at the moment.
+    fn ask(&mut self, request: &Request<'_>, due: Instant) -> bool {
+        let message = encode_request(self.correlation, request).parts().concat();
+        match self.client.offer(&message) {
+            Ok(_) => {
+                self.asked.push_back((self.correlation, due));
+                self.correlation += 1;
+                true
+            }
+            Err(OfferError::BackPressured | OfferError::NotConnected) => false,
+            Err(error) => panic!("offer: {error:?}"),
+        }
+    }
+
+    fn poll(&mut self, wait: Duration) {
+        let (asked, heard, seen) = (&mut self.asked, &mut self.heard, &mut self.seen);
+        let polled = self.client.poll(wait, |egress| {
+            let Egress::Message { payload, .. } = egress else {
+                return;
+            };
+            let (correlation, reply) = decode_reply(payload).expect("an answer");
+            assert!(
+                matches!(reply, Reply::Done { .. } | Reply::Value { .. }),
+                "{reply:?}"
+            );
+            // What a lost leader has not answered, nobody answers.
+            while let Some((number, due)) = asked.pop_front() {
+                if number == correlation {
+                    seen.add(Instant::now(), *heard, due);
+                    *heard = Instant::now();
+                    break;
+                }
+            }
+        });
+        polled.expect("the session lives on");
+        let silence = self.heard.elapsed();
+        assert!(
+            asked.is_empty() || silence < PATIENCE,
+            "no answer for {silence:?}"
+        );
+    }
+}
+
+/// A key by its number.
+fn name(number: u64) -> [u8; 9] {
+    let mut name = *b"k00000000";
+    let mut left = number;
+    for place in name[1..].iter_mut().rev() {
+        *place = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    name
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            gap: Duration::ZERO,
+            latencies: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, now: Instant, heard: Instant, due: Instant) {
+        self.gap = self.gap.max(now.saturating_duration_since(heard.max(due)));
+        self.latencies.push(now.saturating_duration_since(due));
+    }
+
+    /// The latency that so many of a thousand requests do not exceed.
+    fn latency(&self, of_1000: usize) -> Duration {
+        let at = (self.latencies.len() * of_1000 / 1000).min(self.latencies.len().max(1) - 1);
+        self.latencies.get(at).copied().unwrap_or_default()
+    }
+
+    fn columns(&self) -> [Duration; 5] {
+        let [p50, p99, p999, worst] = [500, 990, 999, 1000].map(|of| self.latency(of));
+        [self.gap, p50, p99, p999, worst]
+    }
+
+    fn to_json(&self) -> Value {
+        let [gap, p50, p99, p999, worst] = self.columns().map(millis);
+        json!({ "requests": self.latencies.len(), "worst_gap_ms": gap, "latency_p50_ms": p50,
+                "latency_p99_ms": p99, "latency_p999_ms": p999, "latency_worst_ms": worst })
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e5).round() / 100.0
+}
+
+fn print_text(options: &Options, stepwise: &Measured, blocking: &Measured) {
+    println!(
+        "{} MiB of key-value state in {} entries on {} nodes; {} requests a second\n",
+        options.mib, stepwise.entries, options.members, options.rate
+    );
+    println!(
+        "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "milliseconds", "worst gap", "p50", "p99", "p99.9", "worst", "requests"
+    );
+    let line = |name: &str, seen: &Seen| {
+        print!("{name:<28}");
+        for time in seen.columns() {
+            print!("{:>10.2}", millis(time));
+        }
+        println!("{:>10}", seen.latencies.len());
+    };
+    line("no snapshot", &stepwise.quiet);
+    line("snapshot in steps", &stepwise.during);
+    line("no snapshot, kv_barrier = 0", &blocking.quiet);
+    line("blocking snapshot", &blocking.during);
+    println!();
+    for (name, of) in [("in steps", stepwise), ("blocking", blocking)] {
+        let (size, took) = (of.bytes >> 20, of.took.as_secs_f64());
+        println!("{name}: {size} MiB on each disk, stored everywhere after {took:.2} s");
+    }
+}
+
+fn print_json(options: &Options, stepwise: &Measured, blocking: &Measured) {
+    let part = |of: &Measured| {
+        json!({ "quiet": of.quiet.to_json(), "during": of.during.to_json(),
+                "snapshot_ms": of.took.as_millis() as u64, "snapshot_bytes": of.bytes })
+    };
+    println!(
+        "{}",
+        json!({ "state_mib": options.mib, "entries": stepwise.entries, "members": options.members,
+                "rate": options.rate, "stepwise": part(stepwise), "blocking": part(blocking) })
+    );
+}
