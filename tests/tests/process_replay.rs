@@ -1,10 +1,14 @@
 //! `coracle replay`: the committed messages of a member from any position on.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use coracle_core::wire::frame::{
+    FLAG_BEGIN, FLAG_END, FLAG_SM_END_OF_STREAM, Frame, Setup, StatusMessage, parse_datagram,
+};
 use coracle_tests::process::{Cluster, Ended, PATIENCE, Plan, Session, coracle, run, until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -190,4 +194,157 @@ fn a_replay_below_a_purged_log_is_refused_and_the_snapshot_bounds_one_without_co
         "there is more above {snapshot}"
     );
     assert_eq!(bounded, expected);
+}
+
+/// A subscriber that says what a test wants it to say.
+struct Subscriber {
+    socket: UdpSocket,
+    from: SocketAddr,
+    setup: Setup,
+    /// All below has arrived; the stream has one segment only.
+    position: i32,
+    record: Vec<u8>,
+    records: Vec<Vec<u8>>,
+    /// The sender said that it has nothing more to send, or may not; and that this is the end.
+    rests: bool,
+    has_ended: bool,
+}
+
+impl Subscriber {
+    /// Waits for the SETUP of a new stream.
+    fn accept(socket: UdpSocket) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut bytes = [0; 65_536];
+        let (setup, from) = loop {
+            let (len, from) = socket.recv_from(&mut bytes).expect("a stream in time");
+            if let Ok(Frame::Setup(setup)) = parse_datagram(&bytes[..len]) {
+                break (setup, from);
+            }
+        };
+        Self {
+            socket,
+            from,
+            setup,
+            position: 0,
+            record: Vec::new(),
+            records: Vec::new(),
+            rests: false,
+            has_ended: false,
+        }
+    }
+
+    fn say(&mut self, window: i32, flags: u8) {
+        let status = StatusMessage {
+            flags,
+            session_id: self.setup.session_id,
+            stream_id: self.setup.stream_id,
+            term_id: self.setup.active_term_id,
+            term_offset: self.position,
+            window,
+            receiver_id: 1,
+            group_tag: None,
+        };
+        let mut bytes = [0; StatusMessage::LENGTH_MAX];
+        let len = status.emit(&mut bytes).unwrap();
+        self.socket.send_to(&bytes[..len], self.from).unwrap();
+        self.rests = false;
+    }
+
+    /// Takes a datagram; frames on loopback come in order, and what was sent again is ignored.
+    fn take(&mut self) {
+        let mut bytes = [0; 65_536];
+        let len = self.socket.recv(&mut bytes).expect("the stream goes on");
+        let Ok(Frame::Data(datagram)) = parse_datagram(&bytes[..len]) else {
+            return;
+        };
+        let first = datagram.first();
+        if datagram.is_heartbeat() && first.term_offset == self.position {
+            (self.rests, self.has_ended) = (true, first.is_end_of_stream());
+        }
+        for frame in datagram.frames() {
+            let header = frame.header;
+            if header.session_id != self.setup.session_id || header.term_offset != self.position {
+                continue;
+            }
+            self.position += header.aligned_len() as i32;
+            if header.flags & FLAG_BEGIN != 0 {
+                self.record.clear();
+            }
+            self.record.extend_from_slice(frame.payload());
+            if header.flags & FLAG_END != 0 {
+                self.records.push(std::mem::take(&mut self.record));
+            }
+        }
+    }
+}
+
+/// The text of a message behind its header of schema 111.
+fn text(record: &[u8]) -> String {
+    assert_eq!(record[2..6], [1, 0, 111, 0], "a message of schema 111");
+    String::from_utf8(record[32..].to_vec()).expect("text")
+}
+
+#[test]
+fn a_stream_waits_for_its_subscriber_and_says_where_to_go_on() {
+    let mut plan = Plan::new();
+    plan.members = 1;
+    let mut cluster = Cluster::start("stream", plan);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(300, 16, 3000);
+    session.close();
+    cluster.signal(0, Signal::TERM);
+    cluster.wait(0);
+    let dir = cluster.data(0);
+    let messages: Vec<(u64, String)> = replay(&dir, &[])
+        .iter()
+        .map(|line| {
+            let object: Value = serde_json::from_str(line).unwrap();
+            (
+                position(line),
+                object["message"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+
+    let publish = |from: u64| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut command = Command::new(coracle());
+        command.args(["replay", "--from", &from.to_string(), "--dir"]);
+        command.arg(&dir).arg("--publish");
+        command.arg(socket.local_addr().unwrap().to_string());
+        let child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        (child, Subscriber::accept(socket))
+    };
+    let (child, mut reader) = publish(0);
+    const WINDOW: i32 = 32 << 10;
+    while reader.records.len() < 100 {
+        let granted = reader.position + WINDOW;
+        reader.say(WINDOW, 0);
+        while !reader.rests {
+            reader.take();
+        }
+        assert!(reader.position <= granted, "more than the window");
+    }
+    assert!(reader.records.len() < 150, "it waits for the window");
+    reader.say(WINDOW, FLAG_SM_END_OF_STREAM);
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    ended.expect(1, &["went away", "go on with --from "]);
+    let next = ended.err.split("--from ").nth(1).expect("a position");
+    let next: u64 = next.trim().parse().expect("a number");
+    let at = messages.iter().position(|(p, _)| *p >= next).expect("more");
+    assert_eq!(at, reader.records.len(), "all that it has said it has read");
+    let mut texts: Vec<String> = reader.records.iter().map(|r| text(r)).collect();
+
+    let (child, mut reader) = publish(next);
+    while !reader.has_ended {
+        reader.say(WINDOW, 0);
+        while !reader.rests {
+            reader.take();
+        }
+    }
+    reader.say(WINDOW, 0);
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    ended.expect(0, &[&format!("{} records sent", messages.len() - at)]);
+    texts.extend(reader.records.iter().map(|r| text(r)));
+    assert!(texts.iter().eq(messages.iter().map(|(_, text)| text)));
 }

@@ -29,6 +29,8 @@ all answers are to committed messages. The latency of a request counts from when
 const VALUE: usize = 4096;
 /// Requests that fill the state and are not answered yet, at most.
 const FILLING: usize = 256;
+/// One key in so many is asked for by the load.
+const HOT: u64 = 16;
 /// No part may be silent for longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The load goes on for so long after a snapshot is stored.
@@ -233,8 +235,9 @@ impl Load {
         let mut goes = true;
         while goes || !self.asked.is_empty() {
             while goes && due <= Instant::now() {
-                // Any key, in no order of the state's.
-                let key = self.correlation.wrapping_mul(0x9E37_79B9_7F4A_7C15) % self.entries;
+                // In no order, and few enough that the small values leave the state large.
+                let hot = self.entries.div_ceil(HOT);
+                let key = self.correlation.wrapping_mul(0x9E37_79B9_7F4A_7C15) % hot * HOT;
                 let is_taken = match self.correlation % 2 {
                     0 => self.put(key, &self.correlation.to_le_bytes(), due),
                     _ => self.ask(&Request::Get { key: &name(key) }, due),
