@@ -1,6 +1,7 @@
 //! How long committed traffic stands still while a large state is snapshotted.
 
 use std::collections::VecDeque;
+use std::io;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,15 +16,17 @@ of small requests, half of them puts, half gets, that are due at fixed times wha
 (an open loop), and measures what a client sees: without a snapshot, while one is written in steps
 (the default), and while one blocks the service (`kv_barrier = 0`).
 
-usage: gap [--mib N] [--members N] [--rate N] [--seconds N] [--json]
+usage: gap [--mib N] [--members N] [--rate N] [--seconds N] [--stepwise] [--json]
 
   --mib N      key-value state in MiB (default 1024)
   --members N  node processes (default 3)
   --rate N     requests a second (default 2000)
   --seconds N  how long without a snapshot (default 10)
+  --stepwise   only a snapshot in steps
 
 The gap is the time from one answer, or from when the next request was due, to the next answer:
-all answers are to committed messages. The latency of a request counts from when it was due.";
+all answers are to committed messages. The latency of a request counts from when it was due. A
+session that is lost is opened anew, which the gap includes.";
 
 /// The length of a value that fills the state.
 const VALUE: usize = 4096;
@@ -41,8 +44,12 @@ struct Options {
     members: u8,
     rate: u64,
     seconds: u64,
+    is_stepwise_only: bool,
     is_json: bool,
 }
+
+/// How snapshots are taken: a name, and the setting.
+const WAYS: [(&str, &str); 2] = [("in steps", "64MiB"), ("blocking", "0")];
 
 fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {
@@ -52,11 +59,29 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let stepwise = measure(&options, "64MiB");
-    let blocking = measure(&options, "0");
-    match options.is_json {
-        true => print_json(&options, &stepwise, &blocking),
-        false => print_text(&options, &stepwise, &blocking),
+    if !options.is_json {
+        print_heading(&options);
+    }
+    let mut found = Vec::new();
+    let ways = if options.is_stepwise_only { 1 } else { 2 };
+    for (name, barrier) in &WAYS[..ways] {
+        // No panic here: the nodes end with their cluster's value.
+        match measure(&options, barrier) {
+            Ok(measured) if options.is_json => found.push(measured.to_json(name)),
+            Ok(measured) => measured.print(name),
+            Err(text) => {
+                println!("snapshot {name}: {text}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if options.is_json {
+        let (mib, members, rate) = (options.mib, options.members, options.rate);
+        let ways = Value::from(found);
+        println!(
+            "{}",
+            json!({ "state_mib": mib, "members": members, "rate": rate, "snapshots": ways })
+        );
     }
     ExitCode::SUCCESS
 }
@@ -67,6 +92,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         members: 3,
         rate: 2000,
         seconds: 10,
+        is_stepwise_only: false,
         is_json: false,
     };
     while let Some(flag) = arguments.next() {
@@ -80,6 +106,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--members" => options.members = number(1, 7)? as u8,
             "--rate" => options.rate = number(1, 1_000_000)?,
             "--seconds" => options.seconds = number(1, 3600)?,
+            "--stepwise" => options.is_stepwise_only = true,
             "--json" => options.is_json = true,
             _ => return Err(HELP.to_owned()),
         }
@@ -88,8 +115,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
 }
 
 /// What a client saw of one stretch of time.
+#[derive(Default)]
 struct Seen {
     gap: Duration,
+    /// Sessions.
+    lost: u32,
     /// Of each request, ascending.
     latencies: Vec<Duration>,
 }
@@ -102,10 +132,9 @@ struct Measured {
     took: Duration,
     /// Of one member's snapshot.
     bytes: u64,
-    entries: u64,
 }
 
-fn measure(options: &Options, barrier: &str) -> Measured {
+fn measure(options: &Options, barrier: &str) -> Result<Measured, String> {
     let mib = options.mib;
     let mut plan = Plan::new();
     plan.members = options.members;
@@ -118,65 +147,73 @@ fn measure(options: &Options, barrier: &str) -> Measured {
         (mib * 4).max(512)
     );
     let cluster = Cluster::start("gap", plan);
-    let mut load = Load::open(&cluster, options);
+    let mut load = Load::open(&cluster, options)?;
     let entries = (mib << 20) / (VALUE as u64 + 26 + 9);
-    load.fill(entries);
-    eprintln!("{mib} MiB of state with kv_barrier = {barrier}: {entries} entries are there");
-    cluster.level();
-    load.rest(Duration::from_secs(2));
+    load.fill(entries)?;
+    eprintln!("kv_barrier = {barrier}: {mib} MiB of state in {entries} entries are there");
+    load.rest(Duration::from_secs(3))?;
     let end = Instant::now() + Duration::from_secs(options.seconds);
-    let quiet = load.run(|| Instant::now() < end);
+    let quiet = load.run(|| Ok(Instant::now() < end))?;
 
-    let mut snapshot = Some(take_snapshot(&cluster));
-    let (mut said, mut end) = (Value::Null, None);
+    let mut snapshot = Some(take_snapshot(&cluster)?);
+    let (mut took, mut end) = (Duration::ZERO, None);
     let during = load.run(|| {
-        if let Some(child) = snapshot.take_if(|child| is_done(child)) {
-            said = outcome(child);
+        if let Some(child) = snapshot.take_if(|child| !matches!(child.try_wait(), Ok(None))) {
+            took = outcome(child)?;
             end = Some(Instant::now() + AFTER);
         }
-        end.is_none_or(|end| Instant::now() < end)
-    });
-    let members = said["members"].as_array().expect("one for each member");
-    let after = members.iter().filter_map(|m| m["stored_after_ms"].as_u64());
-    Measured {
+        Ok(end.is_none_or(|end| Instant::now() < end))
+    })?;
+    let bytes = snapshot_bytes(&cluster).map_err(|error| format!("the snapshot: {error}"))?;
+    Ok(Measured {
         quiet,
         during,
-        took: Duration::from_millis(after.max().expect("it was stored")),
-        bytes: snapshot_bytes(&cluster),
-        entries,
-    }
+        took,
+        bytes,
+    })
 }
 
-fn take_snapshot(cluster: &Cluster) -> Child {
+fn take_snapshot(cluster: &Cluster) -> Result<Child, String> {
     let mut command = Command::new(coracle());
     command.args(["snapshot", "--json", "--timeout", "600", "--endpoints"]);
     command.arg(cluster.endpoints());
     let child = command.stdout(Stdio::piped()).spawn();
-    child.expect("the command starts")
+    child.map_err(|error| format!("`coracle snapshot` does not start: {error}"))
 }
 
-fn is_done(child: &mut Child) -> bool {
-    child.try_wait().expect("our own child").is_some()
+/// How long the slowest member took.
+fn outcome(child: Child) -> Result<Duration, String> {
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said: Value = serde_json::from_str(&text).unwrap_or_default();
+    let members = said["members"]
+        .as_array()
+        .filter(|_| output.status.success());
+    let after = members.and_then(|all| {
+        all.iter()
+            .filter_map(|m| m["stored_after_ms"].as_u64())
+            .max()
+    });
+    after
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("it is not stored: {text}"))
 }
 
-fn outcome(child: Child) -> Value {
-    let output = child.wait_with_output().expect("our own child");
-    assert!(output.status.success(), "the snapshot is not stored");
-    serde_json::from_slice(&output.stdout).expect("a line of JSON")
-}
-
-fn snapshot_bytes(cluster: &Cluster) -> u64 {
-    let sets = std::fs::read_dir(cluster.data(0).join("snapshot")).expect("a snapshot");
-    let newest = sets.map(|set| set.expect("an entry").path()).max();
-    let files = std::fs::read_dir(newest.expect("a set")).expect("a folder");
-    let length = |file: std::io::Result<std::fs::DirEntry>| {
-        file.expect("an entry").metadata().expect("a file").len()
-    };
-    files.map(length).sum()
+fn snapshot_bytes(cluster: &Cluster) -> io::Result<u64> {
+    let mut newest = None;
+    for set in std::fs::read_dir(cluster.data(0).join("snapshot"))? {
+        newest = newest.max(Some(set?.path()));
+    }
+    let mut bytes = 0;
+    for file in std::fs::read_dir(newest.unwrap_or_default())? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
 }
 
 /// One session, and what it has asked.
 struct Load {
+    options: ClientOptions,
     client: Client,
     period: Duration,
     entries: u64,
@@ -188,21 +225,23 @@ struct Load {
 }
 
 impl Load {
-    fn open(cluster: &Cluster, options: &Options) -> Self {
-        let client = Client::connect_with(&ClientOptions::new(&cluster.endpoints()));
-        Self {
-            client: client.expect("a session"),
-            period: Duration::from_secs(1) / options.rate as u32,
+    fn open(cluster: &Cluster, of: &Options) -> Result<Self, String> {
+        let options = ClientOptions::new(&cluster.endpoints());
+        let client = Client::connect_with(&options).map_err(|e| e.to_string())?;
+        Ok(Self {
+            options,
+            client,
+            period: Duration::from_secs(1) / of.rate as u32,
             entries: 0,
             correlation: 0,
             asked: VecDeque::new(),
             heard: Instant::now(),
-            seen: Seen::new(),
-        }
+            seen: Seen::default(),
+        })
     }
 
     /// Puts all entries.
-    fn fill(&mut self, entries: u64) {
+    fn fill(&mut self, entries: u64) -> Result<(), String> {
         self.entries = entries;
         let mut next = 0;
         while next < entries || !self.asked.is_empty() {
@@ -210,26 +249,28 @@ impl Load {
                 // No two values alike.
                 let mut value = [next as u8; VALUE];
                 value[..8].copy_from_slice(&next.to_le_bytes());
-                if !self.put(next, &value, Instant::now()) {
+                if !self.put(next, &value, Instant::now())? {
                     break;
                 }
                 next += 1;
             }
-            self.poll(Duration::from_millis(5));
+            self.poll(Duration::from_millis(5))?;
         }
+        Ok(())
     }
 
     /// Keeps the session alive.
-    fn rest(&mut self, time: Duration) {
+    fn rest(&mut self, time: Duration) -> Result<(), String> {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            self.poll(Duration::from_millis(100));
+            self.poll(Duration::from_millis(100))?;
         }
+        Ok(())
     }
 
     /// Asks at the due times while `goes_on`, and then waits for the answers.
-    fn run(&mut self, mut goes_on: impl FnMut() -> bool) -> Seen {
-        self.seen = Seen::new();
+    fn run(&mut self, mut goes_on: impl FnMut() -> Result<bool, String>) -> Result<Seen, String> {
+        self.seen = Seen::default();
         let mut due = Instant::now();
         self.heard = due;
         let mut goes = true;
@@ -239,8 +280,8 @@ impl Load {
                 let hot = self.entries.div_ceil(HOT);
                 let key = self.correlation.wrapping_mul(0x9E37_79B9_7F4A_7C15) % hot * HOT;
                 let is_taken = match self.correlation % 2 {
-                    0 => self.put(key, &self.correlation.to_le_bytes(), due),
-                    _ => self.ask(&Request::Get { key: &name(key) }, due),
+                    0 => self.put(key, &self.correlation.to_le_bytes(), due)?,
+                    _ => self.ask(&Request::Get { key: &name(key) }, due)?,
                 };
                 if !is_taken {
                     break;
@@ -248,43 +289,47 @@ impl Load {
                 due += self.period;
             }
             let wait = due.saturating_duration_since(Instant::now());
-            self.poll(wait.min(Duration::from_millis(5)));
-            goes = goes_on();
+            self.poll(wait.min(Duration::from_millis(5)))?;
+            goes = goes && goes_on()?;
         }
         self.seen.latencies.sort_unstable();
-        std::mem::replace(&mut self.seen, Seen::new())
+        Ok(std::mem::take(&mut self.seen))
     }
 
-    fn put(&mut self, key: u64, value: &[u8], due: Instant) -> bool {
+    fn put(&mut self, key: u64, value: &[u8], due: Instant) -> Result<bool, String> {
         let key = &name(key);
         self.ask(&Request::Put { key, value }, due)
     }
 
     /// False if the cluster takes nothing at the moment.
-    fn ask(&mut self, request: &Request<'_>, due: Instant) -> bool {
+    fn ask(&mut self, request: &Request<'_>, due: Instant) -> Result<bool, String> {
         let message = encode_request(self.correlation, request).parts().concat();
         match self.client.offer(&message) {
             Ok(_) => {
                 self.asked.push_back((self.correlation, due));
                 self.correlation += 1;
-                true
+                Ok(true)
             }
-            Err(OfferError::BackPressured | OfferError::NotConnected) => false,
-            Err(error) => panic!("offer: {error:?}"),
+            // A closed session is opened anew by `poll`.
+            Err(OfferError::TooLong) => Err("the cluster's messages are too short".into()),
+            Err(_) => Ok(false),
         }
     }
 
-    fn poll(&mut self, wait: Duration) {
+    fn poll(&mut self, wait: Duration) -> Result<(), String> {
         let (asked, heard, seen) = (&mut self.asked, &mut self.heard, &mut self.seen);
+        let mut refused = None;
         let polled = self.client.poll(wait, |egress| {
             let Egress::Message { payload, .. } = egress else {
                 return;
             };
-            let (correlation, reply) = decode_reply(payload).expect("an answer");
-            assert!(
-                matches!(reply, Reply::Done { .. } | Reply::Value { .. }),
-                "{reply:?}"
-            );
+            let correlation = match decode_reply(payload) {
+                Ok((number, Reply::Done { .. } | Reply::Value { .. })) => number,
+                other => {
+                    refused = Some(format!("an unexpected answer: {other:?}"));
+                    return;
+                }
+            };
             // What a lost leader has not answered, nobody answers.
             while let Some((number, due)) = asked.pop_front() {
                 if number == correlation {
@@ -294,12 +339,20 @@ impl Load {
                 }
             }
         });
-        polled.expect("the session lives on");
+        if let Some(text) = refused {
+            return Err(text);
+        }
+        if let Err(error) = polled {
+            eprintln!("{error}; opening another session");
+            self.seen.lost += 1;
+            self.asked.clear();
+            self.client = Client::connect_with(&self.options).map_err(|e| e.to_string())?;
+        }
         let silence = self.heard.elapsed();
-        assert!(
-            asked.is_empty() || silence < PATIENCE,
-            "no answer for {silence:?}"
-        );
+        match self.asked.is_empty() || silence < PATIENCE {
+            true => Ok(()),
+            false => Err(format!("no answer for {silence:?}")),
+        }
     }
 }
 
@@ -315,13 +368,6 @@ fn name(number: u64) -> [u8; 9] {
 }
 
 impl Seen {
-    fn new() -> Self {
-        Self {
-            gap: Duration::ZERO,
-            latencies: Vec::new(),
-        }
-    }
-
     fn add(&mut self, now: Instant, heard: Instant, due: Instant) {
         self.gap = self.gap.max(now.saturating_duration_since(heard.max(due)));
         self.latencies.push(now.saturating_duration_since(due));
@@ -338,9 +384,22 @@ impl Seen {
         [self.gap, p50, p99, p999, worst]
     }
 
+    fn print(&self, name: &str) {
+        print!("{name:<28}");
+        for time in self.columns() {
+            print!("{:>10.2}", millis(time));
+        }
+        let lost = match self.lost {
+            0 => String::new(),
+            lost => format!("   {lost} sessions lost"),
+        };
+        println!("{:>10}{lost}", self.latencies.len());
+    }
+
     fn to_json(&self) -> Value {
         let [gap, p50, p99, p999, worst] = self.columns().map(millis);
-        json!({ "requests": self.latencies.len(), "worst_gap_ms": gap, "latency_p50_ms": p50,
+        json!({ "requests": self.latencies.len(), "sessions_lost": self.lost,
+                "worst_gap_ms": gap, "latency_p50_ms": p50,
                 "latency_p99_ms": p99, "latency_p999_ms": p999, "latency_worst_ms": worst })
     }
 }
@@ -349,41 +408,27 @@ fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e5).round() / 100.0
 }
 
-fn print_text(options: &Options, stepwise: &Measured, blocking: &Measured) {
+fn print_heading(options: &Options) {
     println!(
-        "{} MiB of key-value state in {} entries on {} nodes; {} requests a second\n",
-        options.mib, stepwise.entries, options.members, options.rate
+        "{} MiB of key-value state on {} nodes; {} requests a second\n",
+        options.mib, options.members, options.rate
     );
     println!(
         "{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "milliseconds", "worst gap", "p50", "p99", "p99.9", "worst", "requests"
     );
-    let line = |name: &str, seen: &Seen| {
-        print!("{name:<28}");
-        for time in seen.columns() {
-            print!("{:>10.2}", millis(time));
-        }
-        println!("{:>10}", seen.latencies.len());
-    };
-    line("no snapshot", &stepwise.quiet);
-    line("snapshot in steps", &stepwise.during);
-    line("no snapshot, kv_barrier = 0", &blocking.quiet);
-    line("blocking snapshot", &blocking.during);
-    println!();
-    for (name, of) in [("in steps", stepwise), ("blocking", blocking)] {
-        let (size, took) = (of.bytes >> 20, of.took.as_secs_f64());
-        println!("{name}: {size} MiB on each disk, stored everywhere after {took:.2} s");
-    }
 }
 
-fn print_json(options: &Options, stepwise: &Measured, blocking: &Measured) {
-    let part = |of: &Measured| {
-        json!({ "quiet": of.quiet.to_json(), "during": of.during.to_json(),
-                "snapshot_ms": of.took.as_millis() as u64, "snapshot_bytes": of.bytes })
-    };
-    println!(
-        "{}",
-        json!({ "state_mib": options.mib, "entries": stepwise.entries, "members": options.members,
-                "rate": options.rate, "stepwise": part(stepwise), "blocking": part(blocking) })
-    );
+impl Measured {
+    fn print(&self, name: &str) {
+        self.quiet.print("no snapshot");
+        self.during.print(&format!("snapshot {name}"));
+        let (size, took) = (self.bytes >> 20, self.took.as_secs_f64());
+        println!("    {size} MiB on each disk, stored everywhere after {took:.2} s");
+    }
+
+    fn to_json(&self, name: &str) -> Value {
+        json!({ "way": name, "quiet": self.quiet.to_json(), "during": self.during.to_json(),
+                "snapshot_ms": self.took.as_millis() as u64, "snapshot_bytes": self.bytes })
+    }
 }
