@@ -18,12 +18,17 @@ pub enum Planted {
     NakInMidFrameAnswered,
     HoleKeptAcrossAJoin,
     AnEmptyDirectoryVotes,
+    TimersOfAServiceThatIsBehind,
+    AnEarlierArmingCounts,
+    OfferAnswersByTheLeadersQueue,
+    ServiceMessageCounterNotRestored,
+    SnapshotLaterThanItsAction,
     TheOddOneOutGoesOn,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -36,6 +41,11 @@ impl Planted {
         Self::NakInMidFrameAnswered,
         Self::HoleKeptAcrossAJoin,
         Self::AnEmptyDirectoryVotes,
+        Self::TimersOfAServiceThatIsBehind,
+        Self::AnEarlierArmingCounts,
+        Self::OfferAnswersByTheLeadersQueue,
+        Self::ServiceMessageCounterNotRestored,
+        Self::SnapshotLaterThanItsAction,
         Self::TheOddOneOutGoesOn,
     ];
 

@@ -456,7 +456,7 @@ impl Rig {
             return;
         };
         let into = match recall.consumer {
-            Consumer::Replay => lent.replay,
+            Consumer::Replay | Consumer::Repair => lent.replay,
             _ => lent.catchup,
         };
         let mut len = recall.len.min(into.len());
@@ -467,7 +467,7 @@ impl Rig {
         let bytes = self.disk.get(from..from + len).unwrap_or_default().to_vec();
         let (node, lent, _) = self.parts();
         let into = match recall.consumer {
-            Consumer::Replay => lent.replay,
+            Consumer::Replay | Consumer::Repair => lent.replay,
             _ => lent.catchup,
         };
         into[..bytes.len()].copy_from_slice(&bytes);

@@ -351,7 +351,8 @@ where
         };
         let into = match recall.consumer {
             Consumer::Replay => self.memory.replay.as_mut(),
-            Consumer::Catchup | Consumer::Annals | Consumer::Repair => self.memory.catchup.as_mut(),
+            Consumer::Repair => self.memory.replay.as_mut(),
+            Consumer::Catchup | Consumer::Annals => self.memory.catchup.as_mut(),
             // There are no snapshots on this platform yet: nobody is told of one.
             Consumer::Snapshot { .. } => {
                 self.node.handle_recalled(recall, Err(ReadError));

@@ -189,7 +189,7 @@ fn newer_counters_are_refused_by_who_reads_them() {
 fn a_vote_that_cannot_be_read_is_not_forgotten() {
     let cluster = member_that_has_run("damaged");
     fs::write(cluster.data(0).join("node-state"), [0xA5; 1024]).unwrap();
-    node(&cluster.config(0)).expect(3, &["node-state", "is damaged", "Keep a copy"]);
+    node(&cluster.config(0)).expect(3, &["node-state", "is damaged", "move", "--replace"]);
 }
 
 #[test]

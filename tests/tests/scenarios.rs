@@ -44,4 +44,9 @@ stories! {
     handing_over = "handing-over"
     split_vote = "split-vote"
     bridge = "bridge"
+    timers = "timers"
+    service_messages = "service-messages"
+    snapshot_leader_change = "snapshot-leader-change"
+    restart_from_snapshot = "restart-from-snapshot"
+    install = "install"
 }

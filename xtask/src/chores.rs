@@ -178,6 +178,13 @@ pub fn gap(steps: &mut Steps, flags: &[&str]) {
     steps.run(name.trim(), 30, command.args(flags));
 }
 
+/// A short log that is written many times over by real processes: `--times N`.
+pub fn soak(steps: &mut Steps, flags: &[&str]) {
+    let line = "run --release --quiet -p coracle-tests --bin soak --";
+    let name = format!("soak {}", flags.join(" "));
+    steps.run(name.trim(), 60, cargo(words(line)).args(flags));
+}
+
 /// What `fuzz/` fuzzes, on stable Rust: random and damaged bytes through every target.
 pub fn fuzz_smoke(steps: &mut Steps) {
     let line = "test --release --no-default-features --manifest-path fuzz/Cargo.toml";

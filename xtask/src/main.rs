@@ -16,6 +16,7 @@ cargo xtask <chore>
   tidy                 length of files and functions, floor edges, banned words, dead files
   unit                 unit tests, scenarios, doc tests, tests with processes
   sim [flags]          the simulator: --seed N, --seconds S, --planted; `sim --help` has all
+  soak [--times N]     a log of 16 MiB, written N times over (default 20) by real processes
   linkcheck            links and runs a no_std binary that drives every door of core
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes
@@ -24,7 +25,7 @@ cargo xtask <chore>
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   wrap                 breaks comment lines that are too long
-  ci                   test, and the heavier runs: fresh seeds, planted bugs, ten kills, fuzz
+  ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
 What needs root or a missing tool is skipped with a loud line; with CI=true it fails instead. Every
 chore ends with the line `N passed, N failed` and exits with 1 if anything failed.
@@ -45,6 +46,10 @@ fn main() -> ExitCode {
         }
         ["gap", flags @ ..] => {
             chores::gap(&mut steps, flags);
+            steps
+        }
+        ["soak", flags @ ..] => {
+            chores::soak(&mut steps, flags);
             steps
         }
         ["fuzz", "--seconds", seconds] => match seconds.parse() {
@@ -123,5 +128,8 @@ fn ci(steps: &mut Steps) {
     chores::sim(steps, 25, &["--planted"]);
     // Three times the leader timeout that the demo's nodes have.
     chores::demo(steps, &["--kills", "10", "--failover-max", "1200ms"]);
+    chores::demo(steps, &["--snapshot"]);
+    chores::demo(steps, &["--snapshot", "--service", "kv"]);
+    chores::soak(steps, &[]);
     chores::fuzz(steps, 20);
 }

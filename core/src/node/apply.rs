@@ -180,6 +180,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             role: self.raft.role(),
             member: self.config.member,
             message_max: self.config.message_max,
+            serves: start >= self.applier.opened,
         }
     }
 

@@ -150,6 +150,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked
     /// for again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
+        if !matches!(recall.consumer, Consumer::Replay | Consumer::Repair) {
+            self.forget_staged();
+        }
         if matches!(recall.consumer, Consumer::Snapshot { .. }) {
             return self.snapshot_recalled(recall, result);
         }

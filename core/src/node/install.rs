@@ -297,6 +297,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// The memory for cold bytes was read into: what waited there to be stored is asked for again.
+    pub(super) fn forget_staged(&mut self) {
+        if let Some(receiving) = &mut self.receiving {
+            receiving.landed = Gaps::new();
+            receiving.end = None;
+        }
+        if let Some(healing) = &mut self.healing {
+            healing.forget_staged();
+        }
+    }
+
     /// A member asks for a part of a snapshot: one member is served at a time.
     pub(super) fn handle_snapshot_request(
         &mut self,

@@ -73,6 +73,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let incarnation = message.sender.incarnation;
         let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
+        if counts && speaks_as_voter(&message.body) {
+            self.hear_voter(from, incarnation);
+        }
         match &message.body {
             Body::CanvassPosition(said) => {
                 let mut said = *said;
@@ -367,5 +370,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.raft.handle_nak(from, at, at.plus(length));
         }
         Ok(())
+    }
+}
+
+/// Whether a member says this only if its node state lets it vote.
+const fn speaks_as_voter(body: &Body) -> bool {
+    match body {
+        Body::CanvassPosition(said) => said.votes,
+        Body::RequestVote(_) => true,
+        Body::Vote(vote) => vote.granted,
+        _ => false,
     }
 }

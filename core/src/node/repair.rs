@@ -81,6 +81,11 @@ impl Healing {
         })
     }
 
+    /// What has come is lost: it is asked for again.
+    pub fn forget_staged(&mut self) {
+        self.staged = None;
+    }
+
     fn staged_to(&self) -> Position {
         self.staged.map_or(self.next, |staged| staged.end)
     }
@@ -225,9 +230,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) -> Result<(), Reject> {
         self.raft.handle_history_request(now, from, None);
         let end = self.raft.tail.end;
-        // Damage of its own is not passed on: there the bytes are not read, or do not hold.
-        let good_to = self.healing.as_ref().map_or(end, |h| h.next);
-        let to = ask.to.min(ask.from.plus(WINDOW)).min(good_to);
+        // Damage of its own is not passed on: who asks checks each frame, and all that follow.
+        let to = ask.to.min(ask.from.plus(WINDOW)).min(end);
         if ask.from < self.start.base || ask.from >= to {
             return Err(Reject::Stale);
         }
@@ -247,7 +251,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if mending.read.is_some() || mending.from >= lent.log.start() {
             return None;
         }
-        let len = lent.catchup.len();
+        let len = lent.replay.len();
         Some(
             self.sources
                 .recall(&*lent.log, Consumer::Repair, mending.from, len),
@@ -255,7 +259,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     pub(super) fn repair_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
-        self.sources.forget_catchup();
+        self.sources.forget_replay();
         let Some(mending) = &mut self.mending else {
             return;
         };
@@ -268,7 +272,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// Whether bytes for a damaged member are in the memory for cold bytes.
+    /// Whether bytes for a damaged member are in the memory for replay: they leave first.
     pub(super) fn is_mending(&self) -> bool {
         self.mending.as_ref().is_some_and(|m| m.read.is_some())
     }
@@ -283,7 +287,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let bytes = match mending.read {
             Some((at, len)) => {
                 let skipped = mending.from.since(at) as usize;
-                lent.catchup.get(skipped..len).unwrap_or_default()
+                lent.replay.get(skipped..len).unwrap_or_default()
             }
             None if mending.from >= lent.log.start() => lent.log.read(mending.from),
             None => return None,

@@ -27,6 +27,9 @@ const LEVEL: u64 = 64 * 1024;
 pub(super) struct Heard {
     /// The incarnation that each member spoke with last.
     incarnations: [Option<Incarnation>; MEMBERS_MAX],
+    /// The incarnation of each member that was heard to vote. It does so only once a leader has found
+    /// that a quorum of the others knows of it, and they never forget.
+    voters: [Option<Incarnation>; MEMBERS_MAX],
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
     /// What of the roster is in the node state on disk, and whether that says that this member
@@ -38,6 +41,7 @@ impl Heard {
     pub const fn new(persisted: (Position, bool)) -> Self {
         Self {
             incarnations: [None; MEMBERS_MAX],
+            voters: [None; MEMBERS_MAX],
             appended: None,
             persisted,
         }
@@ -58,6 +62,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.counts(member)
     }
 
+    /// A member votes, or stands.
+    pub(super) fn hear_voter(&mut self, member: MemberId, incarnation: Incarnation) {
+        if let Some(heard) = self.heard.voters.get_mut(member.slot()) {
+            *heard = Some(incarnation);
+        }
+    }
+
     /// Whether this member's marks count, and it may vote: a quorum of the others will never again
     /// count another life of it.
     pub(super) fn counts(&self, member: MemberId) -> bool {
@@ -68,6 +79,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let since = self.roster.since(member);
         if !self.is_admitted(member, incarnation) || since == Position::ZERO {
             return self.is_admitted(member, incarnation);
+        }
+        if self.heard.voters.get(member.slot()) == Some(&Some(incarnation)) {
+            // The others may be dead by now: this one need not wait for them.
+            return true;
         }
         let State::Leader(leader) = self.raft.state() else {
             return false;

@@ -13,7 +13,8 @@ pub enum Consumer {
     Catchup,
     /// A follower's question about terms long past: the bytes go to the start of `Lent::catchup`.
     Annals,
-    /// A damaged member's request: the bytes go to the start of `Lent::catchup`.
+    /// A damaged member's request: the bytes go to the start of `Lent::replay`, for who answers may
+    /// be damaged as well, and need `Lent::catchup` for what it is sent itself.
     Repair,
     /// A follower that is sent a snapshot: the bytes of this section from `Recall::at` on, which
     /// counts within the section, go to the start of `Lent::catchup`. Fewer than asked for mean
@@ -125,9 +126,8 @@ impl Sources {
         match recall.consumer {
             Consumer::Replay => self.replay = cold,
             Consumer::Catchup => self.catchup = cold,
-            Consumer::Annals | Consumer::Repair | Consumer::Snapshot { .. } => {
-                self.catchup.len = 0;
-            }
+            Consumer::Repair => self.replay.len = 0,
+            Consumer::Annals | Consumer::Snapshot { .. } => self.catchup.len = 0,
         }
     }
 
@@ -138,6 +138,10 @@ impl Sources {
             let below = usize::try_from(end.since(cold.at)).unwrap_or(usize::MAX);
             cold.len = cold.len.min(below);
         }
+    }
+
+    pub fn forget_replay(&mut self) {
+        self.replay.len = 0;
     }
 
     pub fn forget_catchup(&mut self) {

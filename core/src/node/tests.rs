@@ -257,7 +257,7 @@ impl Bench {
         let at = recall.at.get() as usize;
         let bytes = &storage[at..storage.len().min(at + recall.len)];
         let buffer = match recall.consumer {
-            Consumer::Replay => 3,
+            Consumer::Replay | Consumer::Repair => 3,
             _ => 4,
         };
         self.memory[buffer][..bytes.len()].copy_from_slice(bytes);

@@ -364,6 +364,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
     /// it does; bounded by the members.
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        if self.is_mending() {
+            // What a damaged member is sent is in the memory for replay, and leaves first.
+            return self.recall_for_followers(lent);
+        }
         let applied = self.applier.position;
         let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
         let len = lent.replay.len();
@@ -376,21 +380,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return Some(recall);
         }
         self.recall_for_services(lent)
+            .or_else(|| self.recall_repair(lent))
             .or_else(|| self.recall_for_followers(lent))
-            .or_else(|| self.recall_repair_if_free(lent))
-    }
-
-    /// A damaged member's bytes come when nobody else uses the memory for cold bytes.
-    fn recall_repair_if_free<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        let is_free = !self.is_serving() && self.receiving.is_none() && self.healing.is_none();
-        is_free.then(|| self.recall_repair(lent)).flatten()
     }
 
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if self.is_serving() || self.is_mending() {
+        if self.is_serving() {
             return None;
         }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);

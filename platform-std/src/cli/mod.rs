@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
-pub use status::role_name;
+pub use snapshot::ask as ask_for_snapshot;
+pub use status::{query, role_name};
 
 const ABOUT: &str = "Replicated state machines for appliances: one order of messages on every \
                      member, durable, over Aeron streams";

@@ -9,7 +9,7 @@ use super::{Failure, settings::SettingsArgs};
 use crate::config::{ServiceKind, Settings};
 use crate::logging::{self, LogFormat, LogLevel};
 use crate::mapped::Mapped;
-use crate::node::{NodeBuilder, NodeError};
+use crate::node::{Make, NodeBuilder, NodeError};
 use crate::signals::StopSignal;
 
 /// Run one member of a cluster
@@ -22,6 +22,7 @@ when something changes.
   coracle node --config node.toml --check      print the effective values, with every key
   coracle node --config node.toml
   coracle node --init --member 0 --dir data/0 --peer 0=127.0.0.1:9000,127.0.0.1:9100
+  coracle node --replace --config node.toml    the directory was lost: begin as one that knows nothing
 
 A smallest configuration file:
 
@@ -41,6 +42,9 @@ pub struct NodeArgs {
     /// Make the data directory first if it is empty: only for the first start of a new cluster
     #[arg(long)]
     init: bool,
+    /// Make it first if it is empty, in place of one that was lost: see `coracle init --help`
+    #[arg(long, conflicts_with = "init")]
+    replace: bool,
     /// How log lines look
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -60,18 +64,27 @@ pub fn run(args: &NodeArgs) -> Result<(), Failure> {
         return Ok(());
     }
     logging::start(args.log_format, args.log_level);
+    let make = match (args.init, args.replace) {
+        (true, _) => Some(Make::Init),
+        (false, true) => Some(Make::Replace),
+        (false, false) => None,
+    };
     match settings.service {
-        ServiceKind::Echo => run_with(settings, args.init, Echo::default()),
+        ServiceKind::Echo => run_with(settings, make, Echo::default()),
         ServiceKind::Kv => {
             let kv = key_value(&settings)?;
-            run_with(settings, args.init, kv)
+            run_with(settings, make, kv)
         }
     }
 }
 
-fn run_with(settings: Settings, init: bool, service: impl Service + Send) -> Result<(), Failure> {
+fn run_with(
+    settings: Settings,
+    make: Option<Make>,
+    service: impl Service + Send,
+) -> Result<(), Failure> {
     let builder = NodeBuilder::new(settings)
-        .init(init)
+        .make(make)
         .stop_signal(StopSignal::register()?);
     Ok(builder.run(service)?)
 }

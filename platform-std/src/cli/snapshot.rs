@@ -87,7 +87,10 @@ pub fn run(args: &SnapshotArgs) -> Result<(), Failure> {
 }
 
 /// Asks until the cluster has begun: another snapshot may be under way, of an older position.
-fn ask(endpoints: &str, deadline: Instant) -> Result<(), Failure> {
+///
+/// # Errors
+/// No answer in time, or a refusal that does not pass.
+pub fn ask(endpoints: &str, deadline: Instant) -> Result<(), Failure> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let mut options = ClientOptions::new(endpoints);
     options.open_timeout = left();

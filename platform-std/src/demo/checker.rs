@@ -5,7 +5,8 @@
 //! messages are compared with what was offered: every acknowledged message must be there, once, in
 //! the order of the offers; one of unknown outcome may be there, once, in its place; nothing else
 //! may be there. A log that was purged is compared from where it starts; with the others, from
-//! where the last of them does.
+//! where the last of them does. Wherever the stream was at rest, it is known which offers are below
+//! and which above.
 
 use std::path::Path;
 
@@ -16,6 +17,16 @@ use crate::counters::{Counter, CountersReader};
 use crate::crc::CRC32C;
 use crate::walk::{Kind, Records, Walk};
 
+/// The stream was at rest: every offer below `next` had its outcome, and all that came of them was
+/// executed by all members, and is below `position`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The position of the log.
+    pub position: u64,
+    /// The number of the next offer.
+    pub next: u64,
+}
+
 /// What one directory says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -23,8 +34,12 @@ pub struct Found {
     pub applied: u64,
     /// The digest of its state there, by the counters file.
     pub digest: u64,
+    /// Where the log starts.
+    pub start: u64,
     /// Where the good frames of the log end.
     pub end: u64,
+    /// How many messages of clients are in the log below `applied`.
+    pub checked: u64,
     /// How many messages of clients are in the log below `applied`, from where all members have it.
     pub messages: u64,
     /// A checksum over all of these, in order.
@@ -50,13 +65,12 @@ struct Match<'a> {
 }
 
 impl<'a> Match<'a> {
-    /// Of a whole log, or of one without its beginning: that goes on at any offer.
-    fn new(source: &'a Source, ledger: &'a Ledger, is_whole: bool) -> Self {
-        let last = if is_whole { 0 } else { ledger.next() };
+    /// Of a log that goes on at any of these offers.
+    fn new(source: &'a Source, ledger: &'a Ledger, at: impl Iterator<Item = u64>) -> Self {
         Self {
             source,
             ledger,
-            ways: (0..=last).map(|number| (number, Vec::new())).collect(),
+            ways: at.map(|number| (number, Vec::new())).collect(),
             expected: Vec::new(),
         }
     }
@@ -86,19 +100,29 @@ impl<'a> Match<'a> {
         !self.ways.is_empty()
     }
 
-    /// The log has ended: the messages of unknown outcome that were in it; or the first
-    /// acknowledged message that is missing.
-    fn end(self) -> Result<Vec<u64>, u64> {
-        let mut missing = u64::MAX;
-        for (from, executed) in self.ways {
-            let rest = (from..self.ledger.next())
-                .find(|n| self.ledger.outcome(*n) == Some(Outcome::Acknowledged));
-            match rest {
-                None => return Ok(executed),
+    /// Here the offers below `next` end: the first acknowledged message that is missing, if one is.
+    fn rest(&mut self, next: u64) -> Result<(), u64> {
+        let mut missing = next;
+        for (from, executed) in std::mem::take(&mut self.ways) {
+            let lost =
+                (from..next).find(|n| self.ledger.outcome(*n) == Some(Outcome::Acknowledged));
+            match lost {
+                None if from <= next => {
+                    self.ways = vec![(next, executed)];
+                    return Ok(());
+                }
+                None => {}
                 Some(number) => missing = missing.min(number),
             }
         }
         Err(missing)
+    }
+
+    /// The log has ended: the messages of unknown outcome that were in it; or the first
+    /// acknowledged message that is missing.
+    fn end(mut self) -> Result<Vec<u64>, u64> {
+        self.rest(self.ledger.next())?;
+        Ok(self.ways.pop().map_or(vec![], |(_, executed)| executed))
     }
 }
 
@@ -110,17 +134,45 @@ pub fn log_start(dir: &Path) -> Result<u64, Failure> {
     Ok(Walk::open(dir)?.map_or(0, |walk| walk.start()))
 }
 
+/// Where the log of a member may go on with which offers, and all that is known of its places.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// What was offered.
+    pub source: &'a Source,
+    /// What became of it.
+    pub ledger: &'a Ledger,
+    /// Where the stream was at rest, in order.
+    pub rests: &'a [Rest],
+}
+
+impl<'a> Known<'a> {
+    /// The offers that a log which starts at `start` may begin with.
+    fn of(self, start: u64) -> Match<'a> {
+        let Known {
+            source,
+            ledger,
+            rests,
+        } = self;
+        let below = rests.iter().filter(|rest| rest.position <= start);
+        let first = below.map(|rest| rest.next).max().unwrap_or(0);
+        let last = if start == 0 { 0 } else { ledger.next() };
+        Match::new(source, ledger, first..=last)
+    }
+}
+
 /// Reads one stopped member's directory. The logs of all members have what is at `common` and
 /// behind.
 ///
 /// # Errors
 /// A directory that cannot be read at all; what is wrong with its content is in `faults`.
-pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result<Found, Failure> {
+pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure> {
     let counters = CountersReader::open(dir)?.read();
     let mut found = Found {
         applied: counters.get(Counter::Applied),
         digest: counters.get(Counter::Digest),
+        start: 0,
         end: 0,
+        checked: 0,
         messages: 0,
         order: 0,
         chain: 0,
@@ -132,7 +184,10 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result
         return Ok(found);
     };
     let mut records = Records::default();
-    let mut matching = Match::new(source, ledger, walk.start() == 0);
+    found.start = walk.start();
+    let mut matching = known.of(found.start);
+    let rests = known.rests.iter();
+    let mut rests = rests.filter(|rest| rest.position > found.start).peekable();
     let mut fits = true;
     loop {
         let frame = match walk.next_frame(found.applied) {
@@ -151,10 +206,19 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result
         if record.kind != Kind::Message {
             continue;
         }
+        found.checked += 1;
         if record.position >= common {
             found.messages += 1;
             found.order = CRC32C.extend(found.order, &(record.body().len() as u64).to_le_bytes());
             found.order = CRC32C.extend(found.order, record.body());
+        }
+        while let Some(rest) = rests.next_if(|rest| rest.position <= record.position) {
+            if let Err(number) = matching.rest(rest.next)
+                && fits
+            {
+                fits = false;
+                found.faults.push(lost(known.source, number));
+            }
         }
         if fits && !matching.take(record.body()) {
             fits = false;
@@ -173,13 +237,15 @@ pub fn read(dir: &Path, source: &Source, ledger: &Ledger, common: u64) -> Result
     if fits {
         match matching.end() {
             Ok(executed) => found.executed_unknown = executed,
-            Err(number) => found.faults.push(format!(
-                "{} was acknowledged, but is not in the history",
-                source.name(number)
-            )),
+            Err(number) => found.faults.push(lost(known.source, number)),
         }
     }
     Ok(found)
+}
+
+fn lost(source: &Source, number: u64) -> String {
+    let name = source.name(number);
+    format!("{name} was acknowledged, but is not in the history in its place")
 }
 
 /// What the directories say together; empty if all is well.
@@ -242,7 +308,8 @@ mod tests {
     fn verdict_of(outcomes: &str, log: &[u64], is_whole: bool) -> Result<Vec<u64>, u64> {
         let source = Source::generated(ServiceKind::Echo);
         let ledger = ledger(outcomes);
-        let mut matching = Match::new(&source, &ledger, is_whole);
+        let last = if is_whole { 0 } else { ledger.next() };
+        let mut matching = Match::new(&source, &ledger, 0..=last);
         let mut message = Vec::new();
         for number in log {
             source.message(100 + number, &mut message);
@@ -290,11 +357,35 @@ mod tests {
     }
 
     #[test]
+    fn a_place_where_the_stream_was_at_rest_ends_and_begins_what_it_says() {
+        let source = Source::generated(ServiceKind::Echo);
+        let ledger = ledger("aauaaa");
+        let run = |at: std::ops::RangeInclusive<u64>, log: &[u64], rest: u64| {
+            let mut matching = Match::new(&source, &ledger, at);
+            let mut message = Vec::new();
+            for number in log {
+                source.message(*number, &mut message);
+                assert!(matching.take(&message), "{number}");
+            }
+            matching.rest(rest).map(|()| matching.ways)
+        };
+        assert_eq!(run(0..=0, &[0, 1], 3), Ok(vec![(3, vec![])]));
+        assert_eq!(run(0..=0, &[0, 1, 2], 3), Ok(vec![(3, vec![2])]));
+        assert_eq!(run(0..=0, &[0], 2), Err(1));
+        assert_eq!(run(0..=0, &[0, 1, 3], 3), Err(3));
+        // Of a log without its beginning it is known from there on what comes next.
+        assert_eq!(run(0..=6, &[], 4), Ok(vec![(4, vec![])]));
+        assert_eq!(run(0..=6, &[3], 5), Err(4));
+    }
+
+    #[test]
     fn differences_between_members_are_told() {
         let good = Found {
             applied: 96,
             digest: 1,
+            start: 0,
             end: 96,
+            checked: 1,
             messages: 1,
             order: 5,
             chain: 9,

@@ -35,6 +35,8 @@ pub struct Load {
     message: Vec<u8>,
     /// Round trips in microseconds.
     pub round_trips: Histogram<u64>,
+    /// The slowest round trip since somebody has set this to zero.
+    pub slowest: Duration,
     /// The most messages that were in flight at once.
     pub most_in_flight: usize,
     /// Bytes of messages that were acknowledged.
@@ -62,6 +64,7 @@ impl Load {
             message: Vec::new(),
             round_trips: Histogram::new_with_bounds(1, 60_000_000, 3)
                 .map_err(|error| Failure::outcome(error.to_string()))?,
+            slowest: Duration::ZERO,
             most_in_flight: 0,
             bytes: 0,
             last_answer: Instant::now(),
@@ -171,6 +174,7 @@ impl Load {
             flying,
             message,
             round_trips,
+            slowest,
             bytes,
             last_answer,
             new_leaders,
@@ -195,7 +199,9 @@ impl Load {
                     ));
                 }
                 *bytes += flight.bytes as u64;
-                round_trips.saturating_record(flight.offered.elapsed().as_micros() as u64);
+                let round_trip = flight.offered.elapsed();
+                round_trips.saturating_record(round_trip.as_micros() as u64);
+                *slowest = round_trip.max(*slowest);
                 ledger.settle(flight.number, Outcome::Acknowledged);
             }
             Egress::NewLeader { .. } => {

@@ -5,6 +5,7 @@ mod checker;
 mod ledger;
 mod load;
 mod nodes;
+mod recovery;
 mod report;
 mod source;
 
@@ -17,9 +18,11 @@ use clap::Args;
 use crate::cli::Failure;
 use crate::config::{ServiceKind, Span};
 use crate::counters::{Counter, Reading};
+use checker::{Known, Rest};
 use ledger::Ledger;
 use load::{Load, WINDOW_BYTES, WINDOW_MESSAGES};
 use nodes::Nodes;
+use recovery::short_log;
 use report::{Kill, Report};
 use source::Source;
 
@@ -43,7 +46,15 @@ order, all digests are equal, and every killed node is level again.
 
   coracle demo
   coracle demo --input /usr/share/dict/words --service kv
-  coracle demo --kills 10 --json")]
+  coracle demo --kills 10 --json
+
+With --snapshot the log is short (16 MiB), and what it cannot hold is in snapshots: one is asked for
+under load, a member's directory is wiped while it is down, and when the others have deleted the log
+that it would need, it comes back by a snapshot that they send; the leader is killed; all members are
+killed at once and start from their snapshots. Exit code 0 only if all of that works, too.
+
+  coracle demo --snapshot
+  coracle demo --snapshot --service kv --json")]
 pub struct DemoArgs {
     /// Send the lines of this file, each as one message; else messages of 1 byte to 100 KiB
     #[arg(long, value_name = "FILE")]
@@ -51,6 +62,9 @@ pub struct DemoArgs {
     /// How many leaders to kill, one after the other
     #[arg(long, value_name = "N", default_value_t = 1)]
     kills: u32,
+    /// Show snapshots: take one under load, lose a directory, restart everything from them
+    #[arg(long, conflicts_with = "kills")]
+    snapshot: bool,
     /// Fail, too, if a failover takes longer than this, for instance "1200 ms"
     #[arg(long, value_name = "TIME")]
     failover_max: Option<Span>,
@@ -83,7 +97,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
             dir.display()
         )));
     }
-    let outcome = Demo::start(args, dir.clone()).and_then(|demo| demo.run(args.kills));
+    let outcome = Demo::start(args, dir.clone()).and_then(|demo| match args.snapshot {
+        true => demo.run_with_snapshots(),
+        false => demo.run(args.kills),
+    });
     let mut report = outcome.map_err(|failure| {
         Failure::outcome(format!(
             "the demo failed: {failure}\nThe nodes' directories and logs are in {}",
@@ -116,6 +133,7 @@ struct Demo {
     source: Source,
     service: ServiceKind,
     kills: Vec<Kill>,
+    rests: Vec<Rest>,
     loaded: Duration,
     progress: Progress,
 }
@@ -124,7 +142,12 @@ impl Demo {
     fn start(args: &DemoArgs, dir: PathBuf) -> Result<Self, Failure> {
         let progress = Progress::new();
         progress.say(&format!("starting three nodes in {}", dir.display()));
-        let nodes = Nodes::start(&dir, 3, args.service)?;
+        let nodes = Nodes::start(&dir, 3, |settings| {
+            settings.service = args.service;
+            if args.snapshot {
+                short_log(settings);
+            }
+        })?;
         let source = match &args.input {
             Some(path) => Source::file(path, args.service, nodes.settings().message_max.0)?,
             None => Source::generated(args.service),
@@ -139,6 +162,7 @@ impl Demo {
             source,
             service: args.service,
             kills: Vec::new(),
+            rests: Vec::new(),
             loaded: Duration::ZERO,
             progress,
         })
@@ -149,15 +173,19 @@ impl Demo {
         for _ in 0..kills {
             self.kill_one()?;
         }
-        // A file is sent to its end, at least once.
+        self.send_rest()?;
+        self.finish()
+    }
+
+    /// A file is sent to its end, at least once; then all comes to rest.
+    fn send_rest(&mut self) -> Result<(), Failure> {
         while self.load.ledger().next() < self.source.pass() {
             let left = self.source.pass() - self.load.ledger().next();
             self.send(left.min(1000))?;
         }
         self.drain()?;
         self.progress.say("waiting until all are level");
-        self.level()?;
-        self.finish()
+        self.level()
     }
 
     /// Sends until so many more are acknowledged.
@@ -253,7 +281,11 @@ impl Demo {
         let start = Instant::now();
         loop {
             self.turn(true)?;
-            if self.is_level() {
+            if let Some(position) = self.is_level() {
+                if self.load.in_flight() == 0 {
+                    let next = self.load.ledger().next();
+                    self.rests.push(Rest { position, next });
+                }
                 return Ok(());
             }
             if start.elapsed() > CATCH_UP_MAX {
@@ -276,15 +308,12 @@ impl Demo {
             .collect()
     }
 
-    fn is_level(&self) -> bool {
+    /// Where all members are, if that is at one position.
+    fn is_level(&self) -> Option<u64> {
         let positions = self.positions();
-        let Some(Some((first, _))) = positions.first().copied() else {
-            return false;
-        };
-        let all = positions.iter().flatten();
-        all.filter(|(applied, appended)| *applied == first && *appended == first)
-            .count()
-            == positions.len()
+        let (first, _) = positions.first().copied().flatten()?;
+        let is_there = |at: &Option<(u64, u64)>| *at == Some((first, first));
+        positions.iter().all(is_there).then_some(first)
     }
 
     fn finish(mut self) -> Result<Report, Failure> {
@@ -310,7 +339,12 @@ impl Demo {
         }
         let mut found = Vec::new();
         for dir in &dirs {
-            found.push(checker::read(dir, &self.source, &ledger, common)?);
+            let known = Known {
+                source: &self.source,
+                ledger: &ledger,
+                rests: &self.rests,
+            };
+            found.push(checker::read(dir, known, common)?);
         }
         let names = |numbers: &[u64]| numbers.iter().map(|n| self.source.name(*n)).collect();
         Ok(Report {
@@ -329,6 +363,7 @@ impl Demo {
             most_in_flight,
             leader_timeout: self.nodes.settings().timings.leader_timeout.0,
             faults: faults(&found, &self.kills, &ledger),
+            recovery: None,
             kills: self.kills,
             last,
             found,

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cli::Failure;
-use crate::config::{MemberSettings, ServiceKind, Settings};
+use crate::config::{MemberSettings, Settings};
 use crate::counters::{CountersReader, Reading};
 
 /// Three members on loopback.
@@ -19,10 +19,11 @@ pub struct Nodes {
 
 impl Nodes {
     /// Chooses free ports, writes the configuration files below `dir`, and starts the processes.
+    /// `shape` may change what the defaults say.
     ///
     /// # Errors
     /// Anything that the system refuses.
-    pub fn start(dir: &Path, count: u8, service: ServiceKind) -> Result<Self, Failure> {
+    pub fn start(dir: &Path, count: u8, shape: impl Fn(&mut Settings)) -> Result<Self, Failure> {
         std::fs::create_dir_all(dir)?;
         let ports = free_ports(usize::from(count) * 2)?;
         let members: Vec<MemberSettings> = (0..count)
@@ -34,7 +35,7 @@ impl Nodes {
             })
             .collect();
         let mut settings = Settings::new(0, members, dir);
-        settings.service = service;
+        shape(&mut settings);
         settings.validate()?;
         let mut nodes = Self {
             dir: dir.to_path_buf(),
@@ -71,6 +72,26 @@ impl Nodes {
     /// # Errors
     /// Anything that the system refuses.
     pub fn spawn(&mut self, member: u8) -> Result<(), Failure> {
+        self.spawn_with(member, "--init")
+    }
+
+    /// Starts the process of a member whose directory was wiped: as one that knows nothing.
+    ///
+    /// # Errors
+    /// Anything that the system refuses.
+    pub fn replace(&mut self, member: u8) -> Result<(), Failure> {
+        self.spawn_with(member, "--replace")
+    }
+
+    /// Deletes all that a member had. It must not run.
+    ///
+    /// # Errors
+    /// Anything that the system refuses.
+    pub fn wipe(&mut self, member: u8) -> Result<(), Failure> {
+        Ok(std::fs::remove_dir_all(self.data(member))?)
+    }
+
+    fn spawn_with(&mut self, member: u8, flag: &str) -> Result<(), Failure> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -79,7 +100,7 @@ impl Nodes {
             .arg("node")
             .arg("--config")
             .arg(self.config(member))
-            .arg("--init")
+            .arg(flag)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -5,9 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::checker::Found;
+use super::recovery::Recovery;
 use crate::cli::role_name;
 use crate::counters::{Counter, Reading};
 use coracle_core::service::Role;
+
+/// Why not every acknowledged message may be found in the directories.
+const UNCHECKED: &str = "a log longer than its bound is deleted where snapshots cover it, so no \
+                         directory can say whether they were there once and in one order; what they \
+                         left is in the states, whose digests are compared";
 
 /// One kill of a leader.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +55,8 @@ pub struct Report {
     pub last: Vec<Reading>,
     pub found: Vec<Found>,
     pub faults: Vec<String>,
+    /// With `--snapshot`.
+    pub recovery: Option<Recovery>,
 }
 
 impl Report {
@@ -96,6 +104,9 @@ impl Report {
             );
         }
         self.print_failovers();
+        if let Some(recovery) = &self.recovery {
+            recovery.print();
+        }
         println!(
             "unknown        {} messages, of which {} were executed{}",
             self.unknown.len(),
@@ -139,22 +150,43 @@ impl Report {
         println!();
         for (member, found) in self.found.iter().enumerate() {
             println!(
-                "checked        directory of member {member}: {} messages to position {}, order \
-                 {:08x}, digest {:016x}",
-                found.messages, found.applied, found.order, found.digest
+                "checked        directory of member {member}: {} messages from position {} to {}, \
+                 order {:08x}, digest {:016x}",
+                found.checked, found.start, found.applied, found.order, found.digest
             );
+        }
+        let unchecked = self.unchecked();
+        if unchecked > 0 {
+            println!("not checked    {unchecked} acknowledged messages, the oldest: {UNCHECKED}");
         }
         if self.faults.is_empty() {
             println!(
-                "verdict        good: every acknowledged message is in every member's history \
+                "verdict        good: every acknowledged message{} is in every member's history \
                  exactly once, in one order; all digests are equal; every killed node is \
-                 level again"
+                 level again{}",
+                match unchecked {
+                    0 => "",
+                    _ => " whose log is still there",
+                },
+                match self.recovery {
+                    Some(_) =>
+                        "; the lost directory was filled and counts; all started from \
+                                snapshots",
+                    None => "",
+                }
             );
         } else {
             for fault in &self.faults {
                 println!("verdict        BAD: {fault}");
             }
         }
+    }
+
+    /// How many acknowledged messages some directory does not hold any more.
+    fn unchecked(&self) -> u64 {
+        let held = |found: &Found| found.checked - found.executed_unknown.len() as u64;
+        let least = self.found.iter().map(held).min().unwrap_or(0);
+        self.acknowledged.saturating_sub(least)
     }
 
     /// For programs.
@@ -178,6 +210,8 @@ impl Report {
                 "most_in_flight": self.most_in_flight,
             },
             "leader_timeout_ms": self.leader_timeout.as_millis() as u64,
+            "recovery": self.recovery.as_ref().map(Recovery::json),
+            "not_checked": { "messages": self.unchecked(), "because": UNCHECKED },
             "kills": self.kills.iter().map(kill_json).collect::<Vec<_>>(),
             "members": self.last.iter().zip(&self.found).enumerate()
                 .map(|(member, (r, f))| member_json(member, r, f)).collect::<Vec<_>>(),
@@ -209,7 +243,8 @@ fn member_json(member: usize, r: &Reading, found: &Found) -> Value {
         "digest": format!("{:016x}", r.get(Counter::Digest)),
         "checked": {
             "applied": found.applied,
-            "messages": found.messages,
+            "log_start": found.start,
+            "messages": found.checked,
             "order": format!("{:08x}", found.order),
             "digest": format!("{:016x}", found.digest),
         },

@@ -50,6 +50,14 @@ impl Ground<'_> {
         for damaged in &opened.damaged {
             tracing::error!("{damaged}");
         }
+        if let Some(at) = opened.recovered.corrupt {
+            let what = format!("the frame at position {at}, which was durable, cannot be read");
+            if config.member_set().len() == 1 {
+                let path = self.dir.log();
+                return Err(StorageError::Damaged { path, what }.into());
+            }
+            tracing::error!("{what}: it is asked for from the other members");
+        }
         match opened.replaced {
             Some(Reason::StartsAbove) => tracing::error!(
                 "the newest snapshot is lost, and with it log that this member had acknowledged"

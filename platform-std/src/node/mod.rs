@@ -42,6 +42,7 @@ use std::thread::JoinHandle;
 use coracle_core::node::{ConfigError as CoreConfigError, Halt};
 use coracle_core::service::Service;
 
+use crate::clock::random_seed;
 use crate::config::{ConfigError, Settings};
 use crate::net::socket::BindError;
 use crate::signals::StopSignal;
@@ -129,8 +130,17 @@ impl From<io::Error> for NodeError {
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     settings: Settings,
-    init: bool,
+    make: Option<Make>,
     stop: StopSignal,
+}
+
+/// How a directory that is missing or empty is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Make {
+    /// As `coracle init` does: only for the first start of a new cluster.
+    Init,
+    /// As `coracle init --replace` does: in place of one that was lost.
+    Replace,
 }
 
 impl NodeBuilder {
@@ -138,7 +148,7 @@ impl NodeBuilder {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            init: false,
+            make: None,
             stop: StopSignal::default(),
         }
     }
@@ -146,8 +156,15 @@ impl NodeBuilder {
     /// Whether a missing or empty directory is made, as `coracle init` does: only for the first
     /// start of a new cluster. A directory that was made before is used as it is.
     #[must_use]
-    pub fn init(mut self, init: bool) -> Self {
-        self.init = init;
+    pub fn init(self, init: bool) -> Self {
+        self.make(init.then_some(Make::Init))
+    }
+
+    /// Whether, and how, a missing or empty directory is made. A directory that was made before is
+    /// used as it is.
+    #[must_use]
+    pub fn make(mut self, make: Option<Make>) -> Self {
+        self.make = make;
         self
     }
 
@@ -173,8 +190,12 @@ impl NodeBuilder {
     /// See [`NodeError`].
     pub fn start<S: Service>(self, service: S) -> Result<Runner<S>, NodeError> {
         self.settings.validate()?;
-        if self.init && !is_initialised(&self.settings) {
-            init(&self.settings)?;
+        if !is_initialised(&self.settings) {
+            match self.make {
+                Some(Make::Init) => init(&self.settings)?,
+                Some(Make::Replace) => replace(&self.settings)?,
+                None => {}
+            }
         }
         Runner::start(self.settings, service, self.stop)
     }
@@ -231,6 +252,22 @@ pub fn is_initialised(settings: &Settings) -> bool {
 /// # Errors
 /// [`StorageError::NotEmpty`], or any error of the system.
 pub fn init(settings: &Settings) -> Result<(), NodeError> {
+    make(settings, Incarnation::FIRST, true)
+}
+
+/// Makes the directory of a member whose old one was lost; it must be empty or missing. It has a
+/// life of its own: the member neither votes nor counts until it has all that is committed, and a
+/// quorum of the others knows that it takes the old one's place.
+///
+/// # Errors
+/// [`StorageError::NotEmpty`], or any error of the system.
+pub fn replace(settings: &Settings) -> Result<(), NodeError> {
+    // Never that of `init`, and different from that of any directory before it.
+    let random = random_seed() | 1 << 63;
+    make(settings, Incarnation(random), false)
+}
+
+fn make(settings: &Settings, incarnation: Incarnation, votes: bool) -> Result<(), NodeError> {
     settings.validate()?;
     DataDir::require_empty(&settings.dir)?;
     let dir = DataDir::open(&settings.dir)?;
@@ -238,10 +275,10 @@ pub fn init(settings: &Settings) -> Result<(), NodeError> {
     let state = NodeState {
         cluster: ClusterId(settings.cluster),
         member,
-        incarnation: Incarnation::FIRST,
+        incarnation,
         term: Term::ZERO,
         vote: None,
-        votes: true,
+        votes,
         quarantined: false,
         roster: Roster::FIRST,
     };

@@ -243,6 +243,12 @@ impl<S: Service> Runner<S> {
             busy = true;
         }
         busy |= self.recall();
+        if let Some(repair) = self.node.poll_repair() {
+            let bytes = &self.memory.catchup[..repair.len];
+            self.store.repair(repair.at, bytes)?;
+            self.node.handle_repaired(repair);
+            busy = true;
+        }
         let mut lent = self.memory.lent();
         let turn = self
             .keeper
@@ -326,7 +332,7 @@ impl<S: Service> Runner<S> {
         let lent = self.memory.lent();
         if let Some(recall) = self.node.poll_recall(&lent) {
             let at = match recall.consumer {
-                Consumer::Replay => 0,
+                Consumer::Replay | Consumer::Repair => 0,
                 _ => 1,
             };
             if self.recalls[at].is_none()
@@ -446,6 +452,10 @@ impl<S: Service> Runner<S> {
                     leader = leader.get(),
                     "receiving a snapshot: the log is too old"
                 );
+            }
+            Event::LogHealed(to) => {
+                let to = to.get();
+                tracing::warn!(to, "the damage in the log is healed from the others");
             }
             Event::Halted(halt) => tracing::error!(%halt, "halted"),
             other => tell_health(other),

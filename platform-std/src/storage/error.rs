@@ -110,6 +110,10 @@ pub enum StorageError {
     },
 }
 
+/// What to do with a directory that is beyond repair.
+const REPLACE: &str = "move the whole data directory away, and make another with `coracle init \
+                       --replace`: the others fill it";
+
 impl StorageError {
     /// The same failure, of a file that only a snapshot needed: the node goes on.
     #[must_use]
@@ -135,20 +139,19 @@ impl StorageError {
                 f,
                 "the directory {} is missing, though this member has run before: without it the \
                  member would forget what it acknowledged. Mount or restore it; if it is lost, \
-                 give up the whole data directory and let the member be installed anew",
+                 {REPLACE}",
                 path.display()
             ),
             Self::SegmentMissing { path } => write!(
                 f,
                 "the log file {} is missing, but there are older and newer ones: restore it from \
-                 a copy, or give up the whole data directory and let the member be installed anew",
+                 a copy, or {REPLACE}",
                 path.display()
             ),
             Self::SnapshotMissing { path, start } => write!(
                 f,
                 "the log starts at position {start}, and in {} is no sound snapshot that reaches \
-                 there: restore one (from a copy, or from another member), or give up the whole \
-                 data directory and let the member be installed anew",
+                 there: restore one (from a copy, or from another member), or {REPLACE}",
                 path.display()
             ),
             Self::SnapshotNotWritten {
@@ -218,13 +221,15 @@ impl fmt::Display for StorageError {
                 f,
                 "the data directory {} was never initialised. For the first start of a new cluster \
                  run `coracle init` on every member, or start with --init. If this member has run \
-                 before, do not: it would forget its vote; restore its directory instead",
+                 before, do not: it would forget its vote. Restore its directory; if that is lost, make \
+                 another with `coracle init --replace`, which the others fill",
                 path.display()
             ),
             Self::NotEmpty { path } => write!(
                 f,
                 "the directory {} is not empty: `init` only makes new members, it would forget the \
-                 vote and the log of an old one. Give an empty or missing directory",
+                 vote and the log of an old one. Give an empty or missing directory; to replace a \
+                 directory that is damaged, move that one away first",
                 path.display()
             ),
             Self::Foreign {
@@ -253,8 +258,8 @@ impl fmt::Display for StorageError {
             ),
             Self::Damaged { path, what } => write!(
                 f,
-                "{} is damaged: {what}. Keep a copy of the directory; this member must not go on \
-                 with it while the others hold what it lost",
+                "{} is damaged: {what}. This member must not go on with it while the others hold \
+                 what it lost: {REPLACE}",
                 path.display()
             ),
             Self::Missing { .. }

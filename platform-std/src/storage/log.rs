@@ -179,6 +179,18 @@ impl LogStore {
         Some(result)
     }
 
+    /// Writes healed bytes over damaged ones and waits until they are durable: rare, and nothing
+    /// else that this member has to do is urgent until it is healed.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
+        let base = segment_base(at, self.segment_length);
+        let segment = ensure(&self.log, self.cluster, base.get(), self.segment_length)?;
+        segment.write_data(at.since(base), bytes)?;
+        segment.flush()
+    }
+
     /// How many flushes have returned.
     pub fn flushes(&self) -> u64 {
         self.flushes
@@ -554,20 +566,30 @@ mod tests {
     }
 
     #[test]
-    fn damage_below_what_was_confirmed_is_reported_and_not_cut() {
+    fn damage_below_what_was_confirmed_is_reported_not_cut_and_can_be_written_over() {
         let scratch = Scratch::new("store-damage");
         let (mut store, mut window, _) = open(&scratch);
         for _ in 0..4 {
             append(&mut window, Term::new(1), &[&[1; 500]], MTU).unwrap();
             settle(&mut store, &mut window);
         }
+        let end = window.end();
         drop(store);
         let path = scratch.path().join(Segment::name(0));
         let segment = Segment::open(&path, true).unwrap();
-        segment.write_data(100, &[7]).unwrap();
+        let mut good = [0; 1];
+        segment.read_data(600, &mut good).unwrap();
+        segment.write_data(600, &[!good[0]]).unwrap();
+        drop(segment);
         let mut again = super::tests::window();
-        let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
-        assert!(matches!(error, StorageError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains("position 0"), "{error}");
+        let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+        assert_eq!(recovered.corrupt, Some(Position::new(544)));
+        assert_eq!(recovered.tail.end, end);
+        let (store, _, _) = super::tests::open(&scratch);
+        store.repair(Position::new(600), &good).unwrap();
+        drop(store);
+        let mut healed = super::tests::window();
+        let recovered = recover(scratch.path(), CLUSTER, None, &mut healed).unwrap();
+        assert_eq!((recovered.corrupt, recovered.tail.end), (None, end));
     }
 }

@@ -19,9 +19,12 @@ const CHUNK: usize = 1 << 20;
 /// log may start anywhere: `known` is what a snapshot says of its own position, and is used if the
 /// log starts just there. Without any file the log is empty and starts at 0.
 ///
+/// What is damaged below what was confirmed durable is in [`Recovered::corrupt`]: the node has it
+/// healed from the others.
+///
 /// # Errors
-/// Files of another cluster, of a newer version, missing between others, damaged below what was
-/// confirmed durable, or any error of the system. Nothing was changed then.
+/// Files of another cluster, of a newer version, missing between others, or any error of the
+/// system. Nothing was changed then.
 pub fn recover(
     log: &Path,
     cluster: ClusterId,
@@ -50,12 +53,6 @@ pub fn recover(
         recovery.feed(&bytes[..len]);
     }
     let recovered = recovery.finish().map_err(refused)?;
-    if let Some(at) = recovered.corrupt {
-        return Err(damaged(
-            log,
-            format!("the frame at position {at}, which was durable, cannot be read"),
-        ));
-    }
     recovered.open_window(window);
     while window.end() < recovered.tail.end {
         let len = reader.read(window.end(), &mut bytes)?;

@@ -114,6 +114,12 @@ pub fn open(
     {
         let found = seed_at(&log, extent.start, seed.position, segment_length)?;
         extent.chain = found.and_then(|found| found.chain);
+        // Where the log is damaged it cannot be compared, and is not thrown away for that: what is
+        // healed is checked against the chain behind the damage.
+        let is_damaged = recovered.corrupt.is_some_and(|at| at < seed.position);
+        if is_damaged && extent.chain.is_none() {
+            extent.chain = seed.chain;
+        }
     }
     let missing = || StorageError::SnapshotMissing {
         path: dir.snapshots(),

@@ -201,7 +201,6 @@ fn planted(name: Option<&str>) -> bool {
             continue;
         }
         Planted::activate(Some(bug));
-        let began = Instant::now();
         let found = (0..PLANTED_SEEDS).find_map(|seed| {
             let outcome = run(seed, Options::default());
             outcome

@@ -8,6 +8,7 @@ mod cluster;
 mod ports;
 mod scratch;
 mod session;
+pub mod soak;
 
 pub use cluster::{Cluster, Plan, Reading};
 pub use ports::free_ports;
@@ -40,10 +41,10 @@ pub fn example(name: &str) -> PathBuf {
 /// Builds something of `platform-std`; returns the folder of the profile.
 fn build(what: &[&str]) -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    // target/<profile>/deps/<test>, or target/<profile>/<program>
-    let folder = test.parent().expect("a program is in a folder");
+    // `target/<profile>/deps/<test>`, or `target/<profile>/<program>`.
+    let folder = test.parent().expect("it is in a folder");
     let profile = match folder.ends_with("deps") {
-        true => folder.parent().expect("target/<profile>/deps"),
+        true => folder.parent().expect("target/<profile>"),
         false => folder,
     };
     let target = profile.parent().expect("target/<profile>");

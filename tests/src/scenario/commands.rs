@@ -1,7 +1,8 @@
 //! The commands of a story, one line each.
 //!
 //! ```text
-//! cluster N                 N members with empty, initialised directories, all down
+//! cluster N [bounded]       N members with empty, initialised directories, all down; with logs of
+//!                           eight segments at most and longer messages
 //! disk M T T T [in TERM]    member M's directory holds one record for each T, written in that term
 //! start all | M..           processes start          crash all | M..       they are killed
 //! power all | M..           their machines lose power
@@ -16,9 +17,17 @@
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
 //! replay KIND A B           the last message of this kind from A to B arrives again
+//! tell S arm C MS | tell S cancel C | tell S say K
+//!                           a client tells service S to arm a timer, or to say K to all of them
+//! stall M S.. | unstall M   these services of M take nothing, or all do
+//! wall M MS                 M's wall clock jumps
+//! snapshot M                M is asked for a snapshot
+//! wipe M.. | rot M          M dies and its directory is emptied; its newest snapshot rots
 //! roles | logs | said       what there is to see
+//! heard | snapshots         what services have heard since; what is on the disks
 //! ```
 
+use super::services;
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
 use crate::sim::net::{Datagram, Door, member_address};
@@ -34,7 +43,7 @@ pub struct Stage {
     world: Option<World>,
 }
 
-type Said = Result<String, String>;
+pub(super) type Said = Result<String, String>;
 
 impl Stage {
     /// Does what one line says and gives what it prints.
@@ -43,7 +52,11 @@ impl Stage {
         let (command, rest) = words.split_first().ok_or("no command")?;
         if *command == "cluster" {
             let members = number(rest.first().ok_or("how many?")?)?;
-            self.world = Some(World::new(Plan::scripted(members), 400));
+            let plan = match rest.get(1) {
+                Some(&"bounded") => services::bounded(members),
+                _ => Plan::scripted(members),
+            };
+            self.world = Some(World::new(plan, 400));
             if let Some(world) = &mut self.world {
                 world.is_scripted = true;
             }
@@ -89,23 +102,23 @@ impl Stage {
             "roles" => Ok(roles(world)),
             "logs" => Ok(logs(world)),
             "said" => Ok(std::mem::take(&mut world.said).concat()),
-            _ => Err("no such command".into()),
+            _ => services::perform(world, command, rest),
         }
     }
 }
 
-fn number(word: &str) -> Result<usize, String> {
+pub(super) fn number(word: &str) -> Result<usize, String> {
     word.parse().map_err(|_| format!("{word} is no number"))
 }
 
-fn members(world: &World, words: &[&str]) -> Result<Vec<usize>, String> {
+pub(super) fn members(world: &World, words: &[&str]) -> Result<Vec<usize>, String> {
     if words == ["all"] {
         return Ok((0..world.members.len()).collect());
     }
     words.iter().map(|w| member(world, w)).collect()
 }
 
-fn member(world: &World, word: &str) -> Result<usize, String> {
+pub(super) fn member(world: &World, word: &str) -> Result<usize, String> {
     let member = number(word.trim_start_matches('n'))?;
     (member < world.members.len())
         .then_some(member)
@@ -119,11 +132,15 @@ fn two(world: &World, words: &[&str]) -> Result<(usize, usize), String> {
     }
 }
 
-fn text(violation: Violation) -> String {
+pub(super) fn text(violation: Violation) -> String {
     format!("{}: {}", violation.invariant, violation.detail)
 }
 
-fn each(world: &mut World, words: &[&str], act: impl Fn(&mut World, usize) -> Checked) -> Said {
+pub(super) fn each(
+    world: &mut World,
+    words: &[&str],
+    act: impl Fn(&mut World, usize) -> Checked,
+) -> Said {
     for member in members(world, words)? {
         act(world, member).map_err(text)?;
     }
@@ -161,7 +178,7 @@ fn cut(world: &mut World, words: &[&str]) -> Said {
     Ok(String::new())
 }
 
-fn pass(world: &mut World, ms: u64) -> Result<(), String> {
+pub(super) fn pass(world: &mut World, ms: u64) -> Result<(), String> {
     world.run_until(world.now + ms * MILLI).map_err(text)
 }
 
@@ -171,7 +188,11 @@ fn wait(world: &mut World, words: &[&str]) -> Said {
 }
 
 /// Lets time pass until `done`, at most ten seconds of it.
-fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
+pub(super) fn until(
+    world: &mut World,
+    what: &str,
+    done: impl Fn(&World) -> bool,
+) -> Result<(), String> {
     for _ in 0..10_000 {
         if done(world) {
             return Ok(());

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use super::ghost::{GhostLog, Row};
 use super::mind::SERVICES;
 use super::model::Model;
+use super::plan::Plan;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,21 +96,21 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// For a cluster of `members` with room for `sessions` sessions.
-    pub fn new(members: usize, sessions: usize) -> Self {
+    /// For the cluster of a plan, with room for `sessions` sessions.
+    pub fn new(plan: &Plan, sessions: usize) -> Self {
         let ghost = MemberGhost {
             votes: true,
             ..MemberGhost::default()
         };
         Self {
-            members: vec![ghost; members],
+            members: vec![ghost; plan.members],
             leaders: BTreeMap::new(),
             places: HashMap::new(),
             votes: HashMap::new(),
             committed: GhostLog::default(),
             commit_of_term: BTreeMap::new(),
             sections: HashMap::new(),
-            model: Model::new(sessions),
+            model: Model::new(sessions, plan.services_act),
             truncations: 0,
         }
     }

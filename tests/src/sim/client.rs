@@ -66,6 +66,8 @@ pub struct Client {
     close_after: u64,
     /// What the cluster said when it last refused.
     detail: String,
+    /// A story's messages, sent before any others.
+    pub orders: VecDeque<Vec<u8>>,
     /// How many messages this client may still send; none once it is to stop.
     pub quota: u64,
     /// Messages that were answered.
@@ -101,6 +103,7 @@ impl Client {
                 rng.range(20, 2000)
             },
             detail: String::new(),
+            orders: VecDeque::new(),
             quota: plan.work.messages / plan.clients as u64,
             acknowledged: 0,
             back_pressured: 0,
@@ -193,12 +196,17 @@ impl Client {
         let mut message = Vec::new();
         while let Some((tag, len)) = self.next_message(now) {
             tag.message(len, &mut message);
+            if let Some(order) = self.orders.front() {
+                message.clone_from(order);
+            }
+            let len = message.len();
             let Some(core) = &mut self.core else {
                 return;
             };
             let mut lent = self.memory.lend();
             match core.offer(Instant::from_nanos(now), &[&message], &mut lent) {
                 Ok(_) => {
+                    self.orders.pop_front();
                     self.offered.push_back((tag.seq, len));
                     self.seq += 1;
                     self.quota -= 1;

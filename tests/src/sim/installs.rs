@@ -46,7 +46,7 @@ pub fn begin_of(disk: &Disk, position: u64) -> Option<Begin> {
 impl World {
     /// Does what the node owes the snapshot that it receives, if it receives one.
     pub(super) fn turn_install(&mut self, member: usize) -> Result<(), Stop> {
-        let fails = !self.is_calm && !self.is_scripted && self.rng.chance(20_000);
+        let may_fail = !self.is_calm && !self.is_scripted;
         let m = &mut self.members[member];
         let Some(process) = &mut m.process else {
             return Ok(());
@@ -55,7 +55,7 @@ impl World {
         let Some(install) = process.node.poll_install(&lent) else {
             return Ok(());
         };
-        if fails {
+        if may_fail && self.rng.chance(20_000) {
             self.stats.count(Fault::InstallFailed);
             process.node.handle_installed(install, false);
             return self.called(member);

@@ -131,6 +131,8 @@ pub struct Member {
     pub wipe_next: bool,
     /// Which services take nothing.
     pub stalled: [bool; SERVICES],
+    /// The snapshot that the present process has started from.
+    pub loaded: Option<u64>,
     /// A snapshot that is coming from the leader.
     pub incoming: Option<Incoming>,
     /// What is done to the newest snapshots while the process is down.
@@ -165,6 +167,7 @@ impl Member {
             fuse_at: None,
             wipe_next: false,
             stalled: [false; SERVICES],
+            loaded: None,
             incoming: None,
             damage: Damage::None,
             paused_until: 0,

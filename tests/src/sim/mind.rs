@@ -68,10 +68,46 @@ pub trait Ground {
 /// A service's whole state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mind {
+    /// Whether it does anything of its own accord; else only what a story's client tells it.
+    acts: bool,
+    number: usize,
     /// A hash of everything heard and answered.
     pub digest: u64,
     energy: u32,
     recent: VecDeque<u64>,
+}
+
+/// What a story's client tells a service. Shorter than any message with a tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// Whom.
+    pub service: u8,
+    /// `a`rm, `c`ancel or `s`ay.
+    pub what: u8,
+    /// The timer's correlation, or the message.
+    pub number: u8,
+    /// The timer's time from now.
+    pub ms: u16,
+}
+
+impl Order {
+    /// The message.
+    pub fn message(self) -> Vec<u8> {
+        let [low, high] = self.ms.to_le_bytes();
+        vec![b'!', self.service, self.what, self.number, low, high]
+    }
+
+    fn read(message: &[u8]) -> Option<Self> {
+        match message {
+            [b'!', service, what, number, low, high] => Some(Self {
+                service: *service,
+                what: *what,
+                number: *number,
+                ms: u16::from_le_bytes([*low, *high]),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Numbers that follow from one.
@@ -87,8 +123,10 @@ impl Draw {
 
 impl Mind {
     /// Of service `number`, before the first record.
-    pub fn new(number: usize) -> Self {
+    pub fn new(number: usize, acts: bool) -> Self {
         Self {
+            acts,
+            number,
             digest: DIGEST_ZERO + number as u64,
             energy: 0,
             recent: VecDeque::new(),
@@ -108,8 +146,11 @@ impl Mind {
         self.digest = mix(self.digest, heard.bytes);
         let mut draw = Draw(self.digest);
         // Only clients give them something to do: so they come to rest when clients do.
-        if heard.kind == b'm' && draw.below(4) == 0 {
+        if self.acts && heard.kind == b'm' && draw.below(4) == 0 {
             self.energy = (self.energy + 1).min(ENERGY);
+        }
+        if !self.acts && heard.kind == b'm' {
+            self.obey(heard, ground);
         }
         for _ in 0..2 {
             if self.energy > 0 {
@@ -120,6 +161,21 @@ impl Mind {
             self.recent.pop_front();
         }
         self.recent.push_back(self.digest);
+    }
+
+    fn obey(&mut self, heard: &Heard<'_>, ground: &mut impl Ground) {
+        let Some(order) = Order::read(heard.bytes) else {
+            return;
+        };
+        if usize::from(order.service) == self.number {
+            let correlation = order.number.into();
+            let answer = match order.what {
+                b'a' => ground.arm(correlation, heard.time + i64::from(order.ms)),
+                b'c' => ground.cancel(correlation),
+                _ => ground.say(&[order.number]),
+            };
+            self.note(&[answer as u64]);
+        }
     }
 
     fn note(&mut self, numbers: &[u64]) {
@@ -160,14 +216,16 @@ impl Mind {
         all.flat_map(|number| number.to_le_bytes()).collect()
     }
 
-    /// From what a snapshot holds.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// The same service, from what a snapshot holds.
+    pub fn restored(&self, bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut numbers = words.iter().map(|word| u64::from_le_bytes(*word));
         let (digest, energy) = (numbers.next()?, numbers.next()?);
         let recent: VecDeque<u64> = numbers.collect();
         let sound = rest.is_empty() && energy <= u64::from(ENERGY) && recent.len() <= RECENT;
         sound.then_some(Self {
+            acts: self.acts,
+            number: self.number,
             digest,
             energy: energy as u32,
             recent,

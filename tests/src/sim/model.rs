@@ -38,14 +38,16 @@ pub type Broken = (&'static str, String);
 
 impl Model {
     /// The state before the first record, of members with room for `capacity` sessions.
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, acts: bool) -> Self {
         Self {
             capacity,
             rows: 0,
             assembler: Assembler::default(),
             open: BTreeSet::new(),
             time: 0,
-            services: (0..SERVICES).map(ModelService::new).collect(),
+            services: (0..SERVICES)
+                .map(|number| ModelService::new(number, acts))
+                .collect(),
             done: HashMap::new(),
             sessions_of: HashMap::new(),
             fired: HashSet::new(),
@@ -86,6 +88,12 @@ impl Model {
     /// The digest that a service must have once it has applied everything up to `position`.
     pub fn digest_at(&self, service: usize, position: u64) -> u64 {
         self.services[service].digest_at(position)
+    }
+
+    /// What services have heard of timers and of one another, for a story: since the last call.
+    pub fn take_heard(&mut self) -> Vec<String> {
+        let services = self.services.iter_mut();
+        services.flat_map(ModelService::take_heard).collect()
     }
 
     /// Is this message in the committed history?

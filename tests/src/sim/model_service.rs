@@ -34,6 +34,8 @@ pub struct ModelService {
     state: State,
     mind: Mind,
     digests: Vec<(u64, u64)>,
+    /// For a story, whose services do not act by themselves.
+    heard: Option<Vec<String>>,
 }
 
 impl Ground for State {
@@ -81,13 +83,14 @@ impl Ground for State {
 
 impl ModelService {
     /// Before the first record.
-    pub fn new(number: usize) -> Self {
-        let mind = Mind::new(number);
+    pub fn new(number: usize, acts: bool) -> Self {
+        let mind = Mind::new(number, acts);
         Self {
             number,
             state: State::default(),
             digests: vec![(0, mind.digest)],
             mind,
+            heard: (!acts).then(Vec::new),
         }
     }
 
@@ -100,6 +103,11 @@ impl ModelService {
         }
         let after = self.digests.partition_point(|(end, _)| *end <= position);
         self.digests[after - 1].1
+    }
+
+    /// What it has heard of timers and services since the last call.
+    pub fn take_heard(&mut self) -> Vec<String> {
+        self.heard.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// A session is open from here on.
@@ -131,6 +139,16 @@ impl ModelService {
             extra,
             bytes,
         };
+        if let Some(lines) = &mut self.heard {
+            let number = self.number;
+            match (kind, bytes) {
+                (b'x', _) => lines.push(format!("service {number}: timer {}\n", heard.number)),
+                (b's', [what]) => {
+                    lines.push(format!("service {number}: {what} from {}\n", heard.number));
+                }
+                _ => {}
+            }
+        }
         self.mind.hear(&heard, &mut self.state);
         self.digests.push((position, self.mind.digest));
     }

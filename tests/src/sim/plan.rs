@@ -222,6 +222,8 @@ pub struct Plan {
     pub trouble_most: Nanos,
     /// Clocks run between a million minus and plus this many millionths.
     pub drift: u64,
+    /// Whether services do anything of their own accord.
+    pub services_act: bool,
     /// A snapshot after so many bytes of log; 0: never for that.
     pub snapshot_bytes: u64,
     /// A snapshot after so much time; 0: never for that.
@@ -261,6 +263,7 @@ impl Plan {
             trouble_every: rng.range(50, 600) * MILLI,
             trouble_most: rng.range(100, 3000) * MILLI,
             drift: rng.pick(&[0, 100, 10_000, 100_000]),
+            services_act: true,
             snapshot_bytes,
             snapshot_interval,
             log_max,
@@ -287,6 +290,7 @@ impl Plan {
                 stale: 1_000_000,
             },
             drift: 0,
+            services_act: false,
             snapshot_bytes: 0,
             snapshot_interval: 0,
             log_max: 0,

@@ -30,9 +30,9 @@ pub struct History {
     writing: Option<(Vec<u8>, usize)>,
 }
 
-/// Before the first record.
-pub fn services() -> Services {
-    std::array::from_fn(|number| History::new(number, number == 0))
+/// Before the first record; `acts` as a [`Mind`] does.
+pub fn services(acts: bool) -> Services {
+    std::array::from_fn(|number| History::new(number, acts))
 }
 
 struct Through<'a, 'c>(&'a mut Cluster<'c>);
@@ -84,11 +84,11 @@ impl Ground for Through<'_, '_> {
 
 impl History {
     /// Service `number` before the first record.
-    pub fn new(number: usize, echo: bool) -> Self {
+    pub fn new(number: usize, acts: bool) -> Self {
         Self {
-            mind: Mind::new(number),
+            mind: Mind::new(number, acts),
             ready: true,
-            echo,
+            echo: number == 0,
             refused: None,
             writing: None,
         }
@@ -202,7 +202,7 @@ impl Service for History {
     fn read_snapshot(&mut self, from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         let mut bytes = vec![0; usize::try_from(from.left()).unwrap_or(0)];
         from.take(&mut bytes)?;
-        self.mind = Mind::from_bytes(&bytes).ok_or(SnapshotError::Content)?;
+        self.mind = self.mind.restored(&bytes).ok_or(SnapshotError::Content)?;
         Ok(())
     }
 }

@@ -137,7 +137,11 @@ impl World {
     /// Writes the snapshot that is due, a few steps of it, and purges. True if there is more to do.
     pub(super) fn turn_snapshot(&mut self, member: usize) -> Result<bool, Stop> {
         let mut more = false;
-        for _ in 0..self.rng.range(1, 4) {
+        let due = |p: &Process| p.node.snapshot_due().is_some();
+        let is_due = self.members[member].process.as_ref().is_some_and(due);
+        // Chance is not asked for nothing.
+        let steps = if is_due { self.rng.range(1, 4) } else { 0 };
+        for _ in 0..steps {
             if !self.open_taking(member)? {
                 break;
             }
@@ -324,6 +328,7 @@ impl World {
     ) -> Result<(), Violation> {
         let (start, end) = (recovered.start.position.get(), recovered.tail.end.get());
         let sets: Vec<u64> = self.members[member].disk.snapshots().rev().collect();
+        self.members[member].loaded = None;
         for position in sets {
             if position < start || position > end {
                 continue;
@@ -334,7 +339,7 @@ impl World {
                 position,
                 sheet: Cursor::default(),
             };
-            process.services = services();
+            process.services = services(self.plan.services_act);
             let mut lent = process.memory.lend(&mut process.log);
             let mut services = each(&mut process.services);
             match process
@@ -343,6 +348,7 @@ impl World {
             {
                 Ok(_) => {
                     self.stats.loads += 1;
+                    self.members[member].loaded = Some(position);
                     self.note(member as u8, "loads", position, 0);
                     return Ok(());
                 }
@@ -358,7 +364,7 @@ impl World {
                 }
             }
         }
-        process.services = services();
+        process.services = services(self.plan.services_act);
         if start > 0 {
             let detail = format!("n{member} starts at {start} and has no snapshot");
             broken("Snapshots Can Be Loaded", detail)?;

@@ -159,7 +159,7 @@ impl World {
             log: SpyLog::new(log),
             memory: Memory::default(),
             journal: recovered.journal(CLUSTER, SEGMENT),
-            services: services(),
+            services: services(self.plan.services_act),
             taking: None,
             storing: None,
             inbox: VecDeque::new(),

@@ -172,7 +172,7 @@ impl World {
             members,
             clients,
             net,
-            checker: Checker::new(plan.members, SESSIONS),
+            checker: Checker::new(&plan, SESSIONS),
             stats: Stats::default(),
             trace: Trace::new(keep),
             rng,

@@ -27,6 +27,9 @@ impl<const N: usize> Clients<N> {
     /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that
     /// of the record being executed. Finds the session by binary search; copies the message once.
     ///
+    /// Unless this leadership `serves` the record being executed, the message goes nowhere: what was
+    /// asked of an earlier leader, no client expects an answer to from this one.
+    ///
     /// Only the leader sends; on other members, to a session that has not heard yet that this
     /// member leads, and to one that is closed by now, an accepted message goes nowhere (as in
     /// Aeron). If the session's egress slot is full, the message is lost, and therefore the session
@@ -39,6 +42,7 @@ impl<const N: usize> Clients<N> {
         session: SessionId,
         timestamp: Timestamp,
         parts: &[&[u8]],
+        serves: bool,
         memory: &mut Memory<'_>,
     ) -> Result<(), EgressError> {
         let payload = parts
@@ -48,7 +52,8 @@ impl<const N: usize> Clients<N> {
         if len > self.config.message_max {
             return Err(EgressError::TooLong);
         }
-        let (Some(term), Some(slot)) = (self.leading, self.serving(session)) else {
+        let leading = self.leading.filter(|_| serves);
+        let (Some(term), Some(slot)) = (leading, self.serving(session)) else {
             return Ok(());
         };
         let header = SessionMessageHeader {

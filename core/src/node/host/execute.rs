@@ -3,6 +3,7 @@
 use super::{Host, HostMemory, OpenSession};
 use crate::node::Halt;
 use crate::node::clients::{Clients, EgressError, Memory};
+use crate::planted::Planted;
 use crate::service::{
     CloseReason, Cluster, LeadershipTerm, OfferError, Outbox, Role, Service, TimerError,
 };
@@ -19,6 +20,8 @@ pub(in crate::node) struct At {
     pub member: MemberId,
     /// The longest message a service may offer into the log, in bytes.
     pub message_max: usize,
+    /// The record is of the term that this member leads: clients expect its answers.
+    pub serves: bool,
 }
 
 /// A committed record, as far as services are concerned.
@@ -74,6 +77,7 @@ struct Desk<'e, 'a, 'm, const N: usize> {
     host: &'e mut Host<N>,
     effects: &'e mut Effects<'a, 'm, N>,
     message_max: usize,
+    serves: bool,
     /// The callback is for a record of the log: every member makes it.
     in_log: bool,
 }
@@ -89,7 +93,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         let Effects {
             clients, memory, ..
         } = &mut *self.effects;
-        let offered = clients.offer(session, self.host.time, parts, memory);
+        let offered = clients.offer(session, self.host.time, parts, self.serves, memory);
         offered.map_err(|EgressError::TooLong| OfferError::TooLong)
     }
 
@@ -116,6 +120,10 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
             return Err(OfferError::TooLong);
         }
         let memory = &mut *self.effects.host.outgoing;
+        let planted = Planted::OfferAnswersByTheLeadersQueue.is_active();
+        if planted && self.host.queued() + len > memory.len() / 2 {
+            return Err(OfferError::Full);
+        }
         if self.host.outgoing.push(memory, parts) {
             Ok(())
         } else {
@@ -240,6 +248,7 @@ impl<const N: usize> Host<N> {
             host: self,
             effects,
             message_max: at.message_max,
+            serves: at.serves,
             in_log,
         };
         callback(&mut Cluster::new(

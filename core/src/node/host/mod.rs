@@ -152,6 +152,11 @@ impl<const N: usize> Host<N> {
         self.outgoing.appended(&mut self.ahead, number, len);
     }
 
+    /// How many bytes of messages this member has not appended: a matter of who leads.
+    fn queued(&self) -> usize {
+        self.outgoing.queued(&self.ahead)
+    }
+
     fn index_of(&self, id: SessionId) -> Option<usize> {
         self.sessions.binary_search_by_key(&id, |s| s.id).ok()
     }

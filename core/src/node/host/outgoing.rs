@@ -101,6 +101,11 @@ impl Outgoing {
         }
     }
 
+    /// How many bytes are kept and not appended.
+    pub const fn queued(&self, ahead: &Ahead) -> usize {
+        self.len - ahead.bytes
+    }
+
     /// The next message to be appended, and its number.
     pub fn next<'m>(&self, memory: &'m [u8], ahead: &Ahead) -> Option<(u64, &'m [u8])> {
         // What was seen in the log meanwhile was appended before.

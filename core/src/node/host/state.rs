@@ -13,6 +13,7 @@ use heapless::Vec;
 
 use super::outgoing::Outgoing;
 use super::{Host, HostMemory, OpenSession, Taking};
+use crate::planted::Planted;
 use crate::service::CloseReason;
 use crate::snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::time::Timestamp;
@@ -66,7 +67,11 @@ impl<const N: usize> Host<N> {
         }
         let time = Timestamp(from.i64()?);
         let mut timers = Timers::with_armings(from.u64()?);
-        let mut outgoing = Outgoing::new(from.u64()?);
+        let seen = from.u64()?;
+        let mut outgoing = match Planted::ServiceMessageCounterNotRestored.is_active() {
+            true => Outgoing::new(0),
+            false => Outgoing::new(seen),
+        };
         let mut sessions = Vec::new();
         for _ in 0..from.u32()? {
             let session = read_session(from)?;

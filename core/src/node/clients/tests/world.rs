@@ -250,7 +250,7 @@ impl World {
                     let parts = [&payload[..], &more];
                     let _unknown_if_closed =
                         self.node
-                            .offer(session, Timestamp(1234), &parts, &mut memory);
+                            .offer(session, Timestamp(1234), &parts, true, &mut memory);
                 }
                 self.node.apply_message(session, payload.len());
                 if self.node.sessions().contains(session) {
@@ -286,7 +286,7 @@ impl World {
             reassembly: &mut self.reassembly,
         };
         self.node
-            .offer(session, Timestamp(1234), parts, &mut memory)
+            .offer(session, Timestamp(1234), parts, true, &mut memory)
     }
 
     pub fn log_end(&self) -> u64 {
