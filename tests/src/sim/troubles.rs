@@ -182,6 +182,10 @@ impl World {
 
     /// Emptied directories may never be so many that the others are no quorum.
     fn wipe(&mut self, member: usize) {
+        for m in &mut self.members {
+            // An emptied directory that was admitted, and knows for good, is one like any other.
+            m.votes |= m.votes_for_good();
+        }
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
