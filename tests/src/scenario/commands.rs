@@ -136,7 +136,11 @@ pub(super) fn text(violation: Violation) -> String {
     format!("{}: {}", violation.invariant, violation.detail)
 }
 
-pub(super) fn each(world: &mut World, words: &[&str], act: impl Fn(&mut World, usize) -> Checked) -> Said {
+pub(super) fn each(
+    world: &mut World,
+    words: &[&str],
+    act: impl Fn(&mut World, usize) -> Checked,
+) -> Said {
     for member in members(world, words)? {
         act(world, member).map_err(text)?;
     }
@@ -184,7 +188,11 @@ fn wait(world: &mut World, words: &[&str]) -> Said {
 }
 
 /// Lets time pass until `done`, at most ten seconds of it.
-pub(super) fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
+pub(super) fn until(
+    world: &mut World,
+    what: &str,
+    done: impl Fn(&World) -> bool,
+) -> Result<(), String> {
     for _ in 0..10_000 {
         if done(world) {
             return Ok(());

@@ -108,7 +108,11 @@ fn snapshots(world: &World) -> String {
             true => "none".into(),
             false => sets.join(" "),
         };
-        text.push_str(&format!("n{}: {sets}, log from {}", m.id, m.disk.log_start()));
+        text.push_str(&format!(
+            "n{}: {sets}, log from {}",
+            m.id,
+            m.disk.log_start()
+        ));
         text.push_str(&match m.loaded {
             Some(at) => format!(", began at {at}\n"),
             None => "\n".into(),
