@@ -53,8 +53,19 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// The session it is about, if it is about one.
     pub session: Option<i64>,
-    /// A message's own bytes; else the bytes of the whole record.
-    pub body: &'a [u8],
+    /// All of it, as in the log: header, fields, and what follows.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// A message's own bytes, behind the header and the three fields of a SessionMessageHeader;
+    /// nothing for any other record.
+    pub fn body(&self) -> &'a [u8] {
+        match self.kind {
+            Kind::Message => self.bytes.get(32..).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
 }
 
 /// What a record is, by its template number in schema 111.
@@ -249,6 +260,19 @@ impl Walk {
         self.cluster
     }
 
+    /// Goes back to a frame at or below `position`, whatever stands there: the first of the segment
+    /// that holds it. The chain before it is not known.
+    ///
+    /// # Errors
+    /// [`WalkError::Gone`] if the log starts above `position`.
+    pub fn seek_before(&mut self, position: u64) -> Result<(), WalkError> {
+        let start = self.start;
+        if position < start {
+            return Err(WalkError::Gone { position, start });
+        }
+        self.seek((position / self.segment_length * self.segment_length).max(start))
+    }
+
     /// Goes on at the frame at `position`, without a known chain before it.
     ///
     /// # Errors
@@ -375,6 +399,11 @@ pub struct Records {
 }
 
 impl Records {
+    /// Whether a record has begun, and its end is still to come.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Takes the next frame; gives the record that it completes.
     pub fn push(&mut self, frame: &Frame<'_>) -> Option<Record<'_>> {
         if frame.is_pad {
@@ -420,23 +449,18 @@ pub fn kind_of(bytes: &[u8]) -> (Kind, Option<i64>) {
 
 fn record(position: u64, end: u64, term: i32, bytes: &[u8]) -> Record<'_> {
     let (kind, session) = kind_of(bytes);
-    let body = match kind {
-        // The header and the three fields of a SessionMessageHeader.
-        Kind::Message => bytes.get(32..).unwrap_or(&[]),
-        _ => bytes,
-    };
     Record {
         position,
         end,
         term,
         kind,
         session,
-        body,
+        bytes,
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::storage::segment::Label;
     use crate::storage::testing::Scratch;
@@ -446,7 +470,7 @@ mod tests {
     const SEGMENT: u32 = 64 << 10;
 
     /// A directory with messages that the core's `append` has written.
-    fn written(scratch: &Scratch, messages: &[Vec<u8>]) -> u64 {
+    pub(crate) fn written(scratch: &Scratch, messages: &[Vec<u8>]) -> u64 {
         let log = scratch.path().join("log");
         std::fs::create_dir_all(&log).unwrap();
         let mut window = Window::new(vec![0; (1 << 20) + 1408], 1408, SEGMENT).unwrap();
@@ -479,7 +503,7 @@ mod tests {
             if let Some(record) = records.push(&frame) {
                 assert_eq!(record.kind, Kind::Message);
                 assert_eq!((record.session, record.term), (Some(96), 3));
-                found.push(record.body.to_vec());
+                found.push(record.body().to_vec());
             }
         }
         assert_eq!(walk.position(), end);

@@ -170,6 +170,14 @@ pub fn sim(steps: &mut Steps, minutes: u32, flags: &[&str]) {
     steps.run(name.trim(), minutes, command.args(flags));
 }
 
+/// The worst gap in committed traffic while a snapshot is taken; its own flags.
+pub fn gap(steps: &mut Steps, flags: &[&str]) {
+    let run = "run --release --quiet -p coracle-tests --bin gap --";
+    let mut command = cargo(words(run));
+    let name = format!("gap {}", flags.join(" "));
+    steps.run(name.trim(), 30, command.args(flags));
+}
+
 /// A short log that is written many times over by real processes: `--times N`.
 pub fn soak(steps: &mut Steps, flags: &[&str]) {
     let line = "run --release --quiet -p coracle-tests --bin soak --";

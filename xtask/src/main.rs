@@ -23,6 +23,7 @@ cargo xtask <chore>
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
 
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
+  gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
         }
         ["sim", flags @ ..] => {
             chores::sim(&mut steps, 600, flags);
+            steps
+        }
+        ["gap", flags @ ..] => {
+            chores::gap(&mut steps, flags);
             steps
         }
         ["soak", flags @ ..] => {

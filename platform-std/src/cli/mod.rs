@@ -5,12 +5,12 @@ mod init;
 mod kv;
 mod log;
 mod node;
+mod replay;
 mod send;
 mod settings;
 mod snapshot;
 mod snapshots;
 mod status;
-mod tail;
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ each one on the disks of a majority before it counts. Clients speak the protocol
   coracle init / coracle node  make a member's directory, and run the member
   coracle send / coracle kv    talk to a cluster
   coracle snapshot             make every member write down its state
-  coracle status / log / tail / snapshots   look into one";
+  coracle status / log / replay / snapshots   look into one";
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 the outcome is not what was asked for (a check failed, a key is missing, a
@@ -59,7 +59,8 @@ enum Command {
     Log(log::LogArgs),
     Snapshot(snapshot::SnapshotArgs),
     Snapshots(snapshots::SnapshotsArgs),
-    Tail(tail::TailArgs),
+    #[command(visible_alias = "tail")]
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the command line of this process.
@@ -75,7 +76,7 @@ pub fn run() -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Snapshots(args) => snapshots::run(&args),
-        Command::Tail(args) => tail::run(&args),
+        Command::Replay(args) => replay::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

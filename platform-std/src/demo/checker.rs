@@ -209,8 +209,8 @@ pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure>
         found.checked += 1;
         if record.position >= common {
             found.messages += 1;
-            found.order = CRC32C.extend(found.order, &(record.body.len() as u64).to_le_bytes());
-            found.order = CRC32C.extend(found.order, record.body);
+            found.order = CRC32C.extend(found.order, &(record.body().len() as u64).to_le_bytes());
+            found.order = CRC32C.extend(found.order, record.body());
         }
         while let Some(rest) = rests.next_if(|rest| rest.position <= record.position) {
             if let Err(number) = matching.rest(rest.next)
@@ -220,7 +220,7 @@ pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure>
                 found.faults.push(lost(known.source, number));
             }
         }
-        if fits && !matching.take(record.body) {
+        if fits && !matching.take(record.body()) {
             fits = false;
             found.faults.push(format!(
                 "the message at position {} was not offered there, or is there twice",

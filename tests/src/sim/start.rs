@@ -51,6 +51,14 @@ impl Member {
         self.disk.step_flush(&mut flush, true, &mut rng);
     }
 
+    /// Does its medium say that it votes?
+    pub(super) fn votes_for_good(&self) -> bool {
+        let file = self.disk.durable(Name::State);
+        let slots = file.and_then(|file| file.split_at_checked(SECTOR));
+        let newest = slots.and_then(|(a, b)| NodeState::newest(a, b).ok()?);
+        newest.is_some_and(|(_, state)| state.votes)
+    }
+
     fn read_state(&self) -> Option<(u64, NodeState)> {
         let file = self.disk.cached(Name::State)?;
         let (a, b) = file.split_at_checked(SECTOR)?;
@@ -123,9 +131,15 @@ impl World {
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
         self.prepare_snapshots(member);
-        let start = self.members[member].disk.log_start();
-        let purged = self.checker.committed_prefix(start);
-        let (recovered, ghost) = recover(&self.members[member].disk, purged).map_err(broken)?;
+        let (mut recovered, mut ghost) = self.recover_log(member).map_err(broken)?;
+        let newest = self.members[member].disk.snapshots().next_back();
+        let newest = newest.filter(|at| *at > recovered.tail.end.get());
+        if let Some(at) = newest.filter(|_| self.members[member].damage == Damage::None) {
+            // A snapshot that came from the leader takes the place of the log.
+            self.members[member].disk.restart_log(at);
+            (recovered, ghost) = self.recover_log(member).map_err(broken)?;
+        }
+        let start = recovered.start.position.get();
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
         }
@@ -179,6 +193,11 @@ impl World {
         m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
+    }
+
+    fn recover_log(&self, member: usize) -> Result<(Recovered, GhostLog), String> {
+        let disk = &self.members[member].disk;
+        recover(disk, self.checker.committed_prefix(disk.log_start()))
     }
 
     /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it
