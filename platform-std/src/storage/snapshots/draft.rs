@@ -1,6 +1,8 @@
 //! A set while it is written.
 
 use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +33,26 @@ impl Piece {
     pub(super) fn write(&self) -> Result<(), StorageError> {
         let written = self.file.write_all_at(&self.bytes, self.offset);
         written.map_err(StorageError::io("write", &self.path))
+    }
+
+    /// Waits until the disk has taken the bytes. Not a flush: that would also bring the file's new
+    /// length and the disk's own cache to rest, each time, and the log's flushes would wait for it.
+    pub(super) fn write_back(&self) -> Result<(), StorageError> {
+        let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        let (from, len) = (
+            self.offset as libc::off64_t,
+            self.bytes.len() as libc::off64_t,
+        );
+        // SAFETY: a call with an open file and numbers; it touches no memory of ours.
+        let result = unsafe { libc::sync_file_range(self.file.as_raw_fd(), from, len, wait) };
+        match result {
+            0 => Ok(()),
+            _ => Err(StorageError::io("write back", &self.path)(
+                io::Error::last_os_error(),
+            )),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const KEPT: usize = 2;
 
 /// One job.
 pub(super) enum Job {
-    /// Writes a piece of a file and brings it to the disk, so that little is left to flush at the
+    /// Writes a piece of a file and hands it to the disk, so that little is left to flush at the
     /// end.
     Piece(Piece),
     /// Makes a set that this node has written durable, and gives it its name.
@@ -60,10 +60,7 @@ impl Finisher {
     pub fn run(&mut self, job: Job) -> Done {
         match job {
             Job::Piece(piece) => {
-                let written = piece.write().and_then(|()| {
-                    let flushed = piece.file.sync_data();
-                    flushed.map_err(StorageError::io("flush", &piece.path))
-                });
+                let written = piece.write().and_then(|()| piece.write_back());
                 Done::Piece(piece, written)
             }
             Job::Store {
