@@ -311,6 +311,7 @@ impl Rig {
                 service_age_ms: u32::from(choices.next()),
                 quarantined: choices.is(),
                 resting: choices.is(),
+                votes: true,
                 checkpoint: choices.checkpoint(other),
                 snapshot: choices.checkpoint(position),
             }),

@@ -130,6 +130,37 @@ fn a_stalled_follower_slows_nobody() {
 }
 
 #[test]
+fn a_stalled_service_stalls_no_other_and_comes_on_from_storage() {
+    let all = throughput(&mut busy(2, 32), 0);
+    let mut world = busy(2, 32);
+    // Service 0 answers clients; service 1 takes nothing, on any member.
+    for member in &mut world.members {
+        member.stalled[1] = true;
+    }
+    let others = throughput(&mut world, 0);
+    assert!(
+        others * 10 >= all * 9,
+        "{others} of {all} messages in a second"
+    );
+    let behind = |world: &World, service: usize| {
+        let node = &world.members[0].process.as_ref().unwrap().node;
+        let applied = node.services().nth(service).unwrap().applied;
+        node.status().appended.since(applied)
+    };
+    assert!(behind(&world, 1) > WINDOW as u64, "{}", table(&world));
+    assert!(behind(&world, 2) < WINDOW as u64, "{}", table(&world));
+    for member in 0..3 {
+        world.members[member].stalled = [false; SERVICES];
+        world.want_turn(member, 0);
+    }
+    for client in &mut world.clients {
+        client.stop();
+    }
+    pass(&mut world, 3 * SECOND);
+    assert_eq!(behind(&world, 1), 0, "{}", table(&world));
+}
+
+#[test]
 fn a_client_that_never_reads_slows_nobody_and_is_closed() {
     // More than a quarter of a receiver's window: with less, one that does not read looks like one
     // that has read and has not said so.

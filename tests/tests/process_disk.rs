@@ -1,51 +1,10 @@
 //! Disks that are full, and disks that fail: the node stops, says which file, and loses nothing
 //! that was acknowledged.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use coracle_tests::process::{Cluster, Plan, Session, coracle, is_root, records, skip, until};
-
-/// A small file system, for as long as this value lives.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// # Errors
-    /// What is missing.
-    fn new(at: &Path, size: &str) -> Result<Self, &'static str> {
-        if !is_root() {
-            return Err("mounting a small file system needs root");
-        }
-        std::fs::create_dir_all(at).unwrap();
-        if !mount(&[&format!("size={size}")], at) {
-            return Err("`mount -t tmpfs` does not work here");
-        }
-        Ok(Self(at.to_owned()))
-    }
-
-    fn resize(&self, size: &str) {
-        assert!(mount(&["remount", &format!("size={size}")], &self.0));
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: a process that still uses it must not keep it.
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
-
-fn mount(options: &[&str], at: &Path) -> bool {
-    let mut command = Command::new("mount");
-    command
-        .args(["-t", "tmpfs", "-o", &options.join(","), "coracle-test"])
-        .arg(at);
-    command
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
+use coracle_tests::process::{Cluster, Mount, Plan, Session, coracle, records, skip, until};
 
 fn small_files(members: u8) -> Plan {
     let mut plan = Plan::new();

@@ -48,6 +48,13 @@ fn seeds_that_have_found_bugs_hold() {
         2319, // an acknowledgement of a life before stopped catch-up
         2520, // a recall that ended behind a PAD's header stopped catch-up
         2663, // the same
+        0,    // a service behind the window was never recalled for
+        1,    // a bounded log of eight segments was full before it began to purge
+        32,   // what services had executed went back in the middle of a message
+        44,   // a snapshot held the roster of the node state, not of the log
+        90,   // a timer of a service that was behind made its driver spin
+        1213, // a service that was behind answered what an earlier leader was asked
+        5008, // bytes for a follower were purged while they were read
     ] {
         hold(seed, None);
     }
@@ -76,7 +83,13 @@ fn a_seed_replays_to_the_step() {
 fn what_is_injected_is_counted() {
     use coracle_tests::sim::stats::{Fault, Stats};
     let mut total = Stats::default();
-    for profile in [Profile::Mixed, Profile::Links, Profile::Power] {
+    let profiles = [
+        Profile::Mixed,
+        Profile::Links,
+        Profile::Power,
+        Profile::Snapshots,
+    ];
+    for profile in profiles {
         for seed in 0..4 {
             let options = Options {
                 profile: Some(profile),
@@ -96,4 +109,8 @@ fn what_is_injected_is_counted() {
     }
     assert!(total.elections > 12, "{total}");
     assert!(total.acknowledged > 1_000, "{total}");
+    for count in [total.timers, total.said, total.snapshots, total.loads] {
+        assert!(count > 10, "{total}");
+    }
+    assert!(total.purges > 0, "{total}");
 }

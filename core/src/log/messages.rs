@@ -35,12 +35,16 @@ struct Unfinished {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Messages {
     unfinished: Option<Unfinished>,
+    is_too_long: bool,
 }
 
 impl Messages {
     /// No message has begun.
     pub const fn new() -> Self {
-        Self { unfinished: None }
+        Self {
+            unfinished: None,
+            is_too_long: false,
+        }
     }
 
     /// Takes the next frame of the log. A message that it completes is returned; one longer than
@@ -72,9 +76,11 @@ impl Messages {
         }
         message.next = frame.end();
         let len = message.len + frame.payload.len();
-        assembly
-            .get_mut(message.len..len)?
-            .copy_from_slice(frame.payload);
+        let Some(room) = assembly.get_mut(message.len..len) else {
+            self.is_too_long = true;
+            return None;
+        };
+        room.copy_from_slice(frame.payload);
         message.len = len;
         if !frame.ends() {
             self.unfinished = Some(message);
@@ -92,6 +98,12 @@ impl Messages {
     /// assembly buffer is lost.
     pub fn unfinished_since(&self) -> Option<Position> {
         self.unfinished.map(|m| m.start)
+    }
+
+    /// Whether a message was discarded because it is longer than the buffer: whoever executes
+    /// messages must not go on then.
+    pub fn is_too_long(&self) -> bool {
+        self.is_too_long
     }
 
     /// Discards an unfinished message.

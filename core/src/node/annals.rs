@@ -24,7 +24,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn ask_annals(&mut self, member: MemberId, from: Position) -> bool {
         let forgotten = self.history.known_from().is_none_or(|known| from < known);
         let leads = matches!(self.raft.state(), State::Leader(_));
-        if !leads || !forgotten || from >= self.raft.tail.end {
+        let is_here = (self.start.base..self.raft.tail.end).contains(&from);
+        if !leads || !forgotten || !is_here {
             return false;
         }
         if self
@@ -78,7 +79,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None => return None,
         };
         if !starts_frame(bytes, at, None, segment) {
-            let base = segment_base(at, segment);
+            let base = segment_base(at, segment).max(self.start.base);
             self.annals = (at != base).then_some(Question {
                 at: base,
                 read: None,

@@ -224,11 +224,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Is a service level that takes more? Nobody moves while a snapshot's first bytes are due.
-    fn may_advance(&self, bench: &Bench<'_, '_, '_>) -> bool {
+    ///
+    /// Each service is asked once for each frame: one that changes its mind in between is neither
+    /// left out of a message nor handed half of one.
+    fn may_advance(&mut self, bench: &Bench<'_, '_, '_>) -> bool {
         let level = self.applier.level;
-        let hosts = self.hosts.iter().zip(bench.services.iter());
-        let mut level_ones = hosts.filter(|(host, _)| host.position == level);
-        !self.is_snapshot_due() && level_ones.any(|(_, service)| service.ready())
+        let mut is_any = false;
+        for (host, service) in self.hosts.iter_mut().zip(bench.services.iter()) {
+            host.ready = service.ready();
+            is_any |= host.ready && host.position == level;
+        }
+        is_any && !self.is_snapshot_due()
     }
 
     fn take_frame(
@@ -243,6 +249,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let mut messages = self.applier.messages.clone();
         if let Some(message) = messages.push(*frame, assembly) {
             self.execute(now, &message, bench);
+        }
+        if messages.is_too_long() {
+            self.halt(Halt::MessageTooLong(frame.end()));
         }
         self.applier.messages = messages;
     }
@@ -267,8 +276,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
         }
         for slot in 0..self.hosts.len() {
-            let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
-            if self.hosts[slot].position == level && is_ready {
+            if self.hosts[slot].position == level && self.hosts[slot].ready {
                 self.execute_in(now, slot, message, &record, bench);
             }
         }

@@ -110,6 +110,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let record = record_of(message.start, &parsed);
                 self.execute_in(now, slot, &message, &record, bench);
             }
+            if laggard.messages.is_too_long() {
+                self.halt(Halt::MessageTooLong(laggard.at));
+                return false;
+            }
         }
         // A frame that is cut off at the end of recalled bytes is recalled again, to its end.
         if frames.error().is_some_and(|error| error != FrameError::Cut) && laggard.at == before {

@@ -104,7 +104,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .applier
             .position
             .plus(capacity.saturating_sub(RESERVE / 2));
+        // A snapshot makes room: its action may take what is kept from all else.
         let mut log = Bounded::new(&mut *lent.log, room.min(own_end));
+        self.originate_actions(now, &mut log);
+        let mut log = Bounded::new(&mut *lent.log, room.min(clients_end));
         let mut more = self.originate(now, &mut log, lent.services);
         let view = self.view();
         let admission = Admission {
@@ -159,7 +162,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if recall.consumer == Consumer::Repair {
             return self.repair_recalled(recall, result);
         }
-        if self.sources.is_stale(&recall) {
+        // What a follower wanted may have been purged while it was read.
+        let is_purged = recall.consumer != Consumer::Replay && recall.at < self.start.base;
+        if self.sources.is_stale(&recall) || is_purged {
             // Whatever the buffer held before is gone as well.
             self.sources.recalled(recall, 0);
             return;

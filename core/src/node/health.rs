@@ -65,6 +65,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.health.quarantined
     }
 
+    /// The newest checkpoint at which a quorum of members has the same, as far as this one knows.
+    pub fn agreed_checkpoint(&self) -> Checkpoint {
+        self.checkpoints.states.agreed()
+    }
+
     /// The members that are quarantined, as far as this one has heard as a leader, and itself.
     pub fn quarantined_members(&self) -> MemberSet {
         let mut members = self.health.others;

@@ -70,6 +70,8 @@ pub(super) struct Receiving {
     /// The section's end, once its last bytes have come.
     end: Option<u64>,
     is_complete: bool,
+    /// A whole window waits to be stored.
+    is_full: bool,
     next_ask: Instant,
 }
 
@@ -96,6 +98,7 @@ impl Receiving {
             landed: Gaps::new(),
             end: None,
             is_complete: false,
+            is_full: false,
             next_ask: now,
         }
     }
@@ -167,7 +170,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// When the leader is asked for more.
     pub(super) fn install_deadline(&self) -> Option<Instant> {
         let receiving = self.receiving.as_ref()?;
-        let waits = !receiving.is_complete && receiving.term == self.raft.term();
+        let asks = !receiving.is_complete && !receiving.is_full;
+        let waits = asks && receiving.term == self.raft.term();
         waits.then_some(receiving.next_ask)
     }
 
@@ -241,6 +245,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             receiving.end = Some(end);
         }
         receiving.next_ask = now.plus(NAK_REPEAT);
+        receiving.is_full = receiving.is_window_full(window);
         Ok(())
     }
 
@@ -276,11 +281,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if !done {
             receiving.next_ask = now.plus(RETRY);
             receiving.landed = Gaps::new();
-            receiving.end = None;
+            (receiving.end, receiving.is_full) = (None, false);
             return;
         }
         receiving.stored = receiving.stored.saturating_add(len as u64);
         receiving.landed = Gaps::new();
+        receiving.is_full = false;
         receiving.next_ask = now;
         if receiving.end != Some(receiving.stored) {
             receiving.end = None;
@@ -301,7 +307,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn forget_staged(&mut self) {
         if let Some(receiving) = &mut self.receiving {
             receiving.landed = Gaps::new();
-            receiving.end = None;
+            (receiving.end, receiving.is_full) = (None, false);
         }
         if let Some(healing) = &mut self.healing {
             healing.forget_staged();
@@ -311,16 +317,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// A member asks for a part of a snapshot: one member is served at a time.
     pub(super) fn handle_snapshot_request(
         &mut self,
-        now: Instant,
         from: MemberId,
         ask: &SnapshotRequest,
     ) -> Result<(), Reject> {
-        let leads = matches!(self.raft.state(), State::Leader(_));
+        let leads = matches!(self.raft.state(), State::Leader(_)) && !self.is_quarantined();
         if !leads || ask.term != self.raft.term() {
             return Err(Reject::Stale);
         }
-        // It is alive, if not level: its questions keep the quorum together.
-        self.raft.handle_history_request(now, from, None);
         let stored = self.snapshots.stored.iter().flatten();
         let asked = stored.clone().find(|s| s.position == ask.position);
         let Some(snapshot) = asked.or(self.snapshots.stored[0].as_ref()) else {
@@ -384,6 +387,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Err(ReadError) => {
                 let position = serving.id.position;
                 self.serving = None;
+                // The one before serves as well.
+                let known = self.snapshots.stored.into_iter().flatten();
+                let mut left = known.filter(|snapshot| snapshot.position != position);
+                self.snapshots.stored = [left.next(), left.next()];
                 self.event(Event::SnapshotUnreadable(position));
             }
         }
@@ -396,7 +403,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The next part of a snapshot that is due.
     pub(super) fn owed_chunk<'l>(&mut self, memory: &'l [u8]) -> Option<Transmit<'l>> {
-        if !matches!(self.raft.state(), State::Leader(_)) {
+        if !matches!(self.raft.state(), State::Leader(_)) || self.is_quarantined() {
             self.serving = None;
             return None;
         }

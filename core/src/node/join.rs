@@ -88,7 +88,8 @@ pub(super) fn step<const H: usize>(
         Some(entry) => entry.base,
         // Nothing agrees, from the start on: provided that this member still knows its own start.
         None if first.base == Position::ZERO && own.term_at(first.base).is_some() => Position::ZERO,
-        None if first.base <= settled && settled > Position::ZERO => settled,
+        // Only if every term above is known here: else a conflict could go unseen.
+        None if first.base <= settled && own.known_from().is_some_and(|k| k <= settled) => settled,
         None => return ask_below(own, end.min(first.base)),
     };
     let known = extended(slice, leadership);
@@ -117,5 +118,29 @@ fn ask_below<const H: usize>(own: &History<H>, position: Position) -> Step {
     match own.entries().iter().rev().find(|e| e.base <= before) {
         Some(entry) => Step::Ask(entry.base),
         None => Step::TooShort(before),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_of_unknown_terms_above_what_is_settled_is_not_joined_unseen() {
+        let at = Position::new;
+        let entry = |term, base| TermBase {
+            term: Term::new(term),
+            base: at(base),
+        };
+        let mut slice = HistorySlice::EMPTY;
+        slice.entries[0] = entry(1, 0);
+        slice.entries[1] = entry(6, 96);
+        (slice.len, slice.covered_to) = (2, at(192));
+        let mut own = History::<64>::new();
+        let joins = |own: &History<64>| step(own, at(128), at(32), &slice, Term::new(6));
+        assert_eq!(joins(&own), Step::TooShort(Position::ZERO));
+        // What is known from the settled position on is compared.
+        assert!(own.push(Term::new(5), at(32), at(128)));
+        assert_eq!(joins(&own), Step::Join { cut: Some(at(32)) });
     }
 }

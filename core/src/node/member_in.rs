@@ -30,7 +30,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
         match header.stream_id {
             LOG_STREAM_ID if self.healing.is_some() => {
-                match self.take_repair(now.instant, datagram, lent) {
+                match self.take_repair(now.instant, from, datagram, lent) {
                     true => Ok(()),
                     false => Err(Reject::Frames),
                 }
@@ -73,8 +73,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let incarnation = message.sender.incarnation;
         let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
-        if counts && speaks_as_voter(&message.body) {
-            self.hear_voter(from, incarnation);
+        let is_question = matches!(
+            message.body,
+            Body::HistoryRequest(_) | Body::RepairRequest(_) | Body::SnapshotRequest(_)
+        );
+        if counts && is_question {
+            self.raft.handle_question(instant, from);
         }
         match &message.body {
             Body::CanvassPosition(said) => {
@@ -86,8 +90,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
             Body::AppendPosition(ack) => {
-                let counts = self.hear_incarnation(from, incarnation);
-                self.raft.handle_append(instant, from, ack, counts);
+                self.hear_append(instant, from, incarnation, ack);
                 self.hear_follower(from, ack);
                 if ack.received < self.start.base {
                     // It was too slow for this bounded log: it is told where that begins now.
@@ -109,8 +112,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 let asked = (!from_log).then_some(ask.from);
                 self.raft.handle_history_request(instant, from, asked);
             }
-            Body::RepairRequest(ask) => return self.handle_repair_request(instant, from, ask),
-            Body::SnapshotRequest(ask) => return self.handle_snapshot_request(instant, from, ask),
+            Body::RepairRequest(ask) => return self.handle_repair_request(from, ask),
+            Body::SnapshotRequest(ask) => return self.handle_snapshot_request(from, ask),
             Body::Resign(said) => self.raft.handle_resign(instant, from, said.term),
             Body::TransferLeadership(said) => self.raft.handle_transfer(instant, from, said),
             _ => return Err(Reject::Stale),
@@ -132,8 +135,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // The leader repeats it; by then the term is on disk.
             return;
         }
-        if self.healing.is_some() {
-            // First what was durable here is made whole: it may be what the leader rests on.
+        if let Some((wanted, _)) = self.healing() {
+            // First what was durable here is made whole: it may be what the leader rests on. What
+            // nobody has any more is in the leader's snapshot.
+            match said.start.base > wanted {
+                true => self.receive_snapshot(instant, from, term),
+                false => self.receiving = None,
+            }
             return;
         }
         if self.raft.joined() == Some(term) {
@@ -370,15 +378,5 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.raft.handle_nak(from, at, at.plus(length));
         }
         Ok(())
-    }
-}
-
-/// Whether a member says this only if its node state lets it vote.
-const fn speaks_as_voter(body: &Body) -> bool {
-    match body {
-        Body::CanvassPosition(said) => said.votes,
-        Body::RequestVote(_) => true,
-        Body::Vote(vote) => vote.granted,
-        _ => false,
     }
 }

@@ -494,6 +494,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
                     host.forget_ahead();
                 }
             }
+            if role == Role::Leader {
+                // What it was sent is needed no more: all that is committed is here.
+                self.receiving = None;
+            }
             if role == Role::Candidate {
                 self.counters.elections += 1;
             }

@@ -28,6 +28,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         (term == self.raft.term() && self.raft.admits()).then_some(term)
     }
 
+    /// Appends what keeps the cluster going: the action of a snapshot, and the admission of a new
+    /// directory.
+    pub(super) fn originate_actions<L: Log>(&mut self, now: Now, log: &mut L) {
+        if let Some(term) = self.originating() {
+            let timestamp = self.timestamp(now);
+            self.append_action(term, timestamp, now.instant, log);
+            self.append_admission(term, log);
+        }
+    }
+
     /// Appends what is due, as far as `log` has room. True if there may be more to do at once.
     /// Bounded by a number of records for each service, and its timers.
     pub(super) fn originate<L: Log>(&mut self, now: Now, log: &mut L, memory: &mut [u8]) -> bool {
@@ -35,8 +45,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         };
         let timestamp = self.timestamp(now);
-        self.append_action(term, timestamp, now.instant, log);
-        self.append_admission(term, log);
         let mut more = false;
         for slot in 0..self.hosts.len() {
             let is_behind = self.hosts[slot].position < self.applier.opened;

@@ -6,17 +6,22 @@
 //! other member in turn, leader or not: so members that are damaged in different places heal one
 //! another even when none of them can be elected.
 //!
-//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain
-//! that the newest slot has for its end. If instead a frame of a later leadership turns up, then
-//! what was here had been overwritten elsewhere and was never committed: the log ends before it.
+//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain that
+//! the newest slot has for its end. Another member may hold other bytes there, of a branch that was
+//! never committed: then they come to no good end, and all of the hole is asked for again from the
+//! next. Only when every other member has bytes that do not fit, this member halts: its own were
+//! overwritten elsewhere, and it must come back as a new directory.
+//!
+//! When the hole is closed the node does not go on: the driver recovers the log and begins anew, so
+//! that history, tail and chain are those of the healed log.
 
 use core::time::Duration;
 
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
-use crate::log::{Frames, Log, Recovered, scan, starts_frame};
+use crate::log::{Frames, Log, Recovered, scan, segment_end, starts_frame};
 use crate::time::Instant;
-use crate::units::{MemberId, Position, Tail, Term};
+use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
 
 /// How many bytes are asked for at once, at most.
@@ -38,12 +43,16 @@ pub struct Repair {
     tail: (Option<u32>, Term),
 }
 
+/// A place in the log, and what stands before it.
+type Place = (Position, (Option<u32>, Term));
+
 /// What is to be healed here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Healing {
-    /// Everything below is good, and ends with this chain and term.
-    next: Position,
-    tail: (Option<u32>, Term),
+    /// Where the damage begins.
+    first: Place,
+    /// Everything from there to here has come and is stored.
+    next: Place,
     /// The end of the damage, and the chain there.
     to: Position,
     to_chain: Option<u32>,
@@ -51,7 +60,12 @@ pub(super) struct Healing {
     joined: Term,
     /// What has come and is not stored.
     staged: Option<Repair>,
+    /// Whom this member asks, whether it has answered, and whether all since `first` is from it.
     peer: MemberId,
+    has_answered: bool,
+    is_one_source: bool,
+    /// Members whose bytes do not fit.
+    unfit: MemberSet,
     next_ask: Instant,
 }
 
@@ -68,15 +82,18 @@ pub(super) struct Mending {
 impl Healing {
     /// What a recovered log needs; `None` if it is sound.
     pub fn of(recovered: &Recovered, me: MemberId, now: Instant) -> Option<Self> {
-        let next = recovered.corrupt?;
+        let first = (recovered.corrupt?, recovered.corrupt_after);
         Some(Self {
-            next,
-            tail: recovered.corrupt_after,
+            first,
+            next: first,
             to: recovered.confirmed,
             to_chain: recovered.confirmed_chain,
             joined: recovered.joined,
             staged: None,
             peer: me,
+            has_answered: false,
+            is_one_source: false,
+            unfit: MemberSet::EMPTY,
             next_ask: now,
         })
     }
@@ -87,86 +104,127 @@ impl Healing {
     }
 
     fn staged_to(&self) -> Position {
-        self.staged.map_or(self.next, |staged| staged.end)
+        self.staged.map_or(self.next.0, |staged| staged.end)
+    }
+
+    fn is_full(&self, segment: u32) -> bool {
+        self.staged.is_some_and(|staged| {
+            let ends = staged.end == segment_end(staged.at, segment) || staged.end >= self.to;
+            ends || staged.len as u64 >= WINDOW
+        })
+    }
+
+    /// What has come does not fit. If all of it came from one member, that one has no better.
+    fn start_over(&mut self, now: Instant) {
+        if self.is_one_source {
+            self.unfit.insert(self.peer);
+        }
+        (self.next, self.staged) = (self.first, None);
+        (self.is_one_source, self.has_answered) = (false, false);
+        self.next_ask = now;
+    }
+
+    /// The next member to ask. It is the same as long as it answers.
+    fn turn_to(&mut self, others: MemberSet, now: Instant) -> Option<MemberId> {
+        let fit = |m: &MemberId| !self.unfit.contains(*m);
+        let after = others.iter().filter(fit).find(|m| *m > self.peer);
+        let next = after.or_else(|| others.iter().find(fit))?;
+        let peer = if self.has_answered { self.peer } else { next };
+        self.has_answered = false;
+        let begins = self.staged_to() == self.first.0;
+        self.is_one_source = begins || (self.is_one_source && peer == self.peer);
+        self.peer = peer;
+        self.next_ask = now.plus(PATIENCE);
+        Some(peer)
     }
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
     /// The log bytes that are still to be healed; `None` if the log is sound.
     pub fn healing(&self) -> Option<(Position, Position)> {
-        self.healing.as_ref().map(|h| (h.next, h.to))
+        self.healing.as_ref().map(|h| (h.next.0, h.to))
+    }
+
+    /// Whether the damage is written over: the driver recovers the log and begins anew with it.
+    pub fn is_healed(&self) -> bool {
+        self.healing.as_ref().is_some_and(|h| h.next.0 >= h.to)
     }
 
     pub(super) fn repair_deadline(&self) -> Option<Instant> {
-        self.healing.as_ref().map(|h| h.next_ask)
+        let healing = self.healing.as_ref()?;
+        let waits = self.is_healed()
+            || healing.is_full(self.config.segment_length)
+            || self.receiving.is_some()
+            || self.raft.others().is_empty();
+        (!waits).then_some(healing.next_ask)
     }
 
     pub(super) fn owed_repair_request(&mut self, now: Instant) -> Option<Transmit<'static>> {
-        let term = self.raft.term();
-        let healing = self.healing.as_ref()?;
-        if now < healing.next_ask || healing.staged.is_some_and(|s| s.len as u64 >= WINDOW) {
+        if self.repair_deadline().is_none_or(|at| now < at) {
             return None;
         }
-        let others = self.raft.others();
-        let after = others.iter().find(|m| *m > healing.peer);
-        let peer = after.or_else(|| others.iter().next())?;
+        let (term, others) = (self.raft.term(), self.raft.others());
+        let healing = self.healing.as_mut()?;
+        let Some(peer) = healing.turn_to(others, now) else {
+            let to = healing.to;
+            self.halt(Halt::DamageNotHealed(to));
+            return None;
+        };
         let from = healing.staged_to();
         let to = healing.to.min(from.plus(WINDOW));
-        let healing = self.healing.as_mut()?;
-        healing.peer = peer;
-        healing.next_ask = now.plus(PATIENCE);
         self.say(peer, Body::RepairRequest(RepairRequest { term, from, to }))
     }
 
-    /// Frames have come: those that are missed here, if they follow. False if they are not for
-    /// this.
+    /// Frames have come: those that are missed here, if they follow. False if they are not for this.
     pub(super) fn take_repair<L: Log>(
         &mut self,
         now: Instant,
+        from: MemberId,
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> bool {
         let segment = self.config.segment_length;
-        let Some(at) = scan::stated_position(datagram, segment) else {
+        let may_take = self.receiving.is_none() && !self.is_healed();
+        let at = scan::stated_position(datagram, segment);
+        let healing = self.healing.as_mut().filter(|h| may_take && h.peer == from);
+        let Some(healing) = healing.filter(|h| at == Some(h.staged_to()) && !h.is_full(segment))
+        else {
             return false;
         };
-        let Some(healing) = self.healing.as_mut().filter(|h| at == h.staged_to()) else {
-            return false;
-        };
+        let (next, tail) = healing.next;
         let none = Repair {
-            at: healing.next,
+            at: next,
             len: 0,
-            end: healing.next,
-            tail: healing.tail,
+            end: next,
+            tail,
         };
         let mut staged = healing.staged.unwrap_or(none);
-        let mut frames = Frames::new(datagram, at, segment).verified();
-        if let (Some(chain), _) = staged.tail {
-            frames = frames.chained(chain);
-        }
-        let mut newer = None;
-        for frame in frames {
-            if frame.term > healing.joined {
-                newer = Some(frame.position);
-                break;
+        let before = staged.end;
+        for frame in Frames::new(datagram, before, segment).verified() {
+            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain));
+            let room = lent
+                .catchup
+                .get_mut(staged.len..staged.len + frame.bytes.len());
+            let is_within = frame.end() <= healing.to && frame.term <= healing.joined;
+            if !follows || !is_within {
+                healing.start_over(now);
+                return true;
             }
-            let room = staged.len..staged.len + frame.bytes.len();
-            let room = lent.catchup.get_mut(room);
-            let Some(room) = room.filter(|_| frame.end() <= healing.to) else {
+            let Some(room) = room else {
                 break;
             };
             room.copy_from_slice(frame.bytes);
             staged.len += frame.bytes.len();
             staged.end = frame.end();
             staged.tail = (Some(frame.chain), frame.term);
-            if frame.is_pad {
+            if frame.end() == segment_end(staged.at, segment) {
                 break;
             }
         }
-        healing.staged = (staged.len > 0).then_some(staged);
-        healing.next_ask = now.plus(PATIENCE);
-        if let Some(newer) = newer.filter(|_| staged.len == 0) {
-            self.end_healing_at(newer, lent.log);
+        if staged.end > before {
+            healing.staged = Some(staged);
+            healing.has_answered = true;
+            healing.next_ask = now.plus(PATIENCE);
         }
         true
     }
@@ -176,59 +234,55 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.healing.as_ref()?.staged
     }
 
-    /// They are durable.
+    /// They are durable. When nothing is left to heal, [`Self::is_healed`] says so.
     pub fn handle_repaired(&mut self, repair: Repair) {
         let now = self.clock.instant;
-        let Some(healing) = &mut self.healing else {
+        let Some(healing) = self.healing.as_mut().filter(|h| repair.at == h.next.0) else {
             return;
         };
-        if repair.at != healing.next {
+        // What has come meanwhile is asked for again: the memory is free.
+        (healing.next, healing.staged) = ((repair.end, repair.tail), None);
+        healing.next_ask = now;
+        if repair.end < healing.to {
             return;
         }
-        // What has come meanwhile is asked for again: the memory is free.
-        (healing.next, healing.tail, healing.staged) = (repair.end, repair.tail, None);
-        healing.next_ask = now;
-        if healing.next < healing.to {
+        if matches!((repair.tail.0, healing.to_chain), (Some(a), Some(b)) if a != b) {
+            healing.start_over(now);
             return;
         }
         let to = healing.to;
-        let is_other = matches!((healing.tail.0, healing.to_chain), (Some(a), Some(b)) if a != b);
-        self.healing = None;
-        if is_other {
-            // Others hold other bytes of the same leaderships: this is no rot.
-            self.halt(Halt::CorruptLog(to));
-            return;
-        }
-        self.raft.heal(now);
         self.event(Event::LogHealed(to));
     }
 
-    /// What was here from `newer` on was overwritten elsewhere.
-    fn end_healing_at<L: Log>(&mut self, newer: Position, log: &mut L) {
-        let now = self.clock.instant;
-        let Some(healing) = self.healing.take() else {
+    /// This member starts from a snapshot: what is damaged below it is needed by nobody here.
+    pub(super) fn heal_from_snapshot(&mut self, at: Position, chain: u32, term: Term) {
+        let Some(healing) = self.healing.as_mut().filter(|h| h.first.0 < at) else {
             return;
         };
-        if newer < self.raft.commit() {
-            self.halt(Halt::ConflictBelowCommit);
+        // Nor is it served to others.
+        self.start.base = self.start.base.max(at);
+        self.start.term = term;
+        if at < healing.to {
+            healing.first = (at, (Some(chain), term));
+            healing.next = healing.first;
             return;
         }
-        self.cut(newer, log);
-        let (_, term) = healing.tail;
-        self.raft.set_tail(Tail { term, end: newer });
-        self.raft.heal(now);
-        self.event(Event::LogHealed(newer));
+        self.healing = None;
+        self.raft.damaged = false;
+        let end = self.raft.tail.end;
+        if at == end {
+            // With nothing above, the tail was taken to be of the joined leadership.
+            self.raft.set_tail(Tail { term, end });
+        }
     }
 
     /// A damaged member asks for bytes. Whoever has them sends them; one member is served at a
     /// time.
     pub(super) fn handle_repair_request(
         &mut self,
-        now: Instant,
         from: MemberId,
         ask: &RepairRequest,
     ) -> Result<(), Reject> {
-        self.raft.handle_history_request(now, from, None);
         let end = self.raft.tail.end;
         // Damage of its own is not passed on: who asks checks each frame, and all that follow.
         let to = ask.to.min(ask.from.plus(WINDOW)).min(end);

@@ -87,6 +87,11 @@ pub enum Halt {
     HistoryTooShort,
     /// Committed bytes cannot be read, or are not what was written.
     CorruptLog(Position),
+    /// Bytes of this log up to here were durable, cannot be read, and no other member has any that
+    /// fit.
+    DamageNotHealed(Position),
+    /// A committed message that ends here is longer than this member has memory for.
+    MessageTooLong(Position),
     /// The log holds another message of this service than the service has offered here: it is not
     /// deterministic, or its state is not the cluster's.
     ServiceMessage(ServiceId),
@@ -102,6 +107,16 @@ impl core::fmt::Display for Halt {
                 f.write_str("this log parted from the leader's too many terms ago to be reconciled")
             }
             Self::CorruptLog(at) => write!(f, "the log cannot be read at position {at}"),
+            Self::DamageNotHealed(to) => write!(
+                f,
+                "the log is damaged below position {to}, and no other member has bytes that fit: \
+                 make a new directory for this member, and let the others bring it up to date"
+            ),
+            Self::MessageTooLong(at) => write!(
+                f,
+                "the message that ends at position {at} is longer than this member's longest: \
+                 configure the same on every member"
+            ),
             Self::ServiceMessage(service) => write!(
                 f,
                 "the log has another message of service {service} than it offered here: the \

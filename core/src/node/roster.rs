@@ -6,18 +6,20 @@
 //! from ever counting at once, even if the old directory should come back:
 //! - no member tells that it has executed the record before its node state says so as well: so it
 //!   will never again count the old life, not even after a restart;
-//! - a leader counts the new life's marks only when a quorum *of the others* has told so;
-//! - the new life votes only when a leader has told it that this is the case.
+//! - a leader counts the new life's marks only when *every* other member has told so, once: until
+//!   then a member that does not know of the record could still be elected by the old life;
+//! - the new life votes only when a leader has told it that this is the case, and says from then on
+//!   that it does: no later leader needs to see it again.
 //!
-//! So when the new life counts for anybody, the old one counts for nobody in some quorum of the
-//! others, and every quorum of the old kind meets that one.
+//! So from when the new life counts for anybody, the old one counts for nobody, ever.
 
 use super::{Event, Node};
-use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, append};
 use crate::raft::State;
+use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
+use crate::wire::member::AppendPosition;
 
 /// How far behind what is committed a new directory may be and still be level.
 const LEVEL: u64 = 64 * 1024;
@@ -25,11 +27,6 @@ const LEVEL: u64 = 64 * 1024;
 /// What is known of incarnations beside the roster itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Heard {
-    /// The incarnation that each member spoke with last.
-    incarnations: [Option<Incarnation>; MEMBERS_MAX],
-    /// The incarnation of each member that was heard to vote. It does so only once a leader has found
-    /// that a quorum of the others knows of it, and they never forget.
-    voters: [Option<Incarnation>; MEMBERS_MAX],
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
     /// What of the roster is in the node state on disk, and whether that says that this member
@@ -40,8 +37,6 @@ pub(super) struct Heard {
 impl Heard {
     pub const fn new(persisted: (Position, bool)) -> Self {
         Self {
-            incarnations: [None; MEMBERS_MAX],
-            voters: [None; MEMBERS_MAX],
             appended: None,
             persisted,
         }
@@ -54,45 +49,55 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.roster.incarnation(member) == Some(incarnation)
     }
 
-    /// Notes with which incarnation a member speaks; whether its marks count for this leader.
-    pub(super) fn hear_incarnation(&mut self, member: MemberId, incarnation: Incarnation) -> bool {
-        if let Some(heard) = self.heard.incarnations.get_mut(member.slot()) {
-            *heard = Some(incarnation);
-        }
-        self.counts(member)
-    }
-
-    /// A member votes, or stands.
-    pub(super) fn hear_voter(&mut self, member: MemberId, incarnation: Incarnation) {
-        if let Some(heard) = self.heard.voters.get_mut(member.slot()) {
-            *heard = Some(incarnation);
-        }
-    }
-
-    /// Whether this member's marks count, and it may vote: a quorum of the others will never again
-    /// count another life of it.
-    pub(super) fn counts(&self, member: MemberId) -> bool {
-        let heard = self.heard.incarnations.get(member.slot());
-        let Some(incarnation) = heard.copied().flatten() else {
-            return false;
-        };
+    /// Whether a member's marks count that speaks with this incarnation, and says that it votes or
+    /// does not.
+    pub(super) fn counts(&self, member: MemberId, incarnation: Incarnation, votes: bool) -> bool {
         let since = self.roster.since(member);
-        if !self.is_admitted(member, incarnation) || since == Position::ZERO {
-            return self.is_admitted(member, incarnation);
-        }
-        if self.heard.voters.get(member.slot()) == Some(&Some(incarnation)) {
-            // The others may be dead by now: this one need not wait for them.
-            return true;
-        }
+        let is_first = since == Position::ZERO;
+        self.is_admitted(member, incarnation)
+            && (is_first || votes || self.all_others_know(member, since))
+    }
+
+    /// Whether every other member has told this leader that it knows of the record that ends at
+    /// `since`, also after a restart.
+    fn all_others_know(&self, member: MemberId, since: Position) -> bool {
         let State::Leader(leader) = self.raft.state() else {
             return false;
         };
-        let mine = self.told_applied() >= since;
-        let others = self.raft.others().iter().filter(|other| {
+        let mut others = self.raft.others().iter().filter(|other| *other != member);
+        let knows = |other: MemberId| {
             let progress = leader.progress.get(other.slot());
-            *other != member && progress.is_some_and(|p| p.counts && p.applied >= since)
-        });
-        usize::from(mine) + others.count() >= self.raft.members.quorum()
+            progress.is_some_and(|p| p.counts && p.applied >= since)
+        };
+        self.told_applied() >= since && others.all(knows)
+    }
+
+    /// Takes what a follower says of its log.
+    pub(super) fn hear_append(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        incarnation: Incarnation,
+        ack: &AppendPosition,
+    ) {
+        let counts = self.counts(from, incarnation, ack.votes);
+        if self.raft.handle_append(now, from, ack, counts)
+            && let Some(progress) = self.raft.progress_mut(from)
+        {
+            // Only what is no echo of an earlier life of the sender.
+            progress.incarnation = Some(incarnation);
+        }
+    }
+
+    /// Whether this leader counts that member's marks, as far as it has heard.
+    pub(super) fn counts_now(&self, member: MemberId) -> bool {
+        match self.raft.state() {
+            State::Leader(leader) => {
+                let progress = leader.progress.get(member.slot());
+                progress.is_some_and(|p| p.joined && p.counts)
+            }
+            _ => false,
+        }
     }
 
     /// What this member tells that it has executed: nothing of which its node state does not know.
@@ -113,6 +118,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// The roster has changed: does another directory count in place of this one?
+    pub(super) fn check_own_life(&mut self) {
+        if !self.is_admitted(self.config.member, self.sender.incarnation) {
+            self.votes = false;
+            self.raft.votes = false;
+        }
+    }
+
     /// The record is committed and executed.
     pub(super) fn apply_admitted(&mut self, end: Position, admitted: &MemberAdmitted) {
         self.heard.appended = None;
@@ -126,12 +139,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         self.event(Event::MemberAdmitted(member));
-        let is_me = member == self.config.member;
-        if is_me && incarnation != self.sender.incarnation {
-            // Another directory has taken this one's place.
-            self.votes = false;
-            self.raft.votes = false;
-        }
+        self.check_own_life();
     }
 
     /// The leader admits one new directory at a time, once it is level.
@@ -143,18 +151,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         let commit = self.raft.commit();
-        let is_new = |member: &MemberId| {
-            let heard = self.heard.incarnations.get(member.slot());
-            let incarnation = heard.copied().flatten();
-            let progress = leader.progress.get(member.slot());
-            let is_level = progress.is_some_and(|p| p.joined && p.durable.plus(LEVEL) >= commit);
-            is_level && incarnation.is_some_and(|i| !self.is_admitted(*member, i))
+        let new_life = |member: MemberId| {
+            let progress = leader.progress.get(member.slot())?;
+            let incarnation = progress.incarnation.filter(|_| progress.joined)?;
+            let is_level = progress.durable.plus(LEVEL) >= commit;
+            let is_new = is_level && !self.is_admitted(member, incarnation);
+            is_new.then_some((member, incarnation))
         };
-        let Some(member) = self.raft.others().iter().find(is_new) else {
-            return;
-        };
-        let heard = self.heard.incarnations.get(member.slot());
-        let Some(incarnation) = heard.copied().flatten() else {
+        let Some((member, incarnation)) = self.raft.others().iter().find_map(new_life) else {
             return;
         };
         let admitted = MemberAdmitted {

@@ -402,8 +402,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.applier.roster = roster;
         if roster.at > self.roster.at {
             self.roster = roster;
+            self.check_own_life();
         }
         self.raft.restore_commit(at);
+        self.heal_from_snapshot(at, begin.chain, term);
         self.snapshots.last = at;
         let snapshot = Snapshot {
             position: at,

@@ -200,7 +200,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 commit,
                 end,
                 round,
-                counts: self.counts(to),
+                counts: self.counts_now(to),
                 checkpoint: self.checkpoints.states.agreed(),
                 snapshot: self.checkpoints.snapshots.agreed(),
             }),
@@ -252,6 +252,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             service_age_ms: ages.service_ms,
             quarantined: self.is_quarantined(),
             resting: self.raft.is_resting(now),
+            votes: self.heard.persisted.1,
             checkpoint: self.checkpoints.states.of(me),
             snapshot: self.checkpoints.snapshots.of(me),
         }

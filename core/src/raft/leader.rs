@@ -7,7 +7,7 @@ use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::planted::Planted;
 use crate::time::Instant;
-use crate::units::{MemberId, MemberSet, Position};
+use crate::units::{Incarnation, MemberId, MemberSet, Position};
 use crate::wire::member::AppendPosition;
 
 /// What a leader knows of one follower, in this term. Positions only grow.
@@ -15,8 +15,13 @@ use crate::wire::member::AppendPosition;
 pub struct Progress {
     /// It has joined this term; before that, nothing it says counts.
     pub joined: bool,
-    /// Whether its incarnation is one that counts.
+    /// The life of its directory, as it said in its last acknowledgement.
+    pub incarnation: Option<Incarnation>,
+    /// Whether that is one that counts.
     pub counts: bool,
+    /// Whether the roster names it, as far as it has spoken at all: its questions show that it is
+    /// alive, also while it has nothing to acknowledge.
+    pub lives: bool,
     /// Its log's contiguous end.
     pub received: Position,
     /// What it has flushed.
@@ -55,7 +60,9 @@ impl Progress {
     const fn new(now: Instant, end: Position) -> Self {
         Self {
             joined: false,
+            incarnation: None,
             counts: false,
+            lives: false,
             received: Position::ZERO,
             durable: Position::ZERO,
             applied: Position::ZERO,
@@ -263,31 +270,34 @@ impl Raft {
     }
 
     /// A follower says what it has. Acknowledgements of another term count for nothing; positions
-    /// only grow. `counts` is false for an incarnation that has not been admitted.
+    /// only grow. `counts` is false for an incarnation that has not been admitted. True if it was
+    /// taken: it is of this term, and not older than what was heard before.
     pub fn handle_append(
         &mut self,
         now: Instant,
         from: MemberId,
         ack: &AppendPosition,
         counts: bool,
-    ) {
+    ) -> bool {
         if ack.term > self.ballot.term {
             self.observe_term(now, ack.term);
-            return;
+            return false;
         }
         // Who has joined this term has nothing that this leader has not: what says so is no member.
         if ack.term != self.ballot.term || ack.received > self.tail.end {
-            return;
+            return false;
         }
         let period = self.timing.sick_after;
         let State::Leader(leader) = &mut self.state else {
-            return;
+            return false;
         };
         let Some(progress) = leader.progress.get_mut(from.slot()) else {
-            return;
+            return false;
         };
+        let taken = ack.round >= progress.round;
         progress.acknowledge(now, ack, counts, period);
         self.advance_commit();
+        taken
     }
 
     /// A follower misses `[from, to)`; the node has checked that `from` is a frame boundary.
@@ -298,6 +308,15 @@ impl Raft {
         };
         if progress.joined && progress.resend.is_none() && from < to && from < progress.sent {
             progress.resend = Some((from, to.min(end)));
+        }
+    }
+
+    /// A member that the roster names has spoken: if not level, it is alive, and its questions keep
+    /// the quorum together.
+    pub fn handle_question(&mut self, now: Instant, member: MemberId) {
+        if let Some(progress) = self.progress_mut(member) {
+            progress.heard = Some(now);
+            progress.lives = true;
         }
     }
 
@@ -313,7 +332,6 @@ impl Raft {
                 progress.history_from = from;
                 progress.greet_at = now;
             }
-            // It is alive, if not level: its questions keep the quorum together.
             progress.heard = Some(now);
         }
     }
@@ -362,7 +380,7 @@ impl Raft {
             leader
                 .progress
                 .get(m.slot())
-                .is_some_and(|p| p.counts && p.heard.is_some_and(live))
+                .is_some_and(|p| (p.counts || p.lives) && p.heard.is_some_and(live))
         });
         others.count() + 1 >= self.members.quorum()
     }

@@ -91,6 +91,7 @@ pub(super) fn ack(term: u32, position: u64) -> AppendPosition {
         service_age_ms: 0,
         quarantined: false,
         resting: false,
+        votes: true,
         checkpoint: Checkpoint::default(),
         snapshot: Checkpoint::default(),
     }

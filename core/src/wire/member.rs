@@ -237,6 +237,8 @@ pub struct AppendPosition {
     /// Whether it has handed leadership on not long ago because it was unwell: it is no heir of a
     /// leader that is unwell.
     pub resting: bool,
+    /// Whether it votes, and its node state says so: once a leader has told it that it counts.
+    pub votes: bool,
     /// Its state at the last checkpoint that it has come to.
     pub checkpoint: Checkpoint,
     /// Its newest snapshot.

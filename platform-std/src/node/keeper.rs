@@ -184,6 +184,13 @@ impl Keeper {
 
     /// Stores what the leader has sent.
     fn receive(&mut self, node: &mut Node<SESSIONS>, lent: &Memory<'_>) -> bool {
+        if node.installing().is_none()
+            && self.finishing.is_none()
+            && self.sets.receiving().is_some()
+        {
+            self.sets.give_up_receiving();
+            return true;
+        }
         let Some(install) = node.poll_install(lent) else {
             return false;
         };

@@ -247,6 +247,9 @@ impl<S: Service> Runner<S> {
             let bytes = &self.memory.catchup[..repair.len];
             self.store.repair(repair.at, bytes)?;
             self.node.handle_repaired(repair);
+            if self.node.is_healed() {
+                self.begin_anew()?;
+            }
             busy = true;
         }
         let mut lent = self.memory.lent();
@@ -256,20 +259,27 @@ impl<S: Service> Runner<S> {
         purge(&mut self.store, &mut self.node)?;
         if turn == Turn::Installed {
             self.begin_anew()?;
+            // Whatever this member's state was, it is the leader's now.
+            self.node.handle_rebuilt();
         }
         busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
-        while let Some(event) = self.node.poll_event() {
-            self.tell(event);
-        }
+        self.tell_all();
         Ok(busy)
     }
 
-    /// A snapshot from the leader is on the disk: the log is replaced, and the node begins with
-    /// both.
+    fn tell_all(&mut self) {
+        while let Some(event) = self.node.poll_event() {
+            self.tell(event);
+        }
+    }
+
+    /// A snapshot from the leader is on the disk, so that the log is replaced; or the log is healed.
+    /// The node begins anew with what the disk holds.
     fn begin_anew(&mut self) -> Result<(), NodeError> {
+        self.tell_all();
         if let Some(result) = self.state.wait() {
             result?;
             self.persisted = self.persisting.take().unwrap_or(self.persisted);
@@ -292,8 +302,6 @@ impl<S: Service> Runner<S> {
         let (state, memory) = (self.persisted, &mut self.memory);
         let begun = ground.begin(config, state, &mut self.service, memory)?;
         (self.node, self.store) = (begun.node, begun.store);
-        // Whatever this member's state was, it is the leader's now.
-        self.node.handle_rebuilt();
         self.recalls = [None; 2];
         self.spare = spare(&self.memory);
         Ok(())
@@ -464,9 +472,9 @@ impl<S: Service> Runner<S> {
 }
 
 /// What a log says of a member that is quarantined: by itself, and by its leader.
-const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until it \
-    is rebuilt: stop it, check its memory and its disk, put a new data directory in place of the \
-    old one, and start it; it is rebuilt from the others";
+const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until \
+    it is rebuilt: stop it, check its memory and its disk, put a new data directory in place of \
+    the old one, and start it; it is rebuilt from the others";
 
 fn tell_health(event: Event) {
     match event {

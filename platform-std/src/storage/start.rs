@@ -98,6 +98,11 @@ pub fn open(
     window: &mut Window<Vec<u8>>,
 ) -> Result<Opened, StorageError> {
     let (log, segment_length) = (dir.log(), window.segment_length());
+    // A set that has its name may not have it on the disk yet: before anything is done because of
+    // it, it has.
+    if dir.snapshots().exists() {
+        sync_dir(&dir.snapshots())?;
+    }
     let (snapshot, damaged) = newest_valid(&dir.snapshots(), cluster)?;
     if let Some(set) = &snapshot {
         belongs(set, segment_length)?;

@@ -57,7 +57,14 @@ impl NodeStateFile {
             .map_err(StorageError::io("read", &path))?;
         let (a, b) = bytes.split_at(SECTOR);
         match NodeState::newest(a, b) {
-            Ok(Some((seq, state))) => Ok((Self { file, path, seq }, state)),
+            Ok(Some((seq, state))) => {
+                let opened = Self { file, path, seq };
+                // It may be in the page cache only, of a process that was killed before its flush
+                // returned, or whose flush failed: nothing is promised on it until it is durable.
+                // To its own sector: the other one is what is durable for certain.
+                opened.put(seq, &state)?;
+                Ok((opened, state))
+            }
             Ok(None) => {
                 let what = "both of its sectors are blank".into();
                 Err(StorageError::Damaged { path, what })
@@ -72,9 +79,13 @@ impl NodeStateFile {
     /// Any error of the system; the node must not go on.
     pub fn write(&mut self, state: &NodeState) -> Result<(), StorageError> {
         self.seq += 1;
-        let offset = self.seq % 2 * SECTOR as u64;
+        self.put(self.seq, state)
+    }
+
+    fn put(&self, seq: u64, state: &NodeState) -> Result<(), StorageError> {
+        let offset = seq % 2 * SECTOR as u64;
         self.file
-            .write_all_at(&state.encode(self.seq), offset)
+            .write_all_at(&state.encode(seq), offset)
             .map_err(StorageError::io("write", &self.path))?;
         self.file
             .sync_data()

@@ -59,6 +59,8 @@ pub struct Status {
     pub applied: u64,
     /// Digest of its service's state.
     pub digest: String,
+    /// Position of its newest snapshot.
+    pub snapshot: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -429,6 +431,7 @@ fn read_status(value: &Value) -> Option<Status> {
         committed: number("committed")?,
         applied: number("applied")?,
         digest: value["digest"].to_string(),
+        snapshot: number("snapshot"),
     })
 }
 

@@ -76,8 +76,36 @@ pub enum Egress<'a> {
         /// Ingress endpoints of all members.
         endpoints: &'a str,
     },
+    /// The answer to an operator's request: template 27.
+    AdminResponse {
+        /// Session it is for.
+        session: i64,
+        /// Number of the request.
+        correlation: i64,
+        /// What was asked for: 0 is a snapshot.
+        request: i32,
+        /// Outcome.
+        code: AdminCode,
+        /// Why not, in words.
+        message: &'a str,
+        /// Bytes that go with the request.
+        payload: &'a [u8],
+    },
     /// Another message of the schema, which a client may ignore.
     Other(u16),
+}
+
+/// Outcome of an operator's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminCode {
+    /// Done, or begun.
+    Ok,
+    /// Not done.
+    Error,
+    /// The session may not.
+    UnauthorisedAccess,
+    /// A code this client does not know.
+    Unknown(i32),
 }
 
 /// Asks for a session: template 3.
@@ -116,6 +144,17 @@ pub fn close_request(term: i64, session: i64) -> Vec<u8> {
 /// Keeps a session open: template 5.
 pub fn keep_alive(term: i64, session: i64) -> Vec<u8> {
     two_fields(5, term, session)
+}
+
+/// Asks the cluster to take a snapshot: template 26, request type 0, without further bytes.
+pub fn snapshot_request(term: i64, session: i64, correlation: i64) -> Vec<u8> {
+    let mut bytes = header(28, 26);
+    for field in [term, session, correlation] {
+        bytes.extend_from_slice(&field.to_le_bytes());
+    }
+    bytes.extend_from_slice(&0i32.to_le_bytes());
+    variable(&mut bytes, b"");
+    bytes
 }
 
 /// Reads a message from the cluster.
@@ -158,6 +197,18 @@ pub fn decode(bytes: &[u8]) -> Result<Egress<'_>, String> {
             leader: i32_at(block, 16)?,
             endpoints: text(rest)?,
         }),
+        27 => {
+            let (message, rest) = split_variable(rest)?;
+            let (payload, _) = split_variable(rest)?;
+            Ok(Egress::AdminResponse {
+                session: i64_at(block, 0)?,
+                correlation: i64_at(block, 8)?,
+                request: i32_at(block, 16)?,
+                code: admin_code(i32_at(block, 20)?),
+                message: std::str::from_utf8(message).map_err(|error| error.to_string())?,
+                payload,
+            })
+        }
         other => Ok(Egress::Other(other)),
     }
 }
@@ -188,6 +239,15 @@ fn event_code(code: i32) -> EventCode {
     }
 }
 
+fn admin_code(code: i32) -> AdminCode {
+    match code {
+        0 => AdminCode::Ok,
+        1 => AdminCode::Error,
+        2 => AdminCode::UnauthorisedAccess,
+        other => AdminCode::Unknown(other),
+    }
+}
+
 fn header(block_length: u16, template: u16) -> Vec<u8> {
     [block_length, template, SCHEMA, SCHEMA_VERSION]
         .iter()
@@ -209,10 +269,15 @@ fn variable(bytes: &mut Vec<u8>, part: &[u8]) {
 }
 
 fn text(rest: &[u8]) -> Result<&str, String> {
-    let length = u32::from_le_bytes(chunk(rest, 0)?) as usize;
-    let part = rest.get(4..).and_then(|part| part.get(..length));
-    let part = part.ok_or("a variable part runs over the end")?;
+    let (part, _) = split_variable(rest)?;
     std::str::from_utf8(part).map_err(|error| error.to_string())
+}
+
+/// A variable part, and what comes after it.
+fn split_variable(rest: &[u8]) -> Result<(&[u8], &[u8]), String> {
+    let length = u32::from_le_bytes(chunk(rest, 0)?) as usize;
+    let split = rest.get(4..).and_then(|rest| rest.split_at_checked(length));
+    split.ok_or_else(|| "a variable part runs over the end".to_owned())
 }
 
 fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], String> {

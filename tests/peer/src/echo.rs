@@ -79,6 +79,7 @@ impl<'d> Echo<'d> {
                         self.unknown.len()
                     );
                 }
+                Arrival::Admin(..) => return Err("an answer to nothing".to_owned()),
                 Arrival::Closed => return Err("the cluster closed the session".to_owned()),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::codec::{self, Egress, EventCode};
+use crate::codec::{self, AdminCode, Egress, EventCode};
 use crate::driver::{Driver, Offered, Publication, Subscription};
 
 /// Aeron's stream for messages to a cluster.
@@ -56,6 +56,8 @@ pub enum Arrival {
     Message(Vec<u8>),
     /// A new leader has the session; its messages are the next ones.
     NewLeader(i32),
+    /// The answer to an operator's request with this number.
+    Admin(i64, AdminCode, String),
     /// The cluster has ended the session.
     Closed,
 }
@@ -200,6 +202,28 @@ impl<'d> Session<'d> {
         Ok(offered)
     }
 
+    /// Asks for a snapshot, and waits for the answer to that.
+    ///
+    /// # Errors
+    /// As [`Session::poll`], or what was being waited for when `patience` ran out.
+    pub fn request_snapshot(&mut self, patience: Duration) -> Result<(AdminCode, String), String> {
+        const NUMBER: i64 = 0x51AB;
+        let deadline = Instant::now() + patience;
+        let (term, session) = (self.state.term, self.state.session);
+        let request = codec::snapshot_request(term, session, NUMBER);
+        offer_until(&self.ingress, &request, deadline)?;
+        self.last_sent = Instant::now();
+        loop {
+            for arrival in self.poll()? {
+                match arrival {
+                    Arrival::Admin(NUMBER, code, message) => return Ok((code, message)),
+                    other => return Err(format!("no answer to the request: {other:?}")),
+                }
+            }
+            pause(deadline, "an answer to the request for a snapshot")?;
+        }
+    }
+
     /// Takes what has come, keeps the session alive, follows a new leader.
     ///
     /// # Errors
@@ -297,6 +321,17 @@ impl State {
             } if session == self.session => {
                 self.closed = true;
                 Ok(Some(Arrival::Closed))
+            }
+            Egress::AdminResponse {
+                session,
+                correlation,
+                request: 0,
+                code,
+                message,
+                ..
+            } if session == self.session => {
+                let message = message.to_owned();
+                Ok(Some(Arrival::Admin(correlation, code, message)))
             }
             // Repeated answers to a repeated request.
             Egress::Event {

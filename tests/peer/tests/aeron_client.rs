@@ -4,10 +4,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use coracle_net::cluster::{Cluster, free_port};
+use coracle_net::cluster::{Cluster, Status, free_port};
 use coracle_net::relay::{self, Relay};
 use coracle_net::{say, scratch::Scratch};
-use coracle_peer::codec::SESSION_HEADER;
+use coracle_peer::codec::{AdminCode, SESSION_HEADER};
 use coracle_peer::driver::{Driver, Offered};
 use coracle_peer::echo::{self, Echo, IN_FLIGHT, PATIENCE};
 use coracle_peer::session::{Arrival, EgressChannel, IngressStyle, Session};
@@ -383,6 +383,55 @@ fn aeron_client_with_little_to_read_stays() {
     }
     session.close(PATIENCE).expect("the session closes");
     say!("aeron_client_with_little_to_read_stays: through three silences");
+}
+
+/// An operator's request through the session: every member stores a snapshot of what was answered
+/// before; and it is refused where the settings do not allow it.
+#[test]
+fn aeron_client_takes_a_snapshot() {
+    const COUNT: u64 = 1_000;
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "admin = \"allow\"\n");
+    let session = client
+        .connect(&IngressStyle::default(), leader)
+        .expect("a session");
+    let mut echo = Echo::new(session);
+    echo.run(COUNT, &mut cluster)
+        .expect("every message and its echo");
+    let level = cluster.await_level(PATIENCE).expect("all members level");
+    let answer = echo.session.request_snapshot(PATIENCE).expect("an answer");
+    assert_eq!(answer, (AdminCode::Ok, String::new()));
+    let stored = cluster
+        .await_status("every member to store it", PATIENCE, |members| {
+            let has = |m: &Status| m.snapshot.is_some_and(|at| at >= level[0].applied);
+            members.len() == 3 && members.iter().all(has)
+        })
+        .expect("every member has a snapshot");
+    say!("aeron_client_takes_a_snapshot: {:?}", stored[0].snapshot);
+    assert!(stored.iter().all(|m| m.snapshot == stored[0].snapshot));
+    echo.run(2 * COUNT, &mut cluster)
+        .expect("the session goes on");
+    echo.session.close(PATIENCE).expect("the session closes");
+    cluster.await_level(PATIENCE).expect("all members level");
+}
+
+#[test]
+fn aeron_client_may_take_no_snapshot_unless_the_settings_say_so() {
+    let _turn = turn();
+    let (mut cluster, client, leader) = echo::cluster("127.0.0.1", "admin = \"deny\"\n");
+    let session = client
+        .connect(&IngressStyle::default(), leader)
+        .expect("a session");
+    let mut echo = Echo::new(session);
+    echo.run(100, &mut cluster).expect("every message");
+    let (code, why) = echo.session.request_snapshot(PATIENCE).expect("an answer");
+    say!("aeron_client_may_take_no_snapshot: {code:?}, {why}");
+    assert_eq!(code, AdminCode::UnauthorisedAccess);
+    assert!(why.contains("admin"), "{why}");
+    echo.run(200, &mut cluster).expect("the session goes on");
+    echo.session.close(PATIENCE).expect("the session closes");
+    let level = cluster.await_level(PATIENCE).expect("all members level");
+    assert!(level.iter().all(|m| m.snapshot.is_none()), "{level:?}");
 }
 
 /// Sends `count` messages of at most `longest` bytes, checks every echo, and closes.

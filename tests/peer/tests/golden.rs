@@ -1,7 +1,7 @@
 //! Golden bytes of each session message, written by hand from the published layout, so that a
 //! mistake in this crate's codec cannot agree with itself.
 
-use coracle_peer::codec::{self, Egress, EventCode};
+use coracle_peer::codec::{self, AdminCode, Egress, EventCode};
 
 /// Bytes from digits, with spaces for the reader.
 fn bytes(digits: &str) -> Vec<u8> {
@@ -130,6 +130,41 @@ fn golden_new_leader_event() {
     let members = codec::members("0=a:1,1=b:2").expect("two members");
     assert_eq!(members, [(0, "a:1".to_owned()), (1, "b:2".to_owned())]);
     assert!(codec::members("0=a:1,b:2").is_err());
+}
+
+#[test]
+fn golden_snapshot_request() {
+    let golden = bytes(
+        "1c00 1a00 6f00 1100
+         0700000000000000 4001000000000000 0807060504030201
+         00000000
+         00000000",
+    );
+    let made = codec::snapshot_request(7, 0x140, 0x0102_0304_0506_0708);
+    assert_eq!(made, golden);
+}
+
+#[test]
+fn golden_admin_response() {
+    let golden = bytes(
+        "1800 1b00 6f00 1100
+         4001000000000000 0807060504030201
+         00000000 02000000
+         02000000 6e6f
+         03000000 010203",
+    );
+    let expected = Egress::AdminResponse {
+        session: 0x140,
+        correlation: 0x0102_0304_0506_0708,
+        request: 0,
+        code: AdminCode::UnauthorisedAccess,
+        message: "no",
+        payload: &[1, 2, 3],
+    };
+    assert_eq!(codec::decode(&golden), Ok(expected));
+    for cut in 0..golden.len() {
+        assert!(codec::decode(&golden[..cut]).is_err(), "cut at {cut}");
+    }
 }
 
 #[test]

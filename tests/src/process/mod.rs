@@ -5,12 +5,14 @@
 //! hangs, they measure nothing.
 
 mod cluster;
+mod mount;
 mod ports;
 mod scratch;
 mod session;
 pub mod soak;
 
 pub use cluster::{Cluster, Plan, Reading};
+pub use mount::Mount;
 pub use ports::free_ports;
 pub use scratch::Scratch;
 pub use session::{Session, records};

@@ -90,12 +90,16 @@ impl World {
             }
             Install::Finish { snapshot } => {
                 self.finish_install(member, snapshot)?;
-                Err(Stop::Anew)
+                // The log is replaced at the start, also if the machine dies right here.
+                match may_fail && self.rng.chance(200_000) {
+                    true => Err(Stop::Crash { power: true }),
+                    false => Err(Stop::Anew),
+                }
             }
         }
     }
 
-    /// The set is whole: it is made durable, and takes the log's place.
+    /// The set is whole: it is made durable. It takes the log's place at the next start.
     fn finish_install(&mut self, member: usize, id: SnapshotId) -> Checked {
         let position = id.position.get();
         let m = &mut self.members[member];
@@ -119,7 +123,6 @@ impl World {
         let mut complete = [0; SECTOR];
         complete[0] = 1;
         write(&mut m.disk, Name::Complete(position), &complete);
-        m.disk.restart_log(position);
         self.stats.installs += 1;
         self.note(member as u8, "installs", position, 0);
         Ok(())

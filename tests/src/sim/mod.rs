@@ -17,6 +17,7 @@ mod check_sent;
 pub mod client;
 pub mod clock;
 pub mod disk;
+pub mod divergence;
 pub mod ghost;
 pub mod installs;
 pub mod member;

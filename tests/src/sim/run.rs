@@ -66,6 +66,8 @@ fn go(world: &mut World) -> Result<(), Violation> {
         world.schedule(0, What::Client(client));
     }
     world.schedule_trouble();
+    world.run_until(world.plan.safety / 2)?;
+    world.diverge();
     world.run_until(world.plan.safety)?;
     world.calm_down()?;
     let until = world.now + world.plan.liveness;
@@ -102,7 +104,7 @@ fn progress(world: &mut World, until: u64) -> Result<(), Violation> {
 /// All members come to have the same log, all of it committed and applied.
 fn level(world: &mut World, until: u64) -> Result<(), Violation> {
     loop {
-        if is_level(world) {
+        if is_level(world) && world.is_divergence_found() {
             return Ok(());
         }
         if world.now >= until {

@@ -26,6 +26,8 @@ pub struct History {
     pub echo: bool,
     /// The first answer of the cluster that a service must never get here.
     pub refused: Option<u64>,
+    /// What of the state is not what the log makes.
+    pub flipped: u64,
     /// The snapshot that is being written, as the state was when it began, and how far it is.
     writing: Option<(Vec<u8>, usize)>,
 }
@@ -83,6 +85,11 @@ impl Ground for Through<'_, '_> {
 }
 
 impl History {
+    /// What the digest would be if nothing had flipped.
+    pub fn sound_digest(&self) -> u64 {
+        self.mind.digest
+    }
+
     /// Service `number` before the first record.
     pub fn new(number: usize, acts: bool) -> Self {
         Self {
@@ -90,6 +97,7 @@ impl History {
             ready: true,
             echo: number == 0,
             refused: None,
+            flipped: 0,
             writing: None,
         }
     }
@@ -175,7 +183,7 @@ impl Service for History {
     }
 
     fn digest(&self) -> u64 {
-        self.mind.digest
+        self.mind.digest ^ self.flipped
     }
 
     fn begin_snapshot(&mut self) {

@@ -385,6 +385,7 @@ impl World {
             m.disk.step_flush(&mut flush, true, &mut self.rng);
         }
         let start = m.disk.log_start();
+        // A set just received is all that the member has: nothing else may be begun with.
         let doomed: &[u64] = match m.damage {
             Damage::Newest if start == 0 || sets.get(1).is_some_and(|older| *older >= start) => {
                 &sets[..sets.len().min(1)]

@@ -51,6 +51,14 @@ impl Member {
         self.disk.step_flush(&mut flush, true, &mut rng);
     }
 
+    /// Does its medium say that it votes?
+    pub(super) fn votes_for_good(&self) -> bool {
+        let file = self.disk.durable(Name::State);
+        let slots = file.and_then(|file| file.split_at_checked(SECTOR));
+        let newest = slots.and_then(|(a, b)| NodeState::newest(a, b).ok()?);
+        newest.is_some_and(|(_, state)| state.votes)
+    }
+
     fn read_state(&self) -> Option<(u64, NodeState)> {
         let file = self.disk.cached(Name::State)?;
         let (a, b) = file.split_at_checked(SECTOR)?;
@@ -123,9 +131,8 @@ impl World {
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
         self.prepare_snapshots(member);
-        let start = self.members[member].disk.log_start();
-        let purged = self.checker.committed_prefix(start);
-        let (recovered, ghost) = recover(&self.members[member].disk, purged).map_err(broken)?;
+        let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
+        let start = recovered.start.position.get();
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
         }
@@ -179,6 +186,25 @@ impl World {
         m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
+    }
+
+    /// The log; a snapshot that came from the leader and lies behind its end takes its place.
+    fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
+        let Self {
+            members, checker, ..
+        } = self;
+        let Member { disk, damage, .. } = &mut members[member];
+        let purged = checker.committed_prefix(disk.log_start());
+        let found = recover(disk, purged)?;
+        let newest = disk.snapshots().next_back();
+        let newest = newest.filter(|at| *at > found.0.tail.end.get());
+        match newest.filter(|_| *damage == Damage::None) {
+            None => Ok(found),
+            Some(at) => {
+                disk.restart_log(at);
+                recover(disk, checker.committed_prefix(at))
+            }
+        }
     }
 
     /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it

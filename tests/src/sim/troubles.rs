@@ -182,11 +182,16 @@ impl World {
 
     /// Emptied directories may never be so many that the others are no quorum.
     fn wipe(&mut self, member: usize) {
+        for m in &mut self.members {
+            // An emptied directory that was admitted, and knows for good, is one like any other.
+            m.votes |= m.votes_for_good();
+        }
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
+        let is_spared = self.divergence.is_there();
         let m = &mut self.members[member];
-        if wiped < most && m.votes && m.process.is_some() && m.fuse.is_none() {
+        if wiped < most && !is_spared && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;
             self.light_fuse(member, false);
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use coracle_core::node::{Door as CoreDoor, Event};
-use coracle_core::service::{Role, Service};
+use coracle_core::service::Role;
 use coracle_core::session::AllowAll;
 use coracle_core::wire::frame::DataFrame;
 use coracle_core::wire::member::MemberMessage;
@@ -350,6 +350,7 @@ impl World {
         self.step += 1;
         self.stats.steps += 1;
         self.observe(member)?;
+        self.watch_divergence(member)?;
         let m = &mut self.members[member];
         match &mut m.fuse {
             Some((0, power)) => Err(Stop::Crash { power: *power }),
@@ -398,7 +399,7 @@ fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
     let mut seen = [(0, 0); SERVICES];
     let all = process.node.services().zip(&process.services);
     for (room, (status, service)) in seen.iter_mut().zip(all) {
-        *room = (status.applied.get(), service.digest());
+        *room = (status.applied.get(), service.sound_digest());
     }
     seen
 }

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::check::{Checker, Violation};
 use super::client::Client;
 use super::clock::{MILLI, Nanos};
+use super::divergence::Divergence;
 use super::member::{Member, SESSIONS};
 use super::mind::SERVICES;
 use super::net::{Datagram, Net};
@@ -151,6 +152,8 @@ pub struct World {
     pub said: Vec<String>,
     /// The last message of each kind from one member to another, for a scenario.
     pub heard: HashMap<(String, u8, u8), Rc<[u8]>>,
+    /// The member whose state is wrong.
+    pub divergence: Divergence,
     order: u64,
     heap: BinaryHeap<Reverse<Scheduled>>,
 }
@@ -180,6 +183,7 @@ impl World {
             is_scripted: false,
             said: Vec::new(),
             heard: HashMap::new(),
+            divergence: Divergence::default(),
             order: 0,
             heap: BinaryHeap::new(),
             plan,

@@ -111,6 +111,7 @@ impl Bench {
             service_age_ms: 0,
             quarantined: false,
             resting: false,
+            votes: true,
             checkpoint,
             snapshot: Checkpoint::default(),
         };
@@ -353,6 +354,7 @@ fn a_leader_whose_service_stands_still_hands_over_and_stays_if_all_do() {
                     service_age_ms: others,
                     quarantined: false,
                     resting: false,
+                    votes: true,
                     checkpoint: Checkpoint::default(),
                     snapshot: Checkpoint::default(),
                 };

@@ -270,7 +270,9 @@ impl Body {
             Self::Vote(m) => (template::VOTE, 12, set(m.granted, flag::GRANTED)),
             Self::NewLeadershipTerm(_) => (template::NEW_LEADERSHIP_TERM, 48, 0),
             Self::AppendPosition(m) => {
-                let flags = set(m.quarantined, flag::QUARANTINED) | set(m.resting, flag::RESTING);
+                let flags = set(m.quarantined, flag::QUARANTINED)
+                    | set(m.resting, flag::RESTING)
+                    | set(m.votes, flag::VOTES);
                 (template::APPEND_POSITION, 84, flags)
             }
             Self::CommitPosition(m) => {
@@ -395,6 +397,7 @@ fn append_position(block: &mut Reader<'_>, flags: u32) -> Result<AppendPosition,
         service_age_ms: block.u32()?,
         quarantined: flags & flag::QUARANTINED != 0,
         resting: flags & flag::RESTING != 0,
+        votes: flags & flag::VOTES != 0,
         checkpoint: checkpoint(block)?,
         snapshot: checkpoint(block)?,
     })

@@ -117,6 +117,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         service_age_ms: 250,
         quarantined: true,
         resting: true,
+        votes: true,
         checkpoint: CHECKPOINT,
         snapshot: SNAPSHOT,
     };

@@ -243,6 +243,14 @@ impl SnapshotStore {
         Ok(true)
     }
 
+    /// What was received is not wanted any more: the log came to this member instead. The thread
+    /// deletes it.
+    pub fn give_up_receiving(&mut self) {
+        if let Some(part) = self.receiving.take() {
+            self.garbage.get_or_insert(part.path);
+        }
+    }
+
     /// The set that is being received.
     pub fn receiving(&mut self) -> Option<&mut Receiving> {
         self.receiving.as_mut()
