@@ -26,6 +26,7 @@ the cluster puts it in the lost one's place by itself, and `coracle status` no l
 Never use --replace
   - for the first start of a new cluster: nobody would count, and nobody would ever lead;
   - while the old directory is there and sound: start the member with that, it has less to catch up;
+  - for the only member of a cluster of one: restore a copy of its directory;
   - for half of the members or more at once: those that are left are no quorum, so none of the new
     ones can be let in. Replace one, wait until it counts, then the next. If a quorum is lost for
     good, so is what only that quorum had.

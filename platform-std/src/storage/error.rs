@@ -132,8 +132,8 @@ impl StorageError {
         }
     }
 
-    /// What is missing, and what is wrong with snapshots.
-    fn fmt_of_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is missing or too small, and what is wrong with snapshots.
+    fn fmt_of_what_is_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { path } => write!(
                 f,
@@ -141,6 +141,13 @@ impl StorageError {
                  member would forget what it acknowledged. Mount or restore it; if it is lost, \
                  {REPLACE}",
                 path.display()
+            ),
+            Self::Window { path, needed } => write!(
+                f,
+                "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
+                 {}",
+                path.display(),
+                needed.next_power_of_two()
             ),
             Self::SegmentMissing { path } => write!(
                 f,
@@ -183,7 +190,6 @@ impl StorageError {
             | Self::NotEmpty { .. }
             | Self::Foreign { .. }
             | Self::Newer { .. }
-            | Self::Window { .. }
             | Self::Damaged { .. } => Ok(()),
         }
     }
@@ -221,8 +227,8 @@ impl fmt::Display for StorageError {
                 f,
                 "the data directory {} was never initialised. For the first start of a new cluster \
                  run `coracle init` on every member, or start with --init. If this member has run \
-                 before, do not: it would forget its vote. Restore its directory; if that is lost, make \
-                 another with `coracle init --replace`, which the others fill",
+                 before, do not: it would forget its vote. Restore its directory; if that is lost, \
+                 make another with `coracle init --replace`, which the others fill",
                 path.display()
             ),
             Self::NotEmpty { path } => write!(
@@ -249,25 +255,19 @@ impl fmt::Display for StorageError {
                  newer program that wrote it",
                 path.display()
             ),
-            Self::Window { path, needed } => write!(
-                f,
-                "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
-                 {}",
-                path.display(),
-                needed.next_power_of_two()
-            ),
             Self::Damaged { path, what } => write!(
                 f,
-                "{} is damaged: {what}. This member must not go on with it while the others hold \
-                 what it lost: {REPLACE}",
+                "{} is damaged: {what}. This member must not go on with it. If other members hold \
+                 what it lost, {REPLACE}; else restore it from a copy",
                 path.display()
             ),
             Self::Missing { .. }
+            | Self::Window { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
             | Self::SnapshotNotWritten { .. }
             | Self::SnapshotNotTaken { .. }
-            | Self::SnapshotRefused { .. } => self.fmt_of_snapshot(f),
+            | Self::SnapshotRefused { .. } => self.fmt_of_what_is_missing(f),
         }
     }
 }
