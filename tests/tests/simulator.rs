@@ -54,6 +54,7 @@ fn seeds_that_have_found_bugs_hold() {
         44,   // a snapshot held the roster of the node state, not of the log
         90,   // a timer of a service that was behind made its driver spin
         1213, // a service that was behind answered what an earlier leader was asked
+        5008, // bytes for a follower were purged while they were read
     ] {
         hold(seed, None);
     }

@@ -74,7 +74,8 @@ pub struct Config {
     pub segment_length: u32,
     /// The longest frame and member datagram in bytes: a multiple of 32; the same on every member.
     pub mtu: usize,
-    /// The longest client message in bytes, without headers.
+    /// The longest client message in bytes, without headers; the same on every member: what one
+    /// member lets into the log, every member's services must be able to take.
     pub message_max: usize,
     /// The largest datagram of an egress stream in bytes: a multiple of 32.
     pub egress_mtu: usize,
@@ -83,7 +84,8 @@ pub struct Config {
     /// When snapshots are taken.
     pub snapshots: SnapshotPolicy,
     /// The most bytes of log on disk, segments made ahead included; 0: no bound. At least eight
-    /// segments, and several times what is between two snapshots.
+    /// segments, and several times what is between two snapshots; the same on every member: a
+    /// leader lets in what its own disk has room for.
     pub log_max: u64,
     /// After how many bytes of log the members compare their state; 0: never. The same on every
     /// member.

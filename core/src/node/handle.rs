@@ -162,7 +162,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if recall.consumer == Consumer::Repair {
             return self.repair_recalled(recall, result);
         }
-        if self.sources.is_stale(&recall) {
+        // What a follower wanted may have been purged while it was read.
+        let is_purged = recall.consumer != Consumer::Replay && recall.at < self.start.base;
+        if self.sources.is_stale(&recall) || is_purged {
             // Whatever the buffer held before is gone as well.
             self.sources.recalled(recall, 0);
             return;

@@ -403,7 +403,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The next part of a snapshot that is due.
     pub(super) fn owed_chunk<'l>(&mut self, memory: &'l [u8]) -> Option<Transmit<'l>> {
-        if !matches!(self.raft.state(), State::Leader(_)) {
+        if !matches!(self.raft.state(), State::Leader(_)) || self.is_quarantined() {
             self.serving = None;
             return None;
         }

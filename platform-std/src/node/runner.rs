@@ -266,15 +266,20 @@ impl<S: Service> Runner<S> {
         self.peers.poll(&mut self.node);
         let lent = self.memory.lent();
         busy |= self.doors.transmit(now, &mut self.node, &lent);
+        self.tell_all();
+        Ok(busy)
+    }
+
+    fn tell_all(&mut self) {
         while let Some(event) = self.node.poll_event() {
             self.tell(event);
         }
-        Ok(busy)
     }
 
     /// A snapshot from the leader is on the disk, so that the log is replaced; or the log is healed.
     /// The node begins anew with what the disk holds.
     fn begin_anew(&mut self) -> Result<(), NodeError> {
+        self.tell_all();
         if let Some(result) = self.state.wait() {
             result?;
             self.persisted = self.persisting.take().unwrap_or(self.persisted);

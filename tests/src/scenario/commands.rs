@@ -13,7 +13,6 @@
 //! leader                    time passes until a leader has committed in its term
 //! level [M..]               time passes until all running ones have the same committed log
 //! slow M.. | quick M..      their flushes hardly end, or do as before
-//! stall M.. | unstall M..   their services take nothing, or do as before
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -31,7 +30,6 @@
 use super::services;
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
-use crate::sim::mind::SERVICES;
 use crate::sim::net::{Datagram, Door, member_address};
 use crate::sim::plan::Plan;
 use crate::sim::run::table;
@@ -93,11 +91,6 @@ impl Stage {
             }),
             "quick" => each(world, rest, |w, m| {
                 w.members[m].slow_until = 0;
-                Ok(())
-            }),
-            "stall" | "unstall" => each(world, rest, |w, m| {
-                w.members[m].stalled = [*command == "stall"; SERVICES];
-                w.want_turn(m, 0);
                 Ok(())
             }),
             "level" => level(world, rest),

@@ -131,14 +131,7 @@ impl World {
             .ok_or_else(|| broken("the node state cannot be read".into()))?;
         self.rewrite_state(member, state_seq + 1, &state);
         self.prepare_snapshots(member);
-        let (mut recovered, mut ghost) = self.recover_log(member).map_err(broken)?;
-        let newest = self.members[member].disk.snapshots().next_back();
-        let newest = newest.filter(|at| *at > recovered.tail.end.get());
-        if let Some(at) = newest.filter(|_| self.members[member].damage == Damage::None) {
-            // A snapshot that came from the leader takes the place of the log.
-            self.members[member].disk.restart_log(at);
-            (recovered, ghost) = self.recover_log(member).map_err(broken)?;
-        }
+        let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
         let start = recovered.start.position.get();
         if let Some(at) = recovered.corrupt {
             return Err(broken(format!("corrupt at {at}, and no disk here rots")));
@@ -195,9 +188,23 @@ impl World {
         self.observe(member)
     }
 
-    fn recover_log(&self, member: usize) -> Result<(Recovered, GhostLog), String> {
-        let disk = &self.members[member].disk;
-        recover(disk, self.checker.committed_prefix(disk.log_start()))
+    /// The log; a snapshot that came from the leader and lies behind its end takes its place.
+    fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
+        let Self {
+            members, checker, ..
+        } = self;
+        let Member { disk, damage, .. } = &mut members[member];
+        let purged = checker.committed_prefix(disk.log_start());
+        let found = recover(disk, purged)?;
+        let newest = disk.snapshots().next_back();
+        let newest = newest.filter(|at| *at > found.0.tail.end.get());
+        match newest.filter(|_| *damage == Damage::None) {
+            None => Ok(found),
+            Some(at) => {
+                disk.restart_log(at);
+                recover(disk, checker.committed_prefix(at))
+            }
+        }
     }
 
     /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it

@@ -183,8 +183,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "timers fired {}, messages of services {}, snapshots {}, starts from one {}, purges {}, \
-             installs {}",
+            "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
+             purges {}, installs {}",
             self.timers, self.said, self.snapshots, self.loads, self.purges, self.installs
         )?;
         write!(f, "faults:")?;

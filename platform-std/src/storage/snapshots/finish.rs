@@ -8,6 +8,7 @@ use coracle_core::units::{ClusterId, Position};
 
 use super::super::error::StorageError;
 use super::super::segment::sync_dir;
+use super::draft::Piece;
 use super::set::{Damaged, Entry, SetError, SnapshotSet, entries, set_name, verify};
 
 /// How many complete sets are kept: the newest, and one to fall back to.
@@ -15,13 +16,14 @@ pub(super) const KEPT: usize = 2;
 
 /// One job.
 pub(super) enum Job {
-    /// Starts to bring a file's bytes to the disk, so that little is left to flush at the end.
-    Early(PathBuf, Arc<File>),
+    /// Writes a piece of a file and hands it to the disk, so that little is left to flush at the
+    /// end.
+    Piece(Piece),
     /// Makes a set that this node has written durable, and gives it its name.
     Store {
         position: Position,
         draft: PathBuf,
-        files: Vec<(PathBuf, Arc<File>)>,
+        pieces: Vec<Piece>,
     },
     /// Verifies a set that was received, makes it durable, and gives it its name.
     Install {
@@ -35,8 +37,8 @@ pub(super) enum Job {
 
 /// What came of a job.
 pub(super) enum Done {
-    /// The early flush of a file.
-    Early(Result<(), StorageError>),
+    /// A piece was written.
+    Piece(Piece, Result<(), StorageError>),
     /// The set that was written.
     Stored(Position, Result<(), StorageError>),
     /// The set that was received.
@@ -57,14 +59,15 @@ impl Finisher {
     /// Does one job; also deletes the sets that a new one makes superfluous.
     pub fn run(&mut self, job: Job) -> Done {
         match job {
-            Job::Early(path, file) => {
-                Done::Early(file.sync_data().map_err(StorageError::io("flush", &path)))
+            Job::Piece(piece) => {
+                let written = piece.write().and_then(|()| piece.write_back());
+                Done::Piece(piece, written)
             }
             Job::Store {
                 position,
                 draft,
-                files,
-            } => Done::Stored(position, self.store(position, &draft, &files)),
+                pieces,
+            } => Done::Stored(position, self.store(position, &draft, pieces)),
             Job::Install {
                 position,
                 part,
@@ -78,9 +81,12 @@ impl Finisher {
         &mut self,
         position: Position,
         draft: &Path,
-        files: &[(PathBuf, Arc<File>)],
+        pieces: Vec<Piece>,
     ) -> Result<(), StorageError> {
-        let stored = self.make_durable(position, draft, files);
+        let written = pieces.iter().try_for_each(Piece::write);
+        let files = pieces.into_iter().map(|piece| (piece.path, piece.file));
+        let files: Vec<(PathBuf, Arc<File>)> = files.collect();
+        let stored = written.and_then(|()| self.make_durable(position, draft, &files));
         if stored.is_err() {
             // The first failure is the one to be told of, also if its remnants cannot be deleted.
             drop(remove(draft));

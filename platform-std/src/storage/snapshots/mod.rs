@@ -33,10 +33,6 @@ use crate::waker::Waker;
 use crate::worker::Worker;
 use finish::{Done, Finisher, Job, KEPT, remove};
 
-/// A section is brought to the disk whenever it has grown by so many bytes: with all of a large set
-/// flushed at its end, one in a hundred of the log's own flushes took three to four times as long.
-const EARLY: u64 = 8 << 20;
-
 /// A piece of a section that is to be read into `bytes`.
 #[derive(Debug)]
 pub struct ReadJob {
@@ -170,22 +166,21 @@ impl SnapshotStore {
     /// Whether the disk keeps up: while it does not, writing more of a set would make the log's own
     /// flushes wait. A set that cannot be written in steps need not ask.
     pub fn is_ready_for_more(&self) -> bool {
-        let is_level = |draft: &Draft| draft.is_level(EARLY);
-        self.worker.is_idle() || self.draft.as_ref().is_some_and(is_level)
+        self.draft.as_ref().is_some_and(Draft::is_level)
     }
 
     /// All sections of the set that was begun are written: [`Self::poll`] says when it is stored.
-    /// Without one nothing happens. Writes at most one buffer for each section.
+    /// Without one nothing happens.
     pub fn finish(&mut self) -> Option<Outcome> {
-        self.wait_for_early();
+        self.wait_for_piece();
         let draft = self.draft.take()?;
         let (position, path) = (draft.position, draft.path.clone());
         match draft.close() {
-            Ok(files) => {
+            Ok(pieces) => {
                 self.worker.submit(Job::Store {
                     position,
                     draft: path,
-                    files,
+                    pieces,
                 });
                 None
             }
@@ -265,7 +260,7 @@ impl SnapshotStore {
     /// stored. Without one nothing happens.
     pub fn finish_receiving(&mut self) {
         if let Some(receiving) = self.receiving.take() {
-            self.wait_for_early();
+            self.wait_for_piece();
             self.worker.submit(Job::Install {
                 position: receiving.position,
                 part: receiving.path.clone(),
@@ -280,8 +275,8 @@ impl SnapshotStore {
         if self.worker.is_idle() {
             if let Some(path) = self.garbage.take() {
                 self.worker.submit(Job::Remove(path));
-            } else if let Some((path, file)) = self.draft.as_mut().and_then(|d| d.early(EARLY)) {
-                self.worker.submit(Job::Early(path, file));
+            } else if let Some(piece) = self.draft.as_mut().and_then(Draft::take_piece) {
+                self.worker.submit(Job::Piece(piece));
             }
         }
         outcome
@@ -327,8 +322,8 @@ impl SnapshotStore {
         self.worker.is_idle() && self.garbage.is_none()
     }
 
-    /// The thread may be at an early flush only, which is short: bounded by `EARLY` bytes.
-    fn wait_for_early(&mut self) {
+    /// The thread may be at one piece only, which is short.
+    fn wait_for_piece(&mut self) {
         if let Some(done) = self.worker.wait() {
             let outcome = self.handle(done);
             assert!(outcome.is_none(), "one set at a time");
@@ -346,10 +341,10 @@ impl SnapshotStore {
 
     fn handle(&mut self, done: Done) -> Option<Outcome> {
         match done {
-            Done::Early(Ok(())) | Done::Removed(Ok(())) => None,
-            Done::Early(Err(error)) => {
+            Done::Removed(Ok(())) => None,
+            Done::Piece(piece, written) => {
                 if let Some(draft) = &mut self.draft {
-                    draft.broken.get_or_insert(error);
+                    draft.give_back(piece, written);
                 }
                 None
             }
