@@ -85,6 +85,32 @@ fn demo_kills_the_leader_and_the_directories_agree() {
 }
 
 #[test]
+fn demo_with_snapshots_recovers_from_everything_it_breaks() {
+    for service in ["echo", "kv"] {
+        let output = coracle(&["demo", "--snapshot", "--service", service, "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(report["good"], true, "{report}");
+        let recovery = &report["recovery"];
+        // It had nothing, and what it needed of the log was gone.
+        assert!(recovery["install"]["others_log_start"].as_u64() > Some(0));
+        assert!(recovery["install"]["position"].as_u64() > Some(0));
+        assert!(recovery["restart"]["digest"].is_string(), "{recovery}");
+        for start in recovery["restart"]["log_starts"].as_array().unwrap() {
+            assert!(start.as_u64() > Some(0), "{recovery}");
+        }
+        let unchecked = report["not_checked"]["messages"].as_u64().unwrap();
+        assert!(unchecked > 0, "the log was purged: {report}");
+        for member in report["members"].as_array().unwrap() {
+            let checked = member["checked"]["messages"].as_u64().unwrap();
+            let unknown = report["unknown_executed"].as_array().unwrap().len() as u64;
+            let all = report["acknowledged"].as_u64().unwrap() + unknown;
+            assert!(checked > 0 && checked + unchecked >= all, "{report}");
+        }
+    }
+}
+
+#[test]
 fn demo_accounts_for_every_line_of_a_file_on_key_value_too() {
     let scratch = Scratch::new();
     let input = scratch.path("lines");

@@ -83,11 +83,10 @@ fn a_replaced_member_counts_for_nothing_before_the_others_say_so() {
 
 #[test]
 fn a_directory_that_is_there_is_not_replaced() {
-    let mut plan = Plan::new();
-    plan.members = 1;
-    let mut cluster = Cluster::start("replace-full", plan);
-    cluster.kill(0);
+    let cluster = Cluster::prepare("replace-full", Plan::new());
     let config = cluster.config(0);
+    let made = run(["init".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    assert_eq!(made.code, Some(0), "{made:?}");
     let args = ["init".as_ref(), "--replace".as_ref(), "--config".as_ref()];
     run(args.into_iter().chain([config.as_os_str()])).expect(3, &["is not empty", "move"]);
     let both = [
@@ -98,4 +97,16 @@ fn a_directory_that_is_there_is_not_replaced() {
         config.as_os_str(),
     ];
     run(both).expect(2, &["--init", "--replace"]);
+}
+
+#[test]
+fn the_only_member_cannot_be_replaced() {
+    let mut plan = Plan::new();
+    plan.members = 1;
+    let cluster = Cluster::prepare("replace-one", plan);
+    let config = cluster.config(0);
+    let args = ["init".as_ref(), "--replace".as_ref(), "--config".as_ref()];
+    let refused = run(args.into_iter().chain([config.as_os_str()]));
+    refused.expect(2, &["no other members", "coracle init"]);
+    assert!(!cluster.data(0).exists(), "nothing was made");
 }

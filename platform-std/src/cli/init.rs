@@ -9,8 +9,8 @@ use crate::node::{init, replace};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 A member must never forget whom it voted for and what it acknowledged. So a directory is made once,
-before the cluster's first start, and `coracle node` refuses to run in an empty one. Never run a plain
-init for a member that has run before: it would vote and count as if it had forgotten nothing.
+before the cluster's first start, and `coracle node` refuses to run in an empty one. Never run a
+plain init for a member that has run before: it would vote and count as if it had forgotten nothing.
 
   coracle init --config node.toml
   coracle init --member 0 --dir data/0 --peer 0=127.0.0.1:9000,127.0.0.1:9100
@@ -26,6 +26,7 @@ the cluster puts it in the lost one's place by itself, and `coracle status` no l
 Never use --replace
   - for the first start of a new cluster: nobody would count, and nobody would ever lead;
   - while the old directory is there and sound: start the member with that, it has less to catch up;
+  - for the only member of a cluster of one: restore a copy of its directory;
   - for half of the members or more at once: those that are left are no quorum, so none of the new
     ones can be let in. Replace one, wait until it counts, then the next. If a quorum is lost for
     good, so is what only that quorum had.

@@ -279,7 +279,7 @@ fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
 fn remarks(r: &StatusReport) -> String {
     let mut remarks = String::new();
     if !r.votes {
-        remarks.push_str("  may not vote");
+        remarks.push_str("  does not count yet");
     }
     if !r.service_ready {
         remarks.push_str("  service stalled");

@@ -1,6 +1,5 @@
 //! `coracle demo --snapshot`: what a short log needs. A snapshot under load, a member whose
-//! directory is lost after the log that it would need, a killed leader, and a restart of
-//! everything.
+//! directory is lost after the log that it would need, a killed leader, a restart of everything.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -12,8 +12,8 @@ use coracle_core::service::Role;
 
 /// Why not every acknowledged message may be found in the directories.
 const UNCHECKED: &str = "a log longer than its bound is deleted where snapshots cover it, so no \
-                         directory can say whether they were there once and in one order; what they \
-                         left is in the states, whose digests are compared";
+    directory can say whether they were there once and in one order; what they left is in the \
+    states, whose digests are compared";
 
 /// One kill of a leader.
 #[derive(Clone, Copy, Debug)]

@@ -473,8 +473,8 @@ impl<S: Service> Runner<S> {
 
 /// What a log says of a member that is quarantined: by itself, and by its leader.
 const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until \
-    it is rebuilt: stop it, check its memory and its disk, put a new data directory in place of \
-    the old one, and start it; it is rebuilt from the others";
+    it is rebuilt: stop it, check its memory and its disk, move its data directory away, make \
+    another with `coracle init --replace`, and start it; it is rebuilt from the others";
 
 fn tell_health(event: Event) {
     match event {

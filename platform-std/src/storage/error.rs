@@ -132,8 +132,8 @@ impl StorageError {
         }
     }
 
-    /// What is missing, and what is wrong with snapshots.
-    fn fmt_of_snapshot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What is missing or too small, and what is wrong with snapshots.
+    fn fmt_of_what_is_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { path } => write!(
                 f,
@@ -141,6 +141,13 @@ impl StorageError {
                  member would forget what it acknowledged. Mount or restore it; if it is lost, \
                  {REPLACE}",
                 path.display()
+            ),
+            Self::Window { path, needed } => write!(
+                f,
+                "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
+                 {}",
+                path.display(),
+                needed.next_power_of_two()
             ),
             Self::SegmentMissing { path } => write!(
                 f,
@@ -183,7 +190,6 @@ impl StorageError {
             | Self::NotEmpty { .. }
             | Self::Foreign { .. }
             | Self::Newer { .. }
-            | Self::Window { .. }
             | Self::Damaged { .. } => Ok(()),
         }
     }
@@ -220,8 +226,8 @@ impl fmt::Display for StorageError {
             Self::Uninitialised { path } => write!(
                 f,
                 "the data directory {} was never initialised. For a new cluster's first start run \
-                 `coracle init` on every member, or start with --init. A member that has run before \
-                 would forget its vote: restore its directory, or use `coracle init --replace`",
+                 `coracle init` on every member, or start with --init. A member that has run \
+                 before would forget its vote: restore its directory, or `coracle init --replace`",
                 path.display()
             ),
             Self::NotEmpty { path } => write!(
@@ -248,25 +254,19 @@ impl fmt::Display for StorageError {
                  newer program that wrote it",
                 path.display()
             ),
-            Self::Window { path, needed } => write!(
-                f,
-                "the newest part of the log in {} is {needed} bytes long: set `window` to at least \
-                 {}",
-                path.display(),
-                needed.next_power_of_two()
-            ),
             Self::Damaged { path, what } => write!(
                 f,
-                "{} is damaged: {what}. This member must not go on with it while the others hold \
-                 what it lost: {REPLACE}",
+                "{} is damaged: {what}. This member must not go on with it. If other members hold \
+                 what it lost, {REPLACE}; else restore it from a copy",
                 path.display()
             ),
             Self::Missing { .. }
+            | Self::Window { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
             | Self::SnapshotNotWritten { .. }
             | Self::SnapshotNotTaken { .. }
-            | Self::SnapshotRefused { .. } => self.fmt_of_snapshot(f),
+            | Self::SnapshotRefused { .. } => self.fmt_of_what_is_missing(f),
         }
     }
 }
