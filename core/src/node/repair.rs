@@ -255,19 +255,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.event(Event::LogHealed(to));
     }
 
-    /// This member starts from a snapshot: what is damaged below it is needed by nobody here.
-    pub(super) fn heal_from_snapshot(&mut self, at: Position, chain: u32, term: Term) {
-        let Some(healing) = self.healing.as_mut().filter(|h| h.first.0 < at) else {
+    /// This member starts from a snapshot at or behind all that is confirmed: what is damaged
+    /// below is needed by nobody here. (A driver whose log goes on above the snapshot recovers only
+    /// what is above: then there is none.)
+    pub(super) fn heal_from_snapshot(&mut self, at: Position, term: Term) {
+        if self.healing.as_ref().is_none_or(|h| at < h.to) {
             return;
-        };
+        }
         // Nor is it served to others.
         self.start.base = self.start.base.max(at);
         self.start.term = term;
-        if at < healing.to {
-            healing.first = (at, (Some(chain), term));
-            healing.next = healing.first;
-            return;
-        }
         self.healing = None;
         self.raft.damaged = false;
         let end = self.raft.tail.end;

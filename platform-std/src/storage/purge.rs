@@ -36,7 +36,11 @@ pub(super) fn purge(log: &Path, job: PurgeJob) -> Result<Seed, StorageError> {
     }))
 }
 
-fn remove_below(log: &Path, limit: u64) -> Result<(), StorageError> {
+/// Deletes the files that end at or below `limit`, oldest first.
+///
+/// # Errors
+/// Any error of the system, with the file's path.
+pub(super) fn remove_below(log: &Path, limit: u64) -> Result<(), StorageError> {
     for base in segment_bases(log)?
         .into_iter()
         .take_while(|base| *base < limit)

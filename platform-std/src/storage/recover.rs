@@ -42,8 +42,33 @@ pub fn recover(
             term: Term::ZERO,
         },
     };
+    scan(log, cluster, seed, slot, window)
+}
+
+/// The same, of the part above `seed` alone, which is a snapshot's: what is below is needed by
+/// nobody here.
+///
+/// # Errors
+/// As above.
+pub fn recover_above(
+    log: &Path,
+    cluster: ClusterId,
+    seed: Seed,
+    window: &mut Window<Vec<u8>>,
+) -> Result<Recovered, StorageError> {
+    let (_, slot) = examine(log, cluster, window.segment_length())?;
+    scan(log, cluster, seed, slot, window)
+}
+
+fn scan(
+    log: &Path,
+    cluster: ClusterId,
+    seed: Seed,
+    slot: Option<Slot>,
+    window: &mut Window<Vec<u8>>,
+) -> Result<Recovered, StorageError> {
     let refused = |error| refusal(log, error);
-    let capacity = window.capacity();
+    let (segment_length, capacity) = (window.segment_length(), window.capacity());
     let mut recovery =
         Recovery::new(cluster, segment_length, seed, slot, capacity).map_err(refused)?;
     let mut reader = Reader::new(log, segment_length);

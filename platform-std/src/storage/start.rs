@@ -6,12 +6,13 @@
 
 use std::path::Path;
 
-use coracle_core::log::{Log, Recovered, Seed, Window};
+use coracle_core::log::{Log, Recovered, Seed, Window, segment_base};
 use coracle_core::units::{ClusterId, Position};
 
 use super::dir::{DataDir, segment_bases};
 use super::error::StorageError;
-use super::recover::{recover, seed_at};
+use super::purge::remove_below;
+use super::recover::{recover, recover_above, seed_at};
 use super::segment::{Label, Segment, sync_dir};
 use super::snapshots::{Damaged, SnapshotSet, newest_valid};
 
@@ -131,6 +132,12 @@ pub fn open(
         start: extent.start.get(),
     };
     let replaced = match (plan(seed, extent), seed) {
+        (Plan::Keep, Some(seed)) if is_needless(&recovered, seed) => {
+            // It is in the snapshot: nobody is asked for what is damaged below.
+            remove_below(&log, segment_base(seed.position, segment_length).get())?;
+            recovered = recover_above(&log, cluster, seed, window)?;
+            None
+        }
         (Plan::Keep, _) => None,
         (Plan::Replace(Reason::StartsAbove), _) if !may_forget => return Err(missing()),
         (Plan::Replace(reason), Some(seed)) => {
@@ -146,6 +153,12 @@ pub fn open(
         damaged,
         replaced,
     })
+}
+
+/// Whether the damage begins below a snapshot, and the log goes on above.
+fn is_needless(recovered: &Recovered, snapshot: Seed) -> bool {
+    let at = snapshot.position;
+    recovered.corrupt.is_some_and(|corrupt| corrupt < at) && at <= recovered.confirmed
 }
 
 /// Replaces the log by an empty one that starts at `start`, the position of a snapshot that is

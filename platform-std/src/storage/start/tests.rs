@@ -1,9 +1,13 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use coracle_core::log::{append, segment_base};
 use coracle_core::snapshot::{Begin, Section};
 use coracle_core::time::Timestamp;
 use coracle_core::units::{Mark, Term};
 
 use super::super::LogStore;
+use super::super::segment::HEADER_LENGTH;
 use super::super::snapshots::{SnapshotStore, tests::write_set};
 use super::super::testing::Scratch;
 use super::*;
@@ -243,4 +247,33 @@ fn a_lost_snapshot_is_an_error_unless_the_member_may_forget() {
         matches!(error, StorageError::SnapshotMissing { .. }),
         "{error}"
     );
+}
+
+#[test]
+fn what_is_damaged_below_the_snapshot_is_not_asked_for() {
+    let member = Member::new("start-damaged");
+    let ends = member.append(7, 40);
+    // In an older file, and in the snapshot's own, below it.
+    for at in [ends[2].0, ends[28].0] {
+        let base = segment_base(at, SEGMENT);
+        let path = member.dir.log().join(Segment::name(base.get()));
+        let offset = HEADER_LENGTH + at.since(base) + 40;
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[!byte[0]], offset).unwrap();
+    }
+    let (opened, _) = member.open(false).unwrap();
+    assert_eq!(opened.recovered.corrupt, Some(ends[2].0));
+    let end = opened.recovered.tail.end;
+
+    member.snapshot(ends[30]);
+    for _ in 0..2 {
+        let (opened, window) = member.open(false).unwrap();
+        assert_eq!((opened.replaced, opened.recovered.corrupt), (None, None));
+        assert_eq!(opened.recovered.start.position, ends[30].0);
+        assert_eq!((opened.recovered.tail.end, window.end()), (end, end));
+    }
+    let kept = segment_bases(&member.dir.log()).unwrap();
+    assert_eq!(kept[0], segment_base(ends[30].0, SEGMENT).get());
 }
