@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use coracle_tests::process::{Cluster, Plan, Session, records, run};
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// Where the stream's bytes begin in a segment file: behind slots and label.
 const DATA: u64 = 4096;
@@ -80,4 +81,49 @@ fn members_damaged_in_different_places_heal_one_another() {
     }
     let missing = answered.iter().filter(|n| first.binary_search(n).is_err());
     assert_eq!(missing.count(), 0);
+}
+
+/// What is damaged below the newest snapshot is asked for by nobody, now and at the next start;
+/// what is damaged above it is healed.
+#[test]
+fn damage_below_the_snapshot_needs_no_healing() {
+    let mut plan = Plan::new();
+    plan.extra += "admin = \"allow\"\n";
+    let mut cluster = Cluster::start("rot-below", plan);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(300, 32, 400);
+    let asked = run(["snapshot", "--json", "--endpoints", &cluster.endpoints()]);
+    asked.expect(0, &[]);
+    let said: Value = serde_json::from_str(&asked.out).unwrap();
+    let at = said["members"][0]["snapshot"].as_u64().unwrap();
+    session.stream(300, 32, 400);
+    let sent = session.next();
+    session.close();
+    cluster.level();
+    for member in 0..3 {
+        cluster.signal(member, Signal::KILL);
+        cluster.wait(member);
+    }
+    damage(&cluster, 0, 10_000, 1);
+    damage(&cluster, 1, 10_000, 1);
+    damage(&cluster, 1, at + 50_000, 500);
+    for round in 0..2 {
+        for member in 0..3 {
+            cluster.spawn(member);
+        }
+        cluster.level();
+        let healed = |member| cluster.log(member).matches("is healed").count();
+        assert_eq!([healed(0), healed(1), healed(2)], [0, 1, 0], "{round}");
+        for member in 0..3 {
+            cluster.signal(member, Signal::TERM);
+            cluster.wait(member);
+        }
+    }
+    for member in 0..3 {
+        cluster.spawn(member);
+    }
+    let mut session = Session::open(&cluster.endpoints(), sent);
+    session.stream(100, 16, 200);
+    session.close();
+    cluster.level();
 }
