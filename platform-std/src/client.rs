@@ -277,9 +277,9 @@ impl Client {
         }
     }
 
-    /// Makes the cluster take a snapshot, and waits until it says that it has begun to: every member
-    /// then writes its own, which `coracle status` shows when it is stored. What else the cluster
-    /// says meanwhile goes to `handler`. A new leader is asked again.
+    /// Makes the cluster take a snapshot, and waits until it says that it has begun to: every
+    /// member then writes its own, which `coracle status` shows when it is stored. What else the
+    /// cluster says meanwhile goes to `handler`. A new leader is asked again.
     ///
     /// # Errors
     /// [`ClientError::Unauthorised`]; [`ClientError::Refused`], for example while another snapshot

@@ -9,8 +9,8 @@ use crate::node::{init, replace};
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 A member must never forget whom it voted for and what it acknowledged. So a directory is made once,
-before the cluster's first start, and `coracle node` refuses to run in an empty one. Never run a plain
-init for a member that has run before: it would vote and count as if it had forgotten nothing.
+before the cluster's first start, and `coracle node` refuses to run in an empty one. Never run a
+plain init for a member that has run before: it would vote and count as if it had forgotten nothing.
 
   coracle init --config node.toml
   coracle init --member 0 --dir data/0 --peer 0=127.0.0.1:9000,127.0.0.1:9100

@@ -58,7 +58,8 @@ pub struct Settings {
     /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
     #[serde(default)]
     pub snapshot_interval: Option<Span>,
-    /// Who may make the cluster take a snapshot, beside its own policy. The leader's setting counts.
+    /// Who may make the cluster take a snapshot, beside its own policy. The leader's setting
+    /// counts.
     #[serde(default)]
     pub admin: Admin,
     /// How much of the newest log is held in memory, a power of two.

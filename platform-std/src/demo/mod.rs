@@ -50,8 +50,8 @@ order, all digests are equal, and every killed node is level again.
 
 With --snapshot the log is short (16 MiB), and what it cannot hold is in snapshots: one is asked for
 under load, a member's directory is wiped while it is down, and when the others have deleted the log
-that it would need, it comes back by a snapshot that they send; the leader is killed; all members are
-killed at once and start from their snapshots. Exit code 0 only if all of that works, too.
+that it would need, it comes back by a snapshot that they send; the leader is killed; all members
+are killed at once and start from their snapshots. Exit code 0 only if all of that works, too.
 
   coracle demo --snapshot
   coracle demo --snapshot --service kv --json")]

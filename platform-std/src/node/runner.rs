@@ -276,8 +276,8 @@ impl<S: Service> Runner<S> {
         }
     }
 
-    /// A snapshot from the leader is on the disk, so that the log is replaced; or the log is healed.
-    /// The node begins anew with what the disk holds.
+    /// A snapshot from the leader is on the disk, so that the log is replaced; or the log is
+    /// healed. The node begins anew with what the disk holds.
     fn begin_anew(&mut self) -> Result<(), NodeError> {
         self.tell_all();
         if let Some(result) = self.state.wait() {
