@@ -324,6 +324,13 @@ impl Rig {
                 checkpoint: choices.checkpoint(other),
                 snapshot: choices.checkpoint(position),
             }),
+            which => Self::request(which, choices, (term, position, other)),
+        }
+    }
+
+    fn request(which: u8, choices: &mut Choices<'_>, from: (Term, Position, Position)) -> Body {
+        let (term, position, other) = from;
+        match which {
             6 => Body::HistoryRequest(HistoryRequest {
                 term,
                 from: position,

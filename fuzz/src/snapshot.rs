@@ -126,6 +126,7 @@ fn node() -> Node<SESSIONS> {
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
+        checkpoint_every: 192,
         seed: 5,
     };
     let state = NodeState {
@@ -135,6 +136,7 @@ fn node() -> Node<SESSIONS> {
         term: Term::new(2),
         vote: None,
         votes: true,
+        quarantined: false,
         roster: Roster::FIRST,
     };
     let recovered = Recovered::empty(Seed {

@@ -9,7 +9,7 @@
 use super::catch_up::Laggard;
 use super::clients::Memory;
 use super::handle::memory;
-use super::host::{At, Effects, HostMemory, Record, Taking};
+use super::host::{At, Effects, Host, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
 use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
@@ -156,7 +156,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn each_service(
         &mut self,
         bench: &mut Bench<'_, '_, '_>,
-        mut call: impl FnMut(&mut super::host::Host<N>, At, &mut dyn Service, &mut Effects<'_, '_, N>),
+        mut call: impl FnMut(&mut Host<N>, At, &mut dyn Service, &mut Effects<'_, '_, N>),
     ) {
         let count = self.hosts.len();
         for slot in 0..count {

@@ -59,13 +59,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return Err(Reject::Foreign);
         }
         // Terms grow one by one: a leap is no election, and would use them up for everybody.
-        if message
-            .body
-            .term()
-            .get()
-            .saturating_sub(self.raft.term().get())
-            > TERM_LEAP_MAX
-        {
+        let (said, known) = (message.body.term().get(), self.raft.term().get());
+        if said.saturating_sub(known) > TERM_LEAP_MAX {
             return Err(Reject::Foreign);
         }
         // Another incarnation than the roster's is a new disk under an old name: what it says of

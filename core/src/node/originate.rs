@@ -159,8 +159,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// When the first timer of a service is due, by the clocks as they were seen last.
     pub(super) fn timer_deadline(&self) -> Option<Instant> {
         self.originating()?;
-        // One that is behind this term's first record waits until it has come to it; what the log has
-        // no room for, until it has: neither is a matter of time.
+        // One that is behind this term's first record waits until it has come to it; what the log
+        // has no room for, until it has: neither is a matter of time.
         let opened = self.applier.opened;
         let hosts = self.hosts.iter();
         let hosts = hosts.filter(|host| host.position >= opened && !host.blocked);

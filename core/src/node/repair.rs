@@ -6,11 +6,11 @@
 //! other member in turn, leader or not: so members that are damaged in different places heal one
 //! another even when none of them can be elected.
 //!
-//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain that
-//! the newest slot has for its end. Another member may hold other bytes there, of a branch that was
-//! never committed: then they come to no good end, and all of the hole is asked for again from the
-//! next. Only when every other member has bytes that do not fit, this member halts: its own were
-//! overwritten elsewhere, and it must come back as a new directory.
+//! What comes must follow, frame by frame, from the chain before the hole, and end at the chain
+//! that the newest slot has for its end. Another member may hold other bytes there, of a branch
+//! that was never committed: then they come to no good end, and all of the hole is asked for again
+//! from the next. Only when every other member has bytes that do not fit, this member halts: its
+//! own were overwritten elsewhere, and it must come back as a new directory.
 //!
 //! When the hole is closed the node does not go on: the driver recovers the log and begins anew, so
 //! that history, tail and chain are those of the healed log.
@@ -175,7 +175,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.say(peer, Body::RepairRequest(RepairRequest { term, from, to }))
     }
 
-    /// Frames have come: those that are missed here, if they follow. False if they are not for this.
+    /// Frames have come: those that are missed here, if they follow. False if they are not for
+    /// this.
     pub(super) fn take_repair<L: Log>(
         &mut self,
         now: Instant,

@@ -146,7 +146,8 @@ pub struct StatusReport {
     pub votes: bool,
     /// Whether its service takes messages at the moment.
     pub service_ready: bool,
-    /// Whether its state was found to differ from the others': it must not lead until it is rebuilt.
+    /// Whether its state was found to differ from the others': it must not lead until it is
+    /// rebuilt.
     pub quarantined: bool,
     /// Its newest snapshot.
     pub snapshot: Option<Position>,

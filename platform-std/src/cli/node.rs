@@ -22,7 +22,7 @@ when something changes.
   coracle node --config node.toml --check      print the effective values, with every key
   coracle node --config node.toml
   coracle node --init --member 0 --dir data/0 --peer 0=127.0.0.1:9000,127.0.0.1:9100
-  coracle node --replace --config node.toml    the directory was lost: begin with nothing
+  coracle node --replace --config node.toml    the directory was lost: begin knowing nothing
 
 A smallest configuration file:
 

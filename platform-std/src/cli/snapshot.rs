@@ -21,9 +21,9 @@ const PERIOD: Duration = Duration::from_millis(50);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Asks the leader; every member then takes a snapshot at the same position of the log, while clients
-go on. Waits until each has stored one at or above the position that was committed when it was
-asked: a member that starts after that needs no older log. Before an upgrade, or before a member's
-machine is taken away, this makes its return short.
+go on. Waits until each has stored one at or above the position that was committed when asked:
+a member that starts after that needs no older log. Before an upgrade, or before a member's machine
+is taken away, this makes its return short.
 
 The members' settings must say `admin = \"allow\"`: else the cluster refuses, and takes snapshots by
 its own policy only (`snapshot_every`, `snapshot_interval`).

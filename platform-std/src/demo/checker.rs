@@ -13,7 +13,7 @@ use std::path::Path;
 use super::ledger::{Ledger, Outcome};
 use super::source::Source;
 use crate::cli::Failure;
-use crate::counters::{Counter, CountersReader};
+use crate::counters::{Counter, CountersReader, Reading};
 use crate::crc::CRC32C;
 use crate::walk::{Kind, Records, Walk};
 
@@ -160,6 +160,24 @@ impl<'a> Known<'a> {
     }
 }
 
+impl Found {
+    /// What is known before the log was looked at.
+    fn nothing(counters: &Reading) -> Self {
+        Self {
+            applied: counters.get(Counter::Applied),
+            digest: counters.get(Counter::Digest),
+            start: 0,
+            end: 0,
+            checked: 0,
+            messages: 0,
+            order: 0,
+            chain: 0,
+            executed_unknown: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+}
+
 /// Reads one stopped member's directory. The logs of all members have what is at `common` and
 /// behind.
 ///
@@ -167,18 +185,7 @@ impl<'a> Known<'a> {
 /// A directory that cannot be read at all; what is wrong with its content is in `faults`.
 pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure> {
     let counters = CountersReader::open(dir)?.read();
-    let mut found = Found {
-        applied: counters.get(Counter::Applied),
-        digest: counters.get(Counter::Digest),
-        start: 0,
-        end: 0,
-        checked: 0,
-        messages: 0,
-        order: 0,
-        chain: 0,
-        executed_unknown: Vec::new(),
-        faults: Vec::new(),
-    };
+    let mut found = Found::nothing(&counters);
     let Some(mut walk) = Walk::open(dir)? else {
         found.faults.push("there is no log".into());
         return Ok(found);

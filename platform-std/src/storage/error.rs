@@ -225,10 +225,9 @@ impl fmt::Display for StorageError {
             ),
             Self::Uninitialised { path } => write!(
                 f,
-                "the data directory {} was never initialised. For the first start of a new cluster \
-                 run `coracle init` on every member, or start with --init. If this member has run \
-                 before, do not: it would forget its vote. Restore its directory; if that is lost, \
-                 make another with `coracle init --replace`, which the others fill",
+                "the data directory {} was never initialised. For a new cluster's first start run \
+                 `coracle init` on every member, or start with --init. A member that has run \
+                 before would forget its vote: restore its directory, or `coracle init --replace`",
                 path.display()
             ),
             Self::NotEmpty { path } => write!(

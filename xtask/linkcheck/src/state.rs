@@ -152,6 +152,7 @@ impl Life {
             term: recovered.tail.term,
             vote: None,
             votes: true,
+            quarantined: false,
             roster: Roster::FIRST,
         };
         let node = Node::new(config(member)?, state, recovered, now);
@@ -238,6 +239,7 @@ fn config(member: MemberId) -> Result<Config, Failed> {
             ..SnapshotPolicy::default()
         },
         log_max: 0,
+        checkpoint_every: 1 << 12,
         seed: 3,
     })
 }

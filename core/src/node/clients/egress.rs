@@ -27,8 +27,8 @@ impl<const N: usize> Clients<N> {
     /// Sends one message, the concatenation of `parts`, to a session's client. `timestamp` is that
     /// of the record being executed. Finds the session by binary search; copies the message once.
     ///
-    /// Unless this leadership `serves` the record being executed, the message goes nowhere: what was
-    /// asked of an earlier leader, no client expects an answer to from this one.
+    /// Unless this leadership `serves` the record being executed, the message goes nowhere: what
+    /// was asked of an earlier leader, no client expects an answer to from this one.
     ///
     /// Only the leader sends; on other members, to a session that has not heard yet that this
     /// member leads, and to one that is closed by now, an accepted message goes nowhere (as in

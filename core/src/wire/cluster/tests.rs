@@ -145,15 +145,8 @@ fn responses() -> Vec<(Vec<u8>, Message<'static>)> {
     .into()
 }
 
-fn records() -> Vec<(Vec<u8>, Message<'static>)> {
-    let timer = TimerEvent {
-        term: TERM,
-        correlation: -9,
-        timestamp: TIME,
-        service: service(4),
-        arming: 7,
-    };
-    let offered = ServiceMessage {
+fn offered() -> ServiceMessage<'static> {
+    ServiceMessage {
         term: TERM,
         id: ServiceMessageId {
             service: service(4),
@@ -161,6 +154,16 @@ fn records() -> Vec<(Vec<u8>, Message<'static>)> {
         },
         timestamp: TIME,
         payload: b"abc",
+    }
+}
+
+fn records() -> Vec<(Vec<u8>, Message<'static>)> {
+    let timer = TimerEvent {
+        term: TERM,
+        correlation: -9,
+        timestamp: TIME,
+        service: service(4),
+        arming: 7,
     };
     let open = SessionOpenEvent {
         term: TERM,
@@ -198,7 +201,7 @@ fn records() -> Vec<(Vec<u8>, Message<'static>)> {
         (golden!("cluster_timer_event"), Message::TimerEvent(timer)),
         (
             golden!("cluster_service_message"),
-            Message::ServiceMessage(offered),
+            Message::ServiceMessage(offered()),
         ),
         (
             golden!("cluster_session_open_event"),

@@ -93,6 +93,24 @@ fn elections() -> Vec<(Vec<u8>, Body)> {
     .into()
 }
 
+fn append() -> AppendPosition {
+    AppendPosition {
+        term: Term::new(5),
+        received: Position::new(9600),
+        durable: Position::new(9568),
+        applied: Position::new(3200),
+        window: 131_072,
+        flush_age_ms: 4,
+        round: 1 << 40,
+        service_age_ms: 250,
+        quarantined: true,
+        resting: true,
+        votes: true,
+        checkpoint: CHECKPOINT,
+        snapshot: SNAPSHOT,
+    }
+}
+
 /// Every golden message and what it says.
 fn all() -> Vec<(Vec<u8>, Body)> {
     let (term, commit, end) = (Term::new(5), Position::new(3200), Position::new(9600));
@@ -105,21 +123,6 @@ fn all() -> Vec<(Vec<u8>, Body)> {
             base: Position::ZERO,
         },
         history: slice(&[(1, 0), (3, 640), (5, 3232)], 9600),
-    };
-    let append = AppendPosition {
-        term,
-        received: end,
-        durable: Position::new(9568),
-        applied: commit,
-        window: 131_072,
-        flush_age_ms: 4,
-        round: 1 << 40,
-        service_age_ms: 250,
-        quarantined: true,
-        resting: true,
-        votes: true,
-        checkpoint: CHECKPOINT,
-        snapshot: SNAPSHOT,
     };
     let committed = CommitPosition {
         term,
@@ -154,7 +157,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
         ),
         (
             golden!("member_append_position"),
-            Body::AppendPosition(append),
+            Body::AppendPosition(append()),
         ),
         (
             golden!("member_commit_position"),
