@@ -192,10 +192,7 @@ pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure>
     };
     let mut records = Records::default();
     found.start = walk.start();
-    let mut matching = known.of(found.start);
-    let rests = known.rests.iter();
-    let mut rests = rests.filter(|rest| rest.position > found.start).peekable();
-    let mut fits = true;
+    let mut comparison = Comparison::new(known, found.start);
     loop {
         let frame = match walk.next_frame(found.applied) {
             Ok(Some(frame)) => frame,
@@ -219,21 +216,7 @@ pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure>
             found.order = CRC32C.extend(found.order, &(record.body().len() as u64).to_le_bytes());
             found.order = CRC32C.extend(found.order, record.body());
         }
-        while let Some(rest) = rests.next_if(|rest| rest.position <= record.position) {
-            if let Err(number) = matching.rest(rest.next)
-                && fits
-            {
-                fits = false;
-                found.faults.push(lost(known.source, number));
-            }
-        }
-        if fits && !matching.take(record.body()) {
-            fits = false;
-            found.faults.push(format!(
-                "the message at position {} was not offered there, or is there twice",
-                record.position
-            ));
-        }
+        comparison.take(record.position, record.body());
     }
     if found.end != found.applied {
         found.faults.push(format!(
@@ -241,13 +224,62 @@ pub fn read(dir: &Path, known: Known<'_>, common: u64) -> Result<Found, Failure>
             found.end, found.applied
         ));
     }
-    if fits {
-        match matching.end() {
-            Ok(executed) => found.executed_unknown = executed,
-            Err(number) => found.faults.push(lost(known.source, number)),
-        }
+    match comparison.end() {
+        Ok(executed) => found.executed_unknown = executed,
+        Err(fault) => found.faults.push(fault),
     }
     Ok(found)
+}
+
+/// One log against the offers, until it does not fit.
+struct Comparison<'a> {
+    source: &'a Source,
+    matching: Match<'a>,
+    /// The places where the stream was at rest that are still to come.
+    rests: &'a [Rest],
+    fault: Option<String>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Of a log that starts at `start`.
+    fn new(known: Known<'a>, start: u64) -> Self {
+        let passed = known.rests.partition_point(|rest| rest.position <= start);
+        Self {
+            source: known.source,
+            matching: known.of(start),
+            rests: known.rests.get(passed..).unwrap_or_default(),
+            fault: None,
+        }
+    }
+
+    /// The next message, and where it is.
+    fn take(&mut self, position: u64, message: &[u8]) {
+        while let Some((rest, later)) = self.rests.split_first()
+            && rest.position <= position
+        {
+            self.rests = later;
+            if let Err(number) = self.matching.rest(rest.next) {
+                let fault = lost(self.source, number);
+                self.fault.get_or_insert(fault);
+            }
+        }
+        if self.fault.is_none() && !self.matching.take(message) {
+            self.fault = Some(format!(
+                "the message at position {position} was not offered there, or is there twice"
+            ));
+        }
+    }
+
+    /// The messages of unknown outcome that are there, or what is wrong.
+    fn end(self) -> Result<Vec<u64>, String> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self
+                .matching
+                .end()
+                .map_err(|number| lost(self.source, number)),
+        }
+    }
 }
 
 fn lost(source: &Source, number: u64) -> String {
