@@ -58,6 +58,9 @@ fn seeds_that_have_found_bugs_hold() {
     ] {
         hold(seed, None);
     }
+    // A slot that was written before a leadership was joined forgot the last one, by which a log
+    // that is damaged later is compared with a candidate's.
+    hold(27, Some(Profile::Snapshots));
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -41,6 +41,7 @@ pub struct Group {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Flight {
     group: Group,
+    joined: Term,
     /// The chain at the end of the group.
     chain: Option<u32>,
     /// The lowest truncation since.
@@ -56,7 +57,11 @@ pub struct Journal {
     /// Where the log starts: no file holds a byte below.
     start: Position,
     seq: u64,
+    /// The leadership that was joined when the last group was polled; zero if none was.
     joined: Term,
+    /// The last one that was joined ever, which the disk must not forget: a log that is damaged
+    /// later stands for its last term by it.
+    last_joined: Term,
     /// Handed to the driver to be written.
     written: Position,
     durable: Position,
@@ -84,6 +89,7 @@ impl Journal {
             start: recovered.start.position,
             seq: recovered.slot.map_or(0, |slot| slot.seq),
             joined: recovered.joined,
+            last_joined: recovered.joined,
             written: recovered.confirmed,
             durable: recovered.confirmed,
             chain: recovered.confirmed_chain,
@@ -160,7 +166,7 @@ impl Journal {
         }
         if let Some(flight) = self.flight.take() {
             let Group { slot, span, .. } = flight.group;
-            self.joined = slot.joined;
+            self.joined = flight.joined;
             self.confirmed = slot.confirmed;
             self.durable = span.end;
             self.chain = flight.chain;
@@ -234,10 +240,11 @@ impl Journal {
         // below.
         let is_confirming = span.is_empty() && self.cut.is_none();
         let in_segment = span.start.minus(u64::from(is_confirming)).max(self.start);
+        self.last_joined = self.last_joined.max(joined);
         let slot = Slot {
             seq: self.seq,
             cluster: self.cluster,
-            joined,
+            joined: self.last_joined,
             confirmed: span.start,
             intended: span.end,
             chain: self.chain,
@@ -245,15 +252,15 @@ impl Journal {
             segment: segment_base(in_segment, self.segment_length),
         };
         self.written = span.end;
-        self.launch(slot, span, chain)
+        self.launch(slot, joined, span, chain)
     }
 
     fn write_again(&mut self, slot: Slot) -> Group {
         let nothing = Span::new(slot.confirmed, slot.confirmed);
-        self.launch(slot, nothing, slot.chain)
+        self.launch(slot, slot.joined, nothing, slot.chain)
     }
 
-    fn launch(&mut self, slot: Slot, span: Span, chain: Option<u32>) -> Group {
+    fn launch(&mut self, slot: Slot, joined: Term, span: Span, chain: Option<u32>) -> Group {
         let group = Group {
             slot,
             slot_segment: slot.segment,
@@ -262,6 +269,7 @@ impl Journal {
         };
         self.flight = Some(Flight {
             group,
+            joined,
             chain,
             cut: None,
         });
@@ -446,7 +454,8 @@ mod tests {
         assert_eq!(journal.handle_flushed(), mark(T1, 128));
         let polled =
             |journal: &mut Journal, joined| (0..100).find_map(|_| journal.poll_group(joined, &log));
-        assert!(polled(&mut journal, Term::ZERO).is_some(), "confirmed");
+        let confirmed = polled(&mut journal, Term::ZERO).expect("confirmed");
+        assert_eq!(confirmed.slot.joined, T1, "the disk never forgets it");
         // Joined while that was in flight: its mark does not count any more.
         assert_eq!(journal.handle_flushed(), mark(Term::ZERO, 128));
         let again = polled(&mut journal, T2);

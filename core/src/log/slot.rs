@@ -20,7 +20,7 @@ pub struct Slot {
     pub seq: u64,
     /// The cluster whose log this is.
     pub cluster: ClusterId,
-    /// The leadership term that the member had joined.
+    /// The last leadership term that the member had joined.
     pub joined: Term,
     /// Every byte below was durable before this slot was written.
     pub confirmed: Position,

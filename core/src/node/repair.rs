@@ -202,6 +202,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let mut staged = healing.staged.unwrap_or(none);
         let before = staged.end;
         for frame in Frames::new(datagram, before, segment).verified() {
+            if frame.position >= healing.to {
+                // What comes in the same datagram behind the damage is not missed.
+                break;
+            }
             let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain));
             let room = lent
                 .catchup

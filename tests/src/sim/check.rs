@@ -151,6 +151,11 @@ impl Checker {
         self.members[usize::from(member)].log.rows()
     }
 
+    /// Does this log have what is committed up to `end`?
+    pub fn agrees(&self, log: &GhostLog, end: u64) -> bool {
+        log.agrees(&self.committed, end)
+    }
+
     /// The committed log up to `end`: what a log that starts there has let go.
     pub fn committed_prefix(&self, end: u64) -> GhostLog {
         GhostLog::prefix(&self.committed, end)

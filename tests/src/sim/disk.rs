@@ -171,6 +171,23 @@ impl Disk {
             .retain(|name, _| !matches!(name, Name::Section(at, _) if !complete.contains(at)));
     }
 
+    /// The log starts at `start` now, in whatever file that is.
+    pub fn start_log_at(&mut self, start: u64) {
+        self.purge_log(super::storage::segment_of(start));
+        self.log_start = start;
+    }
+
+    /// Bytes of a file rot, on the medium.
+    pub fn rot(&mut self, name: Name, at: usize, len: usize) {
+        if let Some(file) = self.files.get_mut(&name) {
+            for bytes in [&mut file.cache, &mut file.medium] {
+                for byte in &mut bytes[at..at + len] {
+                    *byte = !*byte;
+                }
+            }
+        }
+    }
+
     /// A bit of a file rots, on the medium.
     pub fn damage(&mut self, name: Name, rng: &mut Rng) {
         if let Some(file) = self.files.get_mut(&name) {

@@ -135,6 +135,8 @@ pub struct Member {
     pub loaded: Option<u64>,
     /// A snapshot that is coming from the leader.
     pub incoming: Option<Incoming>,
+    /// The log below this has rotten; 0: it is sound.
+    pub rotten: u64,
     /// What is done to the newest snapshots while the process is down.
     pub damage: Damage,
     /// The process is not scheduled before this.
@@ -169,6 +171,7 @@ impl Member {
             stalled: [false; SERVICES],
             loaded: None,
             incoming: None,
+            rotten: 0,
             damage: Damage::None,
             paused_until: 0,
             slow_until: 0,

@@ -3,7 +3,7 @@
 //! ```text
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
-//! member    a machine and its process    turn, storage, start, snapshots, installs: its driver
+//! member    a machine and its process    turn, storage, start, snapshots, installs, repairs
 //! client    a client and its work        services, mind: what members run
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
@@ -26,6 +26,7 @@ pub mod model;
 pub mod model_service;
 pub mod net;
 pub mod plan;
+pub mod repairs;
 pub mod rng;
 pub mod run;
 pub mod services;

@@ -29,6 +29,8 @@ pub enum Damage {
     Newest,
     /// All of them do.
     All,
+    /// None, but bytes of its log.
+    Log,
 }
 
 /// A set that is being written, in the memory of the process.
@@ -393,7 +395,7 @@ impl World {
             Damage::All if start == 0 => &sets,
             _ => &[],
         };
-        if doomed.is_empty() {
+        if doomed.is_empty() && m.damage != Damage::Log {
             m.damage = Damage::None;
         }
         for position in doomed {

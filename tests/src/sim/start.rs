@@ -16,6 +16,7 @@ use super::installs::{Incoming, begin_of};
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
 use super::mind::SERVICES;
 use super::net::{Door, member_address};
+use super::repairs::needless;
 use super::services::services;
 use super::snapshots::Damage;
 use super::spy::SpyLog;
@@ -66,8 +67,9 @@ impl Member {
     }
 }
 
-/// Reads the newest slot and then the whole log of `disk`. `purged` is what the log has let go.
-fn recover(disk: &Disk, purged: GhostLog) -> Result<(Recovered, GhostLog), String> {
+/// Reads the newest slot and then the whole log of `disk`. `known` is what the log has let go, and
+/// what of it has rotten.
+fn recover(disk: &Disk, known: GhostLog) -> Result<(Recovered, GhostLog), String> {
     let mut newest = None;
     for base in disk.segments() {
         let Some(file) = disk.cached(Name::Segment(base)) else {
@@ -96,8 +98,8 @@ fn recover(disk: &Disk, purged: GhostLog) -> Result<(Recovered, GhostLog), Strin
         recovery.feed(&buffer[..len]);
     }
     let recovered = recovery.finish().map_err(|e| format!("{e:?}"))?;
-    let mut ghost = purged;
-    if ghost.end() != recovered.start.position.get() {
+    let mut ghost = known;
+    if ghost.end() < recovered.start.position.get() {
         return Err(format!("the log starts at {}", recovered.start.position));
     }
     while ghost.end() < recovered.tail.end.get() {
@@ -133,8 +135,12 @@ impl World {
         self.prepare_snapshots(member);
         let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
         let start = recovered.start.position.get();
-        if let Some(at) = recovered.corrupt {
-            return Err(broken(format!("corrupt at {at}, and no disk here rots")));
+        match recovered.corrupt {
+            Some(at) if at.get() >= self.members[member].rotten => {
+                return Err(broken(format!("corrupt at {at}, where nothing rots")));
+            }
+            Some(_) => {}
+            None => self.members[member].rotten = 0,
         }
         self.note(
             member as u8,
@@ -178,6 +184,13 @@ impl World {
         };
         self.load_newest(member, &mut process, &recovered)?;
         let m = &mut self.members[member];
+        if let Some(loaded) = m.loaded
+            && recovered.corrupt.is_some()
+            && process.node.healing().is_none()
+        {
+            // The snapshot has all that was confirmed: what has rotten below is as good as purged.
+            self.checker.purged(member as u8, loaded);
+        }
         m.damage = Damage::None;
         if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
             process.node.resume_install(id, section, stored);
@@ -190,15 +203,25 @@ impl World {
 
     /// The log; a snapshot that came from the leader and lies behind its end takes its place.
     fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
+        let Member { disk, rotten, .. } = &self.members[member];
+        let known = self.checker.committed_prefix(disk.log_start().max(*rotten));
+        let mut found = recover(disk, known)?;
+        if self.rot_log(member, &found) {
+            let Member { disk, rotten, .. } = &self.members[member];
+            found = recover(disk, self.checker.committed_prefix(*rotten))?;
+        }
         let Self {
             members, checker, ..
         } = self;
-        let Member { disk, damage, .. } = &mut members[member];
-        let purged = checker.committed_prefix(disk.log_start());
-        let found = recover(disk, purged)?;
+        let m = &mut members[member];
+        let (disk, damage, rotten) = (&mut m.disk, m.damage, m.rotten);
+        if let Some(at) = needless(disk, &found.0).filter(|_| damage == Damage::None) {
+            disk.start_log_at(at);
+            found = recover(disk, checker.committed_prefix(at.max(rotten)))?;
+        }
         let newest = disk.snapshots().next_back();
         let newest = newest.filter(|at| *at > found.0.tail.end.get());
-        match newest.filter(|_| *damage == Damage::None) {
+        match newest.filter(|_| damage == Damage::None) {
             None => Ok(found),
             Some(at) => {
                 disk.restart_log(at);

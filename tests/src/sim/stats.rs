@@ -38,10 +38,11 @@ pub enum Fault {
     SnapshotFailed,
     SnapshotDamaged,
     InstallFailed,
+    LogRot,
 }
 
 impl Fault {
-    const COUNT: usize = Self::InstallFailed as usize + 1;
+    const COUNT: usize = Self::LogRot as usize + 1;
 
     const NAMES: [&'static str; Self::COUNT] = [
         "loss",
@@ -75,6 +76,7 @@ impl Fault {
         "snapshot-failed",
         "snapshot-damaged",
         "install-failed",
+        "log-rot",
     ];
 
     /// The name that is printed.

@@ -12,7 +12,8 @@ use super::world::{Stop, What, World};
 
 /// Where a segment file's log bytes begin, behind its two slots.
 pub const DATA_AT: usize = 2 * SECTOR;
-const SEGMENT_FILE: usize = DATA_AT + SEGMENT as usize;
+/// A segment file's length.
+pub const SEGMENT_FILE: usize = DATA_AT + SEGMENT as usize;
 
 /// The base of the segment that holds `position`.
 pub fn segment_of(position: u64) -> u64 {
@@ -270,7 +271,7 @@ fn recall_into(
     use coracle_core::node::Consumer;
     let memory = &mut process.memory;
     let buffer = match recall.consumer {
-        Consumer::Replay => &mut memory.replay,
+        Consumer::Replay | Consumer::Repair => &mut memory.replay,
         _ => &mut memory.catchup,
     };
     let want = recall.len.min(buffer.len());

@@ -78,8 +78,11 @@ impl World {
             Trouble::ClientGone | Trouble::ClientSilent => self.trouble_client(trouble, lasts),
             Trouble::Snapshot => self.ask_snapshot(leader)?,
             Trouble::Rot => {
-                let all = self.rng.chance(300_000);
-                self.members[member].damage = if all { Damage::All } else { Damage::Newest };
+                self.members[member].damage = match self.rng.below(10) {
+                    0..3 => Damage::All,
+                    3..6 => Damage::Newest,
+                    _ => Damage::Log,
+                };
                 self.light_fuse(member, false);
             }
         }
@@ -189,7 +192,8 @@ impl World {
         let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
         let wiped = self.members.iter().filter(doomed).count();
         let most = (self.members.len() - 1) / 2;
-        let is_spared = self.divergence.is_there();
+        let is_rotten = self.members.iter().any(|m| m.rotten > 0);
+        let is_spared = self.divergence.is_there() || is_rotten;
         let m = &mut self.members[member];
         if wiped < most && !is_spared && m.votes && m.process.is_some() && m.fuse.is_none() {
             m.wipe_next = true;

@@ -119,6 +119,7 @@ impl World {
         if !self.skips() {
             more |= self.turn_snapshot(member)?;
             self.turn_install(member)?;
+            self.turn_repair(member)?;
         }
         more |= self.skips() || {
             self.turn_storage(member)?;
