@@ -50,4 +50,5 @@ stories! {
     snapshot_leader_change = "snapshot-leader-change"
     restart_from_snapshot = "restart-from-snapshot"
     install = "install"
+    rotten_log = "rotten-log"
 }

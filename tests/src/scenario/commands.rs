@@ -23,6 +23,7 @@
 //! wall M MS                 M's wall clock jumps
 //! snapshot M                M is asked for a snapshot
 //! wipe M.. | rot M          M dies and its directory is emptied; its newest snapshot rots
+//! rot-log M                 M is down, and a part of its log rots
 //! roles | logs | said       what there is to see
 //! heard | snapshots         what services have heard since; what is on the disks
 //! ```
@@ -30,6 +31,7 @@
 use super::services;
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
+use crate::sim::member::Process;
 use crate::sim::net::{Datagram, Door, member_address};
 use crate::sim::plan::Plan;
 use crate::sim::run::table;
@@ -343,7 +345,12 @@ fn logs(world: &World) -> String {
             }
             text.push_str(&format!(" {}", row.term));
         }
-        text.push_str(if is_open { " |\n" } else { "\n" });
+        text.push_str(if is_open { " |" } else { "" });
+        let is_damaged = |p: &Process| p.node.healing().is_some();
+        if m.process.as_ref().is_some_and(is_damaged) {
+            text.push_str(", damaged");
+        }
+        text.push('\n');
     }
     text
 }

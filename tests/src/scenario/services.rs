@@ -42,6 +42,10 @@ pub fn perform(world: &mut World, command: &str, rest: &[&str]) -> Said {
             w.members[m].damage = Damage::Newest;
             Ok(())
         }),
+        "rot-log" => each(world, rest, |w, m| {
+            w.members[m].damage = Damage::Log;
+            Ok(())
+        }),
         "heard" => Ok(world.checker.model.take_heard().concat()),
         "snapshots" => Ok(snapshots(world)),
         _ => Err("no such command".into()),

@@ -50,6 +50,19 @@ impl World {
         true
     }
 
+    /// What recovery found is what was damaged, and nothing else.
+    pub(super) fn see_damage(&mut self, member: usize, found: &Recovered) -> Result<(), String> {
+        let m = &mut self.members[member];
+        match found.corrupt {
+            Some(at) if at.get() >= m.rotten => {
+                return Err(format!("corrupt at {at}, where nothing rots"));
+            }
+            Some(_) => {}
+            None => m.rotten = 0,
+        }
+        Ok(())
+    }
+
     /// Writes what has come for damaged bytes. When nothing is left to heal, the process begins
     /// anew.
     pub(super) fn turn_repair(&mut self, member: usize) -> Result<(), Stop> {

@@ -135,13 +135,7 @@ impl World {
         self.prepare_snapshots(member);
         let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
         let start = recovered.start.position.get();
-        match recovered.corrupt {
-            Some(at) if at.get() >= self.members[member].rotten => {
-                return Err(broken(format!("corrupt at {at}, where nothing rots")));
-            }
-            Some(_) => {}
-            None => self.members[member].rotten = 0,
-        }
+        self.see_damage(member, &recovered).map_err(broken)?;
         self.note(
             member as u8,
             "starts",
@@ -184,12 +178,9 @@ impl World {
         };
         self.load_newest(member, &mut process, &recovered)?;
         let m = &mut self.members[member];
-        if let Some(loaded) = m.loaded
-            && recovered.corrupt.is_some()
-            && process.node.healing().is_none()
-        {
+        if recovered.corrupt.is_some() && process.node.healing().is_none() {
             // The snapshot has all that was confirmed: what has rotten below is as good as purged.
-            self.checker.purged(member as u8, loaded);
+            self.checker.purged(member as u8, m.loaded.unwrap_or(0));
         }
         m.damage = Damage::None;
         if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
