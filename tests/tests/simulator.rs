@@ -61,6 +61,10 @@ fn seeds_that_have_found_bugs_hold() {
     // A slot that was written before a leadership was joined forgot the last one, by which a log
     // that is damaged later is compared with a candidate's.
     hold(27, Some(Profile::Snapshots));
+    // A leader that had resigned took an order to hand over, and was due for ever.
+    hold(1_795_844_292_415_484, None);
+    // A short answer was sent behind a long one that had found no room.
+    hold(1_795_844_293_501_411, None);
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -151,7 +151,7 @@ pub enum TransferError {
     NotLeader,
     /// The target is this member, no member, has not joined this term, or must not lead.
     BadTarget,
-    /// Another transfer is under way.
+    /// Another transfer is under way, or this leader has resigned.
     InProgress,
 }
 
@@ -490,7 +490,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else {
             return Err(TransferError::NotLeader);
         };
-        if leader.transfer.is_some() {
+        if leader.is_leaving() {
             return Err(TransferError::InProgress);
         }
         let joined = leader

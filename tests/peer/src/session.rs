@@ -214,11 +214,10 @@ impl<'d> Session<'d> {
         offer_until(&self.ingress, &request, deadline)?;
         self.last_sent = Instant::now();
         loop {
-            for arrival in self.poll()? {
-                match arrival {
-                    Arrival::Admin(NUMBER, code, message) => return Ok((code, message)),
-                    other => return Err(format!("no answer to the request: {other:?}")),
-                }
+            match self.poll()?.into_iter().next() {
+                Some(Arrival::Admin(NUMBER, code, message)) => return Ok((code, message)),
+                Some(other) => return Err(format!("no answer to the request: {other:?}")),
+                None => {}
             }
             pause(deadline, "an answer to the request for a snapshot")?;
         }

@@ -32,8 +32,8 @@ impl<const N: usize> Clients<N> {
     ///
     /// Only the leader sends; on other members, to a session that has not heard yet that this
     /// member leads, and to one that is closed by now, an accepted message goes nowhere (as in
-    /// Aeron). If the session's egress slot is full, the message is lost, and therefore the session
-    /// is closed by a replicated event.
+    /// Aeron). If the session's egress slot is full, the message is lost and so are all that
+    /// follow, and therefore the session is closed by a replicated event.
     ///
     /// # Errors
     /// See [`EgressError`].
@@ -69,6 +69,10 @@ impl<const N: usize> Clients<N> {
             self.count(Count::EgressUnheard);
             return Ok(());
         }
+        if link.live().is_some_and(|live| live.lost) {
+            self.count(Count::EgressOverflow);
+            return Ok(());
+        }
         let offered = link.publication_mut();
         let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
         if !matches!(offered, Some(Ok(_))) {
@@ -83,6 +87,7 @@ impl<const N: usize> Clients<N> {
         self.count(Count::EgressOverflow);
         if let Some(live) = self.links.get_mut(slot).and_then(Link::live_mut) {
             live.owe_close(CloseReason::Timeout);
+            live.lost = true;
         }
     }
 

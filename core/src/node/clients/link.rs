@@ -82,6 +82,8 @@ pub(super) struct Live {
     /// Bytes of the session's messages that are appended and not applied: each may yet be answered.
     pub in_flight: u64,
     pub close: Close,
+    /// A message to the client was lost: nothing follows it, or the client would not know.
+    pub lost: bool,
 }
 
 /// The first words on an egress stream.
@@ -183,6 +185,7 @@ impl Live {
             heard_at: now,
             in_flight: 0,
             close: Close::No,
+            lost: false,
         }
     }
 
