@@ -565,14 +565,14 @@ pub fn example(prng: &mut Prng) -> Vec<u8> {
         let leader_says = |kind: u8| [1, 1, term, 0, 2, records, 2, records, kind];
         for _ in 0..2 {
             bytes.extend(leader_says(3));
-            bytes.extend([1, 1, 7, 8]);
+            bytes.extend([0, 1, 1, 7, 8]);
         }
         for at in known..records {
             bytes.extend([6, 2, at, 1, 1]);
         }
         bytes.extend([9, 10, 0, 1, 9, 10, 0, 1]);
         bytes.extend(leader_says(5));
-        bytes.extend([term, 1, 12, 12, 14, 31]);
+        bytes.extend([term, 1, 0, 0, 1, 12, 12, 14, 31]);
         let noise = prng.below(12);
         bytes.extend((0..noise).map(|_| prng.next() as u8));
     }
