@@ -160,6 +160,29 @@ fn a_stalled_service_stalls_no_other_and_comes_on_from_storage() {
     assert_eq!(behind(&world, 1), 0, "{}", table(&world));
 }
 
+/// The service that answers was behind, and has more to say than the clients' windows hold.
+#[test]
+fn a_service_that_comes_on_answers_at_the_pace_of_the_clients() {
+    let mut world = busy(2, 600);
+    for member in &mut world.members {
+        member.stalled[0] = true;
+    }
+    pass(&mut world, 2 * SECOND);
+    for member in 0..3 {
+        world.members[member].stalled = [false; SERVICES];
+        world.want_turn(member, 0);
+    }
+    pass(&mut world, 2 * SECOND);
+    for client in &mut world.clients {
+        client.stop();
+    }
+    pass(&mut world, 3 * SECOND);
+    for client in &world.clients {
+        assert_eq!(client.lives(), 1, "nobody is closed: {}", table(&world));
+        assert!(client.acknowledged > 600, "{}", table(&world));
+    }
+}
+
 #[test]
 fn a_client_that_never_reads_slows_nobody_and_is_closed() {
     // More than a quarter of a receiver's window: with less, one that does not read looks like one

@@ -99,6 +99,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             if !is_ready || self.hosts[slot].taking == Taking::Due {
                 return false;
             }
+            // Clients are let in at the pace of the fastest service. This one answers at that of
+            // the slowest client: one that makes no progress is closed after `egress_timeout`.
+            if self.clients.are_reading() {
+                return false;
+            }
             let Some(frame) = frames.next() else { break };
             if frame.end() > self.applier.level {
                 return false;

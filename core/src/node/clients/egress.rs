@@ -81,6 +81,11 @@ impl<const N: usize> Clients<N> {
         Ok(())
     }
 
+    /// Whether some client has half a window and more to read. Bounded by `N`.
+    pub fn are_reading(&self) -> bool {
+        self.leading.is_some() && self.links.iter().any(|(_, link)| link.is_reading())
+    }
+
     /// A message to this session's client was lost: the session must end, or the client would never
     /// know that something is missing.
     pub(super) fn overflow(&mut self, slot: usize) {

@@ -176,6 +176,18 @@ impl Link {
     }
 }
 
+impl Link {
+    /// Has its client so much to read that a service which is behind had better wait? One that is
+    /// lost, or closing, makes nobody wait.
+    pub(super) fn is_reading(&self) -> bool {
+        let is_open = |live: &Live| live.close == Close::No && !live.lost;
+        self.live().is_some_and(is_open)
+            && self
+                .publication()
+                .is_some_and(|p| p.pending() > u64::from(p.window()) / 2)
+    }
+}
+
 impl Live {
     pub(super) fn new(session: SessionId, now: Instant, greeting: Greeting) -> Self {
         Self {
