@@ -4,7 +4,7 @@ use coracle_core::log::Recovered;
 
 use super::disk::{Disk, Name};
 use super::ghost::GhostLog;
-use super::member::{Member, SEGMENT};
+use super::member::{Member, Process, SEGMENT};
 use super::snapshots::Damage;
 use super::stats::Fault;
 use super::storage::{DATA_AT, SEGMENT_FILE, segment_of};
@@ -61,6 +61,17 @@ impl World {
             None => m.rotten = 0,
         }
         Ok(())
+    }
+
+    /// What has rotten is healed from the others; or, if the snapshot has all that was confirmed,
+    /// it is as good as purged.
+    pub(super) fn note_damage(&mut self, member: usize, process: &Process, found: &Recovered) {
+        if found.corrupt.is_some() {
+            let m = &self.members[member];
+            let is_needless = process.node.healing().is_none();
+            let loaded = m.loaded.filter(|_| is_needless).unwrap_or(0);
+            self.checker.purged(member as u8, loaded.max(m.rotten));
+        }
     }
 
     /// Writes what has come for damaged bytes. When nothing is left to heal, the process begins

@@ -177,11 +177,8 @@ impl World {
             state_seq: state_seq + 2,
         };
         self.load_newest(member, &mut process, &recovered)?;
+        self.note_damage(member, &process, &recovered);
         let m = &mut self.members[member];
-        if recovered.corrupt.is_some() && process.node.healing().is_none() {
-            // The snapshot has all that was confirmed: what has rotten below is as good as purged.
-            self.checker.purged(member as u8, m.loaded.unwrap_or(0));
-        }
         m.damage = Damage::None;
         if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
             process.node.resume_install(id, section, stored);
