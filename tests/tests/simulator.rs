@@ -65,6 +65,10 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_844_292_415_484, None);
     // A short answer was sent behind a long one that had found no room.
     hold(1_795_844_293_501_411, None);
+    // What had rotten and could be healed was taken for lost, by the checker.
+    hold(1_795_845_185_434_658, None);
+    // A follower whose snapshot was late filled its log, and could come to no other action.
+    hold(1_795_845_549_056_520, Some(Profile::Snapshots));
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

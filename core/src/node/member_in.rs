@@ -100,6 +100,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
                     self.leader_end = self.leader_end.max(said.end);
                     self.look_for_hole(instant, log);
                     self.hear_agreed(said);
+                    if self.is_cut_off(instant) {
+                        self.receive_snapshot(instant, from, said.term);
+                    }
                 }
             }
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {

@@ -6,8 +6,11 @@
 //! done without; below the newest, if that is what it takes. Without a snapshot nothing is purged:
 //! the log fills up, and that is back pressure.
 
+use core::time::Duration;
+
 use super::Node;
 use crate::log::segment_base;
+use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::member::TermBase;
 
@@ -15,6 +18,9 @@ use crate::wire::member::TermBase;
 const SEGMENTS_AHEAD: u64 = 3;
 /// Clients' messages leave one segment more to what keeps the cluster going.
 const SEGMENTS_KEPT: u64 = SEGMENTS_AHEAD + 1;
+
+/// A follower that is full waits so long for a snapshot of its own.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// How many segments a bounded log needs at least.
 pub(super) const SEGMENTS_MIN: u64 = 8;
@@ -49,6 +55,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let helps = |at: Position| segment_base(at, segment) > self.start.base;
         let newest = self.snapshots.stored[0];
         is_full && !newest.is_some_and(|newest| helps(newest.position))
+    }
+
+    /// A follower whose log is full, and which has not come to a snapshot for so long that it
+    /// cannot be waited for: its own failed, and what the leader has is behind what it has no room
+    /// for.
+    pub(super) fn is_cut_off(&self, now: Instant) -> bool {
+        self.is_stuck()
+            && self.leader_end > self.raft.tail.end
+            && self.snapshot_due().is_none()
+            && now.since(self.last_action_at()) >= CUT_OFF_AFTER
     }
 
     /// Past this the log must not grow, on disk: for clients' messages, and for all else.

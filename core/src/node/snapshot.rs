@@ -221,6 +221,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.snapshot_due()
     }
 
+    /// When this member came to the last action.
+    pub(super) fn last_action_at(&self) -> Instant {
+        self.snapshots.last_at
+    }
+
     /// Whether the consensus module must not move before `poll_snapshot` was called.
     pub(super) fn is_snapshot_due(&self) -> bool {
         if Planted::SnapshotLaterThanItsAction.is_active() {

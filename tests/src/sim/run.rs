@@ -153,7 +153,8 @@ pub fn table(world: &World) -> String {
         let s = p.node.status();
         text.push_str(&format!(
             "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
-             votes {} sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n",
+             votes {} sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n      \
+             services {:?} stalled {:?}, snapshot due {:?}, log from {}\n",
             m.id,
             s.role,
             s.term,
@@ -169,7 +170,14 @@ pub fn table(world: &World) -> String {
             p.log.end(),
             p.flush.is_some(),
             p.recall,
-            p.node.counters()
+            p.node.counters(),
+            p.node
+                .services()
+                .map(|s| s.applied.get())
+                .collect::<Vec<_>>(),
+            m.stalled,
+            p.node.snapshot_due(),
+            p.node.log_start().base,
         ));
     }
     for c in &world.clients {
