@@ -8,7 +8,7 @@ use crate::units::{MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{
-    Body, CONSENSUS_STREAM_ID, MemberMessage, NewLeadershipTerm, SnapshotChunk,
+    Body, CONSENSUS_STREAM_ID, CommitPosition, MemberMessage, NewLeadershipTerm, SnapshotChunk,
 };
 
 /// How far ahead of this member's term a message's may be.
@@ -96,13 +96,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::CommitPosition(said) => {
                 self.raft.handle_heartbeat(instant, from, said);
                 if self.raft.joined() == Some(said.term) {
-                    self.told_to_count(said.counts);
-                    self.leader_end = self.leader_end.max(said.end);
-                    self.look_for_hole(instant, log);
-                    self.hear_agreed(said);
-                    if self.is_cut_off(instant) {
-                        self.receive_snapshot(instant, from, said.term);
-                    }
+                    self.hear_leader(instant, from, said, log);
                 }
             }
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {
@@ -117,6 +111,23 @@ impl<const N: usize, const S: usize> Node<N, S> {
             _ => return Err(Reject::Stale),
         }
         Ok(())
+    }
+
+    /// The joined leader says how far it is.
+    fn hear_leader<L: Log>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        said: &CommitPosition,
+        log: &mut L,
+    ) {
+        self.told_to_count(said.counts);
+        self.leader_end = self.leader_end.max(said.end);
+        self.look_for_hole(now, log);
+        self.hear_agreed(said);
+        if self.is_cut_off(now) {
+            self.receive_snapshot(now, from, said.term);
+        }
     }
 
     /// The leader of a term says how its log came to be. Joins, if that settles where the logs
