@@ -155,10 +155,11 @@ pub fn open(
     })
 }
 
-/// Whether the damage begins below a snapshot, and the log goes on above.
+/// Whether the damage begins below a snapshot, and the log goes on above: then the newest slot is
+/// in a file that stays. (At the end of what is confirmed, the core heals by the snapshot itself.)
 fn is_needless(recovered: &Recovered, snapshot: Seed) -> bool {
     let at = snapshot.position;
-    recovered.corrupt.is_some_and(|corrupt| corrupt < at) && at <= recovered.confirmed
+    recovered.corrupt.is_some_and(|corrupt| corrupt < at) && at < recovered.confirmed
 }
 
 /// Replaces the log by an empty one that starts at `start`, the position of a snapshot that is

@@ -110,5 +110,5 @@ impl World {
 pub fn needless(disk: &Disk, recovered: &Recovered) -> Option<u64> {
     let corrupt = recovered.corrupt?.get();
     let newest = disk.snapshots().next_back()?;
-    (corrupt < newest && newest <= recovered.confirmed.get()).then_some(newest)
+    (corrupt < newest && newest < recovered.confirmed.get()).then_some(newest)
 }
