@@ -99,6 +99,8 @@ counters! {
     Quarantined = "quarantined",
     /// Steps of the wall clock by more than a second.
     ClockSteps = "clock_steps",
+    /// Services that have panicked on their threads since the node started.
+    ServicesFailed = "services_failed",
 }
 
 /// One consistent reading, indexed by [`Counter`].

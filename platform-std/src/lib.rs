@@ -1,5 +1,6 @@
 //! Coracle on Linux: UDP sockets, segment files, a flush thread, and the `coracle` command.
 
+pub mod apart;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_core::service::{Cluster, Service};
-use coracle_core::units::SessionId;
+use coracle_core::units::{Position, SessionId};
 use coracle_std::client::{Client, ClientError, Egress, OfferError};
 use coracle_std::config::{MemberSettings, Settings};
 use coracle_std::counters::{Counter, CountersReader};
@@ -26,7 +26,7 @@ struct Counting {
 }
 
 impl Service for Counting {
-    fn ready(&self) -> bool {
+    fn ready(&self, _: Position) -> bool {
         !self.stalled.load(Ordering::Relaxed)
     }
 

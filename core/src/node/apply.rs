@@ -9,7 +9,7 @@
 use super::catch_up::Laggard;
 use super::clients::Memory;
 use super::handle::memory;
-use super::host::{At, Effects, Host, HostMemory, Record, Taking};
+use super::host::{At, Audience, Effects, Host, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
 use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
@@ -114,6 +114,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             hosts: &mut *lent.services,
         };
         self.tell_services(&mut bench);
+        for service in &mut *bench.services {
+            service.on_background_work(now);
+        }
         let half = lent.assembly.len() / if S > 1 { 2 } else { 1 };
         let (own, others) = lent.assembly.split_at_mut(half);
         let before = self.applier.position;
@@ -165,8 +168,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             };
             let at = self.at(self.hosts[slot].position, self.hosts[slot].position);
             let mut effects = Effects {
-                clients: &mut self.clients,
-                memory: &mut bench.memory,
+                audience: Audience::Clients(&mut self.clients, &mut bench.memory),
                 host: HostMemory::of(bench.hosts, slot, count),
             };
             call(&mut self.hosts[slot], at, &mut **service, &mut effects);
@@ -231,7 +233,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let level = self.applier.level;
         let mut is_any = false;
         for (host, service) in self.hosts.iter_mut().zip(bench.services.iter()) {
-            host.ready = service.ready();
+            host.ask(&**service);
             is_any |= host.ready && host.position == level;
         }
         is_any && !self.is_snapshot_due()
@@ -306,8 +308,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         };
         let mut effects = Effects {
-            clients: &mut self.clients,
-            memory: &mut bench.memory,
+            audience: Audience::Clients(&mut self.clients, &mut bench.memory),
             host: HostMemory::of(bench.hosts, slot, count),
         };
         let executed = host.execute(at, record, &mut **service, &mut effects);

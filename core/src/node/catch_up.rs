@@ -25,12 +25,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// may need the place.
     pub(super) fn drop_laggard(&mut self, bench: &Bench<'_, '_, '_>) {
         for (host, service) in self.hosts.iter_mut().zip(bench.services.iter()) {
-            host.ready = service.ready();
+            host.ask(&**service);
         }
         let hosts = &self.hosts;
         let goes_on = |laggard: &Laggard| {
             let host = hosts.get(laggard.slot);
-            host.is_some_and(|host| host.ready && host.taking != Taking::Due)
+            host.is_some_and(|host| host.ready)
         };
         self.applier.laggard = self.applier.laggard.take().filter(goes_on);
     }
@@ -95,8 +95,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             frames = frames.verified();
         }
         while *budget > 0 && self.halted.is_none() {
-            let is_ready = bench.services.get(slot).is_some_and(|s| s.ready());
-            if !is_ready || self.hosts[slot].taking == Taking::Due {
+            let host = &mut self.hosts[slot];
+            let asked = bench.services.get(slot).map(|service| host.ask(&**service));
+            if asked.is_none() || !host.ready {
                 return false;
             }
             // Clients are let in at the pace of the fastest service. This one answers at that of

@@ -16,6 +16,7 @@ mod catch_up;
 mod checkpoint;
 pub mod clients;
 mod config;
+mod container;
 mod handle;
 mod health;
 mod host;
@@ -37,6 +38,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
+pub use container::{Container, ContainerLent, Ran};
 pub use install::{Install, SnapshotId};
 pub use repair::Repair;
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};

@@ -307,8 +307,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 service.begin_snapshot();
             }
             host.taking = Taking::Writing(Sums::new());
-            let end = match service.write_snapshot(&mut out)? {
-                Progress::More => None,
+            let progress = service.write_snapshot(&mut out)?;
+            let end = match progress {
+                Progress::More | Progress::Later => None,
                 Progress::Done => Some(out.end()?),
             };
             host.taking = end.map_or(Taking::Writing(sums), |_| Taking::No);
@@ -316,7 +317,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 *place = Some(end);
                 service.end_snapshot();
             }
-            wrote = true;
+            wrote |= progress != Progress::Later;
         }
         Ok(wrote)
     }

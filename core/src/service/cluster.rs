@@ -130,7 +130,12 @@ impl<'a> Cluster<'a> {
 
     /// The sessions that are open at this position, by ascending id.
     pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        (0..).map_while(|index| self.outbox.session_at(index))
+        (0..).map_while(|index| self.session_at(index))
+    }
+
+    /// One of [`Self::sessions`].
+    pub fn session_at(&self, index: usize) -> Option<SessionId> {
+        self.outbox.session_at(index)
     }
 
     /// Sends one message, the concatenation of `parts`, to a session's client. The answer is the

@@ -45,6 +45,8 @@ pub trait SnapshotSource {
 pub enum Progress {
     /// Call again: messages may be executed in between.
     More,
+    /// Nothing can be written just now: the bytes are made elsewhere. Call again in a while.
+    Later,
     /// All of it is written.
     Done,
 }

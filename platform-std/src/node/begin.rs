@@ -1,12 +1,12 @@
 //! What a node begins with: at the start of its process, and after a snapshot was installed.
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{Config, Node};
-use coracle_core::service::Service;
+use coracle_core::node::Config;
 use coracle_core::units::ClusterId;
 
 use super::memory::Memory;
-use super::{NodeError, SESSIONS};
+use super::{Core, Hosted, NodeError};
+use crate::apart::{self, Surroundings};
 use crate::clock::Clock;
 use crate::config::{Idle, Settings};
 use crate::storage::log::room;
@@ -28,7 +28,7 @@ pub struct Ground<'a> {
 
 /// A node that has what its directory holds, and its log.
 pub struct Begun {
-    pub node: Node<SESSIONS>,
+    pub node: Core,
     pub store: LogStore,
     /// Sets that do not count.
     pub damaged: Vec<Damaged>,
@@ -36,11 +36,11 @@ pub struct Begun {
 
 impl Ground<'_> {
     /// Starts from the newest sound snapshot and the log behind it.
-    pub fn begin<S: Service>(
+    pub fn begin<S: Hosted>(
         &self,
         config: Config,
         state: NodeState,
-        service: &mut S,
+        services: &mut S,
         memory: &mut Memory,
     ) -> Result<Begun, NodeError> {
         let cluster = ClusterId(self.settings.cluster);
@@ -80,11 +80,12 @@ impl Ground<'_> {
         )?;
         store.set_bytes_max(self.settings.log_max.0);
         let now = self.clock.now();
-        let node = Node::new(config, state, &opened.recovered, now);
+        let node = Core::new(config, state, &opened.recovered, now);
         let mut node = node.map_err(NodeError::Core)?;
         if let Some(set) = &opened.snapshot {
-            load(set, &mut node, service, memory)?;
+            load(set, &mut node, services, memory)?;
         }
+        self.part(&node, services, memory)?;
         tracing::info!(
             member = self.settings.member,
             cluster = self.settings.cluster,
@@ -101,6 +102,35 @@ impl Ground<'_> {
             damaged: opened.damaged,
         })
     }
+
+    /// Services that have a thread of their own go there, with the state they have now.
+    fn part<S: Hosted>(
+        &self,
+        node: &Core,
+        services: &mut S,
+        memory: &mut Memory,
+    ) -> Result<(), NodeError> {
+        for (id, away) in services.away() {
+            let mut lent = memory.lent();
+            let own = node.container_memory_len(lent.services.len());
+            let mut own = apart::Memory {
+                service: vec![0; own],
+                assembly: vec![0; self.settings.message_max.0 as usize + 64],
+            };
+            let container = node.container(id, &mut lent, &mut own.service);
+            let container = container.expect("one for each service, and memory of its length");
+            let around = Surroundings {
+                name: format!("service-{}", id.get()),
+                log: self.dir.log(),
+                segment_length: self.settings.segment_length.0 as u32,
+                waker: self.waker.clone(),
+                clock: *self.clock,
+                idle: self.settings.idle,
+            };
+            away.leave(container, own, &around)?;
+        }
+        Ok(())
+    }
 }
 
 /// How many bytes of log the core may let there be.
@@ -108,14 +138,14 @@ pub fn log_max(settings: &Settings) -> u64 {
     room(settings.log_max.0, settings.segment_length.0 as u32)
 }
 
-fn load<S: Service>(
+fn load<S: Hosted>(
     set: &SnapshotSet,
-    node: &mut Node<SESSIONS>,
-    service: &mut S,
+    node: &mut Core,
+    services: &mut S,
     memory: &mut Memory,
 ) -> Result<(), StorageError> {
     let mut reader = set.reader()?;
-    let loaded = node.load_snapshot(&mut reader, &mut [service], &mut memory.lent());
+    let loaded = node.load_snapshot(&mut reader, &mut services.lend(), &mut memory.lent());
     if let Err(error) = loaded {
         let unread = reader.take_error();
         return Err(unread.unwrap_or_else(|| StorageError::SnapshotNotTaken {

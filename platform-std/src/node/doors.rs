@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use coracle_core::log::Window;
-use coracle_core::node::{CONTROL_MAX, Door, Lent, Node, Transmit};
+use coracle_core::node::{CONTROL_MAX, Door, Lent, Transmit};
 use coracle_core::time::Now;
 
-use super::{NodeError, SESSIONS};
+use super::{Core, NodeError};
 use crate::net::batch::{BATCH, Sent};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
 
@@ -57,7 +57,7 @@ impl Doors {
     pub fn receive(
         &mut self,
         now: Now,
-        node: &mut Node<SESSIONS>,
+        node: &mut Core,
         lent: &mut Lent<'_, Window<Vec<u8>>>,
     ) -> Result<bool, NodeError> {
         let mut any = false;
@@ -83,7 +83,7 @@ impl Doors {
     pub fn transmit(
         &mut self,
         now: Now,
-        node: &mut Node<SESSIONS>,
+        node: &mut Core,
         lent: &Lent<'_, Window<Vec<u8>>>,
     ) -> bool {
         for _ in 0..BATCHES {

@@ -2,13 +2,13 @@
 //! old segments deleted.
 
 use coracle_core::log::Window;
-use coracle_core::node::{Install, Lent, Node, Snapshot, SnapshotId, SnapshotStep};
+use coracle_core::node::{Install, Lent, Snapshot, SnapshotId, SnapshotStep};
 use coracle_core::service::Service;
 use coracle_core::snapshot::SnapshotError;
 use coracle_core::units::Position;
 use embedded_io::ErrorKind;
 
-use super::SESSIONS;
+use super::Core;
 use crate::storage::snapshots::{Outcome, ReadDone, ReadJob};
 use crate::storage::{LogStore, SnapshotStore, StorageError};
 
@@ -39,7 +39,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Any error of the system, with the path.
-    pub fn new(mut sets: SnapshotStore, node: &mut Node<SESSIONS>) -> Result<Self, StorageError> {
+    pub fn new(mut sets: SnapshotStore, node: &mut Core) -> Result<Self, StorageError> {
         if let Some((position, digest)) = sets.part()?
             && sets.receive(position, digest)?
             && let Some(receiving) = sets.receiving()
@@ -55,10 +55,10 @@ impl Keeper {
     }
 
     /// One turn. Bounded by a step of the service, and by what is received at once.
-    pub fn turn<S: Service>(
+    pub fn turn(
         &mut self,
-        node: &mut Node<SESSIONS>,
-        service: &mut S,
+        node: &mut Core,
+        services: &mut [&mut dyn Service],
         lent: &mut Memory<'_>,
     ) -> Turn {
         let mut busy = false;
@@ -70,7 +70,7 @@ impl Keeper {
             self.tell(node, outcome);
             busy = true;
         }
-        busy |= self.write(node, service, lent);
+        busy |= self.write(node, services, lent);
         busy |= self.receive(node, lent);
         match busy {
             true => Turn::Busy,
@@ -98,7 +98,7 @@ impl Keeper {
         self.sets.counts().1
     }
 
-    fn tell(&mut self, node: &mut Node<SESSIONS>, outcome: Outcome) {
+    fn tell(&mut self, node: &mut Core, outcome: Outcome) {
         match outcome {
             Outcome::Stored(_) => {
                 if let Some(snapshot) = self.written.take() {
@@ -122,16 +122,16 @@ impl Keeper {
 
     /// Writes the next piece of the snapshot that is due; waits while the disk lags behind, so that
     /// the log's flushes do not.
-    fn write<S: Service>(
+    fn write(
         &mut self,
-        node: &mut Node<SESSIONS>,
-        service: &mut S,
+        node: &mut Core,
+        services: &mut [&mut dyn Service],
         lent: &mut Memory<'_>,
     ) -> bool {
         let Some(position) = node.snapshot_due() else {
             return false;
         };
-        if self.sets.sink().is_none() && !self.begin(node, service, position) {
+        if self.sets.sink().is_none() && !self.begin(node, services, position) {
             return true;
         }
         if !self.sets.is_ready_for_more() {
@@ -140,7 +140,7 @@ impl Keeper {
         let Some(sink) = self.sets.sink() else {
             return false;
         };
-        match node.poll_snapshot(&mut [service], sink, lent) {
+        match node.poll_snapshot(services, sink, lent) {
             SnapshotStep::Written(snapshot) => {
                 self.written = Some(snapshot);
                 if let Some(outcome) = self.sets.finish() {
@@ -163,10 +163,10 @@ impl Keeper {
 
     /// Opens a place for a set; if there is none, it is given up. The node stands still until it
     /// has a place, so it does not wait for the one before to be on the disk.
-    fn begin<S: Service>(
+    fn begin(
         &mut self,
-        node: &mut Node<SESSIONS>,
-        service: &mut S,
+        node: &mut Core,
+        services: &mut [&mut dyn Service],
         position: Position,
     ) -> bool {
         let position_number = position.get();
@@ -178,12 +178,12 @@ impl Keeper {
             ),
             Err(error) => tracing::error!(%error, position = position_number, "snapshot"),
         }
-        node.abandon_snapshot(&mut [service], SnapshotError::Io(ErrorKind::Other));
+        node.abandon_snapshot(services, SnapshotError::Io(ErrorKind::Other));
         false
     }
 
     /// Stores what the leader has sent.
-    fn receive(&mut self, node: &mut Node<SESSIONS>, lent: &Memory<'_>) -> bool {
+    fn receive(&mut self, node: &mut Core, lent: &Memory<'_>) -> bool {
         if node.installing().is_none()
             && self.finishing.is_none()
             && self.sets.receiving().is_some()
@@ -248,7 +248,7 @@ impl Keeper {
 ///
 /// # Errors
 /// Any error of the system, with the file's path.
-pub fn purge(store: &mut LogStore, node: &mut Node<SESSIONS>) -> Result<(), StorageError> {
+pub fn purge(store: &mut LogStore, node: &mut Core) -> Result<(), StorageError> {
     if let Some(result) = store.poll_purge() {
         let start = result?.position;
         node.handle_purged(start);

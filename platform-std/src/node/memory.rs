@@ -28,7 +28,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(settings: &Settings) -> Result<Self, NodeError> {
+    pub fn new(settings: &Settings, services: usize) -> Result<Self, NodeError> {
         let mtu = settings.mtu.0 as usize;
         let message = settings.message_max.0 as usize;
         let bytes = vec![0; window_len(settings.window.0 as usize, mtu)];
@@ -45,8 +45,8 @@ impl Memory {
             // At least one message with all its headers, and the frames around it.
             replay: vec![0; (message * 2).max(CATCHUP)],
             catchup: vec![0; CATCHUP],
-            assembly: vec![0; message + 64],
-            services: vec![0; SERVICE],
+            assembly: vec![0; (message + 64) * 2],
+            services: vec![0; SERVICE * services],
         })
     }
 

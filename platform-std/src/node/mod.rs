@@ -28,19 +28,22 @@
 
 mod begin;
 mod doors;
+mod events;
 mod keeper;
 mod memory;
 mod peers;
 mod runner;
+mod services;
 
 pub use runner::Runner;
+pub use services::{Hosted, Services};
 
 use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
 
-use coracle_core::node::{ConfigError as CoreConfigError, Halt};
-use coracle_core::service::Service;
+use coracle_core::limits::SERVICES_MAX;
+use coracle_core::node::{ConfigError as CoreConfigError, Halt, Node};
 
 use crate::clock::random_seed;
 use crate::config::{ConfigError, Settings};
@@ -48,7 +51,7 @@ use crate::net::socket::BindError;
 use crate::signals::StopSignal;
 use crate::storage::{DataDir, NodeStateFile, StorageError};
 use coracle_core::log::{NodeState, Roster};
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
+use coracle_core::units::{ClusterId, Incarnation, MemberId, ServiceId, Term};
 
 /// How many client sessions a node has tables for; a further client is refused with a text.
 pub const SESSIONS: usize = 64;
@@ -76,7 +79,12 @@ pub enum NodeError {
     System(io::Error),
     /// The node refuses to go on.
     Halted(Halt),
+    /// The member must begin anew, and a service that is stuck or has failed cannot.
+    Service(ServiceId),
 }
+
+/// The core's node, as large as it is here.
+type Core = Node<SESSIONS, SERVICES_MAX>;
 
 impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,6 +103,13 @@ impl fmt::Display for NodeError {
                 f,
                 "{halt}: this member stops rather than serve what may be wrong. Keep its \
                  directory, and let the others go on"
+            ),
+            Self::Service(service) => write!(
+                f,
+                "this member has received a snapshot, or its log was healed, and service {} cannot \
+                 take the state over because it is stuck in a callback or has failed: start the \
+                 member again",
+                service.get()
             ),
         }
     }
@@ -179,16 +194,17 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// See [`NodeError`]. After an error nothing that was acknowledged is lost.
-    pub fn run(self, service: impl Service) -> Result<(), NodeError> {
-        self.start(service)?.run()
+    pub fn run(self, services: impl Hosted) -> Result<(), NodeError> {
+        self.start(services)?.run()
     }
 
     /// Starts the member for a poll loop of the caller's own: see [`Runner::poll`]. No thread is
-    /// started but those that wait for the disk and for the name service.
+    /// started but those that wait for the disk and for the name service, and those that
+    /// [`Services`] ask for.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub fn start<S: Service>(self, service: S) -> Result<Runner<S>, NodeError> {
+    pub fn start<S: Hosted>(self, services: S) -> Result<Runner<S>, NodeError> {
         self.settings.validate()?;
         if !is_initialised(&self.settings) {
             match self.make {
@@ -197,18 +213,18 @@ impl NodeBuilder {
                 None => {}
             }
         }
-        Runner::start(self.settings, service, self.stop)
+        Runner::start(self.settings, services, self.stop)
     }
 
     /// Runs the member on a thread of its own.
     ///
     /// # Errors
     /// The system refuses another thread; all else comes out of [`NodeHandle::join`].
-    pub fn spawn(self, service: impl Service + Send + 'static) -> io::Result<NodeHandle> {
+    pub fn spawn(self, services: impl Hosted + Send + 'static) -> io::Result<NodeHandle> {
         let stop = self.stop.clone();
         let thread = std::thread::Builder::new()
             .name(format!("member-{}", self.settings.member))
-            .spawn(move || self.run(service))?;
+            .spawn(move || self.run(services))?;
         Ok(NodeHandle { thread, stop })
     }
 }

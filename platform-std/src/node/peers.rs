@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use coracle_core::limits::MEMBERS_MAX;
+use coracle_core::node::MemberAddress;
 use coracle_core::node::clients::ResolveId;
-use coracle_core::node::{MemberAddress, Node};
 use coracle_core::units::MemberId;
 
-use super::{NodeError, SESSIONS};
+use super::{Core, NodeError};
 use crate::config::Settings;
 use crate::net::{Resolver, resolve};
 use crate::waker::Waker;
@@ -102,7 +102,7 @@ impl Peers {
     }
 
     /// One turn: asks what is due, hands over what is answered.
-    pub fn poll(&mut self, node: &mut Node<SESSIONS>) {
+    pub fn poll(&mut self, node: &mut Core) {
         while let Some(resolve) = node.poll_resolve() {
             let endpoint = format!("{}:{}", resolve.host, resolve.port);
             let question = Question::Client(resolve.id);

@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
 use coracle_core::node::{
-    Config, Consumer, Event, Node, ReadError, Recall, SessionTiming, SnapshotPolicy, Status,
+    Config, Consumer, ReadError, Recall, SessionTiming, SnapshotPolicy, Status,
 };
 use coracle_core::raft::Timing;
-use coracle_core::service::{Role, Service};
 use coracle_core::session::{AllowAdministration, AllowAll};
 use coracle_core::units::{ClusterId, Position};
 
 use super::begin::{Begun, Ground, log_max};
 use super::doors::Doors;
+use super::events::{FAILED, REBUILD, is_won, tell};
 use super::keeper::{Keeper, Turn, purge};
 use super::memory::Memory;
 use super::peers::{Addresses, Peers};
-use super::{NodeError, SESSIONS, is_initialised, member_id};
+use super::{Core, Hosted, NodeError, SESSIONS, is_initialised, member_id};
+use crate::apart::Ended;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Admin, Idle, Settings};
 use crate::counters::{Counter, CountersFile};
@@ -33,6 +34,12 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
+/// How long a service on a thread of its own may take to come back from a callback when the member
+/// begins anew; then the member stops.
+const SERVICE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long such a service may take to end when the member closes; then it is left behind.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// After how many bytes of log the members compare their states.
 const CHECKPOINT_EVERY: u64 = 1 << 20;
 
@@ -42,8 +49,9 @@ pub struct Runner<S> {
     stop: StopSignal,
     clock: Clock,
     waker: Waker,
-    node: Node<SESSIONS>,
-    service: S,
+    node: Core,
+    services: S,
+    services_failed: u64,
     memory: Memory,
     store: LogStore,
     keeper: Keeper,
@@ -62,11 +70,11 @@ pub struct Runner<S> {
     dir: DataDir,
 }
 
-impl<S: Service> Runner<S> {
+impl<S: Hosted> Runner<S> {
     /// Opens the directory, recovers the log, binds the sockets.
     pub(super) fn start(
         settings: Settings,
-        mut service: S,
+        mut services: S,
         stop: StopSignal,
     ) -> Result<Self, NodeError> {
         if !is_initialised(&settings) {
@@ -77,18 +85,19 @@ impl<S: Service> Runner<S> {
         let (mut file, state) = NodeStateFile::open(dir.path())?;
         check_identity(&dir, &settings, &state)?;
         let waker = Waker::new()?;
-        let mut memory = Memory::new(&settings)?;
+        let count = services.lend().len();
+        let mut memory = Memory::new(&settings, count)?;
         let addresses = Addresses::resolve(&settings)?;
         let (member, client) = (addresses.member, addresses.client);
         let clock = Clock::new();
-        let config = core_config(&settings, addresses)?;
+        let config = core_config(&settings, addresses, count)?;
         let ground = Ground {
             dir: &dir,
             settings: &settings,
             waker: &waker,
             clock: &clock,
         };
-        let begun = ground.begin(config, state, &mut service, &mut memory)?;
+        let begun = ground.begin(config, state, &mut services, &mut memory)?;
         let Begun {
             mut node,
             store,
@@ -112,7 +121,8 @@ impl<S: Service> Runner<S> {
             clock,
             waker,
             node,
-            service,
+            services,
+            services_failed: 0,
             memory,
             store,
             keeper,
@@ -163,9 +173,9 @@ impl<S: Service> Runner<S> {
         [self.waker.fd(), member, client]
     }
 
-    /// The service, as of the last message that was executed.
+    /// The service, as of the last message that was executed, or all of them.
     pub fn service(&self) -> &S {
-        &self.service
+        &self.services
     }
 
     /// Role, term, leader, positions.
@@ -187,6 +197,7 @@ impl<S: Service> Runner<S> {
         if let Some(mark) = self.store.wait()? {
             self.node.handle_durable(mark);
         }
+        self.terminate_services();
         self.publish();
         self.counters.close();
         tracing::info!("closed");
@@ -230,7 +241,11 @@ impl<S: Service> Runner<S> {
                 .node
                 .poll_ingress(now, &mut AllowAdministration, &mut lent),
         };
-        busy |= self.node.poll_service(now, &mut self.service, &mut lent);
+        busy |= self.look_after_services()?;
+        let mut lent = self.memory.lent();
+        busy |= self
+            .node
+            .poll_services(now, &mut self.services.lend(), &mut lent);
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
         {
@@ -255,7 +270,7 @@ impl<S: Service> Runner<S> {
         let mut lent = self.memory.lent();
         let turn = self
             .keeper
-            .turn(&mut self.node, &mut self.service, &mut lent);
+            .turn(&mut self.node, &mut self.services.lend(), &mut lent);
         purge(&mut self.store, &mut self.node)?;
         if turn == Turn::Installed {
             self.begin_anew()?;
@@ -270,9 +285,45 @@ impl<S: Service> Runner<S> {
         Ok(busy)
     }
 
+    /// Tells the services that run elsewhere how far the log may be executed, and takes what they
+    /// have done. True if there was any.
+    fn look_after_services(&mut self) -> Result<bool, NodeError> {
+        let limit = self.node.commit().min(self.store.journal().durable());
+        let mut busy = false;
+        for (id, away) in self.services.away() {
+            busy |= away.turn(limit);
+            match away.take_ended() {
+                None => {}
+                Some(Ended::Panicked(what)) => {
+                    self.services_failed += 1;
+                    let service = id.get();
+                    tracing::error!(service, what, "a service has failed: {FAILED}");
+                }
+                Some(Ended::Halted(halt)) => return Err(NodeError::Halted(halt)),
+                Some(Ended::Storage(error)) => return Err(error.into()),
+            }
+        }
+        Ok(busy)
+    }
+
+    fn terminate_services(&mut self) {
+        let mut lent = self.memory.lent();
+        self.node.terminate(&mut self.services.lend(), &mut lent);
+        for (id, away) in self.services.away() {
+            if !away.terminate(CLOSE_PATIENCE) {
+                let service = id.get();
+                tracing::warn!(
+                    service,
+                    "the service is stuck or has failed: it is left behind"
+                );
+            }
+        }
+    }
+
     fn tell_all(&mut self) {
         while let Some(event) = self.node.poll_event() {
-            self.tell(event);
+            self.elections_won += u64::from(is_won(&event));
+            tell(event);
         }
     }
 
@@ -290,6 +341,11 @@ impl<S: Service> Runner<S> {
             self.state.wait().transpose()?;
             self.persisted = state;
         }
+        for (id, away) in self.services.away() {
+            if !away.come_back(SERVICE_PATIENCE) {
+                return Err(NodeError::Service(id));
+            }
+        }
         let mut config = self.node.config().clone();
         config.seed = random_seed();
         self.store.wait_for_all();
@@ -300,7 +356,7 @@ impl<S: Service> Runner<S> {
             clock: &self.clock,
         };
         let (state, memory) = (self.persisted, &mut self.memory);
-        let begun = ground.begin(config, state, &mut self.service, memory)?;
+        let begun = ground.begin(config, state, &mut self.services, memory)?;
         (self.node, self.store) = (begun.node, begun.store);
         self.recalls = [None; 2];
         self.spare = spare(&self.memory);
@@ -392,11 +448,12 @@ impl<S: Service> Runner<S> {
         if let Some((at, _)) = self.node.poll_timeout() {
             sleep = sleep.min(at.since(now));
         }
-        if !self.service.ready() {
+        if self.services.is_stalled() {
             sleep = sleep.min(STALLED_SLEEP);
         }
         self.waker.about_to_sleep();
         let is_ready = self.store.is_ready() || self.state.is_done() || self.keeper.is_ready();
+        let is_ready = is_ready || self.services.away().any(|(_, away)| away.is_ready());
         if is_ready || sleep.is_zero() {
             self.waker.awake(false);
             return Duration::ZERO;
@@ -431,79 +488,8 @@ impl<S: Service> Runner<S> {
             (Counter::ServiceAge, status.service_age_ms.into()),
             (Counter::Quarantined, status.quarantined.into()),
             (Counter::ClockSteps, self.node.counters().clock_steps),
+            (Counter::ServicesFailed, self.services_failed),
         ]);
-    }
-
-    fn tell(&mut self, event: Event) {
-        match event {
-            Event::RoleChanged { role, term } => {
-                self.elections_won += u64::from(role == Role::Leader);
-                tracing::info!(?role, term = term.get(), "role changed");
-            }
-            Event::Joined { term, leader } => {
-                tracing::info!(term = term.get(), leader = leader.get(), "joined");
-            }
-            Event::Truncated { from, to } => {
-                let (from, to) = (from.get(), to.get());
-                tracing::warn!(from, to, "log cut: no quorum had these bytes");
-            }
-            Event::SessionOpened(session) => tracing::debug!(%session, "session opened"),
-            Event::SessionClosed(session) => tracing::debug!(%session, "session closed"),
-            Event::SnapshotStored(position) => {
-                tracing::info!(position = position.get(), "snapshot stored");
-            }
-            Event::SnapshotFailed(position) => {
-                tracing::warn!(position = position.get(), "there is no snapshot here");
-            }
-            Event::InstallBegun { leader } => {
-                tracing::warn!(
-                    leader = leader.get(),
-                    "receiving a snapshot: the log is too old"
-                );
-            }
-            Event::LogHealed(to) => {
-                let to = to.get();
-                tracing::warn!(to, "the damage in the log is healed from the others");
-            }
-            Event::Halted(halt) => tracing::error!(%halt, "halted"),
-            other => tell_health(other),
-        }
-    }
-}
-
-/// What a log says of a member that is quarantined: by itself, and by its leader.
-const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until \
-    it is rebuilt: stop it, check its memory and its disk, move its data directory away, make \
-    another with `coracle init --replace`, and start it; it is rebuilt from the others";
-
-fn tell_health(event: Event) {
-    match event {
-        Event::Quarantined(at) => {
-            tracing::error!(position = at.get(), "this member is quarantined: {REBUILD}");
-        }
-        Event::MemberQuarantined(member) => {
-            tracing::error!(member = member.get(), "a member is quarantined: {REBUILD}");
-        }
-        Event::NoAgreement(at) => tracing::error!(
-            position = at.get(),
-            "members have different states, and no majority has the same: nothing is done about \
-             it, because nobody can tell who is right. Compare what they hold (coracle status \
-             shows digests), decide whom to believe, and rebuild the others; a service that is \
-             not deterministic looks like this"
-        ),
-        Event::HandingOver { to, ages } => tracing::warn!(
-            to = to.get(),
-            flush_age_ms = ages.flush_ms,
-            service_age_ms = ages.service_ms,
-            "this leader is slow and hands over to one that is not: look at its disk (flush age) \
-             or at its service (service age)"
-        ),
-        Event::ClockStepped { by_ms } => tracing::warn!(
-            by_ms,
-            "the wall clock has stepped: the cluster's time never goes back, timers that are due \
-             fire late or at once; look at what sets this machine's clock"
-        ),
-        _ => {}
     }
 }
 
@@ -537,7 +523,11 @@ fn check_identity(
     Ok(())
 }
 
-fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, NodeError> {
+fn core_config(
+    settings: &Settings,
+    addresses: Addresses,
+    services: usize,
+) -> Result<Config, NodeError> {
     let t = &settings.timings;
     Ok(Config {
         cluster: ClusterId(settings.cluster),
@@ -561,7 +551,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,
         egress_mtu: settings.mtu.0 as usize,
-        services: 1,
+        services,
         snapshots: SnapshotPolicy {
             enabled: true,
             every_bytes: settings.snapshot_bytes().0,

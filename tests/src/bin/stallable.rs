@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coracle_core::service::echo::Echo;
 use coracle_core::service::{Cluster, Service};
-use coracle_core::units::SessionId;
+use coracle_core::units::{Position, SessionId};
 use coracle_std::config::Settings;
 use coracle_std::node::NodeBuilder;
 use coracle_std::signals::StopSignal;
@@ -22,7 +22,7 @@ struct Stallable {
 }
 
 impl Service for Stallable {
-    fn ready(&self) -> bool {
+    fn ready(&self, _: Position) -> bool {
         let (at, is_stalled) = self.seen.get();
         if at.elapsed() < AGAIN {
             return !is_stalled;

@@ -130,7 +130,7 @@ impl History {
 }
 
 impl Service for History {
-    fn ready(&self) -> bool {
+    fn ready(&self, _: Position) -> bool {
         self.ready
     }
 

@@ -65,10 +65,17 @@ impl Record<'_> {
     }
 }
 
+/// Who hears what a service says to its clients.
+pub(in crate::node) enum Audience<'a, 'm, const N: usize> {
+    /// Those that this node serves, if it leads.
+    Clients(&'a mut Clients<N>, &'a mut Memory<'m>),
+    /// Nobody: the service runs away from its node, which says it again.
+    Nobody,
+}
+
 /// What callbacks act on beside the host itself.
 pub(in crate::node) struct Effects<'a, 'm, const N: usize> {
-    pub clients: &'a mut Clients<N>,
-    pub memory: &'a mut Memory<'m>,
+    pub audience: Audience<'a, 'm, N>,
     pub host: HostMemory<'a>,
 }
 
@@ -90,11 +97,14 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         if self.host.index_of(session).is_none() {
             return Err(OfferError::UnknownSession);
         }
-        let Effects {
-            clients, memory, ..
-        } = &mut *self.effects;
-        let offered = clients.offer(session, self.host.time, parts, self.serves, memory);
-        offered.map_err(|EgressError::TooLong| OfferError::TooLong)
+        match &mut self.effects.audience {
+            Audience::Clients(clients, memory) => {
+                let offered = clients.offer(session, self.host.time, parts, self.serves, memory);
+                offered.map_err(|EgressError::TooLong| OfferError::TooLong)
+            }
+            Audience::Nobody if length(parts) > self.message_max => Err(OfferError::TooLong),
+            Audience::Nobody => Ok(()),
+        }
     }
 
     fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
@@ -105,7 +115,9 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         let open = index.and_then(|index| self.host.sessions.get_mut(index));
         let open = open.ok_or(OfferError::UnknownSession)?;
         let reason = *open.closing.get_or_insert(CloseReason::ServiceAction);
-        self.effects.clients.owe_close(session, reason);
+        if let Audience::Clients(clients, _) = &mut self.effects.audience {
+            clients.owe_close(session, reason);
+        }
         Ok(())
     }
 
@@ -113,9 +125,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         if !self.in_log {
             return Err(OfferError::OutsideLog);
         }
-        let len = parts
-            .iter()
-            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+        let len = length(parts);
         if len > self.message_max {
             return Err(OfferError::TooLong);
         }
@@ -151,6 +161,12 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     fn session_at(&self, index: usize) -> Option<SessionId> {
         self.host.sessions.get(index).map(|s| s.id)
     }
+}
+
+fn length(parts: &[&[u8]]) -> usize {
+    parts
+        .iter()
+        .fold(0, |sum, part| sum.saturating_add(part.len()))
 }
 
 impl<const N: usize> Host<N> {

@@ -8,11 +8,11 @@ mod execute;
 mod outgoing;
 mod state;
 
-pub(super) use execute::{At, Effects, Record};
+pub(super) use execute::{At, Audience, Effects, Record};
 
 use heapless::Vec;
 
-use crate::service::{CloseReason, Role};
+use crate::service::{CloseReason, Role, Service};
 use crate::snapshot::Sums;
 use crate::time::{Instant, Timestamp};
 use crate::timer::{Timer, Timers};
@@ -113,6 +113,12 @@ impl<const N: usize> Host<N> {
             ahead: Outgoing::new(0).ahead(),
             fired: Vec::new(),
         }
+    }
+
+    /// Asks whether the service takes what follows. Before a snapshot has begun it is not asked,
+    /// and gets nothing: one that is asked again may take it that there is none to begin here.
+    pub fn ask(&mut self, service: &dyn Service) {
+        self.ready = self.taking != Taking::Due && service.ready(self.position);
     }
 
     /// The sessions whose end this service has asked for, and why.

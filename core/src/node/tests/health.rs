@@ -21,7 +21,7 @@ impl Counting {
 }
 
 impl Service for Counting {
-    fn ready(&self) -> bool {
+    fn ready(&self, _: Position) -> bool {
         self.ready
     }
     fn on_session_message(&mut self, _: &mut Cluster<'_>, _: SessionId, _: &[u8]) {}

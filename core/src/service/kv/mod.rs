@@ -8,7 +8,7 @@ use heapless::Vec;
 use super::{
     CloseReason, Cluster, Progress, Service, SnapshotError, SnapshotReader, SnapshotWriter,
 };
-use crate::units::SessionId;
+use crate::units::{Position, SessionId};
 
 pub mod codec;
 pub(super) mod mix;
@@ -224,7 +224,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Service for Kv<B> {
     /// Not while a snapshot's first piece is unwritten, or its barrier may be too full. What is
     /// handed in all the same is executed, and the snapshot fails.
-    fn ready(&self) -> bool {
+    fn ready(&self, _: Position) -> bool {
         self.is_ready()
     }
 

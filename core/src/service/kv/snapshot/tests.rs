@@ -118,7 +118,7 @@ fn a_snapshot_is_of_its_begin_whatever_is_executed_meanwhile() {
         pair.full = 0;
         loop {
             while pair.prng.below(12) != 0 {
-                if pair.saving.ready() {
+                if pair.saving.ready(Position::ZERO) {
                     pair.execute();
                     executed += 1;
                 } else {
@@ -175,7 +175,7 @@ fn the_bytes_tell_nothing_of_layout_memory_or_barrier() {
     while body.step(&mut churned) == Ok(Progress::More) {
         for n in 0..200 {
             at += 64;
-            if churned.ready() {
+            if churned.ready(Position::ZERO) {
                 put(&mut churned, &entry(n).0, b"later", at);
             }
         }
@@ -196,13 +196,13 @@ fn a_full_barrier_holds_messages_back_until_the_snapshot_has_moved_on() {
     }
     let whole = Body::of(&mut kv.clone());
     kv.begin_snapshot();
-    assert!(!kv.ready(), "the head is not written");
+    assert!(!kv.ready(Position::ZERO), "the head is not written");
     let mut body = Body::default();
     let (mut steps, mut held, mut changed) = (0, 0, 0);
     while body.step(&mut kv) == Ok(Progress::More) {
         steps += 1;
         // From the end, where the snapshot comes last.
-        while kv.ready() && changed < 100 {
+        while kv.ready(Position::ZERO) && changed < 100 {
             changed += 1;
             put(
                 &mut kv,
@@ -211,13 +211,13 @@ fn a_full_barrier_holds_messages_back_until_the_snapshot_has_moved_on() {
                 10_000 + 64 * u64::from(changed),
             );
         }
-        held += usize::from(!kv.ready());
+        held += usize::from(!kv.ready(Position::ZERO));
     }
     assert!(steps >= 7, "{steps}");
     assert!((1..steps).contains(&held), "{held} of {steps}");
     assert_eq!(changed, 100);
     assert!(body.0 == whole.0);
-    assert!(kv.ready());
+    assert!(kv.ready(Position::ZERO));
 }
 
 #[test]
@@ -226,13 +226,13 @@ fn without_a_barrier_nothing_is_executed_before_all_is_written() {
     for n in 0..50_u8 {
         put(&mut kv, &[n + 1], &vec![n; 10_000], 64 * u64::from(n));
     }
-    assert!(kv.ready());
+    assert!(kv.ready(Position::ZERO));
     kv.begin_snapshot();
     let mut body = Body::default();
     while body.step(&mut kv) == Ok(Progress::More) {
-        assert!(!kv.ready());
+        assert!(!kv.ready(Position::ZERO));
     }
-    assert!(kv.ready());
+    assert!(kv.ready(Position::ZERO));
 }
 
 /// A driver that does not ask loses the snapshot, and nothing else.
@@ -254,7 +254,7 @@ fn who_is_not_ready_and_executes_all_the_same_fails_the_snapshot() {
     }
     assert_eq!(body.step(&mut kv), Err(SnapshotError::TooLarge));
     kv.end_snapshot();
-    assert!(kv.ready());
+    assert!(kv.ready(Position::ZERO));
     let then = model(&kv);
     let digest = kv.digest();
     assert!(Body::of(&mut kv).0 == expected(&then, digest));

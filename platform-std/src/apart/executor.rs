@@ -1,0 +1,172 @@
+//! Where a service runs that is away from its node.
+
+use coracle_core::node::{Container, ContainerLent, Halt, Ran};
+use coracle_core::service::{Progress, Role, Service, SnapshotError, SnapshotWriter};
+use coracle_core::snapshot::Sums;
+use coracle_core::time::Now;
+use coracle_core::units::Position;
+use embedded_io::{ErrorKind, Write};
+
+use super::calls::Noted;
+use super::{News, Orders};
+
+/// The memory of one container: see `coracle_core::node::ContainerLent`.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// What the service has armed and offered.
+    pub service: Vec<u8>,
+    /// Where messages are put together.
+    pub assembly: Vec<u8>,
+}
+
+impl Memory {
+    fn lent(&mut self) -> ContainerLent<'_> {
+        ContainerLent {
+            service: &mut self.service,
+            assembly: &mut self.assembly,
+        }
+    }
+}
+
+/// See the module's text. `N` is that of the node.
+#[derive(Debug)]
+pub struct Executor<S, const N: usize> {
+    container: Container<N>,
+    service: S,
+    memory: Memory,
+    role: Role,
+    started: bool,
+    /// It waits for what is decided on the action that ends here.
+    action: Option<Position>,
+    /// The snapshot that is being written.
+    saving: Option<Position>,
+    /// It is written, and the node has not said so.
+    is_saved: bool,
+}
+
+impl<S: Service, const N: usize> Executor<S, N> {
+    /// `memory` as `Node::container` has filled it.
+    pub fn new(container: Container<N>, service: S, memory: Memory) -> Self {
+        Self {
+            container,
+            service,
+            memory,
+            role: Role::Follower,
+            started: false,
+            action: None,
+            saving: None,
+            is_saved: false,
+        }
+    }
+
+    /// The service, back.
+    pub fn into_service(self) -> S {
+        self.service
+    }
+
+    /// The snapshot that is being written.
+    pub fn saving(&self) -> Option<Position> {
+        self.saving
+    }
+
+    /// The service.
+    pub fn service(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    /// Where the bytes for [`Self::run`] start; `None` while it waits for what is decided on a
+    /// snapshot, or while the service takes no more.
+    pub fn reads_at(&self) -> Option<Position> {
+        let may = self.action.is_none() && self.service.ready(self.container.position());
+        may.then(|| self.container.reads_at())
+    }
+
+    /// Whether it waits for what is decided on a snapshot.
+    pub fn is_waiting(&self) -> bool {
+        self.action.is_some()
+    }
+
+    /// Does what the stand-in wants. True if something came of it.
+    pub fn obey(&mut self, orders: &Orders) -> bool {
+        let mut changed = false;
+        if !self.started || orders.role != self.role {
+            (self.started, self.role) = (true, orders.role);
+            let mut lent = self.memory.lent();
+            self.container
+                .tell(orders.role, &mut self.service, &mut lent);
+            changed = true;
+        }
+        if self.saving.is_some_and(|at| at <= orders.ended) {
+            self.saving = None;
+            self.service.end_snapshot();
+            changed = true;
+        }
+        if let (Some(action), Some((at, is_wanted))) = (self.action, orders.decided)
+            && action == at
+        {
+            self.action = None;
+            if is_wanted && orders.ended < at {
+                self.service.begin_snapshot();
+                (self.saving, self.is_saved) = (Some(at), false);
+            }
+            changed = true;
+        }
+        changed
+    }
+
+    /// Executes the records in `bytes`: see `Container::execute`.
+    ///
+    /// # Errors
+    /// Those of `Container::execute`.
+    pub fn run(&mut self, bytes: &[u8], news: &mut News) -> Result<(), Halt> {
+        let mut noted = Noted {
+            service: &mut self.service,
+            calls: &mut news.calls,
+        };
+        let mut lent = self.memory.lent();
+        if let Ran::Action(at) = self.container.execute(bytes, &mut noted, &mut lent)? {
+            self.action = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Completes the news with where it stands.
+    pub fn tell(&self, news: &mut News) {
+        news.executed = self.container.position();
+        news.action = self.action;
+        news.saving = self.saving;
+    }
+
+    /// Whether there is more of a snapshot to write.
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some() && !self.is_saved
+    }
+
+    /// Writes the next piece of the snapshot; what came of it, if that was the last.
+    pub fn save(
+        &mut self,
+        sink: &mut dyn Write<Error = ErrorKind>,
+    ) -> Option<Result<(), SnapshotError>> {
+        // The sums that count are made where the section is written.
+        let mut sums = Sums::new();
+        let mut out = SnapshotWriter::new(sink, &mut sums);
+        let saved = match self.service.write_snapshot(&mut out) {
+            Ok(Progress::Done) => Ok(()),
+            Ok(_) => return None,
+            Err(error) => Err(error),
+        };
+        self.is_saved = true;
+        Some(saved)
+    }
+
+    /// Work outside determinism.
+    pub fn background(&mut self, now: Now) {
+        self.service.on_background_work(now);
+    }
+
+    /// The node closes.
+    pub fn terminate(&mut self) {
+        let mut lent = self.memory.lent();
+        self.container.terminate(&mut self.service, &mut lent);
+    }
+}

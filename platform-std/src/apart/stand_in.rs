@@ -1,0 +1,180 @@
+//! What the node takes for a service that runs away from it.
+
+use std::cell::Cell;
+
+use coracle_core::service::{
+    CloseReason, Cluster, LeadershipTerm, Progress, Role, Service, SnapshotError, SnapshotReader,
+    SnapshotWriter,
+};
+use coracle_core::time::Timestamp;
+use coracle_core::units::{Position, ServiceId, SessionId};
+use embedded_io::ErrorKind;
+
+use super::calls::Calls;
+use super::{News, Orders};
+
+/// How many bytes of a snapshot one step hands on.
+const PIECE: usize = 64 << 10;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct StandIn {
+    calls: Calls,
+    executed: Position,
+    action: Option<Position>,
+    digest: u64,
+    pieces: Vec<u8>,
+    given: usize,
+    saved: Option<Result<(), SnapshotError>>,
+    /// Whether it is decided is asked by the node through `&self`.
+    orders: Cell<Orders>,
+}
+
+impl StandIn {
+    /// Of a service whose state, with this digest, is that at `position`.
+    pub fn new(position: Position, digest: u64) -> Self {
+        Self {
+            calls: Calls::default(),
+            executed: position,
+            action: None,
+            digest,
+            pieces: Vec::new(),
+            given: 0,
+            saved: None,
+            orders: Cell::default(),
+        }
+    }
+
+    /// Takes what the executor has done, and leaves `news` empty.
+    pub fn take(&mut self, news: &mut News) {
+        self.calls.take(&mut news.calls);
+        self.executed = self.executed.max(news.executed);
+        self.action = news.action;
+        let (saved, wanted) = (news.saved.take(), self.wanted());
+        if wanted.is_none() || news.saving != wanted {
+            // Of a snapshot that was given up.
+            news.pieces.clear();
+            return;
+        }
+        if self.given == self.pieces.len() {
+            self.pieces.clear();
+            self.given = 0;
+            std::mem::swap(&mut self.pieces, &mut news.pieces);
+        } else {
+            self.pieces.append(&mut news.pieces);
+        }
+        self.saved = self.saved.take().or(saved);
+    }
+
+    /// The service will never do anything again: a snapshot that it is writing is not to be.
+    pub fn give_up(&mut self) {
+        self.saved = Some(Err(SnapshotError::Io(ErrorKind::Other)));
+    }
+
+    /// The snapshot that is being written.
+    fn wanted(&self) -> Option<Position> {
+        let orders = self.orders.get();
+        let (at, is_wanted) = orders.decided?;
+        (is_wanted && orders.ended < at).then_some(at)
+    }
+
+    /// What the executor is to do.
+    pub fn orders(&self) -> Orders {
+        self.orders.get()
+    }
+
+    /// How many bytes of calls, and of a snapshot, wait for the node.
+    pub fn backlog(&self) -> [usize; 2] {
+        [self.calls.len(), self.pieces.len() - self.given]
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        let mut orders = self.orders.get();
+        change(&mut orders);
+        self.orders.set(orders);
+    }
+
+    fn replay(&mut self, cluster: &mut Cluster<'_>) {
+        self.digest = self.calls.replay(cluster);
+    }
+}
+
+impl Service for StandIn {
+    fn ready(&self, at: Position) -> bool {
+        if self.action == Some(at) && self.orders().decided.is_none_or(|(p, _)| p != at) {
+            // The node has executed the action and begun no snapshot here.
+            self.order(|orders| orders.decided = Some((at, false)));
+        }
+        at < self.executed
+    }
+
+    fn on_role_change(&mut self, _: &mut Cluster<'_>, role: Role) {
+        self.order(|orders| orders.role = role);
+    }
+
+    fn on_session_open(&mut self, cluster: &mut Cluster<'_>, _: SessionId, _: &[u8]) {
+        self.replay(cluster);
+    }
+
+    fn on_session_close(&mut self, cluster: &mut Cluster<'_>, _: SessionId, _: CloseReason) {
+        self.replay(cluster);
+    }
+
+    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, _: SessionId, _: &[u8]) {
+        self.replay(cluster);
+    }
+
+    fn on_timer_event(&mut self, cluster: &mut Cluster<'_>, _: i64, _: Timestamp) {
+        self.replay(cluster);
+    }
+
+    fn on_service_message(&mut self, cluster: &mut Cluster<'_>, _: ServiceId, _: &[u8]) {
+        self.replay(cluster);
+    }
+
+    fn on_new_leadership_term(&mut self, cluster: &mut Cluster<'_>, _: &LeadershipTerm) {
+        self.replay(cluster);
+    }
+
+    fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    fn begin_snapshot(&mut self) {
+        let at = self.action.expect("the executor waits at the action");
+        self.pieces.clear();
+        self.given = 0;
+        self.saved = None;
+        self.order(|orders| orders.decided = Some((at, true)));
+    }
+
+    fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
+        if let Some(Err(error)) = &self.saved {
+            return Err(*error);
+        }
+        let end = (self.given + PIECE).min(self.pieces.len());
+        let piece = self.pieces.get(self.given..end).unwrap_or_default();
+        out.put(piece)?;
+        let wrote = !piece.is_empty();
+        self.given = end;
+        Ok(match (end == self.pieces.len(), &self.saved) {
+            (true, Some(_)) => Progress::Done,
+            (true, None) if !wrote => Progress::Later,
+            _ => Progress::More,
+        })
+    }
+
+    fn end_snapshot(&mut self) {
+        if let Some(at) = self.wanted() {
+            self.order(|orders| orders.ended = at);
+        }
+        self.pieces.clear();
+        self.given = 0;
+        self.saved = None;
+    }
+
+    /// The state is read where the service is, before it goes away.
+    fn read_snapshot(&mut self, _: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+        Err(SnapshotError::Unsupported)
+    }
+}

@@ -1,0 +1,118 @@
+//! The services of one member: on the node's thread, or each on one of its own.
+
+use coracle_core::limits::SERVICES_MAX;
+use coracle_core::service::Service;
+use coracle_core::units::{Position, ServiceId};
+
+use crate::apart::{Away, OnThread};
+
+/// What a member runs: any `Service`, or several as [`Services`].
+pub trait Hosted {
+    /// All of them, in their order.
+    fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX>;
+
+    /// Those on threads of their own.
+    fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))>;
+
+    /// Whether one on the node's thread takes nothing: it is asked again soon.
+    fn is_stalled(&self) -> bool;
+}
+
+impl<S: Service> Hosted for S {
+    fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX> {
+        [self as &mut dyn Service].into_iter().collect()
+    }
+
+    fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))> {
+        std::iter::empty()
+    }
+
+    fn is_stalled(&self) -> bool {
+        !self.ready(Position::MAX)
+    }
+}
+
+/// Up to `SERVICES_MAX` services on one log, numbered from 0 in the order in which they are added:
+/// the same on every member, wherever each one runs.
+///
+/// A service on the node's thread costs no hand-over, and must not block: while a callback runs,
+/// the member does nothing else. One on a thread of its own may take as long as it likes, get stuck
+/// or panic: the member and its other services go on, `coracle status` shows how far it is behind,
+/// and a leader hands over.
+///
+/// ```no_run
+/// use coracle_core::service::echo::Echo;
+/// use coracle_std::{config::Settings, node::{NodeBuilder, Services}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let services = Services::new().on_node(Echo::default()).on_thread(Echo::default());
+/// NodeBuilder::new(Settings::load("node.toml".as_ref())?).run(services)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Default)]
+pub struct Services {
+    slots: Vec<Slot>,
+}
+
+enum Slot {
+    Here(Box<dyn Service + Send>),
+    Away(Box<dyn Away + Send>),
+}
+
+impl Services {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one that runs on the node's thread.
+    #[must_use]
+    pub fn on_node(mut self, service: impl Service + Send + 'static) -> Self {
+        self.slots.push(Slot::Here(Box::new(service)));
+        self
+    }
+
+    /// Adds one that runs on a thread of its own.
+    #[must_use]
+    pub fn on_thread(mut self, service: impl Service + Send + 'static) -> Self {
+        self.slots
+            .push(Slot::Away(Box::new(OnThread::new(service))));
+        self
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none: then no member starts.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+impl Hosted for Services {
+    fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX> {
+        let slots = self.slots.iter_mut().take(SERVICES_MAX);
+        let service = |slot| match slot {
+            &mut Slot::Here(ref mut service) => &mut **service as &mut dyn Service,
+            &mut Slot::Away(ref mut away) => away.as_service(),
+        };
+        slots.map(service).collect()
+    }
+
+    fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))> {
+        let ids = (0..=u8::MAX).map_while(ServiceId::new);
+        let away = |(id, slot)| match slot {
+            &mut Slot::Here(_) => None,
+            &mut Slot::Away(ref mut away) => Some((id, &mut **away)),
+        };
+        ids.zip(&mut self.slots).filter_map(away)
+    }
+
+    fn is_stalled(&self) -> bool {
+        let stalled = |slot: &Slot| matches!(slot, Slot::Here(s) if !s.ready(Position::MAX));
+        self.slots.iter().any(stalled)
+    }
+}
