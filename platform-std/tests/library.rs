@@ -1,20 +1,20 @@
 //! The library door: nodes and clients in one process, over real sockets and files.
 
-use std::net::UdpSocket;
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_core::service::{Cluster, Service};
 use coracle_core::units::{Position, SessionId};
 use coracle_std::client::{Client, ClientError, Egress, OfferError};
-use coracle_std::config::{MemberSettings, Settings};
+use coracle_std::config::Settings;
 use coracle_std::counters::{Counter, CountersReader};
 use coracle_std::node::{NodeBuilder, NodeError, NodeHandle};
 use coracle_std::storage::StorageError;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{PATIENCE, Scratch, cluster, start, stop};
 
 /// Counts what it is told, answers with the count and the message; can be stalled from outside.
 #[derive(Default)]
@@ -45,47 +45,6 @@ impl Service for Counting {
     }
 }
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("coracle-library-{name}-{}-{count}", std::process::id());
-        Self(std::env::temp_dir().join(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
-    let sockets: Vec<UdpSocket> = (0..count * 2)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let address = |at: u8| sockets[usize::from(at)].local_addr().unwrap().to_string();
-    let members: Vec<MemberSettings> = (0..count)
-        .map(|id| MemberSettings {
-            id,
-            member: address(2 * id),
-            ingress: address(2 * id + 1),
-        })
-        .collect();
-    (0..count)
-        .map(|id| Settings::new(id, members.clone(), scratch.0.join(id.to_string())))
-        .collect()
-}
-
-fn start(settings: &Settings, service: Counting) -> NodeHandle {
-    NodeBuilder::new(settings.clone())
-        .init(true)
-        .spawn(service)
-        .unwrap()
-}
-
 /// Offers a message and waits for its answer.
 fn ask(client: &mut Client, message: &[u8]) -> Vec<u8> {
     client.offer_until(message, PATIENCE).unwrap();
@@ -105,7 +64,7 @@ fn ask(client: &mut Client, message: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_cluster_of_one_answers_and_remembers_after_a_restart() {
-    let scratch = Scratch::new("one");
+    let scratch = Scratch::new("library-one");
     let settings = &cluster(&scratch, 1)[0];
     let endpoints = settings.ingress_endpoints();
     for round in 0..3u64 {
@@ -124,8 +83,7 @@ fn a_cluster_of_one_answers_and_remembers_after_a_restart() {
             assert_eq!(ask(&mut client, &message)[8..], message);
         }
         client.close().unwrap();
-        node.close();
-        node.join().unwrap();
+        stop(node);
     }
     let reading = CountersReader::open(&settings.dir).unwrap().read();
     assert_eq!(reading.process, 0);
@@ -134,7 +92,7 @@ fn a_cluster_of_one_answers_and_remembers_after_a_restart() {
 
 #[test]
 fn three_members_reach_one_state_and_live_through_a_graceful_close_of_the_leader() {
-    let scratch = Scratch::new("three");
+    let scratch = Scratch::new("library-three");
     let settings = cluster(&scratch, 3);
     let mut nodes: Vec<Option<NodeHandle>> = settings
         .iter()
@@ -148,8 +106,7 @@ fn three_members_reach_one_state_and_live_through_a_graceful_close_of_the_leader
         panic!("{:?}", client.state());
     };
     let closing = nodes[leader.slot()].take().unwrap();
-    closing.close();
-    closing.join().unwrap();
+    stop(closing);
     // What is offered before the new leader is heard of would be of unknown outcome.
     let (mut heard, deadline) = (false, Instant::now() + PATIENCE);
     while !heard {
@@ -180,14 +137,13 @@ fn three_members_reach_one_state_and_live_through_a_graceful_close_of_the_leader
         std::thread::sleep(Duration::from_millis(20));
     }
     for node in nodes.into_iter().flatten() {
-        node.close();
-        node.join().unwrap();
+        stop(node);
     }
 }
 
 #[test]
 fn a_stalled_service_closes_the_clients_window_and_loses_nothing() {
-    let scratch = Scratch::new("stall");
+    let scratch = Scratch::new("library-stall");
     let settings = &cluster(&scratch, 1)[0];
     let (stalled, executed) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let service = Counting {
@@ -229,13 +185,12 @@ fn a_stalled_service_closes_the_clients_window_and_loses_nothing() {
     }
     assert_eq!(executed.load(Ordering::Relaxed), offered);
     client.close().unwrap();
-    node.close();
-    node.join().unwrap();
+    stop(node);
 }
 
 #[test]
 fn what_cannot_work_is_refused_with_its_reason() {
-    let scratch = Scratch::new("refused");
+    let scratch = Scratch::new("library-refused");
     let settings = cluster(&scratch, 2);
     let error = NodeBuilder::new(settings[0].clone())
         .run(Counting::default())
@@ -257,8 +212,7 @@ fn what_cannot_work_is_refused_with_its_reason() {
         .unwrap_err();
     let is_locked = matches!(error, NodeError::Storage(StorageError::Locked { .. }));
     assert!(is_locked, "{error}");
-    first.close();
-    first.join().unwrap();
+    stop(first);
 
     let mut other = settings[0].clone();
     other.cluster = 99;

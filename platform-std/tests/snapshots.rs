@@ -1,20 +1,21 @@
 //! Snapshots, a bounded log and an install, over real sockets and files.
 
-use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+mod common;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coracle_core::service::{Cluster, Service};
 use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 use coracle_core::units::{ClusterId, SessionId};
 use coracle_std::client::{Client, Egress};
-use coracle_std::config::{MemberSettings, Settings, Size};
-use coracle_std::counters::{Counter, CountersReader};
-use coracle_std::node::{NodeBuilder, NodeHandle};
+use coracle_std::config::{Settings, Size};
+use coracle_std::counters::Counter;
+use coracle_std::node::NodeHandle;
 use coracle_std::storage::snapshots::{newest_valid, positions};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{PATIENCE, Place, Scratch, counter, stop};
+
 const LOG_MAX: u64 = 2 << 20;
 
 /// Counts what it is told, and sums its bytes up.
@@ -55,55 +56,21 @@ impl Service for Sum {
     }
 }
 
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("coracle-snapshots-{name}-{}-{count}", std::process::id());
-        Self(std::env::temp_dir().join(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
+/// A cluster whose log is short.
 fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
-    let sockets: Vec<UdpSocket> = (0..count * 2)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let address = |at: u8| sockets[usize::from(at)].local_addr().unwrap().to_string();
-    let members: Vec<MemberSettings> = (0..count)
-        .map(|id| MemberSettings {
-            id,
-            member: address(2 * id),
-            ingress: address(2 * id + 1),
-        })
-        .collect();
-    let one = |id: u8| {
-        let mut settings = Settings::new(id, members.clone(), scratch.0.join(id.to_string()));
+    let mut cluster = common::cluster(scratch, count);
+    for settings in &mut cluster {
         settings.segment_length = Size(64 << 10);
         settings.message_max = Size(8 << 10);
         settings.window = Size(256 << 10);
         settings.log_max = Size(LOG_MAX);
         settings.snapshot_every = Some(Size(128 << 10));
-        settings
-    };
-    (0..count).map(one).collect()
+    }
+    cluster
 }
 
-fn start(settings: &Settings) -> NodeHandle {
-    let builder = NodeBuilder::new(settings.clone()).init(true);
-    builder.spawn(Sum::default()).unwrap()
-}
-
-fn stop(node: NodeHandle) {
-    node.close();
-    node.join().unwrap();
+fn start(place: Place, settings: &Settings) -> NodeHandle {
+    place.start(settings, Sum::default())
 }
 
 /// Offers messages, each after the answer to the one before; gives the last answer.
@@ -138,17 +105,17 @@ fn log_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-fn counter(dir: &Path, counter: Counter) -> u64 {
-    CountersReader::open(dir).unwrap().read().get(counter)
-}
-
 #[test]
 fn a_log_stays_within_its_bound_and_a_restart_begins_with_a_snapshot() {
-    let scratch = Scratch::new("bound");
+    Place::BOTH.into_iter().for_each(bound);
+}
+
+fn bound(place: Place) {
+    let scratch = Scratch::new("snapshots-bound");
     let settings = &cluster(&scratch, 1)[0];
     let mut expected = (0, 0);
     for round in 0..3 {
-        let node = start(settings);
+        let node = start(place, settings);
         let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
         for _ in 0..10 {
             let answer = load(&mut client, 100);
@@ -171,9 +138,13 @@ fn a_log_stays_within_its_bound_and_a_restart_begins_with_a_snapshot() {
 
 #[test]
 fn a_damaged_newest_snapshot_is_done_without() {
-    let scratch = Scratch::new("damaged");
+    Place::BOTH.into_iter().for_each(damaged);
+}
+
+fn damaged(place: Place) {
+    let scratch = Scratch::new("snapshots-damaged");
     let settings = &cluster(&scratch, 1)[0];
-    let node = start(settings);
+    let node = start(place, settings);
     let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
     let expected = load(&mut client, 1000);
     client.close().unwrap();
@@ -184,7 +155,7 @@ fn a_damaged_newest_snapshot_is_done_without() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[70] ^= 4;
     std::fs::write(&file, bytes).unwrap();
-    let node = start(settings);
+    let node = start(place, settings);
     let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
     assert_eq!(load(&mut client, 1).0, expected.0 + 1);
     client.close().unwrap();
@@ -193,9 +164,13 @@ fn a_damaged_newest_snapshot_is_done_without() {
 
 #[test]
 fn a_member_that_was_away_for_too_long_is_sent_a_snapshot() {
-    let scratch = Scratch::new("install");
+    Place::BOTH.into_iter().for_each(install);
+}
+
+fn install(place: Place) {
+    let scratch = Scratch::new("snapshots-install");
     let settings = cluster(&scratch, 3);
-    let mut nodes: Vec<NodeHandle> = settings.iter().map(start).collect();
+    let mut nodes: Vec<NodeHandle> = settings.iter().map(|s| start(place, s)).collect();
     let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
     load(&mut client, 20);
     stop(nodes.remove(2));
@@ -210,7 +185,7 @@ fn a_member_that_was_away_for_too_long_is_sent_a_snapshot() {
     // Also one that has just started, and knows of its log's history what is left of it, sends.
     client.close().unwrap();
     nodes.into_iter().for_each(stop);
-    let nodes: Vec<NodeHandle> = settings.iter().map(start).collect();
+    let nodes: Vec<NodeHandle> = settings.iter().map(|s| start(place, s)).collect();
     let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -40,6 +40,9 @@ pub struct Executor<S, const N: usize> {
     action: Option<Position>,
     /// The snapshot that is being written.
     saving: Option<Position>,
+    /// Nothing of it is written: until then nothing is executed, because a service may write all at
+    /// once what it has then.
+    is_first: bool,
     /// It is written, and the node has not said so.
     is_saved: bool,
 }
@@ -55,6 +58,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
             started: false,
             action: None,
             saving: None,
+            is_first: false,
             is_saved: false,
         }
     }
@@ -75,15 +79,15 @@ impl<S: Service, const N: usize> Executor<S, N> {
     }
 
     /// Where the bytes for [`Self::run`] start; `None` while it waits for what is decided on a
-    /// snapshot, or while the service takes no more.
+    /// snapshot or to begin with it, or while the service takes no more.
     pub fn reads_at(&self) -> Option<Position> {
-        let may = self.action.is_none() && self.service.ready(self.container.position());
+        let may = !self.is_waiting() && self.service.ready(self.container.position());
         may.then(|| self.container.reads_at())
     }
 
-    /// Whether it waits for what is decided on a snapshot.
+    /// Whether it waits for what is decided on a snapshot, or to begin with it.
     pub fn is_waiting(&self) -> bool {
-        self.action.is_some()
+        self.action.is_some() || self.is_first
     }
 
     /// Does what the stand-in wants. True if something came of it.
@@ -97,7 +101,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
             changed = true;
         }
         if self.saving.is_some_and(|at| at <= orders.ended) {
-            self.saving = None;
+            (self.saving, self.is_first) = (None, false);
             self.service.end_snapshot();
             changed = true;
         }
@@ -107,7 +111,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
             self.action = None;
             if is_wanted && orders.ended < at {
                 self.service.begin_snapshot();
-                (self.saving, self.is_saved) = (Some(at), false);
+                (self.saving, self.is_saved, self.is_first) = (Some(at), false, true);
             }
             changed = true;
         }
@@ -148,6 +152,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
         sink: &mut dyn Write<Error = ErrorKind>,
     ) -> Option<Result<(), SnapshotError>> {
         // The sums that count are made where the section is written.
+        self.is_first = false;
         let mut sums = Sums::new();
         let mut out = SnapshotWriter::new(sink, &mut sums);
         let saved = match self.service.write_snapshot(&mut out) {
