@@ -100,16 +100,14 @@ impl<S: Service, const N: usize> Executor<S, N> {
                 .tell(orders.role, &mut self.service, &mut lent);
             changed = true;
         }
-        if self.saving.is_some_and(|at| at <= orders.ended) {
+        if self.saving.is_some() && self.saving != orders.taken {
             (self.saving, self.is_first) = (None, false);
             self.service.end_snapshot();
             changed = true;
         }
-        if let (Some(action), Some((at, is_wanted))) = (self.action, orders.decided)
-            && action == at
-        {
+        if let Some(at) = self.action.filter(|at| *at <= orders.decided) {
             self.action = None;
-            if is_wanted && orders.ended < at {
+            if orders.taken == Some(at) {
                 self.service.begin_snapshot();
                 (self.saving, self.is_saved, self.is_first) = (Some(at), false, true);
             }

@@ -229,7 +229,7 @@ impl Write for Outlet<'_> {
         self.waker.wake();
         loop {
             let look = self.link.look();
-            if look.is_stopped || look.orders.ended >= self.at {
+            if look.is_stopped || look.orders.taken != Some(self.at) {
                 return Err(ErrorKind::Interrupted);
             }
             if !look.pieces_full {

@@ -64,18 +64,18 @@ impl News {
 pub struct Orders {
     /// This member's role.
     pub role: Role,
-    /// What is decided on the action that ends there: whether this member takes a snapshot.
-    pub decided: Option<(Position, bool)>,
-    /// Snapshots at or below are complete, or given up.
-    pub ended: Position,
+    /// The last snapshot's action on which it is decided whether this member takes one.
+    pub decided: Position,
+    /// The snapshot that is being taken: it is neither complete nor given up.
+    pub taken: Option<Position>,
 }
 
 impl Default for Orders {
     fn default() -> Self {
         Self {
             role: Role::Follower,
-            decided: None,
-            ended: Position::ZERO,
+            decided: Position::ZERO,
+            taken: None,
         }
     }
 }

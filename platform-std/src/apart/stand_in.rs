@@ -26,7 +26,7 @@ pub struct StandIn {
     pieces: Vec<u8>,
     given: usize,
     saved: Option<Result<(), SnapshotError>>,
-    /// Whether it is decided is asked by the node through `&self`.
+    /// Something is decided where the node asks through `&self`.
     orders: Cell<Orders>,
 }
 
@@ -50,8 +50,8 @@ impl StandIn {
         self.calls.take(&mut news.calls);
         self.executed = self.executed.max(news.executed);
         self.action = news.action;
-        let (saved, wanted) = (news.saved.take(), self.wanted());
-        if wanted.is_none() || news.saving != wanted {
+        let (saved, taken) = (news.saved.take(), self.orders().taken);
+        if taken.is_none() || news.saving != taken {
             // Of a snapshot that was given up.
             news.pieces.clear();
             return;
@@ -69,13 +69,6 @@ impl StandIn {
     /// The service will never do anything again: a snapshot that it is writing is not to be.
     pub fn give_up(&mut self) {
         self.saved = Some(Err(SnapshotError::Io(ErrorKind::Other)));
-    }
-
-    /// The snapshot that is being written.
-    fn wanted(&self) -> Option<Position> {
-        let orders = self.orders.get();
-        let (at, is_wanted) = orders.decided?;
-        (is_wanted && orders.ended < at).then_some(at)
     }
 
     /// What the executor is to do.
@@ -101,9 +94,9 @@ impl StandIn {
 
 impl Service for StandIn {
     fn ready(&self, at: Position) -> bool {
-        if self.action == Some(at) && self.orders().decided.is_none_or(|(p, _)| p != at) {
+        if self.action == Some(at) && self.orders().decided < at {
             // The node has executed the action and begun no snapshot here.
-            self.order(|orders| orders.decided = Some((at, false)));
+            self.order(|orders| orders.decided = at);
         }
         at < self.executed
     }
@@ -145,7 +138,7 @@ impl Service for StandIn {
         self.pieces.clear();
         self.given = 0;
         self.saved = None;
-        self.order(|orders| orders.decided = Some((at, true)));
+        self.order(|orders| (orders.decided, orders.taken) = (at, Some(at)));
     }
 
     fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
@@ -165,9 +158,7 @@ impl Service for StandIn {
     }
 
     fn end_snapshot(&mut self) {
-        if let Some(at) = self.wanted() {
-            self.order(|orders| orders.ended = at);
-        }
+        self.order(|orders| orders.taken = None);
         self.pieces.clear();
         self.given = 0;
         self.saved = None;

@@ -4,6 +4,7 @@
 use coracle_core::service::Role;
 
 use super::check::{Checked, broken};
+use super::mind::SERVICES;
 use super::world::World;
 
 /// One run in so many has such a member.
@@ -37,8 +38,11 @@ impl World {
         let member = (self.plan.seed / ONE_IN) as usize % members;
         let life = self.members[member].life;
         if let Some(process) = &mut self.members[member].process {
-            let service = (self.plan.seed / 64) as usize % process.services.len();
-            process.services[service].flipped = 1;
+            let service = (self.plan.seed / 64) as usize % SERVICES;
+            // What one that is away has done since, and the node has not heard of, cannot be told.
+            let is_away = process.services.away() == Some(service);
+            let service = (service + usize::from(is_away)) % SERVICES;
+            process.services.history(service).flipped = 1;
             let applied = process.node.applied().get();
             self.divergence.flipped = Some((member, life, applied));
             self.note(member as u8, "goes wrong", applied, service as u64);

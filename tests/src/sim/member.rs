@@ -6,6 +6,7 @@ use coracle_core::log::{Group, Journal, NodeState};
 use coracle_core::node::{Lent, Node, Recall};
 use coracle_core::units::{ClusterId, Incarnation};
 
+use super::away::Services;
 use super::clock::{Clock, Nanos};
 use super::disk::{Disk, Flush};
 use super::installs::Incoming;
@@ -13,7 +14,6 @@ use super::mind::{SERVICES, SHARE};
 use super::net::Datagram;
 use super::plan::Plan;
 use super::rng::Rng;
-use super::services::Services;
 use super::snapshots::{Damage, Storing, Taking};
 use super::spy::SpyLog;
 

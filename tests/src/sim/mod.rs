@@ -4,13 +4,14 @@
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
 //! member    a machine and its process    turn, storage, start, snapshots, installs, repairs
-//! client    a client and its work        services, mind: what members run
+//! client    a client and its work        services, away, mind: what members run
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
 //!
 //! Determinism is the rule: no wall clock, no hash order, no thread. The same seed and the same
 //! code give the same run, to the step.
 
+pub mod away;
 pub mod check;
 pub mod check_admitted;
 mod check_sent;

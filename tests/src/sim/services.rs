@@ -7,13 +7,10 @@ use coracle_core::service::{
 use coracle_core::time::Timestamp;
 use coracle_core::units::{Position, ServiceId, SessionId};
 
-use super::mind::{Answer, Ground, Heard, Mind, SERVICES};
+use super::mind::{Answer, Ground, Heard, Mind};
 
 /// How many bytes of a snapshot one step writes at most.
 const STEP: usize = 400;
-
-/// All services of one process.
-pub type Services = [History; SERVICES];
 
 /// Keeps a hash of everything that was applied, in order, and does what its [`Mind`] makes of it.
 /// The first one sends every message back.
@@ -30,11 +27,8 @@ pub struct History {
     pub flipped: u64,
     /// The snapshot that is being written, as the state was when it began, and how far it is.
     writing: Option<(Vec<u8>, usize)>,
-}
-
-/// Before the first record; `acts` as a [`Mind`] does.
-pub fn services(acts: bool) -> Services {
-    std::array::from_fn(|number| History::new(number, acts))
+    /// Nothing is kept of the state when a snapshot begins.
+    is_late: bool,
 }
 
 struct Through<'a, 'c>(&'a mut Cluster<'c>);
@@ -90,7 +84,7 @@ impl History {
         self.mind.digest
     }
 
-    /// Service `number` before the first record.
+    /// Service `number` before the first record; `acts` as a [`Mind`] does.
     pub fn new(number: usize, acts: bool) -> Self {
         Self {
             mind: Mind::new(number, acts),
@@ -99,6 +93,7 @@ impl History {
             refused: None,
             flipped: 0,
             writing: None,
+            is_late: number == 1,
         }
     }
 
@@ -187,13 +182,15 @@ impl Service for History {
     }
 
     fn begin_snapshot(&mut self) {
-        self.writing = Some((self.mind.to_bytes(), 0));
+        // As one does that writes all at once: its state is that of the first call that writes.
+        if !self.is_late {
+            self.writing = Some((self.mind.to_bytes(), 0));
+        }
     }
 
     fn write_snapshot(&mut self, out: &mut SnapshotWriter<'_>) -> Result<Progress, SnapshotError> {
-        let Some((bytes, at)) = &mut self.writing else {
-            return Err(SnapshotError::Content);
-        };
+        let mind = &self.mind;
+        let (bytes, at) = self.writing.get_or_insert_with(|| (mind.to_bytes(), 0));
         let end = (*at + STEP).min(bytes.len());
         out.put(&bytes[*at..end])?;
         *at = end;

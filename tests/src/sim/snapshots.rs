@@ -3,15 +3,14 @@
 
 use coracle_core::log::Recovered;
 use coracle_core::node::{Lent, Snapshot, SnapshotStep};
-use coracle_core::service::Service;
 use coracle_core::snapshot::{Section, SnapshotError, SnapshotSink, SnapshotSource};
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 
+use super::away::Services;
 use super::check::{Checked, Violation, broken};
 use super::disk::{Disk, Flush, Name, SECTOR};
 use super::member::{Process, SEGMENT};
 use super::mind::SERVICES;
-use super::services::services;
 use super::spy::SpyLog;
 use super::stats::Fault;
 use super::storage::segment_of;
@@ -115,22 +114,18 @@ impl SnapshotSource for Reading<'_> {
     }
 }
 
-fn each(services: &mut [super::services::History; SERVICES]) -> [&mut dyn Service; SERVICES] {
-    services.each_mut().map(|s| s as &mut dyn Service)
-}
-
 impl Process {
     /// One call that hands out services.
     pub(super) fn poll_services(&mut self, now: coracle_core::time::Now) -> bool {
         let mut lent = self.memory.lend(&mut self.log);
-        let mut services = each(&mut self.services);
+        let mut services = self.services.lend();
         self.node.poll_services(now, &mut services, &mut lent)
     }
 
     fn poll_snapshot(&mut self) -> Option<SnapshotStep> {
         let taking = self.taking.as_mut()?;
         let mut lent: Lent<'_, SpyLog> = self.memory.lend(&mut self.log);
-        let mut services = each(&mut self.services);
+        let mut services = self.services.lend();
         Some(self.node.poll_snapshot(&mut services, taking, &mut lent))
     }
 }
@@ -189,7 +184,7 @@ impl World {
         if process.storing.is_some() {
             // The disk is busy with the one before: it waits, or is given up.
             if busy {
-                let mut services = each(&mut process.services);
+                let mut services = process.services.lend();
                 let error = SnapshotError::Io(ErrorKind::OutOfMemory);
                 process.node.abandon_snapshot(&mut services, error);
                 self.stats.count(Fault::SnapshotFailed);
@@ -341,9 +336,9 @@ impl World {
                 position,
                 sheet: Cursor::default(),
             };
-            process.services = services(self.plan.services_act);
+            process.services = Services::new(self.plan.services_act);
             let mut lent = process.memory.lend(&mut process.log);
-            let mut services = each(&mut process.services);
+            let mut services = process.services.lend();
             match process
                 .node
                 .load_snapshot(&mut source, &mut services, &mut lent)
@@ -366,7 +361,7 @@ impl World {
                 }
             }
         }
-        process.services = services(self.plan.services_act);
+        process.services = Services::new(self.plan.services_act);
         if start > 0 {
             let detail = format!("n{member} starts at {start} and has no snapshot");
             broken("Snapshots Can Be Loaded", detail)?;

@@ -8,6 +8,7 @@ use coracle_core::node::{Config, MemberAddress, Node, SessionTiming, SnapshotPol
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
 
+use super::away::Services;
 use super::check::{Checked, Violation};
 use super::clock::{Clock, MILLI, SECOND};
 use super::disk::{Disk, Name, SECTOR};
@@ -17,7 +18,6 @@ use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WIND
 use super::mind::SERVICES;
 use super::net::{Door, member_address};
 use super::repairs::needless;
-use super::services::services;
 use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
@@ -166,7 +166,7 @@ impl World {
             log: SpyLog::new(log),
             memory: Memory::default(),
             journal: recovered.journal(CLUSTER, SEGMENT),
-            services: services(self.plan.services_act),
+            services: Services::new(self.plan.services_act),
             taking: None,
             storing: None,
             inbox: VecDeque::new(),
@@ -177,6 +177,7 @@ impl World {
             state_seq: state_seq + 2,
         };
         self.load_newest(member, &mut process, &recovered)?;
+        self.part(member, &mut process);
         self.note_damage(member, &process, &recovered);
         let m = &mut self.members[member];
         m.damage = Damage::None;

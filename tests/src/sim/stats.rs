@@ -118,6 +118,8 @@ pub struct Stats {
     pub snapshots: u64,
     /// Starts from a snapshot.
     pub loads: u64,
+    /// Processes of which a service ran away from the node.
+    pub parted: u64,
     /// How often the start of a log was deleted.
     pub purges: u64,
     /// Snapshots that members have been sent whole.
@@ -153,6 +155,7 @@ impl Stats {
         self.said += other.said;
         self.snapshots += other.snapshots;
         self.loads += other.loads;
+        self.parted += other.parted;
         self.purges += other.purges;
         self.installs += other.installs;
         for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
@@ -186,8 +189,14 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}",
-            self.timers, self.said, self.snapshots, self.loads, self.purges, self.installs
+             purges {}, installs {}, services away {}",
+            self.timers,
+            self.said,
+            self.snapshots,
+            self.loads,
+            self.purges,
+            self.installs,
+            self.parted
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::NAMES.iter().zip(self.faults) {

@@ -113,6 +113,7 @@ impl World {
         if !self.skips() {
             self.turn_timeout(member)?;
         }
+        more |= self.turn_away(member)?;
         if !self.skips() {
             more |= self.turn_polls(member)?;
         }
@@ -228,8 +229,8 @@ impl World {
                 let Some(process) = &mut m.process else {
                     return Ok(false);
                 };
-                for (service, stalled) in process.services.iter_mut().zip(stalled) {
-                    service.ready = !stalled;
+                for (slot, stalled) in stalled.into_iter().enumerate() {
+                    process.services.history(slot).ready = !stalled;
                 }
                 more = if service {
                     process.poll_services(now)
@@ -382,7 +383,8 @@ impl World {
             services: services_seen(process),
             cut: process.log.take_witnessed_cut(),
         };
-        if let Some(at) = process.services.iter().find_map(|s| s.refused) {
+        let mut slots = 0..SERVICES;
+        if let Some(at) = slots.find_map(|slot| process.services.history(slot).refused) {
             let detail = format!("n{member} refused its service's answer at {at}");
             return broken("Same Answers", detail);
         }
@@ -398,9 +400,9 @@ impl World {
 /// How far each service is, by the node, and its digest, by itself.
 fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
     let mut seen = [(0, 0); SERVICES];
-    let all = process.node.services().zip(&process.services);
-    for (room, (status, service)) in seen.iter_mut().zip(all) {
-        *room = (status.applied.get(), service.sound_digest());
+    let all = process.node.services().enumerate();
+    for (room, (slot, status)) in seen.iter_mut().zip(all) {
+        *room = (status.applied.get(), process.services.sound_digest(slot));
     }
     seen
 }
