@@ -9,7 +9,7 @@ use super::{Failure, settings::SettingsArgs};
 use crate::config::{ServiceKind, Settings};
 use crate::logging::{self, LogFormat, LogLevel};
 use crate::mapped::Mapped;
-use crate::node::{Make, NodeBuilder, NodeError};
+use crate::node::{Make, NodeBuilder, NodeError, Services};
 use crate::signals::StopSignal;
 
 /// Run one member of a cluster
@@ -81,12 +81,17 @@ pub fn run(args: &NodeArgs) -> Result<(), Failure> {
 fn run_with(
     settings: Settings,
     make: Option<Make>,
-    service: impl Service + Send,
+    service: impl Service + Send + 'static,
 ) -> Result<(), Failure> {
+    let on_thread = settings.service_thread;
     let builder = NodeBuilder::new(settings)
         .make(make)
         .stop_signal(StopSignal::register()?);
-    Ok(builder.run(service)?)
+    match on_thread {
+        true => builder.run(Services::new().on_thread(service))?,
+        false => builder.run(service)?,
+    }
+    Ok(())
 }
 
 fn key_value(settings: &Settings) -> Result<Kv<Mapped>, NodeError> {

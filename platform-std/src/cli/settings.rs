@@ -33,6 +33,9 @@ pub struct SettingsArgs {
     /// The service that runs on the members
     #[arg(long, value_enum)]
     pub service: Option<ServiceKind>,
+    /// Run it on a thread of its own, for which the node's thread never waits
+    #[arg(long)]
+    pub service_thread: bool,
     /// Memory of the key-value service, e.g. 1GiB; the same on every member
     #[arg(long, value_name = "SIZE")]
     #[arg(
@@ -96,6 +99,7 @@ impl SettingsArgs {
         }
         settings.cluster = self.cluster.unwrap_or(settings.cluster);
         settings.service = self.service.unwrap_or(settings.service);
+        settings.service_thread |= self.service_thread;
         settings.kv_memory = self.kv_memory.unwrap_or(settings.kv_memory);
         settings.kv_barrier = self.kv_barrier.unwrap_or(settings.kv_barrier);
         settings.durability = self.durability.unwrap_or(settings.durability);

@@ -30,6 +30,10 @@ pub struct Settings {
     /// The service that runs when the node is started by the `coracle` command.
     #[serde(default)]
     pub service: ServiceKind,
+    /// That service runs on a thread of its own: the node's thread does not wait for it. Without
+    /// this both are one thread, which is faster as long as the service is.
+    #[serde(default)]
+    pub service_thread: bool,
     /// The memory of the key-value service, for keys, values and 26 bytes for each; an eighth stays
     /// free. The same on every member. What is not used takes none of the machine's memory.
     #[serde(default = "defaults::kv_memory")]
@@ -203,6 +207,7 @@ impl Settings {
             dir: dir.into(),
             members,
             service: ServiceKind::default(),
+            service_thread: false,
             kv_memory: defaults::kv_memory(),
             kv_barrier: defaults::kv_barrier(),
             durability: Durability::default(),
@@ -256,6 +261,7 @@ impl fmt::Display for Settings {
             ServiceKind::Echo => "echo",
         };
         writeln!(f, "service = \"{service}\"")?;
+        writeln!(f, "service_thread = {}", self.service_thread)?;
         writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
         writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
         let durability = match self.durability {

@@ -71,6 +71,9 @@ pub struct DemoArgs {
     /// The service that runs on the nodes
     #[arg(long, value_enum, default_value = "echo")]
     service: ServiceKind,
+    /// Run it on a thread of its own
+    #[arg(long)]
+    service_thread: bool,
     /// Print the report as one line of JSON
     #[arg(long)]
     json: bool,
@@ -144,6 +147,7 @@ impl Demo {
         progress.say(&format!("starting three nodes in {}", dir.display()));
         let nodes = Nodes::start(&dir, 3, |settings| {
             settings.service = args.service;
+            settings.service_thread = args.service_thread;
             if args.snapshot {
                 short_log(settings);
             }

@@ -1,5 +1,7 @@
 //! What tests with nodes in this process share.
 
+#![allow(dead_code, reason = "not every file of tests uses all of it")]
+
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,13 +53,11 @@ pub fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
 
 /// Where a service runs.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "not every test file uses both")]
 pub enum Place {
     Node,
     Thread,
 }
 
-#[allow(dead_code, reason = "not every test file uses it")]
 impl Place {
     pub const BOTH: [Self; 2] = [Self::Node, Self::Thread];
 
@@ -90,7 +90,6 @@ pub fn counter(dir: &Path, counter: Counter) -> u64 {
 }
 
 /// Waits until something is so.
-#[allow(dead_code, reason = "not every test file uses it")]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
