@@ -38,10 +38,10 @@ pub struct LeadershipTerm {
 /// `Cluster::member`, `Cluster::role` or the order of a hash map. They must not block for long if
 /// they run on the node's thread; one that may has a thread of its own (see the platform).
 pub trait Service {
-    /// Whether the service can take more now; `at` is the end of the last record that it was handed.
-    /// While it says no, nothing is handed to it and nothing is lost. If no service of the member
-    /// takes more, the clients' windows close: this is how a service exerts back pressure. Other
-    /// services go on.
+    /// Whether the service can take more now; `at` is the end of the last record that it was
+    /// handed. While it says no, nothing is handed to it and nothing is lost. If no service of the
+    /// member takes more, the clients' windows close: this is how a service exerts back pressure.
+    /// Other services go on.
     fn ready(&self, at: Position) -> bool {
         let _ = at;
         true

@@ -4,8 +4,8 @@ use coracle_core::node::Event;
 use coracle_core::service::Role;
 
 /// What a log says of a service that panicked.
-pub const FAILED: &str = "it executes nothing more. The member and its other services go on, and it \
-    does not lead for long; mend the service and start the member again: it comes on from its \
+pub const FAILED: &str = "it executes nothing more. The member and its other services go on, and \
+    it does not lead for long; mend the service and start the member again: it comes on from its \
     snapshot and the log";
 
 /// Whether this member has won an election.
@@ -50,8 +50,8 @@ pub fn tell(event: Event) {
 }
 
 /// What a log says of a member that is quarantined: by itself, and by its leader.
-pub const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots until \
-    it is rebuilt: stop it, check its memory and its disk, move its data directory away, make \
+pub const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots \
+    until it is rebuilt: stop it, check its memory and its disk, move its data directory away, make \
     another with `coracle init --replace`, and start it; it is rebuilt from the others";
 
 fn tell_health(event: Event) {

@@ -60,6 +60,22 @@ enum Slot {
     Away(Box<dyn Away + Send>),
 }
 
+impl Slot {
+    fn service(&mut self) -> &mut dyn Service {
+        match self {
+            Self::Here(service) => &mut **service,
+            Self::Away(away) => away.as_service(),
+        }
+    }
+
+    fn away(&mut self) -> Option<&mut (dyn Away + Send + 'static)> {
+        match self {
+            Self::Here(_) => None,
+            Self::Away(away) => Some(&mut **away),
+        }
+    }
+}
+
 impl Services {
     /// None yet.
     pub fn new() -> Self {
@@ -95,20 +111,13 @@ impl Services {
 impl Hosted for Services {
     fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX> {
         let slots = self.slots.iter_mut().take(SERVICES_MAX);
-        let service = |slot| match slot {
-            &mut Slot::Here(ref mut service) => &mut **service as &mut dyn Service,
-            &mut Slot::Away(ref mut away) => away.as_service(),
-        };
-        slots.map(service).collect()
+        slots.map(Slot::service).collect()
     }
 
     fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))> {
         let ids = (0..=u8::MAX).map_while(ServiceId::new);
-        let away = |(id, slot)| match slot {
-            &mut Slot::Here(_) => None,
-            &mut Slot::Away(ref mut away) => Some((id, &mut **away)),
-        };
-        ids.zip(&mut self.slots).filter_map(away)
+        let slots = ids.zip(&mut self.slots);
+        slots.filter_map(|(id, slot)| Some((id, slot.away()?)))
     }
 
     fn is_stalled(&self) -> bool {
