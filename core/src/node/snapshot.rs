@@ -325,7 +325,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Begin {
             cluster: self.config.cluster,
             section,
-            app_version: super::APP_VERSION,
+            app_version: self.config.app.version,
             position: set.position,
             term: set.term,
             chain: set.chain,
@@ -358,6 +358,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         SnapshotStep::Failed(set.position, error)
     }
 
+    fn check_version(&self, begin: &Begin) -> Result<(), SnapshotError> {
+        let written = begin.app_version;
+        let is_read = self.config.app.reads(written);
+        is_read
+            .then_some(())
+            .ok_or(SnapshotError::AppVersion(written))
+    }
+
     /// Starts from a snapshot: right after [`Self::new`], with a recovered log that holds its
     /// position. `services` are given their state. Gives back what was loaded.
     ///
@@ -377,6 +385,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .ok_or(SnapshotError::Missing(Section::Consensus))?;
         let mut from = SnapshotReader::new(bytes, length, cluster, Section::Consensus)?;
         let begin = *from.begin();
+        self.check_version(&begin)?;
         let roster = read_roster(&mut from)?;
         let table = read_sessions(&mut from)?;
         let ends = read_ends::<S>(&mut from)?;
@@ -391,6 +400,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let opened = source.open(section);
             let (bytes, length) = opened.ok_or(SnapshotError::Missing(section))?;
             let mut from = SnapshotReader::new(bytes, length, cluster, section)?;
+            self.check_version(from.begin())?;
             let mut memory = HostMemory::of(lent.services, slot, count);
             let at = begin.position;
             host.read_state(at, &mut from, &mut memory, lent.assembly)?;

@@ -8,7 +8,7 @@ use crate::limits::{FRAME_HEADER, SERVICES_MAX};
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use crate::wire::cluster::NULL_VALUE;
 use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
-use crate::wire::member::{SCHEMA_ID, SCHEMA_VERSION};
+use crate::wire::member::{SCHEMA_ID, SCHEMA_VERSION, SettingSet};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 
@@ -149,6 +149,8 @@ pub struct StatusReport {
     /// Whether its state was found to differ from the others': it must not lead until it is
     /// rebuilt.
     pub quarantined: bool,
+    /// By which settings it differs from its leader, and therefore does not join it.
+    pub settings_differ: SettingSet,
     /// Its newest snapshot.
     pub snapshot: Option<Position>,
     /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
@@ -200,7 +202,7 @@ impl StatusReport {
             .u32(self.window)
             .u32(self.sessions)
             .u32(self.leaderships)
-            .u32(0)
+            .u32(self.settings_differ.to_wire())
             .u64(self.rejects)
             .u64(self.uptime_ms)
             .i64(optional(self.snapshot))
@@ -238,7 +240,7 @@ impl StatusReport {
         let window = block.u32()?;
         let sessions = block.u32()?;
         let leaderships = block.u32()?;
-        block.u32()?;
+        let settings_differ = SettingSet::from_wire(block.u32()?);
         let (rejects, uptime_ms) = (block.u64()?, block.u64()?);
         let snapshot = read_optional(&mut block)?;
         let (flush_age_ms, service_age_ms) = (block.u32()?, block.u32()?);
@@ -268,6 +270,7 @@ impl StatusReport {
             votes: flags & FLAG_VOTES != 0,
             service_ready: flags & FLAG_SERVICE_READY != 0,
             quarantined: flags & FLAG_QUARANTINED != 0,
+            settings_differ,
             snapshot,
             flush_age_ms,
             service_age_ms,
@@ -359,6 +362,7 @@ mod tests {
             votes: true,
             service_ready: true,
             quarantined: true,
+            settings_differ: SettingSet::from_wire(1 << 2 | 1 << 8),
             snapshot: Some(Position::new(1024)),
             flush_age_ms: 4,
             service_age_ms: 250,

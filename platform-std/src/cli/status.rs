@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use coracle_core::wire::frame::Datagram;
+use coracle_core::wire::member::{Setting, SettingSet};
 use coracle_core::wire::status::{Role, STATUS_LENGTH, StatusQuery, StatusReport};
 use serde_json::{Value, json};
 
@@ -240,6 +241,7 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "flush_age_ms": r.flush_age_ms,
         "service_age_ms": r.service_age_ms,
         "quarantined": r.quarantined,
+        "settings_differ": r.settings_differ.iter().map(Setting::name).collect::<Vec<_>>(),
         "services": services,
     })
 }
@@ -287,6 +289,13 @@ fn remarks(r: &StatusReport) -> String {
     if r.quarantined {
         remarks.push_str("  QUARANTINED: its state differs, rebuild it from the others");
     }
+    if !r.settings_differ.is_empty() {
+        let names: Vec<_> = r.settings_differ.iter().map(Setting::name).collect();
+        let names = names.join(", ");
+        remarks.push_str(&format!(
+            "  DOES NOT JOIN: other {names} than its leader, see its log"
+        ));
+    }
     // One service that lags is seen only beside the others.
     if r.services.iter().flatten().count() > 1 {
         for (number, applied) in r.services.iter().enumerate() {
@@ -331,6 +340,10 @@ fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
 fn counter_json(counter: Counter, reading: &crate::counters::Reading) -> Value {
     let value = reading.get(counter);
     match counter {
+        Counter::SettingsDiffer => {
+            let settings = SettingSet::from_wire(value as u32);
+            settings.iter().map(Setting::name).collect()
+        }
         Counter::Role => {
             let role = Role::from_wire(value as i32);
             role.map_or_else(|_| value.into(), |role| role_name(role).into())

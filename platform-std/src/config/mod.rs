@@ -9,6 +9,7 @@ mod validate;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use coracle_core::node::App;
 use serde::Deserialize;
 
 pub use quantity::{Size, Span};
@@ -80,6 +81,9 @@ pub struct Settings {
     /// Times; see each.
     #[serde(default)]
     pub timings: Timings,
+    /// The application's version: its author's business, not its operator's, so no key of the file.
+    #[serde(skip)]
+    pub app: App,
 }
 
 /// One member of the cluster.
@@ -218,6 +222,7 @@ impl Settings {
             ingress_window: defaults::ingress_window(),
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
+            app: App::default(),
         }
     }
 

@@ -32,6 +32,7 @@ mod keeper;
 mod memory;
 mod peers;
 mod runner;
+mod shared;
 
 pub use runner::Runner;
 
@@ -39,7 +40,7 @@ use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
 
-use coracle_core::node::{ConfigError as CoreConfigError, Halt};
+use coracle_core::node::{App, ConfigError as CoreConfigError, Halt};
 use coracle_core::service::Service;
 
 use crate::clock::random_seed;
@@ -165,6 +166,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn make(mut self, make: Option<Make>) -> Self {
         self.make = make;
+        self
+    }
+
+    /// Which version of the application the service is, and whose snapshots it reads. Members of one
+    /// major version work together, so that a minor one can be rolled out member by member; without
+    /// this, the version is 0.0.1.
+    #[must_use]
+    pub fn app(mut self, app: App) -> Self {
+        self.settings.app = app;
         self
     }
 

@@ -431,6 +431,10 @@ impl<S: Service> Runner<S> {
             (Counter::ServiceAge, status.service_age_ms.into()),
             (Counter::Quarantined, status.quarantined.into()),
             (Counter::ClockSteps, self.node.counters().clock_steps),
+            (
+                Counter::SettingsDiffer,
+                status.settings_differ.to_wire().into(),
+            ),
         ]);
     }
 
@@ -503,6 +507,7 @@ fn tell_health(event: Event) {
             "the wall clock has stepped: the cluster's time never goes back, timers that are due \
              fire late or at once; look at what sets this machine's clock"
         ),
+        Event::SettingDiffers { .. } => super::shared::tell(event),
         _ => {}
     }
 }
@@ -561,6 +566,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,
         egress_mtu: settings.mtu.0 as usize,
+        app: settings.app,
         services: 1,
         snapshots: SnapshotPolicy {
             enabled: true,
