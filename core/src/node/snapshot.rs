@@ -32,8 +32,11 @@ use crate::time::{Instant, Timestamp};
 use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
-/// How soon a snapshot is taken again that failed, if a full log waits for it.
+/// How soon a snapshot is taken again that failed, if a full log waits for it. Twice as long after
+/// each that fails, up to a minute: what fills a disk is not gone in a second, and every attempt writes
+/// all there is.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// One complete snapshot set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -110,6 +113,8 @@ pub(super) struct Snapshots<const S: usize> {
     last: Position,
     last_at: Instant,
     taking: Option<Set<S>>,
+    /// How many have failed on this member since one was stored.
+    failed: u8,
     /// Those on this member's disk, the newest first.
     pub stored: [Option<Snapshot>; 2],
 }
@@ -122,8 +127,19 @@ impl<const S: usize> Snapshots<S> {
             last: Position::ZERO,
             last_at: now,
             taking: None,
+            failed: 0,
             stored: [None; 2],
         }
+    }
+
+    /// How long after the last one failed another is taken.
+    fn again(&self) -> Duration {
+        let doublings = self.failed.saturating_sub(1).min(6);
+        (AGAIN * (1 << doublings)).min(AGAIN_MAX)
+    }
+
+    const fn note_failed(&mut self) {
+        self.failed = self.failed.saturating_add(1);
     }
 }
 
@@ -167,12 +183,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let newest = self.snapshots.stored[0];
         if newest.is_none_or(|known| known.position < snapshot.position) {
             self.snapshots.stored = [Some(snapshot), newest];
+            self.snapshots.failed = 0;
             self.event(Event::SnapshotStored(snapshot.position));
         }
     }
 
     /// A set that was written could not be made durable.
     pub fn handle_snapshot_failed(&mut self, position: Position) {
+        self.snapshots.note_failed();
         self.event(Event::SnapshotFailed(position));
     }
 
@@ -186,7 +204,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let grown = self.raft.tail.end.since(known.last);
         let by_bytes = self.snapshot_period().is_some_and(|bytes| grown >= bytes);
-        let by_room = self.is_stuck() && now.since(known.last_at) >= AGAIN;
+        let by_room = self.is_stuck() && now.since(known.last_at) >= known.again();
         let by_time =
             !policy.interval.is_zero() && grown > 0 && now.since(known.last_at) >= policy.interval;
         known.asked || by_bytes || by_time || by_room
@@ -354,6 +372,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             host.taking = Taking::No;
         }
+        self.snapshots.note_failed();
         self.event(Event::SnapshotFailed(set.position));
         SnapshotStep::Failed(set.position, error)
     }

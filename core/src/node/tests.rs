@@ -180,6 +180,7 @@ macro_rules! lent {
 
 mod health;
 mod settings;
+mod snapshots;
 
 impl Bench {
     fn new(members: u8, recovered: &Recovered) -> Self {

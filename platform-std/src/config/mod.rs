@@ -59,6 +59,10 @@ pub struct Settings {
     /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
     #[serde(default)]
     pub snapshot_interval: Option<Span>,
+    /// After so many bytes of log the members compare the digests of their state; `0`: never. The
+    /// same on every member.
+    #[serde(default = "defaults::checkpoint_every")]
+    pub checkpoint_every: Size,
     /// Who may make the cluster take a snapshot, beside its own policy. The leader's setting
     /// counts.
     #[serde(default)]
@@ -112,6 +116,9 @@ pub struct Timings {
     pub nomination: Span,
     /// How long a candidate waits for votes.
     pub ballot: Span,
+    /// A leader whose disk or service has stood still for so long hands over to a member that is
+    /// well; without this, twice `leader_timeout`. `0 ms`: never.
+    pub sick_after: Option<Span>,
     /// A session whose client is not heard from for this long is closed.
     pub session_timeout: Span,
     /// A session whose client takes no answers for this long is closed.
@@ -126,9 +133,17 @@ impl Default for Timings {
             canvass: Span::from_millis(20),
             nomination: Span::from_millis(50),
             ballot: Span::from_millis(150),
+            sick_after: None,
             session_timeout: Span::from_millis(10_000),
             egress_timeout: Span::from_millis(5_000),
         }
+    }
+}
+
+impl Timings {
+    /// After what time a leader is unwell; zero: never.
+    pub fn sick_after(&self) -> Span {
+        self.sick_after.unwrap_or(Span(self.leader_timeout.0 * 2))
     }
 }
 
@@ -215,6 +230,7 @@ impl Settings {
             log_max: defaults::log_max(),
             snapshot_every: None,
             snapshot_interval: None,
+            checkpoint_every: defaults::checkpoint_every(),
             admin: Admin::default(),
             window: defaults::window(),
             mtu: defaults::mtu(),
@@ -287,6 +303,7 @@ impl fmt::Display for Settings {
             Some(span) => writeln!(f, "snapshot_interval = \"{span}\"")?,
             None => writeln!(f, "# snapshot_interval: off; for example \"1 h\"")?,
         }
+        writeln!(f, "checkpoint_every = \"{}\"", self.checkpoint_every)?;
         let admin = match self.admin {
             Admin::Deny => "deny",
             Admin::Allow => "allow",
@@ -310,6 +327,11 @@ impl fmt::Display for Settings {
         writeln!(f, "canvass = \"{}\"", t.canvass)?;
         writeln!(f, "nomination = \"{}\"", t.nomination)?;
         writeln!(f, "ballot = \"{}\"", t.ballot)?;
+        let sick_after = t.sick_after();
+        match t.sick_after {
+            Some(_) => writeln!(f, "sick_after = \"{sick_after}\"")?,
+            None => writeln!(f, "# sick_after = \"{sick_after}\" (twice leader_timeout)")?,
+        }
         writeln!(f, "session_timeout = \"{}\"", t.session_timeout)?;
         writeln!(f, "egress_timeout = \"{}\"", t.egress_timeout)
     }
@@ -332,6 +354,9 @@ mod defaults {
     }
     pub fn log_max() -> Size {
         Size(1 << 30)
+    }
+    pub fn checkpoint_every() -> Size {
+        Size(1 << 20)
     }
     pub fn window() -> Size {
         Size(8 << 20)

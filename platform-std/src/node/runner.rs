@@ -33,9 +33,6 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long a stalled service waits to be asked again.
 const STALLED_SLEEP: Duration = Duration::from_millis(5);
 
-/// After how many bytes of log the members compare their states.
-const CHECKPOINT_EVERY: u64 = 1 << 20;
-
 /// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
     settings: Settings,
@@ -554,7 +551,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             canvass_interval: t.canvass.0,
             nomination_delay: t.nomination.0,
             ballot_timeout: t.ballot.0,
-            sick_after: t.leader_timeout.0 * 2,
+            sick_after: t.sick_after().0,
         },
         sessions: SessionTiming {
             session_timeout: t.session_timeout.0,
@@ -574,7 +571,7 @@ fn core_config(settings: &Settings, addresses: Addresses) -> Result<Config, Node
             interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
         },
         log_max: log_max(settings),
-        checkpoint_every: CHECKPOINT_EVERY,
+        checkpoint_every: settings.checkpoint_every.0,
         seed: random_seed(),
     })
 }
