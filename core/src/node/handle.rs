@@ -225,6 +225,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             service_ready: self.applier.ready,
             quarantined: status.quarantined,
             snapshot: status.snapshot,
+            snapshot_failed: status.snapshot_failed,
             flush_age_ms: status.flush_age_ms,
             service_age_ms: status.service_age_ms,
             settings_differ: status.settings_differ,

@@ -418,6 +418,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             digest: self.digest(),
             start: self.start.base,
             snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
+            snapshot_failed: self.snapshots.failed_at,
             sessions: self.clients.sessions().len() as u32,
             flush_age_ms: ages.flush_ms,
             service_age_ms: ages.service_ms,

@@ -195,6 +195,8 @@ pub struct Status {
     pub start: Position,
     /// Its newest snapshot.
     pub snapshot: Option<Position>,
+    /// The newest position since its start at which it was to take a snapshot, and has none.
+    pub snapshot_failed: Option<Position>,
     /// How many client sessions are open.
     pub sessions: u32,
     /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
@@ -285,6 +287,7 @@ mod tests {
             halted: None,
             start: Position::ZERO,
             snapshot: None,
+            snapshot_failed: None,
         };
         let line = |status: &Status| {
             let mut bytes = [0; 256];

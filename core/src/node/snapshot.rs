@@ -115,6 +115,8 @@ pub(super) struct Snapshots<const S: usize> {
     taking: Option<Set<S>>,
     /// How many have failed on this member since one was stored.
     failed: u8,
+    /// The newest position of which this member has none, since it started.
+    pub failed_at: Option<Position>,
     /// Those on this member's disk, the newest first.
     pub stored: [Option<Snapshot>; 2],
 }
@@ -128,6 +130,7 @@ impl<const S: usize> Snapshots<S> {
             last_at: now,
             taking: None,
             failed: 0,
+            failed_at: None,
             stored: [None; 2],
         }
     }
@@ -138,8 +141,9 @@ impl<const S: usize> Snapshots<S> {
         (AGAIN * (1 << doublings)).min(AGAIN_MAX)
     }
 
-    const fn note_failed(&mut self) {
+    fn note_failed(&mut self, position: Position) {
         self.failed = self.failed.saturating_add(1);
+        self.failed_at = Some(position).max(self.failed_at);
     }
 }
 
@@ -190,7 +194,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// A set that was written could not be made durable.
     pub fn handle_snapshot_failed(&mut self, position: Position) {
-        self.snapshots.note_failed();
+        self.snapshots.note_failed(position);
         self.event(Event::SnapshotFailed(position));
     }
 
@@ -219,7 +223,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         if self.snapshots.taking.is_some() {
-            // This member is still busy with the one before.
+            // This member is still busy with the one before, which is no failure of its disk.
+            self.snapshots.failed_at = Some(position);
             self.event(Event::SnapshotFailed(position));
             return;
         }
@@ -372,7 +377,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             host.taking = Taking::No;
         }
-        self.snapshots.note_failed();
+        self.snapshots.note_failed(set.position);
         self.event(Event::SnapshotFailed(set.position));
         SnapshotStep::Failed(set.position, error)
     }

@@ -18,7 +18,7 @@ pub const STATUS_STREAM_ID: i32 = 109;
 const QUERY_TEMPLATE: u16 = 200;
 const REPORT_TEMPLATE: u16 = 201;
 const QUERY_BLOCK: u16 = 16;
-const REPORT_BLOCK: u16 = 144 + 8 * SERVICES_MAX as u16;
+const REPORT_BLOCK: u16 = 152 + 8 * SERVICES_MAX as u16;
 const FLAG_VOTES: u32 = 1;
 const FLAG_SERVICE_READY: u32 = 1 << 1;
 const FLAG_QUARANTINED: u32 = 1 << 2;
@@ -159,6 +159,8 @@ pub struct StatusReport {
     pub service_age_ms: u32,
     /// What each service has executed, by its number.
     pub services: [Option<Position>; SERVICES_MAX],
+    /// The newest position since its start at which it was to take a snapshot, and has none.
+    pub snapshot_failed: Option<Position>,
 }
 
 impl StatusReport {
@@ -211,6 +213,7 @@ impl StatusReport {
         for applied in self.services {
             writer.i64(optional(applied));
         }
+        writer.i64(optional(self.snapshot_failed));
         writer.zeros(STATUS_LENGTH - FRAME_HEADER - payload);
         writer.finish()
     }
@@ -248,6 +251,7 @@ impl StatusReport {
         for applied in &mut services {
             *applied = read_optional(&mut block)?;
         }
+        let snapshot_failed = read_optional(&mut block)?;
         Ok(Self {
             correlation,
             cluster,
@@ -275,6 +279,7 @@ impl StatusReport {
             flush_age_ms,
             service_age_ms,
             services,
+            snapshot_failed,
         })
     }
 }
@@ -364,6 +369,7 @@ mod tests {
             quarantined: true,
             settings_differ: SettingSet::from_wire(1 << 2 | 1 << 8),
             snapshot: Some(Position::new(1024)),
+            snapshot_failed: Some(Position::new(2048)),
             flush_age_ms: 4,
             service_age_ms: 250,
             services,

@@ -238,6 +238,7 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "service_ready": r.service_ready,
         "log_start": r.start.get(),
         "snapshot": r.snapshot.map(|at| at.get()),
+        "snapshot_failed": r.snapshot_failed.map(|at| at.get()),
         "flush_age_ms": r.flush_age_ms,
         "service_age_ms": r.service_age_ms,
         "quarantined": r.quarantined,
@@ -295,6 +296,9 @@ fn remarks(r: &StatusReport) -> String {
         remarks.push_str(&format!(
             "  DOES NOT JOIN: other {names} than its leader, see its log"
         ));
+    }
+    if let Some(at) = r.snapshot_failed.filter(|at| r.snapshot < Some(*at)) {
+        remarks.push_str(&format!("  no snapshot at {at}: see its log"));
     }
     // One service that lags is seen only beside the others.
     if r.services.iter().flatten().count() > 1 {
