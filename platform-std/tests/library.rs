@@ -258,6 +258,20 @@ fn long_answers_to_what_piled_up_while_a_service_stood_still_cost_no_session() {
     for _ in 0..MESSAGES {
         client.offer_until(b"more", PATIENCE).unwrap();
     }
+    // All of it is in the log before any is executed: each takes three times 32 bytes.
+    let committed = || {
+        let reader = CountersReader::open(&settings.dir).unwrap();
+        reader.read().get(Counter::Committed)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while committed() < MESSAGES * 96 {
+        assert!(
+            Instant::now() < deadline,
+            "{} bytes are committed",
+            committed()
+        );
+        client.poll(Duration::from_millis(20), |_| {}).unwrap();
+    }
     stalled.store(false, Ordering::Relaxed);
     let (mut answers, deadline) = (0, Instant::now() + PATIENCE);
     while answers < MESSAGES {
