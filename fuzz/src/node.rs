@@ -18,8 +18,8 @@ use coracle_core::time::{Instant, Now, Timestamp};
 use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Section, Term};
 use coracle_core::wire::member::{
     AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
-    HistorySlice, MemberMessage, NewLeadershipTerm, RepairRequest, RequestVote, SharedSettings, Resign, Sender,
-    SnapshotRequest, TermBase, TransferLeadership, Vote,
+    HistorySlice, MemberMessage, NewLeadershipTerm, RepairRequest, RequestVote, Resign, Sender,
+    SharedSettings, SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);

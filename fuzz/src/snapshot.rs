@@ -11,7 +11,9 @@ use coracle_core::snapshot::{
     Begin, END_LENGTH, Section, SnapshotError, SnapshotSource, SnapshotWriter, Sums, Verifier,
 };
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{AppVersion, ClusterId, Incarnation, MemberId, Position, ServiceId, Term};
+use coracle_core::units::{
+    AppVersion, ClusterId, Incarnation, MemberId, Position, ServiceId, Term,
+};
 use embedded_io::{ErrorKind, Read};
 
 const CLUSTER: ClusterId = ClusterId(1);

@@ -35,8 +35,8 @@ pub(super) struct Applier {
     pub time: Timestamp,
     /// Whether any service that is level took more when last asked.
     pub ready: bool,
-    /// What is committed has piled up, because no service took more: the answers to all of it at once
-    /// may be more than clients' streams hold.
+    /// What is committed has piled up, because no service took more: the answers to all of it at
+    /// once may be more than clients' streams hold.
     piled_up: bool,
     /// The roster as the log makes it up to here: the node state's may know of later records.
     pub roster: Roster,

@@ -56,8 +56,8 @@ pub struct SnapshotPolicy {
 
 /// Which application runs, by its author's own numbers.
 ///
-/// The version is in every snapshot and every term's first record. Members of one major version work
-/// together, so that a minor one is rolled out member by member; of two, they do not.
+/// The version is in every snapshot and every term's first record. Members of one major version
+/// work together, so that a minor one is rolled out member by member; of two, they do not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct App {

@@ -302,7 +302,8 @@ mod tests {
         (status.votes, status.quarantined) = (false, true);
         status.settings_differ.insert(Setting::MessageMax);
         status.halted = Some(Halt::CorruptLog(Position::new(32)));
-        let more = " without a vote quarantined differs in message_max halted: the log cannot be read at position 32\r\n";
+        let more = " without a vote quarantined differs in message_max halted: the log cannot be \
+                    read at position 32\r\n";
         assert_eq!(line(&status), std::format!("{expected}{more}"));
         assert!(status.write_line(&mut &mut [0; 40][..]).is_err());
     }

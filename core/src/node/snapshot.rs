@@ -33,8 +33,8 @@ use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
 /// How soon a snapshot is taken again that failed, if a full log waits for it. Twice as long after
-/// each that fails, up to a minute: what fills a disk is not gone in a second, and every attempt writes
-/// all there is.
+/// each that fails, up to a minute: what fills a disk is not gone in a second, and every attempt
+/// writes all there is.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 

@@ -6,8 +6,8 @@ use crate::time::Timestamp;
 use crate::units::{AppVersion, ClusterId, Position, Term};
 use crate::wire::{Reader, Reject, Writer};
 
-/// The format that this build writes, and the newest it reads. In version 1 the application's version
-/// was in the digest.
+/// The format that this build writes, and the newest it reads. In version 1 the application's
+/// version was in the digest.
 pub const VERSION: u16 = 2;
 /// The length of a begin mark in bytes.
 pub const BEGIN_LENGTH: usize = 64;
@@ -103,8 +103,8 @@ impl Begin {
     }
 }
 
-/// A begin mark as a section's digest has it: without the application's version, and without the sum
-/// that has that in it.
+/// A begin mark as a section's digest has it: without the application's version, and without the
+/// sum that has that in it.
 pub(super) fn summed(mark: &[u8; BEGIN_LENGTH]) -> [u8; BEGIN_LENGTH] {
     const VERSION_AT: usize = BEGIN_MAGIC.len();
     const APP_VERSION_AT: usize = VERSION_AT + 2 + 2;
@@ -136,7 +136,8 @@ fn read_begin(reader: &mut Reader<'_>) -> Result<Begin, Reject> {
 pub struct End {
     /// The length of the body in bytes.
     pub length: u64,
-    /// Two CRCs of begin mark, without the application's version, and body: CRC-32C below, CRC-32/ISO-HDLC above.
+    /// Two CRCs of begin mark, without the application's version, and body: CRC-32C below,
+    /// CRC-32/ISO-HDLC above.
     pub digest: u64,
 }
 

@@ -13,8 +13,8 @@
 //!       magic "CORSNEND", body length u64, digest u64, zeros up to 28; CRC-32C of these 28 bytes
 //! ```
 //! Sections of one position are equal, byte for byte, on every member, but for the version of the
-//! application and the sum that has it in it: whoever has it can go on sending what another has begun
-//! to send, and one number, which leaves that version out, tells whether two members agree.
+//! application and the sum that has it in it: whoever has it can go on sending what another has
+//! begun to send, and one number, which leaves that version out, tells whether two members agree.
 
 mod format;
 mod reader;

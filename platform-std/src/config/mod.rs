@@ -50,7 +50,8 @@ pub struct Settings {
     #[serde(default = "defaults::segment_length")]
     pub segment_length: Size,
     /// The most bytes of disk that the log takes up, files made ahead of need included; at least
-    /// eight files. On no member less than on the leader. What is older than the snapshots is deleted when the room is needed.
+    /// eight files. On no member less than on the leader. What is older than the snapshots is
+    /// deleted when the room is needed.
     #[serde(default = "defaults::log_max")]
     pub log_max: Size,
     /// A snapshot is taken after so many bytes of log; without this, an eighth of `log_max`.

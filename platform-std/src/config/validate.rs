@@ -241,8 +241,8 @@ impl Settings {
         let sick_after = t.sick_after();
         if !sick_after.0.is_zero() && sick_after.0 < t.leader_timeout.0 {
             return Err(format!(
-                "`timings.sick_after` is {sick_after} with a leader timeout of {}: make it at least \
-                 that, or a leader would hand over for one slow flush; 0 ms switches it off",
+                "`timings.sick_after` is {sick_after} with a leader timeout of {}: make it at \
+                 least that, or a leader would hand over for one slow flush; 0 ms switches it off",
                 t.leader_timeout
             ));
         }

@@ -169,9 +169,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Which version of the application the service is, and whose snapshots it reads. Members of one
-    /// major version work together, so that a minor one can be rolled out member by member; without
-    /// this, the version is 0.0.1.
+    /// Which version of the application the service is, and whose snapshots it reads. Members of
+    /// one major version work together, so that a minor one can be rolled out member by member;
+    /// without this, the version is 0.0.1.
     #[must_use]
     pub fn app(mut self, app: App) -> Self {
         self.settings.app = app;

@@ -11,8 +11,8 @@ soak [--times N] [--away]
 Three processes of `coracle node` with a log of 16 MiB at most; writes N times that (default 20),
 sums up the files of each log folder all the while (a hundred times a second, if the machine keeps
 up), then kills and starts all. With --away one member is killed on the way, for as long as takes
-twice the bound, and comes back by a snapshot. Fails if a log ever takes up more than its bound, if a
-message has no answer, or if the members' states differ.
+twice the bound, and comes back by a snapshot. Fails if a log ever takes up more than its bound, if
+a message has no answer, or if the members' states differ.
 ";
 
 fn main() -> ExitCode {
