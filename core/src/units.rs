@@ -446,6 +446,41 @@ pub struct Tail {
     pub end: Position,
 }
 
+/// The version of an application: major, minor and patch number, in one number as Aeron has it
+/// (`SemanticVersion`: eight bits for each).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct AppVersion(i32);
+
+impl AppVersion {
+    /// A version.
+    pub const fn new(major: u8, minor: u8, patch: u8) -> Self {
+        Self(i32::from_be_bytes([0, major, minor, patch]))
+    }
+
+    /// As it stands on the wire: any number; what is above the major number's bits is kept.
+    pub const fn from_wire(value: i32) -> Self {
+        Self(value)
+    }
+
+    /// The value as it stands on the wire.
+    pub const fn to_wire(self) -> i32 {
+        self.0
+    }
+
+    /// The major number: members that differ in it cannot work together.
+    pub const fn major(self) -> i32 {
+        self.0 >> 16
+    }
+}
+
+impl fmt::Display for AppVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [.., minor, patch] = self.0.to_be_bytes();
+        write!(f, "{}.{minor}.{patch}", self.major())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

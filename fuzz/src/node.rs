@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_core::log::{Journal, Log, NodeState, Recovered, Roster, Window, append};
 use coracle_core::node::{
-    CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
+    App, CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
     SnapshotPolicy,
 };
 use coracle_core::prng::Prng;
@@ -19,7 +19,7 @@ use coracle_core::units::{ClusterId, Incarnation, Mark, MemberId, Position, Sect
 use coracle_core::wire::member::{
     AppendPosition, Body, CanvassPosition, Checkpoint, CommitPosition, HistoryRequest,
     HistorySlice, MemberMessage, NewLeadershipTerm, RepairRequest, RequestVote, Resign, Sender,
-    SnapshotRequest, TermBase, TransferLeadership, Vote,
+    SharedSettings, SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -117,6 +117,7 @@ fn config() -> Config {
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        app: App::default(),
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
@@ -298,6 +299,7 @@ impl Rig {
                         Position::ZERO
                     },
                 },
+                settings: self.settings(choices),
                 history: self.slice(choices),
             }),
             4 => Body::AppendPosition(AppendPosition {
@@ -356,6 +358,14 @@ impl Rig {
                 target: choices.member(),
             }),
         }
+    }
+
+    /// What a leader tells of its settings: mostly this member's own.
+    fn settings(&self, choices: &mut Choices<'_>) -> SharedSettings {
+        let mut settings = self.node.shared_settings();
+        settings.service_memory = self.memory[6].len() as u64;
+        settings.message_max += u32::from(choices.below(16) == 15);
+        settings
     }
 
     /// The peers' true history, or one made up.
@@ -565,7 +575,7 @@ pub fn example(prng: &mut Prng) -> Vec<u8> {
         let leader_says = |kind: u8| [1, 1, term, 0, 2, records, 2, records, kind];
         for _ in 0..2 {
             bytes.extend(leader_says(3));
-            bytes.extend([0, 1, 1, 7, 8]);
+            bytes.extend([0, 0, 1, 1, 7, 8]);
         }
         for at in known..records {
             bytes.extend([6, 2, at, 1, 1]);

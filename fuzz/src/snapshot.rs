@@ -3,7 +3,7 @@
 //! that is the same set.
 
 use coracle_core::log::{NodeState, Recovered, Roster, Seed, Window};
-use coracle_core::node::{Config, Lent, MemberAddress, Node, SessionTiming, SnapshotPolicy};
+use coracle_core::node::{App, Config, Lent, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::service::Service;
 use coracle_core::service::kv::Kv;
@@ -11,7 +11,9 @@ use coracle_core::snapshot::{
     Begin, END_LENGTH, Section, SnapshotError, SnapshotSource, SnapshotWriter, Sums, Verifier,
 };
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, ServiceId, Term};
+use coracle_core::units::{
+    AppVersion, ClusterId, Incarnation, MemberId, Position, ServiceId, Term,
+};
 use embedded_io::{ErrorKind, Read};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -79,7 +81,7 @@ fn sound(section: Section, body: &[u8]) -> Vec<u8> {
     let begin = Begin {
         cluster: CLUSTER,
         section,
-        app_version: 1,
+        app_version: AppVersion::new(0, 0, 1),
         position: AT,
         term: Term::new(2),
         chain: 7,
@@ -123,6 +125,7 @@ fn node() -> Node<SESSIONS> {
         mtu: MTU,
         message_max: 4096,
         egress_mtu: MTU,
+        app: App::default(),
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use board::client::{Caller, value_of};
 use board::{Board, Flash, PowerCut, World};
 use coracle_core::log::{NodeState, Roster};
-use coracle_core::node::{Config, MemberAddress, SessionTiming, SnapshotPolicy};
+use coracle_core::node::{App, Config, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::prng::Prng;
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
@@ -53,6 +53,7 @@ fn config(member: usize, seed: u64) -> Config {
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        app: App::default(),
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,

@@ -99,6 +99,9 @@ counters! {
     Quarantined = "quarantined",
     /// Steps of the wall clock by more than a second.
     ClockSteps = "clock_steps",
+    /// The settings by which this member differs from its leader, and therefore does not join it: a
+    /// bit for each, as in a status report.
+    SettingsDiffer = "settings_differ",
     /// Services that have panicked on their threads since the node started.
     ServicesFailed = "services_failed",
 }

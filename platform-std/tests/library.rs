@@ -23,6 +23,8 @@ struct Counting {
     bytes: u64,
     stalled: Arc<AtomicBool>,
     executed: Arc<AtomicU64>,
+    /// Bytes that each answer has more than its message.
+    more: usize,
 }
 
 impl Service for Counting {
@@ -36,7 +38,10 @@ impl Service for Counting {
         self.executed.store(self.count, Ordering::Relaxed);
         // A session that has closed meanwhile is no error of the service.
         let _closed = cluster
-            .offer(session, &[&self.count.to_le_bytes(), m])
+            .offer(
+                session,
+                &[&self.count.to_le_bytes(), m, &vec![0; self.more]],
+            )
             .is_err();
     }
 
@@ -186,6 +191,53 @@ fn a_stalled_service_closes_the_clients_window_and_loses_nothing() {
     assert_eq!(executed.load(Ordering::Relaxed), offered);
     client.close().unwrap();
     stop(node);
+}
+
+/// What has piled up is answered at the pace of the client: all at once it would be more than the
+/// client's stream holds, and cost it its session.
+#[test]
+fn long_answers_to_what_piled_up_while_a_service_stood_still_cost_no_session() {
+    const MESSAGES: u64 = 3000;
+    let scratch = Scratch::new("piled");
+    let settings = &cluster(&scratch, 1)[0];
+    let service = Counting {
+        more: 4000,
+        ..Counting::default()
+    };
+    assert!(MESSAGES * 4000 > 4 * settings.egress_window.0);
+    let stalled = service.stalled.clone();
+    let node = start(settings, service);
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    ask(&mut client, b"first");
+    stalled.store(true, Ordering::Relaxed);
+    for _ in 0..MESSAGES {
+        client.offer_until(b"more", PATIENCE).unwrap();
+    }
+    // All of it is in the log before any is executed: each takes three times 32 bytes.
+    let committed = || {
+        let reader = CountersReader::open(&settings.dir).unwrap();
+        reader.read().get(Counter::Committed)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while committed() < MESSAGES * 96 {
+        assert!(
+            Instant::now() < deadline,
+            "{} bytes are committed",
+            committed()
+        );
+        client.poll(Duration::from_millis(20), |_| {}).unwrap();
+    }
+    stalled.store(false, Ordering::Relaxed);
+    let (mut answers, deadline) = (0, Instant::now() + PATIENCE);
+    while answers < MESSAGES {
+        assert!(Instant::now() < deadline, "{answers} answers");
+        let is_answer = |egress: Egress<'_>| matches!(egress, Egress::Message { .. });
+        let count = |egress: Egress<'_>| answers += u64::from(is_answer(egress));
+        client.poll(Duration::from_millis(20), count).unwrap();
+    }
+    client.close().unwrap();
+    node.close();
+    node.join().unwrap();
 }
 
 #[test]

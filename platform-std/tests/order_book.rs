@@ -12,7 +12,7 @@ use coracle_core::service::{
 };
 use coracle_core::snapshot::{BEGIN_LENGTH, Begin, END_LENGTH, Section, Sums};
 use coracle_core::time::Timestamp;
-use coracle_core::units::{ClusterId, MemberId, Position, ServiceId, SessionId, Term};
+use coracle_core::units::{AppVersion, ClusterId, MemberId, Position, ServiceId, SessionId, Term};
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use order_book::{OrderBook, TRADES_MAX};
 
@@ -309,7 +309,7 @@ impl Body {
         let begin = Begin {
             cluster: ClusterId(1),
             section,
-            app_version: 0,
+            app_version: AppVersion::default(),
             position: Position::new(4096),
             term: Term::new(1),
             chain: 0,

@@ -5,13 +5,14 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use coracle_core::node::App;
 use coracle_core::service::{Cluster, Service};
 use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
-use coracle_core::units::{ClusterId, SessionId};
+use coracle_core::units::{AppVersion, ClusterId, SessionId};
 use coracle_std::client::{Client, Egress};
 use coracle_std::config::{Settings, Size};
 use coracle_std::counters::Counter;
-use coracle_std::node::NodeHandle;
+use coracle_std::node::{NodeBuilder, NodeHandle};
 use coracle_std::storage::snapshots::{newest_valid, positions};
 
 use common::{PATIENCE, Place, Scratch, counter, stop};
@@ -71,6 +72,11 @@ fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
 
 fn start(place: Place, settings: &Settings) -> NodeHandle {
     place.start(settings, Sum::default())
+}
+
+fn start_as(settings: &Settings, app: App) -> NodeHandle {
+    let builder = NodeBuilder::new(settings.clone()).init(true).app(app);
+    builder.spawn(Sum::default()).unwrap()
 }
 
 /// Offers messages, each after the answer to the one before; gives the last answer.
@@ -210,4 +216,46 @@ fn install(place: Place) {
     assert!(set.is_some_and(|set| set.position().get() > behind));
     assert!(damaged.is_empty());
     assert!(counter(&settings[2].dir, Counter::LogStart) > 0);
+}
+
+#[test]
+fn another_major_version_does_not_start_from_a_snapshot_unless_its_author_says_so() {
+    let scratch = Scratch::new("snapshots-major");
+    let settings = &cluster(&scratch, 1)[0];
+    let (one, two) = (AppVersion::new(1, 0, 0), AppVersion::new(2, 0, 0));
+    let node = start_as(settings, App::new(one));
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let expected = load(&mut client, 100);
+    client.close().unwrap();
+    stop(node);
+    assert!(counter(&settings.dir, Counter::Snapshot) > 0);
+    let refused = start_as(settings, App::new(two)).join().unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("version 1.0.0 of the application"), "{text}");
+    let migrates = App {
+        version: two,
+        reads_from: one,
+    };
+    let node = start_as(settings, migrates);
+    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    assert_eq!(load(&mut client, 1).0, expected.0 + 1);
+    client.close().unwrap();
+    stop(node);
+}
+
+#[test]
+fn members_of_two_minor_versions_do_not_take_one_another_for_odd() {
+    let scratch = Scratch::new("snapshots-minor");
+    let settings = cluster(&scratch, 3);
+    let app = |id: usize| App::new(AppVersion::new(1, id as u8, 0));
+    let started = settings.iter().enumerate();
+    let nodes: Vec<NodeHandle> = started.map(|(id, s)| start_as(s, app(id))).collect();
+    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    load(&mut client, 200);
+    client.close().unwrap();
+    nodes.into_iter().for_each(stop);
+    for one in &settings {
+        assert!(counter(&one.dir, Counter::Snapshot) > 0);
+        assert_eq!(counter(&one.dir, Counter::Quarantined), 0);
+    }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use coracle_tests::process::{Cluster, Ended, Mount, Plan, Session, records, run, skip};
+use coracle_tests::process::{Cluster, Ended, Mount, Plan, Session, records, run, skip, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -58,8 +59,10 @@ fn a_full_disk_costs_a_member_its_snapshot_and_nothing_else() {
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(300, 32, 1000);
     cluster.level();
-    let asked = snapshot(&cluster, &["--timeout", "4", "--json"]);
-    asked.expect(1, &["by member 0", "a full disk"]);
+    // It fails at once, and that is told without waiting for what will not come.
+    let asked = snapshot(&cluster, &["--json"]);
+    asked.expect(1, &["by member 0", "failed to", "a full disk"]);
+    assert!(!asked.err.contains("within"), "{asked:?}");
     let said: Value = serde_json::from_str(&asked.out).unwrap();
     for member in said["members"].as_array().unwrap() {
         assert_eq!(member["stored"], member["member"] != 0, "{said}");
@@ -163,4 +166,51 @@ fn flip(path: &Path) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[!byte[0]], at).unwrap();
+}
+
+/// Its own snapshots fail until its log is full, and what comes next it has no room for: then only
+/// the leader's snapshot helps, and it asks for it by itself.
+#[test]
+fn a_member_whose_log_is_full_for_good_is_sent_a_snapshot() {
+    let mut plan = plan(3);
+    plan.extra = "service = \"echo\"\nsegment_length = \"1MiB\"\nmessage_max = \"64KiB\"\n\
+                  window = \"1MiB\"\nlog_max = \"12MiB\"\n"
+        .into();
+    let mut cluster = Cluster::start("cut-off", plan);
+    cluster.kill(0);
+    let mount = match Mount::new(&cluster.data(0).join("snapshot"), "4k") {
+        Ok(mount) => mount,
+        Err(missing) => return skip("full disk under the snapshots", missing),
+    };
+    assert_ne!(cluster.leader(), 0);
+    cluster.spawn(0);
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
+    let both = || (cluster.status_of(0), cluster.status_of(cluster.leader()));
+    let (stuck, leader) = until("its log to be full", || {
+        session.stream(50, 32, 8000);
+        let before = cluster.status_of(0);
+        std::thread::sleep(Duration::from_millis(300));
+        let (own, leader) = both();
+        let is_still = own["appended"].is_u64() && own["appended"] == before["appended"];
+        let is_behind = number(&leader, "appended") > number(&own, "appended");
+        (is_still && is_behind).then_some((own, leader))
+    });
+    assert_eq!(stuck["snapshot"], Value::Null, "{stuck}");
+    // The leader has all that it misses, but it has no room for it, and nothing comes any more.
+    let missed = number(&stuck, "appended");
+    assert!(number(&leader, "log_start") <= missed, "{leader} {stuck}");
+    mount.resize("64m");
+    let after = cluster.level();
+    assert_eq!(after[0]["snapshot"], leader["snapshot"], "{after:?}");
+    assert!(number(&after[0], "appended") > missed, "{after:?}");
+    assert!(
+        cluster.log(0).contains("receiving a snapshot"),
+        "{}",
+        cluster.log(0)
+    );
+    session.stream(300, 32, 1000);
+    session.close();
+    cluster.level();
+    cluster.kill(0);
 }

@@ -35,6 +35,9 @@ pub(super) struct Applier {
     pub time: Timestamp,
     /// Whether any service that is level took more when last asked.
     pub ready: bool,
+    /// What is committed has piled up, because no service took more: the answers to all of it at
+    /// once may be more than clients' streams hold.
+    piled_up: bool,
     /// The roster as the log makes it up to here: the node state's may know of later records.
     pub roster: Roster,
     /// The end of the first record of the term that this member leads.
@@ -55,6 +58,7 @@ impl Applier {
             level: Position::ZERO,
             time: Timestamp(0),
             ready: true,
+            piled_up: false,
             roster: Roster::FIRST,
             opened: Position::MAX,
             term: Term::ZERO,
@@ -204,7 +208,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let mut budget = FRAMES_MAX;
         while budget > 0 && self.applier.position < commit && self.halted.is_none() {
             self.applier.ready = self.may_advance(bench);
-            if !self.applier.ready {
+            self.applier.piled_up |= !self.applier.ready;
+            // Clients are let in as if each message were echoed; longer answers to what has piled
+            // up are given at the pace of the slowest client that reads, as by a service that is
+            // behind. One that makes no progress is closed after `egress_timeout`.
+            if !self.applier.ready || (self.applier.piled_up && self.clients.are_reading()) {
                 break;
             }
             let Some(frame) = frames.next().filter(|f| f.end() <= commit) else {
@@ -213,6 +221,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             budget -= 1;
             self.take_frame(now, &frame, bench, assembly);
         }
+        let is_level = self.applier.position >= commit;
+        self.applier.piled_up &= !is_level || self.clients.are_reading();
         if let Some(error) = frames.error()
             && self.applier.position == before
         {

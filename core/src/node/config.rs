@@ -10,7 +10,7 @@ use crate::limits::{
 };
 use crate::log::Log;
 use crate::raft::Timing;
-use crate::units::{ClusterId, MemberId, MemberSet};
+use crate::units::{AppVersion, ClusterId, MemberId, MemberSet};
 
 /// Where a member is reached.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -54,6 +54,43 @@ pub struct SnapshotPolicy {
     pub interval: Duration,
 }
 
+/// Which application runs, by its author's own numbers.
+///
+/// The version is in every snapshot and every term's first record. Members of one major version
+/// work together, so that a minor one is rolled out member by member; of two, they do not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct App {
+    /// The version that this is.
+    pub version: AppVersion,
+    /// The oldest version whose snapshots it reads: those of its own major version, unless the
+    /// author says otherwise. The newest is any of its own major version.
+    pub reads_from: AppVersion,
+}
+
+impl App {
+    /// A version that reads the snapshots of its own major version (Aeron: `AppVersionValidator`).
+    pub const fn new(version: AppVersion) -> Self {
+        let reads_from = AppVersion::from_wire(version.major() << 16);
+        Self {
+            version,
+            reads_from,
+        }
+    }
+
+    /// Whether a snapshot that `written` has written can be read.
+    pub const fn reads(&self, written: AppVersion) -> bool {
+        written.major() <= self.version.major() && written.to_wire() >= self.reads_from.to_wire()
+    }
+}
+
+impl Default for App {
+    /// 0.0.1, for who has no versions.
+    fn default() -> Self {
+        Self::new(AppVersion::new(0, 0, 1))
+    }
+}
+
 /// What a node is told at construction.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -79,6 +116,8 @@ pub struct Config {
     pub message_max: usize,
     /// The largest datagram of an egress stream in bytes: a multiple of 32.
     pub egress_mtu: usize,
+    /// The application's version, which members must be able to work together in.
+    pub app: App,
     /// How many services run on the log: 1 to `SERVICES_MAX`; the same on every member.
     pub services: usize,
     /// When snapshots are taken.
@@ -233,4 +272,31 @@ pub struct Lent<'a, L: Log> {
     /// What services have armed and offered: one equal share for each, a quarter of it for timers
     /// of 24 bytes, the rest for messages on their way into the log. As long on every member.
     pub services: &'a mut [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_reads_snapshots_of_its_major_version_or_from_where_its_author_says() {
+        let app = App::new(AppVersion::new(2, 1, 0));
+        let v = AppVersion::new;
+        for (written, is_read) in [
+            (v(1, 9, 9), false),
+            (v(2, 0, 0), true),
+            (v(2, 1, 0), true),
+            (v(2, 9, 0), true),
+            (v(3, 0, 0), false),
+            (AppVersion::from_wire(-1), false),
+        ] {
+            assert_eq!(app.reads(written), is_read, "{written}");
+        }
+        let migrates = App {
+            reads_from: v(1, 4, 0),
+            ..app
+        };
+        assert!(migrates.reads(v(1, 4, 0)) && migrates.reads(v(2, 5, 0)));
+        assert!(!migrates.reads(v(1, 3, 9)) && !migrates.reads(v(3, 0, 0)));
+    }
 }

@@ -33,6 +33,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return Err(Reject::Halted);
         }
         self.see(now);
+        self.see_memory(lent);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.config.member_at(from) {
@@ -80,6 +81,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         self.see(now);
+        self.see_memory(lent);
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);
@@ -223,8 +225,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             service_ready: self.applier.ready,
             quarantined: status.quarantined,
             snapshot: status.snapshot,
+            snapshot_failed: status.snapshot_failed,
             flush_age_ms: status.flush_age_ms,
             service_age_ms: status.service_age_ms,
+            settings_differ: status.settings_differ,
             services,
         }
     }

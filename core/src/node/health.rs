@@ -84,7 +84,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub fn handle_rebuilt(&mut self) {
         self.health.quarantined = false;
         self.checkpoints.forget_own(self.config.member);
-        self.raft.set_unfit(self.clock.instant, false);
+        self.set_fitness(self.clock.instant);
     }
 
     /// The clocks are seen.
@@ -172,7 +172,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.health.quarantined = true;
             self.event(Event::Quarantined(position));
         }
-        self.raft.set_unfit(now, true);
+        self.set_fitness(now);
     }
 
     /// Whose digests count towards a quorum: not theirs who are known to be wrong, and not those of

@@ -144,6 +144,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // The leader repeats it; by then the term is on disk.
             return;
         }
+        if !self.shares_settings(instant, from, said) {
+            return;
+        }
         if let Some((wanted, _)) = self.healing() {
             // First what was durable here is made whole: it may be what the leader rests on. What
             // nobody has any more is in the leader's snapshot.

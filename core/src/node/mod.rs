@@ -28,6 +28,7 @@ mod repair;
 mod report;
 mod retain;
 mod roster;
+mod settings;
 mod snapshot;
 mod sources;
 #[cfg(test)]
@@ -37,7 +38,7 @@ mod transmit;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-pub use config::{Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
+pub use config::{App, Config, ConfigError, Lent, MemberAddress, SessionTiming, SnapshotPolicy};
 pub use container::{Container, ContainerLent, Ran};
 pub use install::{Install, SnapshotId};
 pub use repair::Repair;
@@ -67,6 +68,7 @@ use host::Host;
 use install::{Receiving, Serving};
 use repair::{Healing, Mending};
 use roster::Heard;
+use settings::Shared;
 use snapshot::Snapshots;
 use sources::Sources;
 
@@ -162,6 +164,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     snapshots: Snapshots<S>,
     checkpoints: Checkpoints<S>,
     health: Health,
+    shared: Shared,
     /// The snapshot that this member is sent.
     receiving: Option<Receiving>,
     /// The snapshot that this leader sends.
@@ -242,6 +245,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshots: Snapshots::new(now.instant),
             checkpoints: Checkpoints::new(),
             health: Health::new(now.instant, state.quarantined),
+            shared: Shared::default(),
             receiving: None,
             serving: None,
             healing: Healing::of(recovered, config.member, now.instant),
@@ -416,10 +420,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
             digest: self.digest(),
             start: self.start.base,
             snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
+            snapshot_failed: self.snapshots.failed_at,
             sessions: self.clients.sessions().len() as u32,
             flush_age_ms: ages.flush_ms,
             service_age_ms: ages.service_ms,
             quarantined: self.is_quarantined(),
+            settings_differ: self.differing_settings(),
             votes: self.votes,
             halted: self.halted,
         }
@@ -529,7 +535,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             leader: self.config.member,
             log_session_id: term.to_session_id(),
             time_unit: TimeUnit::Millis,
-            app_version: APP_VERSION,
+            app_version: self.config.app.version.to_wire(),
         };
         let mut bytes = [0; 128];
         let len = record.emit(&mut bytes).unwrap_or(0);
@@ -560,9 +566,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now.wall.max(self.applier.time)
     }
 }
-
-/// The version of the application's state, in the log for upgrades to come (Aeron: `appVersion`).
-const APP_VERSION: i32 = 1;
 
 /// How long to wait before a hole is asked for, and before it is asked for again.
 const NAK_DELAY: Duration = Duration::from_millis(1);

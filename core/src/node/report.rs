@@ -5,6 +5,7 @@ use embedded_io::{Write, WriteFmtError};
 use crate::raft::Ages;
 use crate::service::Role;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
+use crate::wire::member::{Setting, SettingSet};
 
 /// Something an operator may want to know. Lossy: the oldest is dropped when nobody asks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,6 +72,18 @@ pub enum Event {
     InstallBegun {
         /// By this leader.
         leader: MemberId,
+    },
+    /// The leader has another value for a setting that all members must share: this member does not
+    /// join it.
+    SettingDiffers {
+        /// The leader.
+        leader: MemberId,
+        /// Which setting.
+        setting: Setting,
+        /// This member's value.
+        own: u64,
+        /// The leader's.
+        theirs: u64,
     },
     /// The node refuses to go on.
     Halted(Halt),
@@ -182,6 +195,8 @@ pub struct Status {
     pub start: Position,
     /// Its newest snapshot.
     pub snapshot: Option<Position>,
+    /// The newest position since its start at which it was to take a snapshot, and has none.
+    pub snapshot_failed: Option<Position>,
     /// How many client sessions are open.
     pub sessions: u32,
     /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
@@ -190,6 +205,8 @@ pub struct Status {
     pub service_age_ms: u32,
     /// Whether its state was found to differ from the others'.
     pub quarantined: bool,
+    /// By which settings it differs from its leader, and therefore does not join it.
+    pub settings_differ: SettingSet,
     /// Whether it counts: its incarnation is one that may vote.
     pub votes: bool,
     /// Why it refuses to go on, if it does.
@@ -231,6 +248,9 @@ impl Status {
         if self.quarantined {
             out.write_all(b" quarantined")?;
         }
+        for setting in self.settings_differ.iter() {
+            write!(out, " differs in {}", setting.name())?;
+        }
         if let Some(halt) = self.halted {
             write!(out, " halted: {halt}")?;
         }
@@ -262,10 +282,12 @@ mod tests {
             flush_age_ms: 0,
             service_age_ms: 0,
             quarantined: false,
+            settings_differ: SettingSet::NONE,
             votes: true,
             halted: None,
             start: Position::ZERO,
             snapshot: None,
+            snapshot_failed: None,
         };
         let line = |status: &Status| {
             let mut bytes = [0; 256];
@@ -278,8 +300,10 @@ mod tests {
                         applied 864 digest 0000000000000abc sessions 3";
         assert_eq!(line(&status), std::format!("{expected}\r\n"));
         (status.votes, status.quarantined) = (false, true);
+        status.settings_differ.insert(Setting::MessageMax);
         status.halted = Some(Halt::CorruptLog(Position::new(32)));
-        let more = " without a vote quarantined halted: the log cannot be read at position 32\r\n";
+        let more = " without a vote quarantined differs in message_max halted: the log cannot be \
+                    read at position 32\r\n";
         assert_eq!(line(&status), std::format!("{expected}{more}"));
         assert!(status.write_line(&mut &mut [0; 40][..]).is_err());
     }

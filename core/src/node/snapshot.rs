@@ -32,8 +32,11 @@ use crate::time::{Instant, Timestamp};
 use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
-/// How soon a snapshot is taken again that failed, if a full log waits for it.
+/// How soon a snapshot is taken again that failed, if a full log waits for it. Twice as long after
+/// each that fails, up to a minute: what fills a disk is not gone in a second, and every attempt
+/// writes all there is.
 const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// One complete snapshot set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -110,6 +113,10 @@ pub(super) struct Snapshots<const S: usize> {
     last: Position,
     last_at: Instant,
     taking: Option<Set<S>>,
+    /// How many have failed on this member since one was stored.
+    failed: u8,
+    /// The newest position of which this member has none, since it started.
+    pub failed_at: Option<Position>,
     /// Those on this member's disk, the newest first.
     pub stored: [Option<Snapshot>; 2],
 }
@@ -122,8 +129,21 @@ impl<const S: usize> Snapshots<S> {
             last: Position::ZERO,
             last_at: now,
             taking: None,
+            failed: 0,
+            failed_at: None,
             stored: [None; 2],
         }
+    }
+
+    /// How long after the last one failed another is taken.
+    fn again(&self) -> Duration {
+        let doublings = self.failed.saturating_sub(1).min(6);
+        (AGAIN * (1 << doublings)).min(AGAIN_MAX)
+    }
+
+    fn note_failed(&mut self, position: Position) {
+        self.failed = self.failed.saturating_add(1);
+        self.failed_at = Some(position).max(self.failed_at);
     }
 }
 
@@ -167,12 +187,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let newest = self.snapshots.stored[0];
         if newest.is_none_or(|known| known.position < snapshot.position) {
             self.snapshots.stored = [Some(snapshot), newest];
+            self.snapshots.failed = 0;
             self.event(Event::SnapshotStored(snapshot.position));
         }
     }
 
     /// A set that was written could not be made durable.
     pub fn handle_snapshot_failed(&mut self, position: Position) {
+        self.snapshots.note_failed(position);
         self.event(Event::SnapshotFailed(position));
     }
 
@@ -186,7 +208,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let grown = self.raft.tail.end.since(known.last);
         let by_bytes = self.snapshot_period().is_some_and(|bytes| grown >= bytes);
-        let by_room = self.is_stuck() && now.since(known.last_at) >= AGAIN;
+        let by_room = self.is_stuck() && now.since(known.last_at) >= known.again();
         let by_time =
             !policy.interval.is_zero() && grown > 0 && now.since(known.last_at) >= policy.interval;
         known.asked || by_bytes || by_time || by_room
@@ -201,7 +223,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         if self.snapshots.taking.is_some() {
-            // This member is still busy with the one before.
+            // This member is still busy with the one before, which is no failure of its disk.
+            self.snapshots.failed_at = Some(position);
             self.event(Event::SnapshotFailed(position));
             return;
         }
@@ -326,7 +349,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Begin {
             cluster: self.config.cluster,
             section,
-            app_version: super::APP_VERSION,
+            app_version: self.config.app.version,
             position: set.position,
             term: set.term,
             chain: set.chain,
@@ -355,8 +378,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             host.taking = Taking::No;
         }
+        self.snapshots.note_failed(set.position);
         self.event(Event::SnapshotFailed(set.position));
         SnapshotStep::Failed(set.position, error)
+    }
+
+    fn check_version(&self, begin: &Begin) -> Result<(), SnapshotError> {
+        let written = begin.app_version;
+        let is_read = self.config.app.reads(written);
+        is_read
+            .then_some(())
+            .ok_or(SnapshotError::AppVersion(written))
     }
 
     /// Starts from a snapshot: right after [`Self::new`], with a recovered log that holds its
@@ -378,6 +410,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .ok_or(SnapshotError::Missing(Section::Consensus))?;
         let mut from = SnapshotReader::new(bytes, length, cluster, Section::Consensus)?;
         let begin = *from.begin();
+        self.check_version(&begin)?;
         let roster = read_roster(&mut from)?;
         let table = read_sessions(&mut from)?;
         let ends = read_ends::<S>(&mut from)?;
@@ -392,6 +425,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let opened = source.open(section);
             let (bytes, length) = opened.ok_or(SnapshotError::Missing(section))?;
             let mut from = SnapshotReader::new(bytes, length, cluster, section)?;
+            self.check_version(from.begin())?;
             let mut memory = HostMemory::of(lent.services, slot, count);
             let at = begin.position;
             host.read_state(at, &mut from, &mut memory, lent.assembly)?;

@@ -15,7 +15,7 @@ use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, SessionId};
 use crate::wire::member::{
     Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
-    TermBase, Vote,
+    SharedSettings, TermBase, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(3);
@@ -59,6 +59,7 @@ fn config(members: u8) -> Config {
         mtu: MTU,
         message_max: 1024,
         egress_mtu: MTU,
+        app: App::default(),
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,
@@ -178,6 +179,8 @@ macro_rules! lent {
 }
 
 mod health;
+mod settings;
+mod snapshots;
 
 impl Bench {
     fn new(members: u8, recovered: &Recovered) -> Self {
@@ -212,8 +215,28 @@ impl Bench {
         let _taken = self.datagram(ms, from, &bytes[..len]);
     }
 
+    /// What a leader says that has the same settings.
+    fn settings(&self) -> SharedSettings {
+        SharedSettings {
+            service_memory: self.memory[6].len() as u64,
+            ..self.node.shared_settings()
+        }
+    }
+
     /// Member 1 leads `of`; said twice, with the term persisted in between.
     fn lead(&mut self, ms: u64, of: u32, history: &[(u32, u64)], end: u64, commit: u64) {
+        let settings = self.settings();
+        self.lead_with(ms, of, history, (end, commit), settings);
+    }
+
+    fn lead_with(
+        &mut self,
+        ms: u64,
+        of: u32,
+        history: &[(u32, u64)],
+        (end, commit): (u64, u64),
+        settings: SharedSettings,
+    ) {
         let mut slice = HistorySlice::EMPTY;
         assert!(history.len() <= HISTORY_SLICE_MAX);
         for (slot, (of, base)) in slice.entries.iter_mut().zip(history) {
@@ -226,6 +249,7 @@ impl Bench {
             commit: Position::new(commit),
             end: Position::new(end),
             start: TermBase::default(),
+            settings,
             history: slice,
         };
         for _ in 0..2 {

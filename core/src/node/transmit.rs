@@ -221,6 +221,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             commit,
             end,
             start,
+            settings: self.shared_settings(),
             history,
         })
     }

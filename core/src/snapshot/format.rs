@@ -3,11 +3,12 @@
 use super::Section;
 use crate::castagnoli::crc32c;
 use crate::time::Timestamp;
-use crate::units::{ClusterId, Position, Term};
+use crate::units::{AppVersion, ClusterId, Position, Term};
 use crate::wire::{Reader, Reject, Writer};
 
-/// The format that this build writes, and the newest it reads.
-pub const VERSION: u16 = 1;
+/// The format that this build writes, and the newest it reads. In version 1 the application's
+/// version was in the digest.
+pub const VERSION: u16 = 2;
 /// The length of a begin mark in bytes.
 pub const BEGIN_LENGTH: usize = 64;
 /// The length of an end mark in bytes.
@@ -52,8 +53,9 @@ pub struct Begin {
     pub cluster: ClusterId,
     /// Which section of the set.
     pub section: Section,
-    /// The version of the application's state (Aeron: `appVersion`).
-    pub app_version: i32,
+    /// The version of the application that wrote it (Aeron: `appVersion`). Members of several minor
+    /// versions write equal state: it is not in the digest.
+    pub app_version: AppVersion,
     /// The state is that of the log up to here.
     pub position: Position,
     /// The term of the last record below `position`.
@@ -75,7 +77,7 @@ impl Begin {
             .put(BEGIN_MAGIC)
             .u16(VERSION)
             .u16(self.section.to_wire())
-            .i32(self.app_version)
+            .i32(self.app_version.to_wire())
             .u64(self.cluster.0)
             .u64(self.position.get())
             .u32(self.term.get())
@@ -101,10 +103,24 @@ impl Begin {
     }
 }
 
+/// A begin mark as a section's digest has it: without the application's version, and without the
+/// sum that has that in it.
+pub(super) fn summed(mark: &[u8; BEGIN_LENGTH]) -> [u8; BEGIN_LENGTH] {
+    const VERSION_AT: usize = BEGIN_MAGIC.len();
+    const APP_VERSION_AT: usize = VERSION_AT + 2 + 2;
+    const SUM_AT: usize = BEGIN_LENGTH - 4;
+    let mut summed = *mark;
+    if u16::from_le_bytes([mark[VERSION_AT], mark[VERSION_AT + 1]]) > 1 {
+        summed[APP_VERSION_AT..APP_VERSION_AT + 4].fill(0);
+        summed[SUM_AT..].fill(0);
+    }
+    summed
+}
+
 fn read_begin(reader: &mut Reader<'_>) -> Result<Begin, Reject> {
     Ok(Begin {
         section: Section::from_wire(reader.u16()?).ok_or(Reject::Value)?,
-        app_version: reader.i32()?,
+        app_version: AppVersion::from_wire(reader.i32()?),
         cluster: ClusterId(reader.u64()?),
         position: Position::new(reader.u64()?),
         term: Term::new(reader.u32()?),
@@ -120,7 +136,8 @@ fn read_begin(reader: &mut Reader<'_>) -> Result<Begin, Reject> {
 pub struct End {
     /// The length of the body in bytes.
     pub length: u64,
-    /// Two CRCs of begin mark and body: CRC-32C below, CRC-32/ISO-HDLC above.
+    /// Two CRCs of begin mark, without the application's version, and body: CRC-32C below,
+    /// CRC-32/ISO-HDLC above.
     pub digest: u64,
 }
 

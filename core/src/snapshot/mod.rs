@@ -12,8 +12,9 @@
 //!   64  body, as long as it is
 //!       magic "CORSNEND", body length u64, digest u64, zeros up to 28; CRC-32C of these 28 bytes
 //! ```
-//! Sections of one position are equal, byte for byte, on every member: whoever has it can go on
-//! sending what another has begun to send, and one number tells whether two members agree.
+//! Sections of one position are equal, byte for byte, on every member, but for the version of the
+//! application and the sum that has it in it: whoever has it can go on sending what another has
+//! begun to send, and one number, which leaves that version out, tells whether two members agree.
 
 mod format;
 mod reader;
@@ -23,6 +24,7 @@ pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
 pub use reader::{SnapshotReader, Verifier};
 pub use writer::{SnapshotWriter, Sums};
 
+use crate::units::AppVersion;
 pub use crate::units::Section;
 
 use embedded_io::{ErrorKind, Read, Write};
@@ -69,6 +71,8 @@ pub enum SnapshotError {
     Format(FormatError),
     /// The section is sound, but its owner cannot make sense of it.
     Content,
+    /// The version of the application that wrote it is none that this one reads.
+    AppVersion(AppVersion),
     /// It does not fit this build's tables or this node's memory.
     TooLarge,
 }
@@ -85,6 +89,10 @@ impl core::fmt::Display for SnapshotError {
             }
             Self::Format(error) => write!(f, "{error}"),
             Self::Content => f.write_str("a section says what its owner does not understand"),
+            Self::AppVersion(written) => write!(
+                f,
+                "version {written} of the application wrote it, which this version does not read"
+            ),
             Self::TooLarge => f.write_str("it is larger than what this node has room for"),
         }
     }

@@ -2,6 +2,7 @@
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadExactError};
 
+use super::format::summed;
 use super::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, Section, SnapshotError, Sums};
 use crate::units::{ClusterId, Position};
 
@@ -34,7 +35,7 @@ impl<'a> SnapshotReader<'a> {
             return Err(FormatError::Foreign.into());
         }
         let mut sums = Sums::new();
-        sums.add_mark(&bytes);
+        sums.add_mark(&summed(&bytes));
         Ok(Self {
             source,
             left,

@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::time::Timestamp;
-use crate::units::{ClusterId, Position, ServiceId, Term};
+use crate::units::{AppVersion, ClusterId, Position, ServiceId, Term};
 
 const CLUSTER: ClusterId = ClusterId(7);
 
@@ -50,7 +50,7 @@ fn begin() -> Begin {
     Begin {
         cluster: CLUSTER,
         section: Section::Consensus,
-        app_version: 3,
+        app_version: AppVersion::new(1, 2, 3),
         position: Position::new(4096),
         term: Term::new(2),
         chain: 0x1234_5678,
@@ -117,11 +117,51 @@ fn any_damage_and_any_cut_is_noticed() {
     assert!(verify(&longer).is_err());
 }
 
+/// Members of two minor versions must not take one another for odd.
+#[test]
+fn the_applications_version_is_checked_but_not_in_the_digest() {
+    let written = |app_version: AppVersion| {
+        let mut kept = Kept::default();
+        let mut sums = Sums::new();
+        let mut writer = SnapshotWriter::new(&mut kept, &mut sums);
+        let begin = Begin {
+            app_version,
+            ..begin()
+        };
+        writer.begin(&begin).unwrap();
+        writer.put(b"state").unwrap();
+        let end = writer.end().unwrap();
+        (kept.0, end)
+    };
+    let (old, new) = (AppVersion::new(1, 2, 3), AppVersion::new(1, 3, 0));
+    let ((one, end), (other, same)) = (written(old), written(new));
+    assert_eq!(end, same);
+    assert_ne!(one, other);
+    let found = verify(&other).unwrap();
+    assert_eq!((found.begin.app_version, found.end), (new, end));
+}
+
+#[test]
+fn a_set_of_the_first_version_whose_digest_has_the_whole_mark_is_read() {
+    let (mut bytes, end) = section(b"state", b"");
+    bytes[8] = 1;
+    let sum = crate::castagnoli::crc32c(&bytes[..BEGIN_LENGTH - 4]);
+    bytes[BEGIN_LENGTH - 4..BEGIN_LENGTH].copy_from_slice(&sum.to_le_bytes());
+    assert!(verify(&bytes).is_err(), "with the digest of version 2");
+    let mut sums = Sums::new();
+    sums.add_mark(&bytes[..BEGIN_LENGTH]);
+    sums.add(b"state");
+    assert_ne!(sums.end(), end);
+    let at = bytes.len() - END_LENGTH;
+    bytes[at..].copy_from_slice(&sums.end().encode());
+    assert_eq!(verify(&bytes).unwrap().end, sums.end());
+}
+
 #[test]
 fn a_newer_version_and_a_foreign_section_have_errors_of_their_own() {
     let (mut bytes, _) = section(b"", b"");
-    bytes[8] = 2;
-    let newer = SnapshotError::Format(FormatError::Newer(2));
+    bytes[8] = 3;
+    let newer = SnapshotError::Format(FormatError::Newer(3));
     assert_eq!(verify(&bytes).unwrap_err(), newer);
     let (bytes, _) = section(b"", b"");
     let length = bytes.len() as u64;

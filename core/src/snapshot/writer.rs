@@ -2,6 +2,7 @@
 
 use embedded_io::{ErrorKind, ErrorType, Write};
 
+use super::format::summed;
 use super::{Begin, End, SnapshotError};
 use crate::castagnoli;
 use crate::wire::Writer;
@@ -71,7 +72,7 @@ impl<'a> SnapshotWriter<'a> {
     pub fn begin(&mut self, begin: &Begin) -> Result<(), SnapshotError> {
         *self.sums = Sums::new();
         let bytes = begin.encode();
-        self.sums.add_mark(&bytes);
+        self.sums.add_mark(&summed(&bytes));
         self.sink.write_all(&bytes).map_err(SnapshotError::Io)
     }
 

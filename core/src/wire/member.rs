@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   DATA frame, BEGIN|END, stream 108, session id = member, term id and offset 0
-//!   SBE header: block length, template, schema 1111, version 2
+//!   SBE header: block length, template, schema 1111, version 3
 //!   block: cluster u64, incarnation u64, member i32, flags u32, then the message's own fields
 //!   NewLeadershipTerm: group header (entry length u16 = 16, count u16), entries {term, base: i64}
 //!   SnapshotChunk: the section's bytes, with their length
@@ -15,15 +15,17 @@
 //! ```
 
 mod code;
+mod settings;
 
 pub use code::{CHUNK_HEADER, CHUNK_MAX, MEMBER_MESSAGE_MAX};
+pub use settings::{Setting, SettingSet, SharedSettings};
 
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
 
 /// The schema of member messages; Aeron's are 110 to 112.
 pub const SCHEMA_ID: u16 = 1111;
 /// The version of that schema.
-pub const SCHEMA_VERSION: u16 = 2;
+pub const SCHEMA_VERSION: u16 = 3;
 /// The Aeron stream that member messages travel on (Aeron: `CONSENSUS_STREAM_ID_DEFAULT`).
 pub const CONSENSUS_STREAM_ID: i32 = 108;
 /// How many terms of history one `NewLeadershipTerm` carries at most.
@@ -207,6 +209,8 @@ pub struct NewLeadershipTerm {
     pub end: Position,
     /// The oldest byte the leader still has, and the term that wrote it.
     pub start: TermBase,
+    /// The leader's settings: who has others must not join.
+    pub settings: SharedSettings,
     /// A run of its term history. The newest run ends at `end`.
     pub history: HistorySlice,
 }

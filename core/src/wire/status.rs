@@ -8,7 +8,7 @@ use crate::limits::{FRAME_HEADER, SERVICES_MAX};
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use crate::wire::cluster::NULL_VALUE;
 use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
-use crate::wire::member::{SCHEMA_ID, SCHEMA_VERSION};
+use crate::wire::member::{SCHEMA_ID, SCHEMA_VERSION, SettingSet};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 
@@ -18,7 +18,7 @@ pub const STATUS_STREAM_ID: i32 = 109;
 const QUERY_TEMPLATE: u16 = 200;
 const REPORT_TEMPLATE: u16 = 201;
 const QUERY_BLOCK: u16 = 16;
-const REPORT_BLOCK: u16 = 144 + 8 * SERVICES_MAX as u16;
+const REPORT_BLOCK: u16 = 152 + 8 * SERVICES_MAX as u16;
 const FLAG_VOTES: u32 = 1;
 const FLAG_SERVICE_READY: u32 = 1 << 1;
 const FLAG_QUARANTINED: u32 = 1 << 2;
@@ -149,6 +149,8 @@ pub struct StatusReport {
     /// Whether its state was found to differ from the others': it must not lead until it is
     /// rebuilt.
     pub quarantined: bool,
+    /// By which settings it differs from its leader, and therefore does not join it.
+    pub settings_differ: SettingSet,
     /// Its newest snapshot.
     pub snapshot: Option<Position>,
     /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
@@ -157,6 +159,8 @@ pub struct StatusReport {
     pub service_age_ms: u32,
     /// What each service has executed, by its number.
     pub services: [Option<Position>; SERVICES_MAX],
+    /// The newest position since its start at which it was to take a snapshot, and has none.
+    pub snapshot_failed: Option<Position>,
 }
 
 impl StatusReport {
@@ -200,7 +204,7 @@ impl StatusReport {
             .u32(self.window)
             .u32(self.sessions)
             .u32(self.leaderships)
-            .u32(0)
+            .u32(self.settings_differ.to_wire())
             .u64(self.rejects)
             .u64(self.uptime_ms)
             .i64(optional(self.snapshot))
@@ -209,6 +213,7 @@ impl StatusReport {
         for applied in self.services {
             writer.i64(optional(applied));
         }
+        writer.i64(optional(self.snapshot_failed));
         writer.zeros(STATUS_LENGTH - FRAME_HEADER - payload);
         writer.finish()
     }
@@ -238,7 +243,7 @@ impl StatusReport {
         let window = block.u32()?;
         let sessions = block.u32()?;
         let leaderships = block.u32()?;
-        block.u32()?;
+        let settings_differ = SettingSet::from_wire(block.u32()?);
         let (rejects, uptime_ms) = (block.u64()?, block.u64()?);
         let snapshot = read_optional(&mut block)?;
         let (flush_age_ms, service_age_ms) = (block.u32()?, block.u32()?);
@@ -246,6 +251,7 @@ impl StatusReport {
         for applied in &mut services {
             *applied = read_optional(&mut block)?;
         }
+        let snapshot_failed = read_optional(&mut block)?;
         Ok(Self {
             correlation,
             cluster,
@@ -268,10 +274,12 @@ impl StatusReport {
             votes: flags & FLAG_VOTES != 0,
             service_ready: flags & FLAG_SERVICE_READY != 0,
             quarantined: flags & FLAG_QUARANTINED != 0,
+            settings_differ,
             snapshot,
             flush_age_ms,
             service_age_ms,
             services,
+            snapshot_failed,
         })
     }
 }
@@ -359,7 +367,9 @@ mod tests {
             votes: true,
             service_ready: true,
             quarantined: true,
+            settings_differ: SettingSet::from_wire(1 << 2 | 1 << 8),
             snapshot: Some(Position::new(1024)),
+            snapshot_failed: Some(Position::new(2048)),
             flush_age_ms: 4,
             service_age_ms: 250,
             services,

@@ -52,6 +52,8 @@ struct Member {
     snapshot: Option<u64>,
     /// When its snapshot was seen, after it was asked for.
     stored: Option<Duration>,
+    /// The position at which it has failed to take one, after it was asked for.
+    failed: Option<u64>,
 }
 
 /// Runs the command.
@@ -76,8 +78,7 @@ pub fn run(args: &SnapshotArgs) -> Result<(), Failure> {
         for (member, report) in members.iter_mut().zip(&reports) {
             member.look(report.as_ref(), committed, asked.elapsed());
         }
-        let waits = |member: &Member| member.answers && member.stored.is_none();
-        if !members.iter().any(waits) || Instant::now() >= deadline {
+        if !members.iter().any(Member::waits) || Instant::now() >= deadline {
             break;
         }
         std::thread::sleep(PERIOD);
@@ -125,6 +126,7 @@ impl Member {
             answers: false,
             snapshot: None,
             stored: None,
+            failed: None,
         }
     }
 
@@ -135,6 +137,12 @@ impl Member {
         if self.snapshot.is_some_and(|at| at >= wanted) {
             self.stored = self.stored.or(Some(after));
         }
+        let failed = report.and_then(|r| r.snapshot_failed).map(|at| at.get());
+        self.failed = failed.filter(|at| *at >= wanted).or(self.failed);
+    }
+
+    fn waits(&self) -> bool {
+        self.answers && self.stored.is_none() && self.failed.is_none()
     }
 
     fn text(&self) -> String {
@@ -142,6 +150,12 @@ impl Member {
             snapshot.map_or("none".to_owned(), |at| format!("at position {at}"))
         };
         match (self.stored, self.answers) {
+            (None, true) if self.failed.is_some() => format!(
+                "member {}  FAILED {}; its newest is {}",
+                self.id,
+                at(self.failed),
+                at(self.snapshot)
+            ),
             (Some(after), _) => format!(
                 "member {}  stored {}, {:.2} s after it was asked for",
                 self.id,
@@ -162,6 +176,7 @@ impl Member {
             "member": self.id,
             "answers": self.answers,
             "stored": self.stored.is_some(),
+            "failed_at": self.failed.filter(|_| self.stored.is_none()),
             "snapshot": self.snapshot,
             "stored_after_ms": self.stored.map(|after| after.as_millis() as u64),
         })
@@ -185,7 +200,14 @@ fn verdict(members: &[Member], seconds: u64) -> Result<(), Failure> {
         let ids = members.iter().filter(wrong).map(|m| m.id.to_string());
         ids.collect::<Vec<_>>().join(", ")
     };
-    let late = names(&|m| m.answers && m.stored.is_none());
+    let failed = names(&|m| m.stored.is_none() && m.failed.is_some());
+    if !failed.is_empty() {
+        return Err(Failure::outcome(format!(
+            "not stored by member {failed}, which failed to: its log says why (a full disk?). The \
+             cluster goes on"
+        )));
+    }
+    let late = names(&|m| m.waits());
     if !late.is_empty() {
         return Err(Failure::outcome(format!(
             "not stored within {seconds} s by member {late}: its log says why (a full disk?), or \

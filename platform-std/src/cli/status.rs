@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use coracle_core::wire::frame::Datagram;
+use coracle_core::wire::member::{Setting, SettingSet};
 use coracle_core::wire::status::{Role, STATUS_LENGTH, StatusQuery, StatusReport};
 use serde_json::{Value, json};
 
@@ -237,9 +238,11 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "service_ready": r.service_ready,
         "log_start": r.start.get(),
         "snapshot": r.snapshot.map(|at| at.get()),
+        "snapshot_failed": r.snapshot_failed.map(|at| at.get()),
         "flush_age_ms": r.flush_age_ms,
         "service_age_ms": r.service_age_ms,
         "quarantined": r.quarantined,
+        "settings_differ": r.settings_differ.iter().map(Setting::name).collect::<Vec<_>>(),
         "services": services,
     })
 }
@@ -287,6 +290,16 @@ fn remarks(r: &StatusReport) -> String {
     if r.quarantined {
         remarks.push_str("  QUARANTINED: its state differs, rebuild it from the others");
     }
+    if !r.settings_differ.is_empty() {
+        let names: Vec<_> = r.settings_differ.iter().map(Setting::name).collect();
+        let names = names.join(", ");
+        remarks.push_str(&format!(
+            "  DOES NOT JOIN: other {names} than its leader, see its log"
+        ));
+    }
+    if let Some(at) = r.snapshot_failed.filter(|at| r.snapshot < Some(*at)) {
+        remarks.push_str(&format!("  no snapshot at {at}: see its log"));
+    }
     // One service that lags is seen only beside the others.
     if r.services.iter().flatten().count() > 1 {
         for (number, applied) in r.services.iter().enumerate() {
@@ -331,6 +344,10 @@ fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
 fn counter_json(counter: Counter, reading: &crate::counters::Reading) -> Value {
     let value = reading.get(counter);
     match counter {
+        Counter::SettingsDiffer => {
+            let settings = SettingSet::from_wire(value as u32);
+            settings.iter().map(Setting::name).collect()
+        }
         Counter::Role => {
             let role = Role::from_wire(value as i32);
             role.map_or_else(|_| value.into(), |role| role_name(role).into())

@@ -9,6 +9,7 @@ mod validate;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use coracle_core::node::App;
 use serde::Deserialize;
 
 pub use quantity::{Size, Span};
@@ -53,7 +54,8 @@ pub struct Settings {
     #[serde(default = "defaults::segment_length")]
     pub segment_length: Size,
     /// The most bytes of disk that the log takes up, files made ahead of need included; at least
-    /// eight files. What is older than the snapshots is deleted when the room is needed.
+    /// eight files. On no member less than on the leader. What is older than the snapshots is
+    /// deleted when the room is needed.
     #[serde(default = "defaults::log_max")]
     pub log_max: Size,
     /// A snapshot is taken after so many bytes of log; without this, an eighth of `log_max`.
@@ -62,6 +64,10 @@ pub struct Settings {
     /// A snapshot is taken after so much time, if the log has grown; without this, never for that.
     #[serde(default)]
     pub snapshot_interval: Option<Span>,
+    /// After so many bytes of log the members compare the digests of their state; `0`: never. The
+    /// same on every member.
+    #[serde(default = "defaults::checkpoint_every")]
+    pub checkpoint_every: Size,
     /// Who may make the cluster take a snapshot, beside its own policy. The leader's setting
     /// counts.
     #[serde(default)]
@@ -84,6 +90,9 @@ pub struct Settings {
     /// Times; see each.
     #[serde(default)]
     pub timings: Timings,
+    /// The application's version: its author's business, not its operator's, so no key of the file.
+    #[serde(skip)]
+    pub app: App,
 }
 
 /// One member of the cluster.
@@ -112,6 +121,9 @@ pub struct Timings {
     pub nomination: Span,
     /// How long a candidate waits for votes.
     pub ballot: Span,
+    /// A leader whose disk or service has stood still for so long hands over to a member that is
+    /// well; without this, twice `leader_timeout`. `0 ms`: never.
+    pub sick_after: Option<Span>,
     /// A session whose client is not heard from for this long is closed.
     pub session_timeout: Span,
     /// A session whose client takes no answers for this long is closed.
@@ -126,9 +138,17 @@ impl Default for Timings {
             canvass: Span::from_millis(20),
             nomination: Span::from_millis(50),
             ballot: Span::from_millis(150),
+            sick_after: None,
             session_timeout: Span::from_millis(10_000),
             egress_timeout: Span::from_millis(5_000),
         }
+    }
+}
+
+impl Timings {
+    /// After what time a leader is unwell; zero: never.
+    pub fn sick_after(&self) -> Span {
+        self.sick_after.unwrap_or(Span(self.leader_timeout.0 * 2))
     }
 }
 
@@ -216,6 +236,7 @@ impl Settings {
             log_max: defaults::log_max(),
             snapshot_every: None,
             snapshot_interval: None,
+            checkpoint_every: defaults::checkpoint_every(),
             admin: Admin::default(),
             window: defaults::window(),
             mtu: defaults::mtu(),
@@ -223,6 +244,7 @@ impl Settings {
             ingress_window: defaults::ingress_window(),
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
+            app: App::default(),
         }
     }
 
@@ -288,6 +310,7 @@ impl fmt::Display for Settings {
             Some(span) => writeln!(f, "snapshot_interval = \"{span}\"")?,
             None => writeln!(f, "# snapshot_interval: off; for example \"1 h\"")?,
         }
+        writeln!(f, "checkpoint_every = \"{}\"", self.checkpoint_every)?;
         let admin = match self.admin {
             Admin::Deny => "deny",
             Admin::Allow => "allow",
@@ -311,6 +334,11 @@ impl fmt::Display for Settings {
         writeln!(f, "canvass = \"{}\"", t.canvass)?;
         writeln!(f, "nomination = \"{}\"", t.nomination)?;
         writeln!(f, "ballot = \"{}\"", t.ballot)?;
+        let sick_after = t.sick_after();
+        match t.sick_after {
+            Some(_) => writeln!(f, "sick_after = \"{sick_after}\"")?,
+            None => writeln!(f, "# sick_after = \"{sick_after}\" (twice leader_timeout)")?,
+        }
         writeln!(f, "session_timeout = \"{}\"", t.session_timeout)?;
         writeln!(f, "egress_timeout = \"{}\"", t.egress_timeout)
     }
@@ -333,6 +361,9 @@ mod defaults {
     }
     pub fn log_max() -> Size {
         Size(1 << 30)
+    }
+    pub fn checkpoint_every() -> Size {
+        Size(1 << 20)
     }
     pub fn window() -> Size {
         Size(8 << 20)

@@ -202,6 +202,11 @@ impl Settings {
         within("snapshot_every", every, 64 << 10, self.log_max.0 / 4).map_err(|e| {
             format!("{e} (a quarter of `log_max`, which has to hold the log between snapshots)")
         })?;
+        if self.checkpoint_every.0 != 0 {
+            let most = self.log_max.0;
+            within("checkpoint_every", self.checkpoint_every, 4 << 10, most)
+                .map_err(|e| format!("{e}, or 0 to compare nothing (the bound is `log_max`)"))?;
+        }
         if self.snapshot_interval.is_some_and(|i| i.0.as_secs() == 0) {
             return Err(
                 "`snapshot_interval` is below a second: leave it out to take snapshots by bytes \
@@ -231,6 +236,14 @@ impl Settings {
                 "`timings.leader_timeout` is {} with a heartbeat of {}: make it at least four \
                  heartbeats, so that three lost ones cause no election",
                 t.leader_timeout, t.heartbeat
+            ));
+        }
+        let sick_after = t.sick_after();
+        if !sick_after.0.is_zero() && sick_after.0 < t.leader_timeout.0 {
+            return Err(format!(
+                "`timings.sick_after` is {sick_after} with a leader timeout of {}: make it at \
+                 least that, or a leader would hand over for one slow flush; 0 ms switches it off",
+                t.leader_timeout
             ));
         }
         if t.session_timeout.0 < t.leader_timeout.0 * 4 {
@@ -328,6 +341,8 @@ mod tests {
         settings.snapshot_every = Some(Size(64 << 20));
         settings.snapshot_interval = Some(Span::from_millis(3_600_000));
         settings.admin = Admin::Allow;
+        settings.checkpoint_every = Size(0);
+        settings.timings.sick_after = Some(Span::from_millis(0));
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);
@@ -354,7 +369,7 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 16] = [
+        let cases: [(String, &str); 18] = [
             (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
             (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (
@@ -374,6 +389,14 @@ mod tests {
             (
                 refusal(|s| s.snapshot_interval = Some(Span::from_millis(5))),
                 "snapshot_interval",
+            ),
+            (
+                refusal(|s| s.checkpoint_every = Size(1)),
+                "checkpoint_every",
+            ),
+            (
+                refusal(|s| s.timings.sick_after = Some(Span::from_millis(399))),
+                "timings.sick_after",
             ),
             (refusal(|s| s.window = Size(1 << 20)), "window"),
             (refusal(|s| s.message_max = Size(4 << 20)), "message_max"),

@@ -51,8 +51,8 @@ pub fn tell(event: Event) {
 
 /// What a log says of a member that is quarantined: by itself, and by its leader.
 pub const REBUILD: &str = "its state is not the others'. It neither leads nor serves snapshots \
-    until it is rebuilt: stop it, check its memory and its disk, move its data directory away, make \
-    another with `coracle init --replace`, and start it; it is rebuilt from the others";
+    until it is rebuilt: stop it, check its memory and its disk, move its data directory away, \
+    make another with `coracle init --replace`, and start it; it is rebuilt from the others";
 
 fn tell_health(event: Event) {
     match event {
@@ -81,6 +81,7 @@ fn tell_health(event: Event) {
             "the wall clock has stepped: the cluster's time never goes back, timers that are due \
              fire late or at once; look at what sets this machine's clock"
         ),
+        Event::SettingDiffers { .. } => super::shared::tell(event),
         _ => {}
     }
 }

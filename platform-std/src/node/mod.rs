@@ -34,6 +34,7 @@ mod memory;
 mod peers;
 mod runner;
 mod services;
+mod shared;
 
 pub use runner::Runner;
 pub use services::{Hosted, Services};
@@ -43,7 +44,7 @@ use std::io;
 use std::thread::JoinHandle;
 
 use coracle_core::limits::SERVICES_MAX;
-use coracle_core::node::{ConfigError as CoreConfigError, Halt, Node};
+use coracle_core::node::{App, ConfigError as CoreConfigError, Halt, Node};
 
 use crate::clock::random_seed;
 use crate::config::{ConfigError, Settings};
@@ -180,6 +181,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn make(mut self, make: Option<Make>) -> Self {
         self.make = make;
+        self
+    }
+
+    /// Which version of the application the service is, and whose snapshots it reads. Members of
+    /// one major version work together, so that a minor one can be rolled out member by member;
+    /// without this, the version is 0.0.1.
+    #[must_use]
+    pub fn app(mut self, app: App) -> Self {
+        self.settings.app = app;
         self
     }
 

@@ -40,9 +40,6 @@ const SERVICE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long such a service may take to end when the member closes; then it is left behind.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// After how many bytes of log the members compare their states.
-const CHECKPOINT_EVERY: u64 = 1 << 20;
-
 /// One running member, for a poll loop of the caller's own; see [`Runner::poll`].
 pub struct Runner<S> {
     settings: Settings,
@@ -488,6 +485,10 @@ impl<S: Hosted> Runner<S> {
             (Counter::ServiceAge, status.service_age_ms.into()),
             (Counter::Quarantined, status.quarantined.into()),
             (Counter::ClockSteps, self.node.counters().clock_steps),
+            (
+                Counter::SettingsDiffer,
+                status.settings_differ.to_wire().into(),
+            ),
             (Counter::ServicesFailed, self.services_failed),
         ]);
     }
@@ -539,7 +540,7 @@ fn core_config(
             canvass_interval: t.canvass.0,
             nomination_delay: t.nomination.0,
             ballot_timeout: t.ballot.0,
-            sick_after: t.leader_timeout.0 * 2,
+            sick_after: t.sick_after().0,
         },
         sessions: SessionTiming {
             session_timeout: t.session_timeout.0,
@@ -551,6 +552,7 @@ fn core_config(
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,
         egress_mtu: settings.mtu.0 as usize,
+        app: settings.app,
         services,
         snapshots: SnapshotPolicy {
             enabled: true,
@@ -558,7 +560,7 @@ fn core_config(
             interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
         },
         log_max: log_max(settings),
-        checkpoint_every: CHECKPOINT_EVERY,
+        checkpoint_every: settings.checkpoint_every.0,
         seed: random_seed(),
     })
 }

@@ -6,17 +6,21 @@ use coracle_tests::process::soak;
 use rustix::process::{Pid, Signal, kill_process};
 
 const HELP: &str = "\
-soak [--times N]
+soak [--times N] [--away]
 
 Three processes of `coracle node` with a log of 16 MiB at most; writes N times that (default 20),
-sums up the files of each log folder every second, then kills and starts all. Fails if a log ever
-takes up more than its bound, if a message has no answer, or if the members' states differ.
+sums up the files of each log folder all the while (a hundred times a second, if the machine keeps
+up), then kills and starts all. With --away one member is killed on the way, for as long as takes
+twice the bound, and comes back by a snapshot. Fails if a log ever takes up more than its bound, if
+a message has no answer, or if the members' states differ.
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let times = match args.as_slice() {
+    let is_away = args.last() == Some(&"--away");
+    let rest = &args[..args.len() - usize::from(is_away)];
+    let times = match rest {
         [] => Some(20),
         ["--times", times] => times.parse().ok().filter(|times| *times > 0),
         _ => None,
@@ -30,7 +34,7 @@ fn main() -> ExitCode {
         default(panic);
         end_children();
     }));
-    let seen = soak::soak(times, |line| println!("{line}"));
+    let seen = soak::soak(times, is_away, |line| println!("{line}"));
     println!(
         "soak: {} MiB of log written in {:.1} s, {:.1} times the bound; files measured {} times, \
          at most {} bytes for one member (bound {}; {} as the file system counts); restart level \
@@ -45,6 +49,14 @@ fn main() -> ExitCode {
         seen.restart.as_millis(),
         seen.digest
     );
+    if let Some((time, missed)) = seen.away {
+        println!(
+            "soak: the member that was away missed {} KiB more than the others keep, and was level \
+             after {} ms",
+            missed >> 10,
+            time.as_millis()
+        );
+    }
     ExitCode::SUCCESS
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Slot, Window, window_len};
-use coracle_core::node::{Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
+use coracle_core::node::{App, Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
 
@@ -254,6 +254,7 @@ impl World {
             mtu: self.plan.mtu,
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
+            app: App::default(),
             services: SERVICES,
             snapshots: SnapshotPolicy {
                 enabled: true,

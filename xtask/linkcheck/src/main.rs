@@ -23,7 +23,7 @@ use bare::{Out, exit};
 use client::Caller;
 use coracle_core::client::{ClientConfig, State};
 use coracle_core::log::{NodeState, Roster};
-use coracle_core::node::{Config, Event, MemberAddress, SessionTiming, SnapshotPolicy};
+use coracle_core::node::{App, Config, Event, MemberAddress, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
 use coracle_core::service::echo::Echo;
@@ -186,6 +186,7 @@ fn open<'w>(
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        app: App::default(),
         services: 1,
         snapshots: SnapshotPolicy::default(),
         log_max: 0,

@@ -3,7 +3,7 @@
 
 use coracle_core::log::{Log, NodeState, Recovered, Roster, Seed, Window};
 use coracle_core::node::{
-    Config, Lent, Node, SessionTiming, Snapshot, SnapshotPolicy, SnapshotStep,
+    App, Config, Lent, Node, SessionTiming, Snapshot, SnapshotPolicy, SnapshotStep,
 };
 use coracle_core::raft::Timing;
 use coracle_core::service::{
@@ -233,6 +233,7 @@ fn config(member: MemberId) -> Result<Config, Failed> {
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
+        app: App::default(),
         services: SERVICES,
         snapshots: SnapshotPolicy {
             enabled: true,

@@ -34,7 +34,7 @@ impl Service for Counting {
 }
 
 impl Bench {
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         core::iter::from_fn(|| self.node.poll_event()).collect()
     }
 
@@ -43,7 +43,7 @@ impl Bench {
         while self.node.poll_service(now(ms), service, &mut lent) {}
     }
 
-    fn timeout(&mut self, ms: u64) {
+    pub(super) fn timeout(&mut self, ms: u64) {
         self.timeout_at(now(ms));
     }
 
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// Everything that is said to members.
-    fn said(&mut self, ms: u64) -> Vec<(SocketAddr, Body)> {
+    pub(super) fn said(&mut self, ms: u64) -> Vec<(SocketAddr, Body)> {
         let lent = lent!(self);
         let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
         let body = |t: Transmit<'_>| match t.payload {

@@ -11,7 +11,7 @@ use crate::service::{
 };
 use crate::snapshot::{BEGIN_LENGTH, Begin, END_LENGTH, Section, Sums};
 use crate::time::Timestamp;
-use crate::units::{ClusterId, MemberId, Position, ServiceId, SessionId, Term};
+use crate::units::{AppVersion, ClusterId, MemberId, Position, ServiceId, SessionId, Term};
 
 /// Keeps what is offered.
 #[derive(Default)]
@@ -78,7 +78,7 @@ impl Body {
         let begin = Begin {
             cluster: ClusterId(1),
             section,
-            app_version: 0,
+            app_version: AppVersion::default(),
             position: Position::new(4096),
             term: Term::new(1),
             chain: 0,

@@ -3,8 +3,8 @@
 use super::{
     AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, Checkpoint, CommitPosition,
     HISTORY_SLICE_MAX, HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm,
-    RepairRequest, RequestVote, Resign, SCHEMA_ID, SCHEMA_VERSION, Sender, SnapshotChunk,
-    SnapshotRequest, TermBase, TransferLeadership, Vote,
+    RepairRequest, RequestVote, Resign, SCHEMA_ID, SCHEMA_VERSION, Sender, SharedSettings,
+    SnapshotChunk, SnapshotRequest, TermBase, TransferLeadership, Vote,
 };
 use crate::limits::FRAME_HEADER;
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
@@ -42,7 +42,7 @@ mod flag {
 
 /// What every block starts with: cluster, incarnation, member, flags.
 const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
-const NEW_LEADERSHIP_TERM_BLOCK: usize = SENDER_BLOCK + 6 * 8;
+const NEW_LEADERSHIP_TERM_BLOCK: usize = SENDER_BLOCK + 6 * 8 + SharedSettings::LENGTH;
 const GROUP_HEADER: usize = 4;
 const ENTRY: usize = 16;
 
@@ -268,7 +268,10 @@ impl Body {
             }
             Self::RequestVote(m) => (template::REQUEST_VOTE, 24, set(m.transfer, flag::TRANSFER)),
             Self::Vote(m) => (template::VOTE, 12, set(m.granted, flag::GRANTED)),
-            Self::NewLeadershipTerm(_) => (template::NEW_LEADERSHIP_TERM, 48, 0),
+            Self::NewLeadershipTerm(_) => {
+                let length = NEW_LEADERSHIP_TERM_BLOCK - SENDER_BLOCK;
+                (template::NEW_LEADERSHIP_TERM, length, 0)
+            }
             Self::AppendPosition(m) => {
                 let flags = set(m.quarantined, flag::QUARANTINED)
                     | set(m.resting, flag::RESTING)
@@ -348,9 +351,9 @@ fn write_new_leadership_term<'w, 'o>(
         .i64(m.end.to_wire())
         .i64(m.start.term.to_wire())
         .i64(m.start.base.to_wire())
-        .i64(m.history.covered_to.to_wire())
-        .u16(ENTRY as u16)
-        .u16(entries.len() as u16);
+        .i64(m.history.covered_to.to_wire());
+    m.settings.write(w);
+    w.u16(ENTRY as u16).u16(entries.len() as u16);
     for entry in entries {
         w.i64(entry.term.to_wire()).i64(entry.base.to_wire());
     }
@@ -424,11 +427,17 @@ fn new_leadership_term(
         commit: position(block)?,
         end: position(block)?,
         start: term_base(block)?,
+        settings: SharedSettings::default(),
         history: HistorySlice::EMPTY,
     };
     let covered_to = position(block)?;
+    let settings = SharedSettings::read(block)?;
     let history = history(covered_to, tail)?;
-    Ok(NewLeadershipTerm { history, ..message })
+    Ok(NewLeadershipTerm {
+        settings,
+        history,
+        ..message
+    })
 }
 
 /// The history that ends at `covered_to`: terms and bases must ascend, and none may begin beyond

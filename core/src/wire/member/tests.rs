@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::limits::FRAME_HEADER;
 use crate::prng::Prng;
-use crate::units::ServiceId;
+use crate::units::{AppVersion, ServiceId};
 use crate::wire::Reject;
 use crate::wire::frame::{DataFrame, Datagram};
 use crate::wire::golden::{damage, golden, newer, shorter};
@@ -27,6 +27,18 @@ const CHECKPOINT: Checkpoint = Checkpoint {
 const SNAPSHOT: Checkpoint = Checkpoint {
     position: Position::new(1024),
     digest: 99,
+};
+
+const SETTINGS: SharedSettings = SharedSettings {
+    segment_length: 65_536,
+    mtu: 1408,
+    message_max: 4096,
+    sessions_max: 56,
+    services: 2,
+    app_version: AppVersion::new(1, 2, 3),
+    service_memory: 1 << 22,
+    checkpoint_every: 1 << 20,
+    log_max: 1 << 33,
 };
 
 fn member(id: u8) -> MemberId {
@@ -122,6 +134,7 @@ fn all() -> Vec<(Vec<u8>, Body)> {
             term: Term::new(1),
             base: Position::ZERO,
         },
+        settings: SETTINGS,
         history: slice(&[(1, 0), (3, 640), (5, 3232)], 9600),
     };
     let committed = CommitPosition {
@@ -282,7 +295,7 @@ fn blocks_of_a_newer_version_and_a_trailer_are_skipped() {
 fn entries_of_a_newer_version_are_longer() {
     let bytes = golden!("member_new_leadership_term");
     let payload = DataFrame::parse(&bytes).expect("good").payload();
-    let group = 8 + 72;
+    let group = 8 + 120;
     let mut longer = payload[..group].to_vec();
     longer.extend_from_slice(&[24, 0, 3, 0]);
     for entry in payload[group + 4..].chunks(16) {
@@ -298,7 +311,7 @@ fn entries_of_a_newer_version_are_longer() {
 fn a_history_that_does_not_ascend_is_a_reject() {
     let golden = golden!("member_new_leadership_term");
     let payload = DataFrame::parse(&golden).expect("good").payload();
-    let first = 8 + 72 + 4;
+    let first = 8 + 120 + 4;
     for (entry, term, base, reject) in [
         (1, 1, 640, Reject::History),
         (1, 5, 640, Reject::History),
@@ -372,6 +385,7 @@ fn the_longest_history_fits_and_is_read_again() {
                 commit: Position::new(32 * prng.below(1 << 50)),
                 end: Position::new(32 * prng.below(1 << 50)),
                 start: entry,
+                settings: SETTINGS,
                 history,
             }),
         };

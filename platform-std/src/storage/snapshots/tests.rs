@@ -1,6 +1,6 @@
 use coracle_core::snapshot::{Begin, End, Section, SnapshotError, SnapshotWriter, Sums};
 use coracle_core::time::Timestamp;
-use coracle_core::units::{ServiceId, Term};
+use coracle_core::units::{AppVersion, ServiceId, Term};
 
 use super::super::testing::Scratch;
 use super::*;
@@ -19,7 +19,7 @@ fn begin(position: u64, section: Section) -> Begin {
     Begin {
         cluster: CLUSTER,
         section,
-        app_version: 1,
+        app_version: AppVersion::new(0, 0, 1),
         position: at(position),
         term: Term::new(2),
         chain: 0xABCD,

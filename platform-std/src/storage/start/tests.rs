@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use coracle_core::log::{append, segment_base};
 use coracle_core::snapshot::{Begin, Section};
 use coracle_core::time::Timestamp;
-use coracle_core::units::{Mark, Term};
+use coracle_core::units::{AppVersion, Mark, Term};
 
 use super::super::LogStore;
 use super::super::segment::HEADER_LENGTH;
@@ -117,7 +117,7 @@ impl Member {
         let begin = Begin {
             cluster: CLUSTER,
             section: Section::Consensus,
-            app_version: 1,
+            app_version: AppVersion::new(0, 0, 1),
             position: at.0,
             term: Term::new(1),
             chain: at.1,
