@@ -89,7 +89,9 @@ impl Journal {
             start: recovered.start.position,
             seq: recovered.slot.map_or(0, |slot| slot.seq),
             joined: recovered.joined,
-            last_joined: recovered.joined,
+            // The slot of a leadership may be lost and its frames may not: they are written again,
+            // with a slot that must not be of an earlier one.
+            last_joined: recovered.joined.max(recovered.tail.term),
             written: recovered.confirmed,
             durable: recovered.confirmed,
             chain: recovered.confirmed_chain,

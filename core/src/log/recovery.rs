@@ -298,7 +298,7 @@ impl Recovery {
             && self.at == confirmed
             && self.found.corrupt_to.0 == confirmed;
         let term = if is_hidden {
-            self.found.joined
+            self.found.joined.max(self.term)
         } else {
             self.term
         };

@@ -25,7 +25,7 @@ use core::time::Duration;
 
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
-use crate::log::{Frames, Log, Recovered, scan, segment_end, starts_frame};
+use crate::log::{Frames, Log, Recovered, scan, segment_end};
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
@@ -34,6 +34,8 @@ use crate::wire::member::{Body, RepairRequest};
 const WINDOW: u64 = 64 * 1024;
 /// How long a member has to answer before the next one is asked.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How often the member whose bytes are known to fit is asked in vain before the next one is.
+const UNANSWERED_MAX: u8 = 20;
 /// After how many rounds without an answer those whose bytes did not fit are asked again.
 const FORGET_UNFIT: u8 = 32;
 
@@ -74,6 +76,8 @@ pub(super) struct Healing {
     peer: MemberId,
     has_answered: bool,
     is_one_source: bool,
+    /// How often in a row it was asked in vain.
+    unanswered: u8,
     /// Members whose bytes do not fit, and how often all others were asked in vain since.
     unfit: MemberSet,
     rounds: u8,
@@ -105,6 +109,7 @@ impl Healing {
             peer: me,
             has_answered: false,
             is_one_source: false,
+            unanswered: 0,
             unfit: MemberSet::EMPTY,
             rounds: 0,
             next_ask: now,
@@ -172,8 +177,13 @@ impl Healing {
         let fit = |m: &MemberId| !self.unfit.contains(*m);
         let after = others.iter().filter(fit).find(|m| *m > self.peer);
         let next = after.or_else(|| others.iter().find(fit))?;
-        let peer = if self.has_answered { self.peer } else { next };
-        if !self.has_answered && after.is_none() {
+        self.unanswered = match self.has_answered {
+            true => 0,
+            false => self.unanswered.saturating_add(1),
+        };
+        let stays = self.has_answered || (self.is_proven && self.unanswered < UNANSWERED_MAX);
+        let peer = if stays { self.peer } else { next };
+        if !stays && after.is_none() {
             // Nobody else answers: those that had other bytes may have been led to ours since.
             self.rounds = self.rounds.wrapping_add(1);
             if self.rounds.is_multiple_of(FORGET_UNFIT) {
@@ -343,7 +353,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         ask: &RepairRequest,
     ) -> Result<(), Reject> {
         let end = self.raft.tail.end;
-        // Damage of its own is not passed on: who asks checks each frame, and all that follow.
+        // Damage of its own is not passed on: each frame is checked before it leaves.
         let to = ask.to.min(ask.from.plus(WINDOW)).min(end);
         if ask.from < self.start.base || ask.from >= to {
             return Err(Reject::Stale);
@@ -405,9 +415,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None if mending.from >= lent.log.start() => lent.log.read(mending.from),
             None => return None,
         };
-        let is_frame = starts_frame(bytes, mending.from, None, segment);
         let run = scan::run(bytes, mending.from, mtu, segment);
-        let run = bytes.get(..run).filter(|run| is_frame && !run.is_empty());
+        let run = bytes.get(..run).unwrap_or_default();
+        let mut sound = Frames::new(run, mending.from, segment).verified();
+        let sound = sound.by_ref().map(|frame| frame.aligned_len).sum();
+        let run = run.get(..sound).filter(|run| !run.is_empty());
         let Some(run) = run.filter(|_| mending.from < mending.to) else {
             self.mending = None;
             return None;

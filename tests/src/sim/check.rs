@@ -151,6 +151,13 @@ impl Checker {
         self.members[usize::from(member)].log.rows()
     }
 
+    /// Is a frame in the log of this member, with all that is below; with `surely`, durable?
+    pub fn holds(&self, member: u8, row: &Row, surely: bool) -> bool {
+        let ghost = &self.members[usize::from(member)];
+        let there = ghost.log.ending_at(row.end);
+        there.is_some_and(|there| there.hash == row.hash) && (!surely || ghost.promised >= row.end)
+    }
+
     /// Does this log have what is committed up to `end`?
     pub fn agrees(&self, log: &GhostLog, end: u64) -> bool {
         log.agrees(&self.committed, end)

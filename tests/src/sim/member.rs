@@ -12,6 +12,7 @@ use super::installs::Incoming;
 use super::mind::{SERVICES, SHARE};
 use super::net::Datagram;
 use super::plan::Plan;
+use super::repairs::Rotten;
 use super::rng::Rng;
 use super::services::Services;
 use super::snapshots::{Damage, Storing, Taking};
@@ -135,8 +136,8 @@ pub struct Member {
     pub loaded: Option<u64>,
     /// A snapshot that is coming from the leader.
     pub incoming: Option<Incoming>,
-    /// The log below this has rotten; 0: it is sound.
-    pub rotten: u64,
+    /// What has rotten of the log, and is not healed.
+    pub rotten: Option<Rotten>,
     /// What is done to the newest snapshots while the process is down.
     pub damage: Damage,
     /// The process is not scheduled before this.
@@ -171,7 +172,7 @@ impl Member {
             stalled: [false; SERVICES],
             loaded: None,
             incoming: None,
-            rotten: 0,
+            rotten: None,
             damage: Damage::None,
             paused_until: 0,
             slow_until: 0,

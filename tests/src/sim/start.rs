@@ -191,31 +191,24 @@ impl World {
 
     /// The log; a snapshot that came from the leader and lies behind its end takes its place.
     fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
-        let Member { disk, rotten, .. } = &self.members[member];
-        let known = self.checker.committed_prefix(disk.log_start().max(*rotten));
-        let mut found = recover(disk, known)?;
+        let mut found = recover(&self.members[member].disk, self.known_log(member))?;
         if self.rot_log(member, &found) {
-            let Member { disk, rotten, .. } = &self.members[member];
-            found = recover(disk, self.checker.committed_prefix(*rotten))?;
+            found = recover(&self.members[member].disk, self.known_log(member))?;
         }
-        let Self {
-            members, checker, ..
-        } = self;
-        let m = &mut members[member];
-        let (disk, damage, rotten) = (&mut m.disk, m.damage, m.rotten);
-        if let Some(at) = needless(disk, &found.0).filter(|_| damage == Damage::None) {
-            disk.start_log_at(at);
-            found = recover(disk, checker.committed_prefix(at.max(rotten)))?;
+        if self.members[member].damage != Damage::None {
+            return Ok(found);
         }
+        if let Some(at) = needless(&self.members[member].disk, &found.0) {
+            self.members[member].disk.start_log_at(at);
+            found = recover(&self.members[member].disk, self.known_log(member))?;
+        }
+        let disk = &mut self.members[member].disk;
         let newest = disk.snapshots().next_back();
-        let newest = newest.filter(|at| *at > found.0.tail.end.get());
-        match newest.filter(|_| damage == Damage::None) {
-            None => Ok(found),
-            Some(at) => {
-                disk.restart_log(at);
-                recover(disk, checker.committed_prefix(at))
-            }
+        if let Some(at) = newest.filter(|at| *at > found.0.tail.end.get()) {
+            disk.restart_log(at);
+            found = recover(&self.members[member].disk, self.known_log(member))?;
         }
+        Ok(found)
     }
 
     /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it

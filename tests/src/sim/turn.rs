@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use coracle_core::node::{Door as CoreDoor, Event};
+use coracle_core::node::{Door as CoreDoor, Event, Halt};
 use coracle_core::service::Role;
 use coracle_core::session::AllowAll;
 use coracle_core::wire::frame::DataFrame;
@@ -338,6 +338,11 @@ impl World {
                 }
                 Event::SessionClosed(session) => {
                     self.note(id, "closed", session.opened_at().get(), 0);
+                }
+                // Full members that hold the bytes always heal one that does not.
+                Event::Halted(Halt::DamageNotHealed(_)) if self.is_lost(member) => {
+                    self.give_up(member);
+                    return Err(Stop::Crash { power: false });
                 }
                 Event::Halted(halt) => broken("Never Halts", format!("n{id} halts: {halt}"))?,
                 _ => {}
