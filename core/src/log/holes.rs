@@ -202,3 +202,47 @@ fn a_hole_that_reaches_the_end_hides_the_last_term() {
     log.bytes[middle] ^= 1;
     assert_eq!(recover(&log, slot).corrupt_to, (end, Some(chain)));
 }
+
+#[test]
+fn a_snapshot_of_another_history_is_told_behind_damage_too() {
+    let log = whole_of(2, &[7; 300]);
+    let slot = log.slot(log.end());
+    let agrees = |log: &Whole, at: (Position, u32)| {
+        let seed = Seed::genesis(CLUSTER);
+        let mut recovery =
+            Recovery::new(CLUSTER, SEGMENT_MIN, seed, Some(slot), CAPACITY).expect("our own");
+        recovery.compare(Seed {
+            position: at.0,
+            chain: Some(at.1),
+            term: Term::ZERO,
+        });
+        while let Some(at) = recovery.wanted() {
+            let end = segment_end(at, SEGMENT_MIN).get().min(log.end().0.get());
+            recovery.feed(&log.bytes[at.get() as usize..end as usize]);
+        }
+        recovery.finish().expect("fits").agrees
+    };
+    let mut damaged = log.clone();
+    damaged.bytes[log.ends[20].0.get() as usize + 50] ^= 1;
+    for (at, chain) in [log.ends[10], log.ends[21], log.ends[22], log.end()] {
+        for log in [&log, &damaged] {
+            assert_eq!(agrees(log, (at, chain)), Some(true), "{at}");
+            assert_eq!(agrees(log, (at, chain ^ 1)), Some(false), "{at}");
+        }
+        assert_eq!(
+            agrees(&log, (at.minus(32), chain)),
+            Some(false),
+            "in a frame"
+        );
+    }
+    assert_eq!(
+        agrees(&damaged, (log.ends[21].0.minus(32), 5)),
+        None,
+        "in the damage"
+    );
+    assert_eq!(
+        agrees(&log, (log.end().0.plus(32), 5)),
+        None,
+        "it does not reach there"
+    );
+}

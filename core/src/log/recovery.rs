@@ -100,6 +100,10 @@ pub struct Recovered {
     /// `confirmed`. With the chain that stands before, if it is known. Without damage it means
     /// nothing.
     pub corrupt_to: (Position, Option<u32>),
+    /// Whether the log agrees with the snapshot that [`Recovery::compare`] named: it has a frame
+    /// that ends there, and the chain that the snapshot says. `None` if that cannot be said: the
+    /// log does not reach there, or is damaged there.
+    pub agrees: Option<bool>,
 }
 
 impl Recovered {
@@ -128,6 +132,7 @@ impl Recovered {
             corrupt: None,
             corrupt_after: (None, Term::ZERO),
             corrupt_to: (start.position, start.chain),
+            agrees: None,
         }
     }
 
@@ -165,6 +170,9 @@ pub struct Recovery {
     /// Behind damage: where the frames begin that follow from one another up to `at`, and the chain
     /// that stands before the first.
     run: Option<(Position, u32)>,
+    /// The snapshot to compare with, and what those frames say of it.
+    snapshot: Option<(Position, u32)>,
+    run_agrees: Option<bool>,
     is_done: bool,
     needed: Option<u64>,
 }
@@ -206,11 +214,18 @@ impl Recovery {
             chain: start.chain,
             term: start.term,
             run: None,
+            snapshot: None,
+            run_agrees: None,
             is_done: false,
             needed: None,
         };
         recovery.note_confirmed();
         Ok(recovery)
+    }
+
+    /// Says what a snapshot says of the log at its position: see [`Recovered::agrees`].
+    pub fn compare(&mut self, snapshot: Seed) {
+        self.snapshot = snapshot.chain.map(|chain| (snapshot.position, chain));
     }
 
     /// The position whose bytes are wanted next; `None` when the scan is done.
@@ -255,6 +270,7 @@ impl Recovery {
             if self.is_searching() && self.run.is_none() {
                 self.run = frame.chain_before().map(|before| (self.at, before));
             }
+            self.note_snapshot(&frame);
             let history = &mut self.found.history;
             let is_pushed = history.push(frame.term, frame.position, frame.end());
             assert!(is_pushed, "frames are pushed in order");
@@ -267,6 +283,25 @@ impl Recovery {
             }
         }
         Followed::UpTo(frames.error())
+    }
+
+    /// What a good frame says of the snapshot.
+    fn note_snapshot(&mut self, frame: &FrameRef<'_>) {
+        let Some((at, chain)) = self.snapshot else {
+            return;
+        };
+        let starts_run = self.run.filter(|run| run.0 == at && frame.position == at);
+        let agrees = match starts_run {
+            Some((_, before)) => before == chain,
+            None if frame.position < at && at <= frame.end() => {
+                at == frame.end() && frame.chain == chain
+            }
+            None => return,
+        };
+        match self.is_searching() {
+            true => self.run_agrees = Some(agrees),
+            false => self.found.agrees = Some(agrees),
+        }
     }
 
     /// Whether a frame goes with what is known besides its chain.
@@ -325,6 +360,7 @@ impl Recovery {
             (None, _) if !is_other => {}
             (Some(corrupt), Some((at, before))) if at > start.position => {
                 self.found.corrupt_to = (at, Some(before));
+                self.found.agrees = self.run_agrees.or(self.found.agrees);
                 if corrupt == at {
                     // No frame is bad, and yet those below do not lead here: they are of another
                     // log.
@@ -358,7 +394,7 @@ impl Recovery {
         }
         self.found.history.clear();
         self.term = self.found.corrupt_after.1;
-        self.run = None;
+        (self.run, self.run_agrees) = (None, None);
         // What does not follow from the frames before may still be sound, and follow from others.
         if self.chain.take().is_some() {
             return;

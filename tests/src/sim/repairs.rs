@@ -32,6 +32,12 @@ pub struct Rotten {
 }
 
 impl Rotten {
+    /// Whether a frame was in the log, with all that is below.
+    pub fn had(&self, row: &Row) -> bool {
+        let there = self.log.ending_at(row.end);
+        there.is_some_and(|there| there.hash == row.hash)
+    }
+
     fn range(&self) -> (u64, u64) {
         let (first, last) = (self.frames.first(), self.frames.last());
         (first.map_or(0, |r| r.start), last.map_or(0, |r| r.end))
@@ -202,16 +208,13 @@ impl World {
         Ok(())
     }
 
-    /// What has rotten is healed from the others; or, if the snapshot has all that was confirmed,
-    /// it is as good as purged.
+    /// If the snapshot has all that was confirmed, what has rotten is as good as purged.
     pub(super) fn note_damage(&mut self, member: usize, process: &Process, found: &Recovered) {
         if found.corrupt.is_some() {
             let m = &self.members[member];
             let is_needless = process.node.healing().is_none();
             let loaded = m.loaded.filter(|_| is_needless).unwrap_or(0);
-            let rotten = m.rotten.as_ref().map_or(0, |r| r.log.end());
-            let held = rotten.min(self.checker.committed());
-            self.checker.purged(member as u8, loaded.max(held));
+            self.checker.purged(member as u8, loaded);
         }
     }
 
@@ -247,8 +250,12 @@ impl World {
     }
 }
 
-/// The newest set of a log whose damage is all below it, and that goes on above.
+/// The newest set of a log whose damage begins below it, and that goes on above.
 pub fn needless(disk: &Disk, recovered: &Recovered) -> Option<u64> {
+    if recovered.agrees == Some(false) {
+        // It is of another history, and is replaced.
+        return None;
+    }
     let corrupt = recovered.corrupt?.get();
     let newest = disk.snapshots().next_back()?;
     (corrupt < newest && newest < recovered.confirmed.get()).then_some(newest)

@@ -92,6 +92,14 @@ fn recover(disk: &Disk, known: GhostLog) -> Result<(Recovered, GhostLog), String
     };
     let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
         .map_err(|e| format!("{e:?}"))?;
+    let newest = disk.snapshots().next_back();
+    if let Some((at, begin)) = newest.and_then(|at| Some((at, begin_of(disk, at)?))) {
+        recovery.compare(Seed {
+            position: position(at),
+            chain: Some(begin.chain),
+            term: begin.term,
+        });
+    }
     let mut buffer = vec![0; SEGMENT as usize];
     while let Some(at) = recovery.wanted() {
         let len = read_log(disk, at.get(), &mut buffer);
@@ -204,7 +212,8 @@ impl World {
         }
         let disk = &mut self.members[member].disk;
         let newest = disk.snapshots().next_back();
-        if let Some(at) = newest.filter(|at| *at > found.0.tail.end.get()) {
+        let is_other = found.0.agrees == Some(false);
+        if let Some(at) = newest.filter(|at| is_other || *at > found.0.tail.end.get()) {
             disk.restart_log(at);
             found = recover(&self.members[member].disk, self.known_log(member))?;
         }

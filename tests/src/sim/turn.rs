@@ -410,8 +410,11 @@ fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
     seen
 }
 
-/// Does the medium hold this frame?
+/// Does the medium hold this frame? What has rotten counts as held while it can be healed.
 fn is_on_medium(member: &Member, row: &Row, bytes: &[u8]) -> bool {
+    if member.rotten.as_ref().is_some_and(|r| r.had(row)) {
+        return true;
+    }
     let base = segment_of(row.start);
     let at = DATA_AT + (row.start - base) as usize;
     member
