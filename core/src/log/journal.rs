@@ -246,7 +246,10 @@ impl Journal {
         let slot = Slot {
             seq: self.seq,
             cluster: self.cluster,
-            joined: self.last_joined,
+            joined: match Planted::ASlotForgetsTheLastJoin.is_active() {
+                true => joined,
+                false => self.last_joined,
+            },
             confirmed: span.start,
             intended: span.end,
             chain: self.chain,

@@ -26,6 +26,7 @@ use core::time::Duration;
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
 use crate::log::{Frames, Log, Recovered, scan, segment_end};
+use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
@@ -149,6 +150,7 @@ impl Healing {
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
         !matches!((chain, self.to_chain), (Some(a), Some(b)) if a != b)
+            || Planted::HealsWithoutTheChain.is_active()
     }
 
     /// Whether there is room for no more: where nothing is written yet, what was seen makes room.
@@ -271,7 +273,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 // What comes in the same datagram behind the damage is not missed.
                 break;
             }
-            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain));
+            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
+                || Planted::HealsWithoutTheChain.is_active();
             let is_within = frame.end() <= healing.to && frame.term <= healing.joined;
             if !follows || !is_within {
                 healing.start_over(now);

@@ -17,6 +17,7 @@ use super::rng::Rng;
 use super::services::Services;
 use super::snapshots::{Damage, Storing, Taking};
 use super::spy::SpyLog;
+use super::unwell::Unwell;
 
 /// How many sessions a member has room for.
 pub const SESSIONS: usize = 5;
@@ -104,6 +105,8 @@ pub struct Process {
     pub recall: Option<Recall>,
     /// When the driver next runs.
     pub turn_at: Option<Nanos>,
+    /// What it was told of others' health, and did about its own.
+    pub unwell: Unwell,
     /// The number of the next node state.
     pub state_seq: u64,
 }

@@ -244,7 +244,7 @@ impl World {
         self.note(member as u8, "repairs", at, repair.end.get());
         self.called(member)?;
         match is_healed {
-            true => Err(Stop::Anew),
+            true => Err(Stop::Anew { is_rebuilt: false }),
             false => Ok(()),
         }
     }

@@ -22,6 +22,7 @@ use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
 use super::storage::{DATA_AT, position, read_log, write_state};
+use super::unwell::Unwell;
 use super::world::{What, World};
 
 /// After how many bytes of log members compare their states, here: often.
@@ -151,6 +152,9 @@ impl World {
             recovered.tail.end.get(),
         );
         self.checker.lives(member as u8, state.incarnation.0);
+        if recovered.slot.is_some() {
+            self.checker.joined(member as u8, recovered.joined.get())?;
+        }
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
         self.checker.started(
             member as u8,
@@ -182,6 +186,7 @@ impl World {
             state_flush: None,
             recall: None,
             turn_at: None,
+            unwell: Unwell::default(),
             state_seq: state_seq + 2,
         };
         self.load_newest(member, &mut process, &recovered)?;

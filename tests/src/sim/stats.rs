@@ -128,6 +128,8 @@ pub struct Stats {
     pub purges: u64,
     /// Snapshots that members have been sent whole.
     pub installs: u64,
+    /// Leaderships that were handed over because a disk or a service stood still.
+    pub hand_overs: u64,
     faults: Faults,
 }
 
@@ -170,6 +172,7 @@ impl Stats {
         self.loads += other.loads;
         self.purges += other.purges;
         self.installs += other.installs;
+        self.hand_overs += other.hand_overs;
         for (mine, theirs) in self.faults.0.iter_mut().zip(other.faults.0) {
             *mine += theirs;
         }
@@ -201,8 +204,14 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}",
-            self.timers, self.said, self.snapshots, self.loads, self.purges, self.installs
+             purges {}, installs {}, hand-overs of the unwell {}",
+            self.timers,
+            self.said,
+            self.snapshots,
+            self.loads,
+            self.purges,
+            self.installs,
+            self.hand_overs
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::NAMES.iter().zip(self.faults.0) {

@@ -164,7 +164,7 @@ impl World {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
             Err(Stop::Crash { power }) => self.crash(member, power).map(|()| true),
-            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
+            Err(Stop::Anew { is_rebuilt }) => self.start_anew(member, is_rebuilt).map(|()| true),
         }
     }
 

@@ -67,10 +67,7 @@ impl World {
                 self.members[member].paused_until = self.now + lasts;
                 self.stats.count(Fault::NotPolled);
             }
-            Trouble::SlowDisk => {
-                self.members[member].slow_until = self.now + lasts;
-                self.stats.count(Fault::SlowFlush);
-            }
+            Trouble::SlowDisk => self.slow_disk(member, lasts),
             Trouble::WallStep => self.step_wall(member),
             Trouble::Rate => self.change_rate(member),
             Trouble::Resign => self.resign(leader)?,

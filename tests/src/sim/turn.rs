@@ -93,7 +93,7 @@ impl World {
         match self.turn(member) {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
-            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
+            Err(Stop::Anew { is_rebuilt }) => self.start_anew(member, is_rebuilt).map(|()| true),
             Err(Stop::Crash { power }) => {
                 self.crash(member, power)?;
                 Ok(true)
@@ -188,6 +188,9 @@ impl World {
                 .node
                 .handle_datagram(now, door, datagram.from, &datagram.bytes, &mut lent)
                 .is_err();
+            if let Some((from, Door::Member)) = peer_at(datagram.from) {
+                self.note_told(member, usize::from(from), &datagram.bytes);
+            }
             self.called(member)?;
         }
         Ok(true)
@@ -338,6 +341,9 @@ impl World {
                 }
                 Event::SessionClosed(session) => {
                     self.note(id, "closed", session.opened_at().get(), 0);
+                }
+                Event::HandingOver { to, ages } => {
+                    self.check_hand_over(member, to, ages.flush_ms)?;
                 }
                 // Full members that hold the bytes always heal one that does not.
                 Event::Halted(Halt::DamageNotHealed(_)) if self.is_lost(member) => {
