@@ -153,7 +153,7 @@ impl Healing {
             || Planted::HealsWithoutTheChain.is_active()
     }
 
-    /// Whether there is room for no more: where nothing is written yet, what was seen makes room.
+    /// More has come. Where nothing may be written yet, what was seen makes room for it.
     fn keep(&mut self, staged: Repair, segment: u32, now: Instant) {
         self.has_answered = true;
         self.next_ask = now.plus(PATIENCE);

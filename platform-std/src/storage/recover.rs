@@ -17,7 +17,8 @@ const CHUNK: usize = 1 << 20;
 
 /// Reads the whole log, decides what of it may be believed, and loads the tail into `window`. The
 /// log may start anywhere: `known` is what a snapshot says of its own position, and is used if the
-/// log starts just there, and compared if it does not. Without any file the log is empty and starts at 0.
+/// log starts just there, and compared if it does not. Without any file the log is empty and starts
+/// at 0.
 ///
 /// What is damaged below what was confirmed durable is in [`Recovered::corrupt`]: the node has it
 /// healed from the others.
