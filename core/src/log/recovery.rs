@@ -259,7 +259,7 @@ impl Recovery {
     fn follow(&mut self, bytes: &[u8]) -> Followed {
         let frames = Frames::new(bytes, self.at, self.segment_length).verified();
         let mut frames = frames.linked(self.chain);
-        while let Some(frame) = frames.next() {
+        for frame in frames.by_ref() {
             if !self.may_be(&frame) {
                 return Followed::UpTo(Some(FrameError::BadHeader));
             }
