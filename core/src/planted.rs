@@ -24,11 +24,15 @@ pub enum Planted {
     ServiceMessageCounterNotRestored,
     SnapshotLaterThanItsAction,
     TheOddOneOutGoesOn,
+    HealsWithoutTheChain,
+    HandsOverToNobodyBetter,
+    HandsOverWithoutRest,
+    ASlotForgetsTheLastJoin,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -47,6 +51,10 @@ impl Planted {
         Self::ServiceMessageCounterNotRestored,
         Self::SnapshotLaterThanItsAction,
         Self::TheOddOneOutGoesOn,
+        Self::HealsWithoutTheChain,
+        Self::HandsOverToNobodyBetter,
+        Self::HandsOverWithoutRest,
+        Self::ASlotForgetsTheLastJoin,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

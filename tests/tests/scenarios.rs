@@ -42,6 +42,7 @@ stories! {
     join_cuts_once = "join"
     elections = "elections"
     handing_over = "handing-over"
+    slow_disk = "slow-disk"
     stuck_service = "stuck-service"
     split_vote = "split-vote"
     bridge = "bridge"

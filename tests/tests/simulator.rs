@@ -69,6 +69,13 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_845_185_434_658, None);
     // A follower whose snapshot was late filled its log, and could come to no other action.
     hold(1_795_845_549_056_520, Some(Profile::Snapshots));
+    // Frames of a leadership whose slot was lost were written again with a slot of an earlier one,
+    // and were taken for none of the log's when they were healed.
+    hold(1_795_848_966_244_024, Some(Profile::Tails));
+    // A damaged member passed damage of its own on.
+    hold(1_795_848_863_838_006, Some(Profile::Tails));
+    // A snapshot was of another history than what stood behind the damage in the same log.
+    hold(1_795_849_441_520_091, Some(Profile::Kills));
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

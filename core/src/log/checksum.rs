@@ -59,8 +59,27 @@ pub(super) fn chain_of(before: u32, header: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// The chain that `chain_of` went on from, where it came to `after`: a CRC can be run backwards, so
+/// a sound frame says which chain stands before it. A bit at a time: for one frame now and then.
+pub(super) fn chain_before(after: u32, header: &[u8], body: &[u8]) -> u32 {
+    // CRC-32/ISO-HDLC, reflected. Its highest bit is set, so a step that used it can be told.
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    let mut state = !after;
+    for byte in header.iter().chain(body).rev() {
+        for _ in 0..8 {
+            let was_used = state >> 31 == 1;
+            let shifted = if was_used { state ^ POLYNOMIAL } else { state };
+            state = shifted << 1 | u32::from(was_used);
+        }
+        state ^= u32::from(*byte);
+    }
+    !state
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -84,6 +103,17 @@ mod tests {
     fn a_chain_goes_on_from_its_seed() {
         let first = chain_of(0, b"1234", &[]);
         assert_eq!(chain_of(first, b"567", b"89"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_chain_can_be_run_backwards() {
+        for seed in [0, 1, 0x8000_0000, 0xdead_beef, u32::MAX] {
+            for len in 0..40u8 {
+                let body: std::vec::Vec<u8> = (0..len).map(|n| n.wrapping_mul(97) ^ len).collect();
+                let after = chain_of(seed, b"some header", &body);
+                assert_eq!(chain_before(after, b"some header", &body), seed);
+            }
+        }
     }
 
     #[test]

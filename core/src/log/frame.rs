@@ -2,7 +2,7 @@
 //! whose term id is the number of the segment, and whose reserved value holds the two checksums.
 
 use super::LOG_STREAM_ID;
-use super::checksum::{Checksums, chain_of, own_of};
+use super::checksum::{Checksums, chain_before, chain_of, own_of};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
 
@@ -91,6 +91,11 @@ impl Header {
     #[inline]
     pub fn chain_holds(&self, frame: &[u8], before: u32) -> bool {
         chain_of(before, &blanked(frame), self.body(frame)) == self.sums.chain
+    }
+
+    /// The chain that its own follows from.
+    pub fn chain_before(&self, frame: &[u8]) -> u32 {
+        chain_before(self.sums.chain, &blanked(frame), self.body(frame))
     }
 }
 

@@ -89,7 +89,9 @@ impl Journal {
             start: recovered.start.position,
             seq: recovered.slot.map_or(0, |slot| slot.seq),
             joined: recovered.joined,
-            last_joined: recovered.joined,
+            // The slot of a leadership may be lost and its frames may not: they are written again,
+            // with a slot that must not be of an earlier one.
+            last_joined: recovered.joined.max(recovered.tail.term),
             written: recovered.confirmed,
             durable: recovered.confirmed,
             chain: recovered.confirmed_chain,
@@ -244,7 +246,10 @@ impl Journal {
         let slot = Slot {
             seq: self.seq,
             cluster: self.cluster,
-            joined: self.last_joined,
+            joined: match Planted::ASlotForgetsTheLastJoin.is_active() {
+                true => joined,
+                false => self.last_joined,
+            },
             confirmed: span.start,
             intended: span.end,
             chain: self.chain,

@@ -47,6 +47,8 @@ mod crash_model;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod holes;
+#[cfg(test)]
 mod purged;
 #[cfg(test)]
 mod tests;

@@ -9,24 +9,30 @@ use super::*;
 use crate::limits::SEGMENT_MIN;
 use crate::units::{ClusterId, Position, Term};
 
-const CLUSTER: ClusterId = ClusterId(5);
+pub(super) const CLUSTER: ClusterId = ClusterId(5);
 const MTU: usize = 512;
-const CAPACITY: u64 = 16 * 1024;
+pub(super) const CAPACITY: u64 = 16 * 1024;
 
 /// A log of some segments in `term`, from genesis, and all its frames' ends and chains.
-struct Whole {
-    bytes: Vec<u8>,
-    ends: Vec<(Position, u32)>,
+#[derive(Clone)]
+pub(super) struct Whole {
+    pub bytes: Vec<u8>,
+    pub ends: Vec<(Position, u32)>,
 }
 
 fn whole(term: u32, fill: u8) -> Whole {
+    whole_of(term, &[fill; 300])
+}
+
+/// The same, every message of which is `payload`.
+pub(super) fn whole_of(term: u32, payload: &[u8]) -> Whole {
     let mut log = Window::new(vec![0; 4096 + MTU], MTU, SEGMENT_MIN).expect("large enough");
     let seed = Seed::genesis(CLUSTER);
     log.load(seed.position, seed.chain, seed.term);
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     while log.end().get() < 3 * u64::from(SEGMENT_MIN) + 5000 {
         let from = log.end();
-        append(&mut log, Term::new(term), &[&[fill; 300]], MTU).expect("room");
+        append(&mut log, Term::new(term), &[payload], MTU).expect("room");
         let mut at = from;
         while at < log.end() {
             let run = log.read(at).to_vec();
@@ -42,7 +48,7 @@ fn whole(term: u32, fill: u8) -> Whole {
 }
 
 impl Whole {
-    fn end(&self) -> (Position, u32) {
+    pub fn end(&self) -> (Position, u32) {
         self.ends[self.ends.len() - 1]
     }
 
@@ -52,7 +58,7 @@ impl Whole {
         &self.bytes[from..until.min(from + max).min(self.bytes.len())]
     }
 
-    fn slot(&self, confirmed: (Position, u32)) -> Slot {
+    pub fn slot(&self, confirmed: (Position, u32)) -> Slot {
         Slot {
             seq: 9,
             cluster: CLUSTER,
@@ -66,11 +72,16 @@ impl Whole {
     }
 
     fn recover(&self, start: Seed, slot: Option<Slot>) -> Recovered {
+        self.recover_by(4096, start, slot)
+    }
+
+    /// The same, of so many bytes at once.
+    pub fn recover_by(&self, chunk: usize, start: Seed, slot: Option<Slot>) -> Recovered {
         let mut recovery =
             Recovery::new(CLUSTER, SEGMENT_MIN, start, slot, CAPACITY).expect("our own");
         while let Some(at) = recovery.wanted() {
             assert!(at >= start.position, "nothing is read below the start");
-            recovery.feed(self.read(at, 4096));
+            recovery.feed(self.read(at, chunk));
         }
         recovery.finish().expect("fits")
     }

@@ -1,16 +1,26 @@
 //! What may be believed after a crash.
 //!
 //! Given the newest slot, and fed the log's bytes from storage in order:
-//! - a bad frame below `confirmed` is corruption: reported, never cut. Reading goes on at
-//!   `confirmed`, whose chain the slot has;
+//! - a bad frame below `confirmed` is corruption: reported, never cut. It ends where frames begin
+//!   that run, each following from the one before, to `confirmed` and to the chain that the slot
+//!   has there; if there are none, at `confirmed`;
 //! - a bad frame above it is where a write was cut (`torn`, if below `intended`), and the log ends;
 //! - good frames above `confirmed` may be in the page cache and not on the disk: they are loaded in
 //!   the window and written again before they count, also those above `intended`, whose slot was
 //!   lost.
+//!
+//! Behind a bad frame no length says where the next one begins, so every multiple of the alignment
+//! is tried: a frame must say that it is of this place, hold its own checksum, be of a term that
+//! may be there, and lead to the slot's chain. Whatever else looks like a frame (a client may have
+//! sent one) leads elsewhere. Two damaged places are one hole, and nothing is lost by that: of all
+//! members, the one that is damaged lowest finds that place sound at any other whose damage begins
+//! above, so they heal one another from the lowest place on.
 
 use super::{
-    FrameError, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum, segment_base,
+    FrameError, FrameRef, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum,
+    segment_base, segment_end,
 };
+use crate::limits::FRAME_ALIGNMENT;
 use crate::units::{ClusterId, Position, Tail, Term};
 
 /// Where a log, or a part of it, goes on.
@@ -59,7 +69,7 @@ pub enum RecoveryError {
 pub struct Recovered {
     /// Where the log in storage starts.
     pub start: Seed,
-    /// Where it ends: for elections. With corruption and nothing above it, the term is the joined
+    /// Where it ends: for elections. With corruption and no frame above it, the term is the joined
     /// one.
     pub tail: Tail,
     /// The chain at the end; `None` if it is not known.
@@ -86,6 +96,14 @@ pub struct Recovered {
     pub corrupt: Option<Position>,
     /// The chain before that frame, if it is known, and the term of the frame before it.
     pub corrupt_after: (Option<u32>, Term),
+    /// Where the damage ends: from here on every frame is sound and follows from the one before, to
+    /// `confirmed`. With the chain that stands before, if it is known. Without damage it means
+    /// nothing.
+    pub corrupt_to: (Position, Option<u32>),
+    /// Whether the log agrees with the snapshot that [`Recovery::compare`] named: it has a frame
+    /// that ends there, and the chain that the snapshot says. `None` if that cannot be said: the
+    /// log does not reach there, or is damaged there.
+    pub agrees: Option<bool>,
 }
 
 impl Recovered {
@@ -113,6 +131,8 @@ impl Recovered {
             torn: false,
             corrupt: None,
             corrupt_after: (None, Term::ZERO),
+            corrupt_to: (start.position, start.chain),
+            agrees: None,
         }
     }
 
@@ -128,6 +148,14 @@ impl Recovered {
     }
 }
 
+/// How far good frames lead.
+enum Followed {
+    /// To `confirmed`.
+    ToConfirmed,
+    /// Not so far, and why not further, if there are more bytes.
+    UpTo(Option<FrameError>),
+}
+
 /// The scan at start. Ask [`wanted`](Self::wanted), read, [`feed`](Self::feed), until nothing is
 /// wanted; then [`finish`](Self::finish).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -139,6 +167,12 @@ pub struct Recovery {
     at: Position,
     chain: Option<u32>,
     term: Term,
+    /// Behind damage: where the frames begin that follow from one another up to `at`, and the chain
+    /// that stands before the first.
+    run: Option<(Position, u32)>,
+    /// The snapshot to compare with, and what those frames say of it.
+    snapshot: Option<(Position, u32)>,
+    run_agrees: Option<bool>,
     is_done: bool,
     needed: Option<u64>,
 }
@@ -179,11 +213,19 @@ impl Recovery {
             at: start.position,
             chain: start.chain,
             term: start.term,
+            run: None,
+            snapshot: None,
+            run_agrees: None,
             is_done: false,
             needed: None,
         };
         recovery.note_confirmed();
         Ok(recovery)
+    }
+
+    /// Says what a snapshot says of the log at its position: see [`Recovered::agrees`].
+    pub fn compare(&mut self, snapshot: Seed) {
+        self.snapshot = snapshot.chain.map(|chain| (snapshot.position, chain));
     }
 
     /// The position whose bytes are wanted next; `None` when the scan is done.
@@ -193,47 +235,86 @@ impl Recovery {
 
     /// Takes the bytes at `wanted()`: at least one whole frame of the largest size, or all to the
     /// segment's end; not across it. None at all, if storage has none or cannot read them.
+    ///
+    /// Bounded by the bytes; where they are damaged, by the checksum of a frame for each place that
+    /// looks like the header of one.
     pub fn feed(&mut self, bytes: &[u8]) {
-        if self.is_done {
-            return;
-        }
         let before = self.at;
+        while !self.is_done {
+            let rest = bytes.get(self.at.since(before) as usize..);
+            let error = match self.follow(rest.unwrap_or_default()) {
+                // The rest is checked against the slot's chain: it is wanted again.
+                Followed::ToConfirmed => return,
+                Followed::UpTo(error) => error,
+            };
+            let is_more_wanted = self.at > before && matches!(error, None | Some(FrameError::Cut));
+            if self.is_done || is_more_wanted {
+                return;
+            }
+            self.stop(bytes.is_empty());
+        }
+    }
+
+    /// Takes the good frames at the start of `bytes`.
+    fn follow(&mut self, bytes: &[u8]) -> Followed {
         let frames = Frames::new(bytes, self.at, self.segment_length).verified();
         let mut frames = frames.linked(self.chain);
-        let mut error = None;
-        while error.is_none() {
-            let Some(frame) = frames.next() else {
-                error = frames.error();
-                break;
-            };
-            let is_across =
-                frame.position < self.found.confirmed && frame.end() > self.found.confirmed;
-            if is_across || frame.term < self.term {
-                error = Some(FrameError::BadHeader);
-                break;
+        for frame in frames.by_ref() {
+            if !self.may_be(&frame) {
+                return Followed::UpTo(Some(FrameError::BadHeader));
             }
             if frame.end() > self.found.confirmed.plus(self.capacity) {
                 self.end_at_capacity();
-                return;
+                return Followed::UpTo(None);
             }
-            let is_pushed = self
-                .found
-                .history
-                .push(frame.term, frame.position, frame.end());
+            if self.is_searching() && self.run.is_none() {
+                self.run = frame.chain_before().map(|before| (self.at, before));
+            }
+            self.note_snapshot(&frame);
+            let history = &mut self.found.history;
+            let is_pushed = history.push(frame.term, frame.position, frame.end());
             assert!(is_pushed, "frames are pushed in order");
             self.at = frame.end();
             self.chain = Some(frame.chain);
             self.term = frame.term;
             if self.at == self.found.confirmed {
                 self.note_confirmed();
-                // The rest is checked against the slot's chain: it is wanted again.
-                return;
+                return Followed::ToConfirmed;
             }
         }
-        let is_more_wanted = self.at > before && matches!(error, None | Some(FrameError::Cut));
-        if !is_more_wanted {
-            self.stop();
+        Followed::UpTo(frames.error())
+    }
+
+    /// What a good frame says of the snapshot.
+    fn note_snapshot(&mut self, frame: &FrameRef<'_>) {
+        let Some((at, chain)) = self.snapshot else {
+            return;
+        };
+        let starts_run = self.run.filter(|run| run.0 == at && frame.position == at);
+        let agrees = match starts_run {
+            Some((_, before)) => before == chain,
+            None if frame.position < at && at <= frame.end() => {
+                at == frame.end() && frame.chain == chain
+            }
+            None => return,
+        };
+        match self.is_searching() {
+            true => self.run_agrees = Some(agrees),
+            false => self.found.agrees = Some(agrees),
         }
+    }
+
+    /// Whether a frame goes with what is known besides its chain.
+    fn may_be(&self, frame: &FrameRef<'_>) -> bool {
+        let confirmed = self.found.confirmed;
+        let is_across = frame.position < confirmed && frame.end() > confirmed;
+        let is_of_later = self.is_searching() && frame.term > self.found.joined;
+        !is_across && !is_of_later && frame.term >= self.term
+    }
+
+    /// Behind a bad frame, and not at `confirmed` yet.
+    fn is_searching(&self) -> bool {
+        self.found.corrupt.is_some() && self.at < self.found.confirmed
     }
 
     /// What was found.
@@ -247,9 +328,12 @@ impl Recovery {
         if let Some(needed) = self.needed {
             return Err(RecoveryError::WindowTooSmall(needed));
         }
-        let is_hidden = self.found.corrupt.is_some() && self.at == self.found.confirmed;
+        let confirmed = self.found.confirmed;
+        let is_hidden = self.found.corrupt.is_some()
+            && self.at == confirmed
+            && self.found.corrupt_to.0 == confirmed;
         let term = if is_hidden {
-            self.found.joined
+            self.found.joined.max(self.term)
         } else {
             self.term
         };
@@ -266,21 +350,41 @@ impl Recovery {
         }
         let stated = self.found.slot.and_then(|slot| slot.chain);
         let is_other = matches!((stated, self.chain), (Some(a), Some(b)) if a != b);
-        if is_other && self.found.corrupt.is_none() {
-            // Every frame holds, and yet this is another log: none of it is believed.
-            let start = self.found.start;
-            self.found.corrupt = Some(start.position);
-            self.found.corrupt_after = (start.chain, start.term);
-            self.found.history.clear();
-        }
-        self.chain = stated.or(self.chain);
+        let run = self.run.take().filter(|_| !is_other);
+        self.chain = stated.or(self.chain.filter(|_| !is_other));
         self.found.confirmed_chain = self.chain;
         self.found.confirmed_term = self.term;
+        let start = self.found.start;
+        let first = (start.position, (start.chain, start.term));
+        match (self.found.corrupt, run) {
+            (None, _) if !is_other => {}
+            (Some(corrupt), Some((at, before))) if at > start.position => {
+                self.found.corrupt_to = (at, Some(before));
+                self.found.agrees = self.run_agrees.or(self.found.agrees);
+                if corrupt == at {
+                    // No frame is bad, and yet those below do not lead here: they are of another
+                    // log.
+                    (self.found.corrupt, self.found.corrupt_after) = (Some(first.0), first.1);
+                }
+            }
+            (corrupt, _) => {
+                if corrupt.is_none() {
+                    // Every frame holds, and yet this is another log: none of it is believed.
+                    (self.found.corrupt, self.found.corrupt_after) = (Some(first.0), first.1);
+                } else {
+                    self.found.confirmed_term = Term::ZERO;
+                    self.term = self.found.corrupt_after.1;
+                }
+                self.found.history.clear();
+                self.found.corrupt_to = (self.at, self.chain);
+            }
+        }
     }
 
-    /// No good frame is at `at`.
-    fn stop(&mut self) {
-        if self.at >= self.found.confirmed {
+    /// No good frame that follows is at `at`; nor any bytes, if nothing `is_there`.
+    fn stop(&mut self, is_nothing_there: bool) {
+        let confirmed = self.found.confirmed;
+        if self.at >= confirmed {
             self.is_done = true;
             return;
         }
@@ -289,10 +393,18 @@ impl Recovery {
             self.found.corrupt_after = (self.chain, self.term);
         }
         self.found.history.clear();
-        self.at = self.found.confirmed;
-        self.chain = None;
+        self.term = self.found.corrupt_after.1;
+        (self.run, self.run_agrees) = (None, None);
+        // What does not follow from the frames before may still be sound, and follow from others.
+        if self.chain.take().is_some() {
+            return;
+        }
+        let next = match is_nothing_there {
+            true => segment_end(self.at, self.segment_length),
+            false => self.at.plus(FRAME_ALIGNMENT as u64),
+        };
+        self.at = next.min(confirmed);
         self.note_confirmed();
-        self.found.confirmed_term = Term::ZERO;
     }
 
     /// More good frames than the window holds. Only those below `intended` may be acknowledged; and

@@ -60,6 +60,11 @@ impl FrameRef<'_> {
         Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
     }
 
+    /// The chain before it, from which it follows. Walks its bits: for rare calls.
+    pub(super) fn chain_before(&self) -> Option<u32> {
+        Header::parse(self.bytes).map(|h| h.chain_before(self.bytes))
+    }
+
     /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header
     /// counts, the rest is zeroed. False, and nothing is written, if it does not fit.
     pub(super) fn write_to(&self, room: &mut [u8]) -> bool {

@@ -7,10 +7,16 @@
 //! another even when none of them can be elected.
 //!
 //! What comes must follow, frame by frame, from the chain before the hole, and end at the chain
-//! that the newest slot has for its end. Another member may hold other bytes there, of a branch
-//! that was never committed: then they come to no good end, and all of the hole is asked for again
-//! from the next. Only when every other member has bytes that do not fit, this member halts: its
-//! own were overwritten elsewhere, and it must come back as a new directory.
+//! that the sound frames behind it go on from (or that the newest slot has, if there are none).
+//! Another member may hold other bytes there, of a branch that was never committed: then they come
+//! to no good end, and all of the hole is asked for again from the next. Nothing is written before
+//! its end has been seen: bytes of another branch, left there by a crash, would be taken for sound.
+//! So what does not fit in memory is sent twice.
+//!
+//! Only when every other member has bytes that do not fit, this member halts: its own were
+//! overwritten elsewhere, and it must come back as a new directory. To cut its log at the hole, and
+//! take what the others have, would be wrong: up to where its lost bytes differed from theirs, it
+//! may have been one of the quorum that committed them, and where that was nobody knows any more.
 //!
 //! When the hole is closed the node does not go on: the driver recovers the log and begins anew, so
 //! that history, tail and chain are those of the healed log.
@@ -19,7 +25,8 @@ use core::time::Duration;
 
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
-use crate::log::{Frames, Log, Recovered, scan, segment_end, starts_frame};
+use crate::log::{Frames, Log, Recovered, scan, segment_end};
+use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
@@ -28,6 +35,10 @@ use crate::wire::member::{Body, RepairRequest};
 const WINDOW: u64 = 64 * 1024;
 /// How long a member has to answer before the next one is asked.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How often the member whose bytes are known to fit is asked in vain before the next one is.
+const UNANSWERED_MAX: u8 = 20;
+/// After how many rounds without an answer those whose bytes did not fit are asked again.
+const FORGET_UNFIT: u8 = 32;
 
 /// Bytes that the driver writes to their place in storage, and flushes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,11 +62,13 @@ type Place = (Position, (Option<u32>, Term));
 pub(super) struct Healing {
     /// Where the damage begins.
     first: Place,
-    /// Everything from there to here has come and is stored.
+    /// Everything from there to here has come, and is stored if it `is_proven`.
     next: Place,
     /// The end of the damage, and the chain there.
     to: Position,
     to_chain: Option<u32>,
+    /// What the peer has was seen to lead to that chain: it is stored from now on.
+    is_proven: bool,
     /// No frame below `to` was written by a later leadership.
     joined: Term,
     /// What has come and is not stored.
@@ -64,8 +77,11 @@ pub(super) struct Healing {
     peer: MemberId,
     has_answered: bool,
     is_one_source: bool,
-    /// Members whose bytes do not fit.
+    /// How often in a row it was asked in vain.
+    unanswered: u8,
+    /// Members whose bytes do not fit, and how often all others were asked in vain since.
     unfit: MemberSet,
+    rounds: u8,
     next_ask: Instant,
 }
 
@@ -86,14 +102,17 @@ impl Healing {
         Some(Self {
             first,
             next: first,
-            to: recovered.confirmed,
-            to_chain: recovered.confirmed_chain,
+            to: recovered.corrupt_to.0,
+            to_chain: recovered.corrupt_to.1,
+            is_proven: false,
             joined: recovered.joined,
             staged: None,
             peer: me,
             has_answered: false,
             is_one_source: false,
+            unanswered: 0,
             unfit: MemberSet::EMPTY,
+            rounds: 0,
             next_ask: now,
         })
     }
@@ -119,9 +138,40 @@ impl Healing {
         if self.is_one_source {
             self.unfit.insert(self.peer);
         }
-        (self.next, self.staged) = (self.first, None);
+        self.ask_all();
         (self.is_one_source, self.has_answered) = (false, false);
         self.next_ask = now;
+    }
+
+    fn ask_all(&mut self) {
+        (self.next, self.staged) = (self.first, None);
+        self.is_proven = false;
+    }
+
+    fn leads_on(&self, chain: Option<u32>) -> bool {
+        !matches!((chain, self.to_chain), (Some(a), Some(b)) if a != b)
+            || Planted::HealsWithoutTheChain.is_active()
+    }
+
+    /// More has come. Where nothing may be written yet, what was seen makes room for it.
+    fn keep(&mut self, staged: Repair, segment: u32, now: Instant) {
+        self.has_answered = true;
+        self.next_ask = now.plus(PATIENCE);
+        self.staged = Some(staged);
+        if staged.end < self.to {
+            if self.is_full(segment) && !self.is_proven {
+                (self.next, self.staged) = ((staged.end, staged.tail), None);
+            }
+        } else if !self.leads_on(staged.tail.0) {
+            self.start_over(now);
+        } else if !self.is_proven {
+            let is_all_here = staged.at == self.first.0;
+            if !is_all_here {
+                self.ask_all();
+                self.next_ask = now;
+            }
+            self.is_proven = true;
+        }
     }
 
     /// The next member to ask. It is the same as long as it answers.
@@ -129,7 +179,23 @@ impl Healing {
         let fit = |m: &MemberId| !self.unfit.contains(*m);
         let after = others.iter().filter(fit).find(|m| *m > self.peer);
         let next = after.or_else(|| others.iter().find(fit))?;
-        let peer = if self.has_answered { self.peer } else { next };
+        self.unanswered = match self.has_answered {
+            true => 0,
+            false => self.unanswered.saturating_add(1),
+        };
+        let stays = self.has_answered || (self.is_proven && self.unanswered < UNANSWERED_MAX);
+        let peer = if stays { self.peer } else { next };
+        if !stays && after.is_none() {
+            // Nobody else answers: those that had other bytes may have been led to ours since.
+            self.rounds = self.rounds.wrapping_add(1);
+            if self.rounds.is_multiple_of(FORGET_UNFIT) {
+                self.unfit = MemberSet::EMPTY;
+            }
+        }
+        if peer != self.peer && self.is_proven {
+            // That was said of what another has.
+            self.ask_all();
+        }
         self.has_answered = false;
         let begins = self.staged_to() == self.first.0;
         self.is_one_source = begins || (self.is_one_source && peer == self.peer);
@@ -142,12 +208,14 @@ impl Healing {
 impl<const N: usize, const S: usize> Node<N, S> {
     /// The log bytes that are still to be healed; `None` if the log is sound.
     pub fn healing(&self) -> Option<(Position, Position)> {
-        self.healing.as_ref().map(|h| (h.next.0, h.to))
+        let missing = |h: &Healing| if h.is_proven { h.next.0 } else { h.first.0 };
+        self.healing.as_ref().map(|h| (missing(h), h.to))
     }
 
     /// Whether the damage is written over: the driver recovers the log and begins anew with it.
     pub fn is_healed(&self) -> bool {
-        self.healing.as_ref().is_some_and(|h| h.next.0 >= h.to)
+        let is_whole = |h: &Healing| h.is_proven && h.next.0 >= h.to;
+        self.healing.as_ref().is_some_and(is_whole)
     }
 
     pub(super) fn repair_deadline(&self) -> Option<Instant> {
@@ -192,34 +260,37 @@ impl<const N: usize, const S: usize> Node<N, S> {
         else {
             return false;
         };
-        let (next, tail) = healing.next;
-        let none = Repair {
-            at: next,
+        let none = |(at, tail): Place| Repair {
+            at,
             len: 0,
-            end: next,
+            end: at,
             tail,
         };
-        let mut staged = healing.staged.unwrap_or(none);
+        let mut staged = healing.staged.unwrap_or(none(healing.next));
         let before = staged.end;
         for frame in Frames::new(datagram, before, segment).verified() {
             if frame.position >= healing.to {
                 // What comes in the same datagram behind the damage is not missed.
                 break;
             }
-            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain));
-            let room = lent
-                .catchup
-                .get_mut(staged.len..staged.len + frame.bytes.len());
+            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
+                || Planted::HealsWithoutTheChain.is_active();
             let is_within = frame.end() <= healing.to && frame.term <= healing.joined;
             if !follows || !is_within {
                 healing.start_over(now);
                 return true;
             }
-            let Some(room) = room else {
+            let len = frame.bytes.len();
+            if !healing.is_proven && staged.len + len > lent.catchup.len() {
+                // It was seen, and comes again when it is known to lead to the end.
+                healing.next = (staged.end, staged.tail);
+                staged = none(healing.next);
+            }
+            let Some(room) = lent.catchup.get_mut(staged.len..staged.len + len) else {
                 break;
             };
             room.copy_from_slice(frame.bytes);
-            staged.len += frame.bytes.len();
+            staged.len += len;
             staged.end = frame.end();
             staged.tail = (Some(frame.chain), frame.term);
             if frame.end() == segment_end(staged.at, segment) {
@@ -227,16 +298,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
         }
         if staged.end > before {
-            healing.staged = Some(staged);
-            healing.has_answered = true;
-            healing.next_ask = now.plus(PATIENCE);
+            healing.keep(staged, segment, now);
         }
         true
     }
 
     /// Bytes that the driver shall write over the damage: at least these, until `handle_repaired`.
     pub fn poll_repair(&self) -> Option<Repair> {
-        self.healing.as_ref()?.staged
+        let healing = self.healing.as_ref()?;
+        healing.staged.filter(|_| healing.is_proven)
     }
 
     /// They are durable. When nothing is left to heal, [`Self::is_healed`] says so.
@@ -251,7 +321,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if repair.end < healing.to {
             return;
         }
-        if matches!((repair.tail.0, healing.to_chain), (Some(a), Some(b)) if a != b) {
+        if !healing.leads_on(repair.tail.0) {
             healing.start_over(now);
             return;
         }
@@ -286,7 +356,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         ask: &RepairRequest,
     ) -> Result<(), Reject> {
         let end = self.raft.tail.end;
-        // Damage of its own is not passed on: who asks checks each frame, and all that follow.
+        // Damage of its own is not passed on: each frame is checked before it leaves.
         let to = ask.to.min(ask.from.plus(WINDOW)).min(end);
         if ask.from < self.start.base || ask.from >= to {
             return Err(Reject::Stale);
@@ -348,9 +418,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None if mending.from >= lent.log.start() => lent.log.read(mending.from),
             None => return None,
         };
-        let is_frame = starts_frame(bytes, mending.from, None, segment);
         let run = scan::run(bytes, mending.from, mtu, segment);
-        let run = bytes.get(..run).filter(|run| is_frame && !run.is_empty());
+        let run = bytes.get(..run).unwrap_or_default();
+        let mut sound = Frames::new(run, mending.from, segment).verified();
+        let sound = sound.by_ref().map(|frame| frame.aligned_len).sum();
+        let run = run.get(..sound).filter(|run| !run.is_empty());
         let Some(run) = run.filter(|_| mending.from < mending.to) else {
             self.mending = None;
             return None;

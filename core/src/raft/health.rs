@@ -19,6 +19,7 @@
 use core::time::Duration;
 
 use super::{Progress, Raft, State};
+use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{MemberId, Position};
 
@@ -123,7 +124,10 @@ impl Raft {
             return None;
         }
         // Well is who waits for less than half of what makes a leader go.
-        let well = limit / 2;
+        let well = match Planted::HandsOverToNobodyBetter.is_active() {
+            true => u32::MAX,
+            false => limit / 2,
+        };
         let is_near = |p: &Progress| {
             let heard = p.heard.map(|at| now.since(at));
             p.joined && p.counts && heard.is_some_and(|ago| ago < self.timing.leader_timeout)
@@ -143,7 +147,9 @@ impl Raft {
         });
         let (heir, _) = heirs.max_by_key(|(_, p)| (p.durable, p.received))?;
         self.transfer(now, heir).ok()?;
-        self.rest(now);
+        if !Planted::HandsOverWithoutRest.is_active() {
+            self.rest(now);
+        }
         Some(heir)
     }
 

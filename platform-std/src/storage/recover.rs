@@ -17,7 +17,8 @@ const CHUNK: usize = 1 << 20;
 
 /// Reads the whole log, decides what of it may be believed, and loads the tail into `window`. The
 /// log may start anywhere: `known` is what a snapshot says of its own position, and is used if the
-/// log starts just there. Without any file the log is empty and starts at 0.
+/// log starts just there, and compared if it does not. Without any file the log is empty and starts
+/// at 0.
 ///
 /// What is damaged below what was confirmed durable is in [`Recovered::corrupt`]: the node has it
 /// healed from the others.
@@ -42,7 +43,7 @@ pub fn recover(
             term: Term::ZERO,
         },
     };
-    scan(log, cluster, seed, slot, window)
+    scan(log, cluster, (seed, known), slot, window)
 }
 
 /// The same, of the part above `seed` alone, which is a snapshot's: what is below is needed by
@@ -57,13 +58,13 @@ pub fn recover_above(
     window: &mut Window<Vec<u8>>,
 ) -> Result<Recovered, StorageError> {
     let (_, slot) = examine(log, cluster, window.segment_length())?;
-    scan(log, cluster, seed, slot, window)
+    scan(log, cluster, (seed, None), slot, window)
 }
 
 fn scan(
     log: &Path,
     cluster: ClusterId,
-    seed: Seed,
+    (seed, snapshot): (Seed, Option<Seed>),
     slot: Option<Slot>,
     window: &mut Window<Vec<u8>>,
 ) -> Result<Recovered, StorageError> {
@@ -71,6 +72,9 @@ fn scan(
     let (segment_length, capacity) = (window.segment_length(), window.capacity());
     let mut recovery =
         Recovery::new(cluster, segment_length, seed, slot, capacity).map_err(refused)?;
+    if let Some(snapshot) = snapshot {
+        recovery.compare(snapshot);
+    }
     let mut reader = Reader::new(log, segment_length);
     let mut bytes = vec![0; CHUNK];
     while let Some(at) = recovery.wanted() {

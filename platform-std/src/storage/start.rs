@@ -121,8 +121,9 @@ pub fn open(
         let found = seed_at(&log, extent.start, seed.position, segment_length)?;
         extent.chain = found.and_then(|found| found.chain);
         // Where the log is damaged it cannot be compared, and is not thrown away for that: what is
-        // healed is checked against the chain behind the damage.
+        // healed is checked against the chain behind the damage. Behind it, it can.
         let is_damaged = recovered.corrupt.is_some_and(|at| at < seed.position);
+        let is_damaged = is_damaged && recovered.agrees != Some(false);
         if is_damaged && extent.chain.is_none() {
             extent.chain = seed.chain;
         }

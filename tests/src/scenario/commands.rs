@@ -13,6 +13,7 @@
 //! leader                    time passes until a leader has committed in its term
 //! level [M..]               time passes until all running ones have the same committed log
 //! slow M.. | quick M..      their flushes hardly end, or do as before
+//! stuck M..                 their flushes do not end before they are quick again
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -93,6 +94,11 @@ impl Stage {
             }),
             "quick" => each(world, rest, |w, m| {
                 w.members[m].slow_until = 0;
+                w.members[m].is_disk_stuck = false;
+                Ok(())
+            }),
+            "stuck" => each(world, rest, |w, m| {
+                w.members[m].is_disk_stuck = true;
                 Ok(())
             }),
             "level" => level(world, rest),

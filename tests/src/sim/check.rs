@@ -74,6 +74,8 @@ pub struct MemberGhost {
     pub(super) votes: bool,
     /// The life of its directory.
     pub(super) incarnation: u64,
+    /// The newest leadership of which it has acknowledged a record.
+    pub(super) spoke_in: u32,
     /// The highest acknowledgement that left before its directory was emptied.
     last_words: (u32, u64),
 }
@@ -149,6 +151,13 @@ impl Checker {
     /// The frames of a member's log.
     pub fn rows(&self, member: u8) -> &[Row] {
         self.members[usize::from(member)].log.rows()
+    }
+
+    /// Is a frame in the log of this member, with all that is below; with `surely`, durable?
+    pub fn holds(&self, member: u8, row: &Row, surely: bool) -> bool {
+        let ghost = &self.members[usize::from(member)];
+        let there = ghost.log.ending_at(row.end);
+        there.is_some_and(|there| there.hash == row.hash) && (!surely || ghost.promised >= row.end)
     }
 
     /// Does this log have what is committed up to `end`?
@@ -255,6 +264,19 @@ impl Checker {
         self.note_places(member, 0)
     }
 
+    /// The newest slot of a member says which leadership it had joined last.
+    ///
+    /// # Errors
+    /// It has acknowledged in a later one: damaged, it would count for less than it has promised.
+    pub fn joined(&self, member: u8, joined: u32) -> Checked {
+        let spoke_in = self.members[usize::from(member)].spoke_in;
+        if joined >= spoke_in {
+            return Ok(());
+        }
+        let detail = format!("n{member} acknowledged in t{spoke_in}, its slot says t{joined}");
+        broken("Joins Never Forgotten", detail)
+    }
+
     /// A member's directory has been emptied: nothing that it promised holds any longer.
     pub fn wiped(&mut self, member: u8) {
         let ghost = &mut self.members[usize::from(member)];
@@ -265,6 +287,7 @@ impl Checker {
         self.votes.retain(|(voter, _), _| *voter != member);
         let ghost = &mut self.members[usize::from(member)];
         ghost.promised = 0;
+        ghost.spoke_in = 0;
         ghost.on_medium = 0;
         ghost.ballot = (0, None);
         ghost.log = GhostLog::default();

@@ -52,6 +52,12 @@ impl Checker {
                     );
                     return broken("Acknowledged Within Durable", detail);
                 }
+                // Below the first record of a term nothing of what it says is promised in it.
+                let rows = ghost.log.rows();
+                let last = rows.partition_point(|r| r.end <= durable).checked_sub(1);
+                if last.is_some_and(|last| rows[last].term == term) {
+                    ghost.spoke_in = ghost.spoke_in.max(term);
+                }
                 if ghost.acknowledged.0 == term {
                     ghost.acknowledged.1 = ghost.acknowledged.1.max(durable);
                 } else {

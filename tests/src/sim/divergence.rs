@@ -31,7 +31,7 @@ impl World {
     /// waits to count again: who is left to lead could then lack what only this member has.
     pub(super) fn diverge(&mut self) {
         let members = self.members.len();
-        let all_count = self.members.iter().all(|m| m.votes && !m.wipe_next);
+        let all_count = self.members.iter().all(|m| !m.is_doomed());
         if !self.plan.seed.is_multiple_of(ONE_IN) || members < 3 || !all_count {
             return;
         }

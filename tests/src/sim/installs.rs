@@ -93,7 +93,7 @@ impl World {
                 // The log is replaced at the start, also if the machine dies right here.
                 match may_fail && self.rng.chance(200_000) {
                     true => Err(Stop::Crash { power: true }),
-                    false => Err(Stop::Anew),
+                    false => Err(Stop::Anew { is_rebuilt: true }),
                 }
             }
         }
@@ -129,12 +129,16 @@ impl World {
     }
 
     /// The process ends by itself and starts again at once.
-    pub(super) fn start_anew(&mut self, member: usize) -> Checked {
+    pub(super) fn start_anew(&mut self, member: usize, is_rebuilt: bool) -> Checked {
         let m = &mut self.members[member];
         m.process = None;
         m.life += 1;
         m.fuse = None;
         m.fuse_at = None;
-        self.start(member)
+        self.start(member)?;
+        if let Some(process) = self.members[member].process.as_mut().filter(|_| is_rebuilt) {
+            process.node.handle_rebuilt();
+        }
+        self.observe(member)
     }
 }

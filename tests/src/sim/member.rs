@@ -13,9 +13,11 @@ use super::installs::Incoming;
 use super::mind::{SERVICES, SHARE};
 use super::net::Datagram;
 use super::plan::Plan;
+use super::repairs::Rotten;
 use super::rng::Rng;
 use super::snapshots::{Damage, Storing, Taking};
 use super::spy::SpyLog;
+use super::unwell::Unwell;
 
 /// How many sessions a member has room for.
 pub const SESSIONS: usize = 5;
@@ -103,6 +105,8 @@ pub struct Process {
     pub recall: Option<Recall>,
     /// When the driver next runs.
     pub turn_at: Option<Nanos>,
+    /// What it was told of others' health, and did about its own.
+    pub unwell: Unwell,
     /// The number of the next node state.
     pub state_seq: u64,
 }
@@ -135,14 +139,16 @@ pub struct Member {
     pub loaded: Option<u64>,
     /// A snapshot that is coming from the leader.
     pub incoming: Option<Incoming>,
-    /// The log below this has rotten; 0: it is sound.
-    pub rotten: u64,
+    /// What has rotten of the log, and is not healed.
+    pub rotten: Option<Rotten>,
     /// What is done to the newest snapshots while the process is down.
     pub damage: Damage,
     /// The process is not scheduled before this.
     pub paused_until: Nanos,
     /// Flushes take very long before this.
     pub slow_until: Nanos,
+    /// Only a scenario sets this: no flush ends.
+    pub is_disk_stuck: bool,
     /// Polls in a row that have said there is more to do.
     pub polls_in_a_row: u64,
     /// Turns in a row after which another was due at once.
@@ -171,10 +177,11 @@ impl Member {
             stalled: [false; SERVICES],
             loaded: None,
             incoming: None,
-            rotten: 0,
+            rotten: None,
             damage: Damage::None,
             paused_until: 0,
             slow_until: 0,
+            is_disk_stuck: false,
             polls_in_a_row: 0,
             turns_in_a_row: 0,
             transmits: (0, 0),

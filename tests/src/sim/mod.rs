@@ -40,6 +40,7 @@ pub mod tell;
 pub mod trace;
 pub mod troubles;
 pub mod turn;
+pub mod unwell;
 pub mod work;
 pub mod world;
 

@@ -180,6 +180,14 @@ impl ModelService {
             ));
         }
         self.state.timers.remove(&correlation);
+        // Who armed this one had armed the earlier ones: it knew what is due before.
+        let due = (armed.deadline, armed.arming);
+        let mut waiting = self.state.timers.values().map(|t| (t.deadline, t.arming));
+        if let Some(missed) = waiting.find(|t| *t < due && t.1 < arming) {
+            return Err(format!(
+                "arming {arming} of service {number} fires before {missed:?} (deadline, arming)"
+            ));
+        }
         Ok(Some(armed.deadline))
     }
 

@@ -97,6 +97,7 @@ fn progress(world: &mut World, until: u64) -> Result<(), Violation> {
             );
             return broken("Liveness", detail);
         }
+        world.replace_lost()?;
         world.run_until(world.now + 50 * MILLI)?;
     }
 }
@@ -112,6 +113,7 @@ fn level(world: &mut World, until: u64) -> Result<(), Violation> {
             let detail = format!("the members are not level: {owed:?}\n{}", table(world));
             return broken("Liveness", detail);
         }
+        world.replace_lost()?;
         world.run_until(world.now + 50 * MILLI)?;
     }
 }
@@ -154,7 +156,8 @@ pub fn table(world: &World) -> String {
         text.push_str(&format!(
             "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
              votes {} sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n      \
-             services {:?} stalled {:?}, snapshot due {:?}, log from {}\n",
+             services {:?} stalled {:?}, snapshot due {:?}, log from {}, healing \
+             {:?}\n",
             m.id,
             s.role,
             s.term,
@@ -178,6 +181,7 @@ pub fn table(world: &World) -> String {
             m.stalled,
             p.node.snapshot_due(),
             p.node.log_start().base,
+            p.node.healing(),
         ));
     }
     for c in &world.clients {

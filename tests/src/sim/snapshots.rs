@@ -328,6 +328,10 @@ impl World {
         self.members[member].loaded = None;
         for position in sets {
             if position < start || position > end {
+                if position > end && self.members[member].damage != Damage::None {
+                    // It may be the one that is damaged, and is not looked at again.
+                    self.members[member].disk.remove_snapshot(position);
+                }
                 continue;
             }
             let disk = &self.members[member].disk;

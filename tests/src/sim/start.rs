@@ -22,6 +22,7 @@ use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
 use super::storage::{DATA_AT, position, read_log, write_state};
+use super::unwell::Unwell;
 use super::world::{What, World};
 
 /// After how many bytes of log members compare their states, here: often.
@@ -92,6 +93,14 @@ fn recover(disk: &Disk, known: GhostLog) -> Result<(Recovered, GhostLog), String
     };
     let mut recovery = Recovery::new(CLUSTER, SEGMENT, seed, newest, WINDOW as u64)
         .map_err(|e| format!("{e:?}"))?;
+    let newest = disk.snapshots().next_back();
+    if let Some((at, begin)) = newest.and_then(|at| Some((at, begin_of(disk, at)?))) {
+        recovery.compare(Seed {
+            position: position(at),
+            chain: Some(begin.chain),
+            term: begin.term,
+        });
+    }
     let mut buffer = vec![0; SEGMENT as usize];
     while let Some(at) = recovery.wanted() {
         let len = read_log(disk, at.get(), &mut buffer);
@@ -143,6 +152,9 @@ impl World {
             recovered.tail.end.get(),
         );
         self.checker.lives(member as u8, state.incarnation.0);
+        if recovered.slot.is_some() {
+            self.checker.joined(member as u8, recovered.joined.get())?;
+        }
         let ballot = (state.term.get(), state.vote.map(MemberId::get));
         self.checker.started(
             member as u8,
@@ -174,6 +186,7 @@ impl World {
             state_flush: None,
             recall: None,
             turn_at: None,
+            unwell: Unwell::default(),
             state_seq: state_seq + 2,
         };
         self.load_newest(member, &mut process, &recovered)?;
@@ -192,31 +205,25 @@ impl World {
 
     /// The log; a snapshot that came from the leader and lies behind its end takes its place.
     fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
-        let Member { disk, rotten, .. } = &self.members[member];
-        let known = self.checker.committed_prefix(disk.log_start().max(*rotten));
-        let mut found = recover(disk, known)?;
+        let mut found = recover(&self.members[member].disk, self.known_log(member))?;
         if self.rot_log(member, &found) {
-            let Member { disk, rotten, .. } = &self.members[member];
-            found = recover(disk, self.checker.committed_prefix(*rotten))?;
+            found = recover(&self.members[member].disk, self.known_log(member))?;
         }
-        let Self {
-            members, checker, ..
-        } = self;
-        let m = &mut members[member];
-        let (disk, damage, rotten) = (&mut m.disk, m.damage, m.rotten);
-        if let Some(at) = needless(disk, &found.0).filter(|_| damage == Damage::None) {
-            disk.start_log_at(at);
-            found = recover(disk, checker.committed_prefix(at.max(rotten)))?;
+        if self.members[member].damage != Damage::None {
+            return Ok(found);
         }
+        if let Some(at) = needless(&self.members[member].disk, &found.0) {
+            self.members[member].disk.start_log_at(at);
+            found = recover(&self.members[member].disk, self.known_log(member))?;
+        }
+        let disk = &mut self.members[member].disk;
         let newest = disk.snapshots().next_back();
-        let newest = newest.filter(|at| *at > found.0.tail.end.get());
-        match newest.filter(|_| damage == Damage::None) {
-            None => Ok(found),
-            Some(at) => {
-                disk.restart_log(at);
-                recover(disk, checker.committed_prefix(at))
-            }
+        let is_other = found.0.agrees == Some(false);
+        if let Some(at) = newest.filter(|at| is_other || *at > found.0.tail.end.get()) {
+            disk.restart_log(at);
+            found = recover(&self.members[member].disk, self.known_log(member))?;
         }
+        Ok(found)
     }
 
     /// What was read may be in the page cache alone: a vote counts once it is on the medium, so it

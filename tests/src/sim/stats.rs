@@ -39,10 +39,13 @@ pub enum Fault {
     SnapshotDamaged,
     InstallFailed,
     LogRot,
+    TailRot,
+    LogRotAtOnce,
+    RotReplaced,
 }
 
 impl Fault {
-    const COUNT: usize = Self::LogRot as usize + 1;
+    const COUNT: usize = Self::RotReplaced as usize + 1;
 
     const NAMES: [&'static str; Self::COUNT] = [
         "loss",
@@ -77,6 +80,9 @@ impl Fault {
         "snapshot-damaged",
         "install-failed",
         "log-rot",
+        "tail-rot",
+        "log-rot-at-once",
+        "rot-replaced",
     ];
 
     /// The name that is printed.
@@ -124,18 +130,29 @@ pub struct Stats {
     pub purges: u64,
     /// Snapshots that members have been sent whole.
     pub installs: u64,
-    faults: [u64; Fault::COUNT],
+    /// Leaderships that were handed over because a disk or a service stood still.
+    pub hand_overs: u64,
+    faults: Faults,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Faults([u64; Fault::COUNT]);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self([0; Fault::COUNT])
+    }
 }
 
 impl Stats {
     /// One more fault of this kind.
     pub fn count(&mut self, fault: Fault) {
-        self.faults[fault as usize] += 1;
+        self.faults.0[fault as usize] += 1;
     }
 
     /// How many faults of this kind there were.
     pub fn faults(&self, fault: Fault) -> u64 {
-        self.faults[fault as usize]
+        self.faults.0[fault as usize]
     }
 
     /// Adds another run's counts.
@@ -158,7 +175,8 @@ impl Stats {
         self.parted += other.parted;
         self.purges += other.purges;
         self.installs += other.installs;
-        for (mine, theirs) in self.faults.iter_mut().zip(other.faults) {
+        self.hand_overs += other.hand_overs;
+        for (mine, theirs) in self.faults.0.iter_mut().zip(other.faults.0) {
             *mine += theirs;
         }
     }
@@ -189,17 +207,18 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}, services away {}",
+             purges {}, installs {}, services away {}, hand-overs of the unwell {}",
             self.timers,
             self.said,
             self.snapshots,
             self.loads,
             self.purges,
             self.installs,
-            self.parted
+            self.parted,
+            self.hand_overs
         )?;
         write!(f, "faults:")?;
-        for (name, count) in Fault::NAMES.iter().zip(self.faults) {
+        for (name, count) in Fault::NAMES.iter().zip(self.faults.0) {
             if count > 0 {
                 write!(f, " {name} {count}")?;
             }

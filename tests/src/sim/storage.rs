@@ -140,7 +140,7 @@ impl World {
         let Some((_, flush)) = &mut process.flush else {
             return Ok(true);
         };
-        if !m.disk.step_flush(flush, false, &mut self.rng) {
+        if m.is_disk_stuck || !m.disk.step_flush(flush, false, &mut self.rng) {
             let after = self.flush_step(member);
             self.schedule(self.now + after, What::LogFlush { member, life });
             return Ok(true);
@@ -164,7 +164,7 @@ impl World {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
             Err(Stop::Crash { power }) => self.crash(member, power).map(|()| true),
-            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
+            Err(Stop::Anew { is_rebuilt }) => self.start_anew(member, is_rebuilt).map(|()| true),
         }
     }
 

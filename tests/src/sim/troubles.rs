@@ -67,10 +67,7 @@ impl World {
                 self.members[member].paused_until = self.now + lasts;
                 self.stats.count(Fault::NotPolled);
             }
-            Trouble::SlowDisk => {
-                self.members[member].slow_until = self.now + lasts;
-                self.stats.count(Fault::SlowFlush);
-            }
+            Trouble::SlowDisk => self.slow_disk(member, lasts),
             Trouble::WallStep => self.step_wall(member),
             Trouble::Rate => self.change_rate(member),
             Trouble::Resign => self.resign(leader)?,
@@ -78,12 +75,18 @@ impl World {
             Trouble::ClientGone | Trouble::ClientSilent => self.trouble_client(trouble, lasts),
             Trouble::Snapshot => self.ask_snapshot(leader)?,
             Trouble::Rot => {
-                self.members[member].damage = match self.rng.below(10) {
+                let damage = match self.rng.below(10) {
                     0..3 => Damage::All,
                     3..6 => Damage::Newest,
                     _ => Damage::Log,
                 };
-                self.light_fuse(member, false);
+                let is_everywhere = damage == Damage::Log && self.rng.chance(300_000);
+                for doomed in 0..self.members.len() {
+                    if doomed == member || is_everywhere {
+                        self.members[doomed].damage = damage;
+                        self.light_fuse(doomed, false);
+                    }
+                }
             }
         }
         Ok(())
@@ -189,10 +192,9 @@ impl World {
             // An emptied directory that was admitted, and knows for good, is one like any other.
             m.votes |= m.votes_for_good();
         }
-        let doomed = |m: &&super::member::Member| !m.votes || m.wipe_next;
-        let wiped = self.members.iter().filter(doomed).count();
+        let wiped = self.members.iter().filter(|m| m.is_doomed()).count();
         let most = (self.members.len() - 1) / 2;
-        let is_rotten = self.members.iter().any(|m| m.rotten > 0);
+        let is_rotten = self.members.iter().any(|m| m.rotten.is_some());
         let is_spared = self.divergence.is_there() || is_rotten;
         let m = &mut self.members[member];
         if wiped < most && !is_spared && m.votes && m.process.is_some() && m.fuse.is_none() {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use coracle_core::node::{Door as CoreDoor, Event};
+use coracle_core::node::{Door as CoreDoor, Event, Halt};
 use coracle_core::service::Role;
 use coracle_core::session::AllowAll;
 use coracle_core::wire::frame::DataFrame;
@@ -93,7 +93,7 @@ impl World {
         match self.turn(member) {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
-            Err(Stop::Anew) => self.start_anew(member).map(|()| true),
+            Err(Stop::Anew { is_rebuilt }) => self.start_anew(member, is_rebuilt).map(|()| true),
             Err(Stop::Crash { power }) => {
                 self.crash(member, power)?;
                 Ok(true)
@@ -189,6 +189,9 @@ impl World {
                 .node
                 .handle_datagram(now, door, datagram.from, &datagram.bytes, &mut lent)
                 .is_err();
+            if let Some((from, Door::Member)) = peer_at(datagram.from) {
+                self.note_told(member, usize::from(from), &datagram.bytes);
+            }
             self.called(member)?;
         }
         Ok(true)
@@ -340,6 +343,14 @@ impl World {
                 Event::SessionClosed(session) => {
                     self.note(id, "closed", session.opened_at().get(), 0);
                 }
+                Event::HandingOver { to, ages } => {
+                    self.check_hand_over(member, to, ages.flush_ms)?;
+                }
+                // Full members that hold the bytes always heal one that does not.
+                Event::Halted(Halt::DamageNotHealed(_)) if self.is_lost(member) => {
+                    self.give_up(member);
+                    return Err(Stop::Crash { power: false });
+                }
                 Event::Halted(halt) => broken("Never Halts", format!("n{id} halts: {halt}"))?,
                 _ => {}
             }
@@ -407,8 +418,11 @@ fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
     seen
 }
 
-/// Does the medium hold this frame?
+/// Does the medium hold this frame? What has rotten counts as held while it can be healed.
 fn is_on_medium(member: &Member, row: &Row, bytes: &[u8]) -> bool {
+    if member.rotten.as_ref().is_some_and(|r| r.had(row)) {
+        return true;
+    }
     let base = segment_of(row.start);
     let at = DATA_AT + (row.start - base) as usize;
     member

@@ -110,8 +110,11 @@ pub enum Stop {
         /// The machine dies, not the process alone.
         power: bool,
     },
-    /// The process starts anew, from a snapshot that it was sent.
-    Anew,
+    /// The process starts anew, with a log that was healed or from a snapshot that it was sent.
+    Anew {
+        /// With the state of the others.
+        is_rebuilt: bool,
+    },
     /// An invariant is broken.
     Broken(Violation),
 }
