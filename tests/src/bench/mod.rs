@@ -13,6 +13,7 @@ pub mod scale;
 pub mod start;
 pub mod svg;
 pub mod throughput;
+pub mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Options;
 use super::figure::{Goal, Line, Row, Unit};
 use super::load::{Load, Shape, Wait};
+use super::usage::{resident, run_time};
 use crate::process::{Cluster, Plan};
 
 /// Until an idle cluster has made its files and said all that there is to say.
@@ -79,35 +80,19 @@ impl Found {
     }
 }
 
-/// Seconds that each node's threads have run so far. The ticks of `stat` are too coarse for half a
-/// percent of some seconds; the scheduler counts nanoseconds.
 fn processor_time(cluster: &Cluster) -> Result<[f64; 3], String> {
     let mut seconds = [0.0; 3];
     for (member, seconds) in seconds.iter_mut().enumerate() {
-        let folder = format!("/proc/{}/task", cluster.process(member as u8));
-        let tasks = std::fs::read_dir(&folder).map_err(|e| format!("{folder}: {e}"))?;
-        for task in tasks.flatten() {
-            let path = task.path().join("schedstat");
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            let nanos = text
-                .split_whitespace()
-                .next()
-                .and_then(|n| n.parse::<f64>().ok());
-            *seconds += nanos.ok_or_else(|| format!("{}: no run time", path.display()))? / 1e9;
-        }
+        *seconds = run_time(cluster.process(member as u8))?;
     }
     Ok(seconds)
 }
 
-/// Resident memory of the node that has most, in MiB.
+/// Of the node that has most, in MiB.
 fn largest(cluster: &Cluster) -> Result<f64, String> {
     let mut most: f64 = 0.0;
     for member in 0..3 {
-        let path = format!("/proc/{}/status", cluster.process(member));
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        most = most.max(kib.ok_or_else(|| format!("{path}: no VmRSS"))? / 1024.0);
+        most = most.max(resident(cluster.process(member))?);
     }
     Ok(most)
 }

@@ -1,15 +1,21 @@
 //! Row d: how many messages a second, beside the raw pipelined chain of the same round.
 
+use coracle_std::counters::{Counter, CountersReader};
+
 use super::chain::{Chain, Mode};
 use super::figure::{Goal, Line, Row, Unit};
 use super::load::{Load, Shape, Wait};
+use super::usage::run_time;
 use super::{Kind, Options, THREE};
+use crate::process::Cluster;
 
 /// The longest datagram in the tuned rows: large, and nowhere near what loopback takes, because
 /// past this the raw chain gains little.
 const LARGE: usize = 8192;
 /// What a frame adds to a message: its header and the session's.
 const HEADERS: usize = 64;
+/// What the counter `Role` says of a leader.
+const LEADER: u64 = 2;
 /// Datagrams on their way in the raw chain.
 const RAW_IN_FLIGHT: u64 = 32;
 
@@ -58,6 +64,10 @@ struct Found {
     p50: Vec<f64>,
     p99: Vec<f64>,
     raw: Vec<f64>,
+    /// Processor time of a message: the leader's, a follower's, the client's.
+    costs: [Vec<f64>; 3],
+    /// Datagrams that the leader sends for a message.
+    sent: Vec<f64>,
 }
 
 /// Measures, in turns.
@@ -125,7 +135,14 @@ impl Way {
         };
         let mut load = Load::open(&cluster.endpoints(), shape)?;
         load.flood(self.in_flight, options.warm_up())?;
+        let before = Taken::so_far(&cluster)?;
         let echoed = load.flood(self.in_flight, options.time)?;
+        let taken = Taken::so_far(&cluster)?;
+        let count = echoed.latencies.count() as f64;
+        for (at, costs) in found.costs.iter_mut().enumerate() {
+            costs.push((taken.seconds[at] - before.seconds[at]) * 1e6 / count);
+        }
+        found.sent.push((taken.sent - before.sent) / count);
         found.rates.push(echoed.rate / 1000.0);
         found.p50.push(echoed.latencies.micros(500) / 1000.0);
         found.p99.push(echoed.latencies.micros(990) / 1000.0);
@@ -156,6 +173,42 @@ impl Way {
         });
         row.lines
             .push(Line::new("p99", Unit::Millis, found.p99.clone()));
+        let costs = ["leader's time", "a follower's time", "client's time"].into_iter();
+        for (label, costs) in costs.zip(&found.costs) {
+            row.lines
+                .push(Line::new(label, Unit::Micros, costs.clone()));
+        }
+        let sent = Line::new("leader's datagrams", Unit::Count, found.sent.clone());
+        row.lines.push(sent);
+        row.notes
+            .push("times and datagrams are of one message".into());
         row
+    }
+}
+
+/// What was taken since the processes began.
+struct Taken {
+    /// The leader, a follower on average, this client.
+    seconds: [f64; 3],
+    sent: f64,
+}
+
+impl Taken {
+    fn so_far(cluster: &Cluster) -> Result<Self, String> {
+        let mut taken = Self {
+            seconds: [0.0, 0.0, run_time(std::process::id())?],
+            sent: 0.0,
+        };
+        for member in 0..3 {
+            let reader = CountersReader::open(&cluster.data(member)).map_err(|e| e.to_string())?;
+            let (reading, time) = (reader.read(), run_time(cluster.process(member))?);
+            if reading.get(Counter::Role) == LEADER {
+                taken.seconds[0] += time;
+                taken.sent += reading.get(Counter::Sent) as f64;
+            } else {
+                taken.seconds[1] += time / 2.0;
+            }
+        }
+        Ok(taken)
     }
 }
