@@ -54,8 +54,11 @@ impl Latencies {
         self.0.saturating_record(time.as_nanos() as u64);
     }
 
-    /// What so many of a thousand do not exceed, in microseconds.
+    /// What so many of a thousand do not exceed, in microseconds. Of none it is no number.
     pub fn micros(&self, of_1000: u32) -> f64 {
+        if self.0.is_empty() {
+            return f64::NAN;
+        }
         self.0.value_at_quantile(f64::from(of_1000) / 1000.0) as f64 / 1000.0
     }
 
@@ -302,5 +305,32 @@ impl Load {
             }
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_added() {
+        let mut latencies = Latencies::new();
+        assert!(latencies.micros(500).is_nan());
+        for micros in 1..=1000 {
+            latencies.add(Duration::from_micros(micros));
+        }
+        assert_eq!(latencies.count(), 1000);
+        for (of_1000, expected) in [(500, 500.0), (990, 990.0), (1000, 1000.0)] {
+            let found = latencies.micros(of_1000);
+            assert!((found - expected).abs() <= expected / 500.0, "{found}");
+        }
+    }
+
+    #[test]
+    fn a_way_to_wait_is_found_by_its_name() {
+        for wait in [Wait::Yield, Wait::Block] {
+            assert_eq!(Wait::named(wait.name()), Some(wait));
+        }
+        assert_eq!(Wait::named("spin"), None);
     }
 }

@@ -82,7 +82,10 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
         plot.add(panel);
     }
     let path = &options.svg;
-    std::fs::write(path, plot.to_svg()).map_err(|e| format!("{}: {e}", path.display()))?;
+    let folder = path.parent().unwrap_or(path);
+    let made = std::fs::create_dir_all(folder);
+    let written = made.and_then(|()| std::fs::write(path, plot.to_svg()));
+    written.map_err(|e| format!("{}: {e}", path.display()))?;
     if let Some(row) = rows.last_mut() {
         row.notes.push(format!("plot: {}", path.display()));
     }
