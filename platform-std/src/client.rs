@@ -335,6 +335,8 @@ impl Client {
         mut handler: impl FnMut(Egress<'_>),
     ) -> Result<usize, ClientError> {
         let deadline = Instant::now() + timeout;
+        // What was offered leaves before anything else is looked at.
+        self.transmit();
         loop {
             self.turn()?;
             let mut count = 0;

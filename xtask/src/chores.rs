@@ -178,6 +178,13 @@ pub fn gap(steps: &mut Steps, flags: &[&str]) {
     steps.run(name.trim(), 30, command.args(flags));
 }
 
+/// The figures; its own flags. No step among others: `--json` is to be all of its output.
+pub fn bench(flags: &[&str]) -> bool {
+    let run = "run --release --quiet -p coracle-tests --bin bench --";
+    let mut command = cargo(words(run));
+    command.args(flags).status().is_ok_and(|s| s.success())
+}
+
 /// A short log that is written many times over by real processes: `--times N`.
 pub fn soak(steps: &mut Steps, flags: &[&str]) {
     let line = "run --release --quiet -p coracle-tests --bin soak --";

@@ -24,6 +24,7 @@ cargo xtask <chore>
 
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
+  bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
@@ -47,6 +48,12 @@ fn main() -> ExitCode {
         ["gap", flags @ ..] => {
             chores::gap(&mut steps, flags);
             steps
+        }
+        ["bench", flags @ ..] => {
+            return match chores::bench(flags) {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            };
         }
         ["soak", flags @ ..] => {
             chores::soak(&mut steps, flags);

@@ -1,0 +1,110 @@
+//! `cargo xtask bench`: the figures, each beside its physical limit and what is to be reached.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use coracle_tests::bench::{Options, ROWS, chain, run};
+use coracle_tests::process::root;
+use rustix::process::{Pid, Signal, kill_process};
+
+const HELP: &str = "\
+Measures clusters of real node processes on loopback, with the library's client, beside the raw
+limits of the same run. docs/performance.md explains each row.
+
+usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [--svg FILE] [--json]
+
+  --rows LIST   only these rows:
+                  a  the raw chain, its flushes, its datagrams
+                  b  closed loop, one outstanding
+                  c  open loop, 20,000 a second
+                  d  throughput
+                  e  kill -9 of the leader to the first echo
+                  f  processor time when idle, resident memory
+                  g  start to first echo, replay
+                  h  sizes, sessions, members; a plot
+  --quick       all of it in a few minutes, for CI: too short to say much
+  --rounds N    how often each is measured, in turns (default 5)
+  --seconds S   how long each load lasts (default 3)
+  --messages N  in the log that is replayed (default 1000000)
+  --svg FILE    where the plot goes (default target/bench.svg)
+  --json        JSON instead of text";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((chain::MEMBER, rest)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return match chain::member(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("raw chain: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let options = match parse(arguments.into_iter()) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        end_children();
+    }));
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("bench: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let (mut rows, mut svg, mut is_json, mut is_quick) = (ROWS.to_owned(), None, false, false);
+    let (mut rounds, mut seconds, mut messages) = (None, None, None);
+    while let Some(flag) = arguments.next() {
+        let mut next = || arguments.next().ok_or_else(|| format!("{flag} needs more"));
+        let number = |text: String| {
+            let number = text.parse::<f64>().ok().filter(|n| (0.1..1e8).contains(n));
+            number.ok_or_else(|| format!("{flag}: `{text}` is no number that makes sense"))
+        };
+        match flag.as_str() {
+            "--rows" => rows = next()?.replace(',', ""),
+            "--svg" => svg = Some(PathBuf::from(next()?)),
+            "--rounds" => rounds = Some(number(next()?)?.max(1.0) as usize),
+            "--seconds" => seconds = Some(number(next()?)?),
+            "--messages" => messages = Some(number(next()?)?.max(1.0) as u64),
+            "--quick" => is_quick = true,
+            "--json" => is_json = true,
+            _ => return Err(HELP.to_owned()),
+        }
+    }
+    if let Some(row) = rows.chars().find(|row| !ROWS.contains(*row)) {
+        return Err(format!("there is no row `{row}`\n\n{HELP}"));
+    }
+    Ok(Options {
+        rows,
+        rounds: rounds.unwrap_or(if is_quick { 1 } else { 5 }),
+        time: Duration::from_secs_f64(seconds.unwrap_or(if is_quick { 0.5 } else { 3.0 })),
+        messages: messages.unwrap_or(if is_quick { 100_000 } else { 1_000_000 }),
+        is_quick,
+        is_json,
+        svg: svg.unwrap_or_else(|| root().join("target/bench.svg")),
+    })
+}
+
+/// A release build aborts where it panics, so nothing else would end the nodes.
+fn end_children() {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    for task in tasks.flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        for child in children.filter_map(Pid::from_raw) {
+            // Ended already is fine too.
+            kill_process(child, Signal::KILL).ok();
+        }
+    }
+}
