@@ -2,6 +2,7 @@
 //! with their clients, networks, clocks and disks, scenario pictures in text, and clusters of real
 //! processes.
 
+pub mod instructions;
 pub mod process;
 pub mod scenario;
 pub mod sim;
