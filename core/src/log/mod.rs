@@ -98,11 +98,15 @@ pub trait Log {
 }
 
 /// Where the segment of the byte at `position` starts.
+#[inline]
 pub const fn segment_base(position: Position, segment_length: u32) -> Position {
-    Position::new(position.get() / segment_length as u64 * segment_length as u64)
+    // A power of two: a mask instead of a division for every frame.
+    debug_assert!(segment_length.is_power_of_two());
+    Position::new(position.get() & !(segment_length as u64 - 1))
 }
 
 /// Where the segment of the byte at `position` ends.
+#[inline]
 pub const fn segment_end(position: Position, segment_length: u32) -> Position {
     segment_base(position, segment_length).plus(segment_length as u64)
 }

@@ -61,7 +61,7 @@ impl<const N: usize> Clients<N> {
             reassembly: &mut *memory.reassembly,
             auth,
         };
-        for slot in 0..N {
+        for slot in 0..self.links.high() {
             self.settle(slot, &mut turn);
         }
         if admission.view == View::Unknown {
@@ -78,13 +78,15 @@ impl<const N: usize> Clients<N> {
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) -> bool {
-        let start = self.admit_next;
-        let after = |slot: usize| (slot + 1).checked_rem(N).unwrap_or(0);
+        // Slots that no stream is in have no turn.
+        let high = self.ingress.high();
+        let start = self.admit_next.checked_rem(high).unwrap_or(0);
+        let after = |slot: usize| if slot + 1 < high { slot + 1 } else { 0 };
         let mut left = CALL_MAX;
         let mut is_more = false;
         let mut starved = None;
         let mut slot = start;
-        for _ in 0..N {
+        for _ in 0..high {
             let share = SHARE_MAX.min(left);
             let (taken, outcome) = self.admit_stream(slot, share, ingress, turn);
             if taken == 0 && outcome == Taken::Full {

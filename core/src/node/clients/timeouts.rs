@@ -17,7 +17,7 @@ impl<const N: usize> Clients<N> {
     /// appends). Looks at every ingress stream and every egress connection once.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_images(now);
-        for slot in 0..N {
+        for slot in 0..self.links.high() {
             self.expire_link(now, slot);
         }
     }

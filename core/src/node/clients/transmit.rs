@@ -28,8 +28,14 @@ pub(super) struct Round {
 }
 
 impl Round {
-    fn advance(&mut self, streams: usize) {
-        self.next = (self.next + 1).checked_rem(streams).unwrap_or(0);
+    /// To the next of `images` ingress streams, numbered from 0, and `links` egress streams,
+    /// numbered from `N`.
+    fn advance<const N: usize>(&mut self, images: usize, links: usize) {
+        self.next = match self.next + 1 {
+            next if next < images || (N..N + links).contains(&next) => next,
+            next if next <= N && links > 0 => N,
+            _ => 0,
+        };
         self.sent = 0;
     }
 }
@@ -49,12 +55,11 @@ impl<const N: usize> Clients<N> {
             });
         }
         // One more than there are streams: the first may have been in the middle of its turn.
-        for _ in 0..=2 * N {
-            if self.round.sent >= BURST_MAX {
-                self.round.advance(2 * N);
-            }
+        let (images, links) = (self.ingress.high(), self.links.high());
+        for _ in 0..=images.max(1) + links {
             let next = self.round.next;
             let due = match next.checked_sub(N) {
+                _ if self.round.sent >= BURST_MAX => None,
                 None => self.poll_ingress_control(now, next),
                 Some(slot) => self.poll_egress(now, slot, egress),
             };
@@ -62,7 +67,7 @@ impl<const N: usize> Clients<N> {
                 self.round.sent += 1;
                 return due;
             }
-            self.round.advance(2 * N);
+            self.round.advance::<N>(images, links);
         }
         None
     }
