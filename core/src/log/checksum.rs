@@ -8,7 +8,7 @@
 
 pub use crate::castagnoli::crc32c;
 
-use crate::castagnoli::CRC_32C;
+use crate::castagnoli::extend;
 use crate::limits::FRAME_HEADER;
 use crate::units::ClusterId;
 
@@ -45,18 +45,23 @@ pub fn genesis(cluster: ClusterId) -> u32 {
 /// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the
 /// alignment.
 pub(super) fn own_of(header: &[u8; FRAME_HEADER], body: &[u8]) -> u32 {
-    let mut digest = CRC_32C.digest();
-    digest.update(header);
-    digest.update(body);
-    digest.finalize()
+    extend(extend(0, header), body)
 }
 
 /// CRC-32/ISO-HDLC of the same bytes, going on from the chain `before`.
+#[inline]
 pub(super) fn chain_of(before: u32, header: &[u8], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(before);
-    hasher.update(header);
-    hasher.update(body);
-    hasher.finalize()
+    match header.first_chunk() {
+        Some(first) if header.len() == first.len() => both_of(before, first, body).chain,
+        _ => coracle_checksum::hdlc(coracle_checksum::hdlc(before, header), body),
+    }
+}
+
+/// Both of them.
+#[inline]
+pub(super) fn both_of(before: u32, header: &[u8; FRAME_HEADER], body: &[u8]) -> Checksums {
+    let (own, chain) = coracle_checksum::both(before, header, body);
+    Checksums { own, chain }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! whose term id is the number of the segment, and whose reserved value holds the two checksums.
 
 use super::LOG_STREAM_ID;
-use super::checksum::{Checksums, chain_of, own_of};
+use super::checksum::{Checksums, both_of, chain_of, own_of};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
 
@@ -31,12 +31,16 @@ impl Header {
         if header.stream_id != LOG_STREAM_ID || header.is_heartbeat() {
             return None;
         }
+        // Length and offset are none below zero: that was checked. Term id and session id may be.
+        if header.term_id < 0 {
+            return None;
+        }
         Some(Self {
-            length: u32::try_from(header.frame_length).ok()?,
+            length: header.frame_length as u32,
             flags: header.flags,
             is_pad: header.kind == Kind::Pad,
-            segment_offset: u32::try_from(header.term_offset).ok()?,
-            segment: u32::try_from(header.term_id).ok()?,
+            segment_offset: header.term_offset as u32,
+            segment: header.term_id as u32,
             term: Term::from_session_id(header.session_id)?,
             sums: Checksums::from_reserved(header.reserved),
         })
@@ -72,6 +76,7 @@ impl Header {
     }
 
     /// What the checksums cover behind the header: of a PAD nothing.
+    #[inline]
     fn body<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
         let end = if self.is_pad {
             FRAME_HEADER
@@ -90,8 +95,19 @@ impl Header {
     /// Does its chain follow from the chain `before` it?
     #[inline]
     pub fn chain_holds(&self, frame: &[u8], before: u32) -> bool {
-        chain_of(before, &blanked(frame), self.body(frame)) == self.sums.chain
+        follows(frame, self.is_pad, self.sums.chain, before)
     }
+}
+
+/// Does `chain`, which stands in `frame`, follow from the chain `before` it? `frame` ends where its
+/// alignment does.
+#[inline]
+pub(super) fn follows(frame: &[u8], is_pad: bool, chain: u32, before: u32) -> bool {
+    let body = match is_pad {
+        true => &[],
+        false => frame.get(FRAME_HEADER..).unwrap_or(&[]),
+    };
+    chain_of(before, &blanked(frame), body) == chain
 }
 
 /// Writes both checksums into a frame that is complete but for them; gives its chain.
@@ -99,10 +115,7 @@ impl Header {
 pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
     let blanked = blanked(frame);
     let body = header.body(frame);
-    let sums = Checksums {
-        own: own_of(&blanked, body),
-        chain: chain_of(before, &blanked, body),
-    };
+    let sums = both_of(before, &blanked, body);
     if let Some(reserved) = frame.get_mut(RESERVED) {
         reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
     }
@@ -117,9 +130,10 @@ pub(super) fn hop(bytes: &[u8]) -> Option<(usize, u32, Term)> {
     Some((header.aligned(), header.sums.chain, header.term))
 }
 
+#[inline]
 fn blanked(frame: &[u8]) -> [u8; FRAME_HEADER] {
     let mut header = [0; FRAME_HEADER];
-    if let Some(bytes) = frame.get(..RESERVED.start) {
+    if let Some(bytes) = frame.first_chunk::<{ RESERVED.start }>() {
         header[..RESERVED.start].copy_from_slice(bytes);
     }
     header

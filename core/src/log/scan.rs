@@ -1,6 +1,6 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
-use super::frame::Header;
+use super::frame::{Header, follows};
 use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::FRAME_HEADER;
 use crate::planted::Planted;
@@ -51,13 +51,14 @@ pub struct FrameRef<'a> {
 
 impl FrameRef<'_> {
     /// Where it ends.
+    #[inline]
     pub fn end(&self) -> Position {
         self.position.plus(self.aligned_len as u64)
     }
 
     /// Does it follow from the chain `before` it?
     pub fn follows(&self, before: u32) -> bool {
-        Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
+        follows(self.bytes, self.is_pad, self.chain, before)
     }
 
     /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header
@@ -78,11 +79,13 @@ impl FrameRef<'_> {
     }
 
     /// Is it a message's first frame?
+    #[inline]
     pub fn begins(&self) -> bool {
         self.flags & FLAG_BEGIN != 0 && !self.is_pad
     }
 
     /// Is it a message's last frame?
+    #[inline]
     pub fn ends(&self) -> bool {
         self.flags & FLAG_END != 0 && !self.is_pad
     }
@@ -146,6 +149,7 @@ impl<'a> Frames<'a> {
         self.error
     }
 
+    #[inline]
     fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
         let (frame, header) = parse(self.bytes, self.at, self.segment_length)?;
         if self.is_verified && !header.own_holds(frame.bytes) {
@@ -168,6 +172,7 @@ impl<'a> Frames<'a> {
 impl<'a> Iterator for Frames<'a> {
     type Item = FrameRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<FrameRef<'a>> {
         if self.bytes.is_empty() || self.error.is_some() {
             return None;

@@ -161,7 +161,10 @@ impl Publication {
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
-        let framed = cutting::framed(len, self.mtu) as u64;
+        let framed = match len <= cutting::payload_max(self.mtu) {
+            true => frame::align(FRAME_HEADER + len) as u64,
+            false => cutting::framed(len, self.mtu) as u64,
+        };
         let rest = self.segments.remaining(self.tail);
         if framed > rest {
             self.pad(rest, slot)?;
