@@ -1,8 +1,8 @@
 //! The header of a log frame: an Aeron DATA or PAD header whose session id is the leadership term,
 //! whose term id is the number of the segment, and whose reserved value holds the two checksums.
 
-use super::LOG_STREAM_ID;
 use super::checksum::{Checksums, both_of, chain_of, own_of};
+use super::{FrameError, LOG_STREAM_ID};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
 
@@ -92,6 +92,19 @@ impl Header {
         own_of(&blanked(frame), self.body(frame)) == self.sums.own
     }
 
+    /// Do both of its sums hold?
+    #[inline]
+    pub fn both_hold(&self, frame: &[u8], before: u32) -> Result<(), FrameError> {
+        let sums = both_of(before, &blanked(frame), self.body(frame));
+        if sums.own != self.sums.own {
+            return Err(FrameError::BadChecksum);
+        }
+        match sums.chain == self.sums.chain {
+            true => Ok(()),
+            false => Err(FrameError::BadChain),
+        }
+    }
+
     /// Does its chain follow from the chain `before` it?
     #[inline]
     pub fn chain_holds(&self, frame: &[u8], before: u32) -> bool {
@@ -120,6 +133,14 @@ pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
         reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
     }
     sums.chain
+}
+
+/// The aligned length of the frame at the start of `bytes`, which is known to be good: all that a
+/// walk over many needs.
+#[inline]
+pub(super) fn step(bytes: &[u8]) -> Option<usize> {
+    let length = i32::from_le_bytes(*bytes.first_chunk()?);
+    (length >= FRAME_HEADER as i32).then(|| align(length as usize))
 }
 
 /// The chain that stands in the frame at the start of `bytes`, and the frame's aligned length: for

@@ -44,7 +44,12 @@ pub fn receive<L: Log, const G: usize>(
         received.malformed = Some(FrameError::BadHeader);
         return received;
     };
-    let mut frames = Frames::new(datagram, at, segment_length).verified();
+    let (taken, at) = match gaps.is_empty() && at == log.end() {
+        true => receive_in_order(log, datagram, at, &mut term_at, &mut received),
+        false => (0, at),
+    };
+    let rest = datagram.get(taken..).unwrap_or(&[]);
+    let mut frames = Frames::new(rest, at, segment_length).verified();
     for frame in frames.by_ref() {
         land(log, gaps, &frame, &mut term_at, &mut received);
     }
@@ -53,6 +58,33 @@ pub fn receive<L: Log, const G: usize>(
         publish_landed(log, gaps, term_at, &mut received);
     }
     received
+}
+
+/// The frames that are simply the next: how many bytes of them there are, and where they end. What
+/// is behind them is something else.
+fn receive_in_order<L: Log>(
+    log: &mut L,
+    datagram: &[u8],
+    at: Position,
+    term_at: &mut impl FnMut(Position) -> Option<Term>,
+    received: &mut Received,
+) -> (usize, Position) {
+    let (mut taken, mut at) = (0, at);
+    let Some(before) = log.chain() else {
+        return (taken, at);
+    };
+    let frames = Frames::new(datagram, at, log.segment_length());
+    for frame in frames.verified().chained(before) {
+        let is_of_term = term_at(frame.position) == Some(frame.term);
+        if !is_of_term || !frame.write_to(log.room(frame.position)) {
+            break;
+        }
+        at = frame.end();
+        log.publish(at, frame.chain);
+        taken += frame.bytes.len();
+        received.published += 1;
+    }
+    (taken, at)
 }
 
 fn land<L: Log, const G: usize>(

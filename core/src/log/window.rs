@@ -9,7 +9,7 @@
 //!
 //! The first bytes of a lap that the slack stands in for are simply not used in that lap.
 
-use super::frame::hop;
+use super::frame::{hop, step};
 use super::{Log, Span, scan};
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
 use crate::planted::Planted;
@@ -188,10 +188,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
+        let mut last = None;
         while self.start < target {
             let offset = self.offset(self.start);
-            let frame = self.bytes.as_ref().get(offset..).and_then(hop);
-            let Some((len, chain, term)) = frame else {
+            let Some(len) = self.bytes.as_ref().get(offset..).and_then(step) else {
                 break;
             };
             let next = self.start.plus(len as u64);
@@ -199,6 +199,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
                 break;
             }
             self.start = next;
+            last = Some(offset);
+        }
+        let last = last.and_then(|offset| self.bytes.as_ref().get(offset..));
+        if let Some((_, chain, term)) = last.and_then(hop) {
             self.start_chain = Some(chain);
             self.start_term = term;
         }

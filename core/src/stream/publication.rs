@@ -188,7 +188,9 @@ impl Publication {
         if let Some(frames) = self.poll_resend(slot) {
             return Some(Output::Frames(frames));
         }
-        if let Some((frames, end)) = self.run(slot, self.sent, self.tail, self.limit) {
+        if self.sent < self.tail
+            && let Some((frames, end)) = self.run(slot, self.sent, self.tail, self.limit)
+        {
             self.sent = end;
             self.heartbeat_at = now.plus(self.timing.heartbeat);
             return Some(Output::Frames(frames));
@@ -522,7 +524,9 @@ impl Publication {
         // Not across the end of a segment, even where no PAD stands before it.
         let tail = tail.min(from.plus(self.segments.remaining(from)));
         while at < tail && start + len < self.ring.window() as usize {
-            let Some(header) = self.header(slot, at) else {
+            // Frames that were written here lie one behind the other.
+            let header = slot.get(start + len..).map(DataHeader::parse);
+            let Some(Ok(header)) = header.filter(|h| h.is_ok_and(|h| !h.is_heartbeat())) else {
                 break;
             };
             if len + header.wire_len() > room {

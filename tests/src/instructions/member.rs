@@ -114,6 +114,7 @@ pub struct Member {
     memory: Memory,
     service: Echo,
     is_busy: bool,
+    scratch: Box<[u8; CONTROL_MAX]>,
     pub inbox: Inbox,
     pub outbox: Inbox,
 }
@@ -144,6 +145,7 @@ impl Member {
             memory,
             service: Echo::new(),
             is_busy: true,
+            scratch: Box::new([0; CONTROL_MAX]),
             inbox: Inbox::with_room(),
             outbox: Inbox::with_room(),
         }
@@ -179,22 +181,21 @@ impl Member {
         self.inbox.clear();
         self.node.handle_timeout(now, &mut lent);
         let mut is_busy = self.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        self.make_durable();
+        let mut lent = self.memory.lend();
         is_busy |= self.node.poll_service(now, &mut self.service, &mut lent);
-        is_busy |= self.make_durable();
         let lent = self.memory.lend();
         assert!(self.node.poll_recall(&lent).is_none(), "all is in memory");
-        is_busy |= self.send(now);
+        self.send(now);
         while self.node.poll_event().is_some() {}
         assert_eq!(self.node.halted(), None);
         self.is_busy = is_busy;
     }
 
     /// All that there is to write is durable at once.
-    fn make_durable(&mut self) -> bool {
-        let mut has_written = false;
+    fn make_durable(&mut self) {
         if let Some(state) = self.node.poll_persist() {
             self.node.handle_persisted(state);
-            has_written = true;
         }
         if let Some(cut) = self.memory.window.take_cut() {
             self.journal.handle_truncated(cut);
@@ -209,25 +210,19 @@ impl Member {
             self.memory.window.set_written(written);
             let mark = self.journal.handle_flushed();
             self.node.handle_durable(mark);
-            has_written = true;
         }
-        has_written
     }
 
-    fn send(&mut self, now: Now) -> bool {
-        let mut scratch = [0; CONTROL_MAX];
+    fn send(&mut self, now: Now) {
         let lent = self.memory.lend();
-        let mut has_sent = false;
         while let Some(transmit) = self.node.poll_transmit(now, &lent) {
             let from = match transmit.door {
                 Door::Member => member_door(self.id),
                 Door::Client => client_door(self.id),
             };
-            let bytes = transmit.payload.bytes(&mut scratch);
+            let bytes = transmit.payload.bytes(&mut self.scratch);
             assert!(bytes.len() <= DATAGRAM_MAX);
             self.outbox.push(from, transmit.to, bytes);
-            has_sent = true;
         }
-        has_sent
     }
 }

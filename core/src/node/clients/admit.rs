@@ -78,14 +78,15 @@ impl<const N: usize> Clients<N> {
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) -> bool {
-        // Slots that no stream is in have no turn.
+        let start = self.admit_next;
+        let next = (start + 1).checked_rem(N).unwrap_or(0);
+        // Slots that no stream is in have their place in the circle, but take no time.
         let high = self.ingress.high();
-        let start = self.admit_next.checked_rem(high).unwrap_or(0);
         let after = |slot: usize| if slot + 1 < high { slot + 1 } else { 0 };
         let mut left = CALL_MAX;
         let mut is_more = false;
         let mut starved = None;
-        let mut slot = start;
+        let mut slot = if start < high { start } else { 0 };
         for _ in 0..high {
             let share = SHARE_MAX.min(left);
             let (taken, outcome) = self.admit_stream(slot, share, ingress, turn);
@@ -100,7 +101,7 @@ impl<const N: usize> Clients<N> {
                 break;
             }
         }
-        self.admit_next = starved.unwrap_or(after(start));
+        self.admit_next = starved.unwrap_or(next);
         is_more
     }
 

@@ -45,7 +45,7 @@ impl<const N: usize> Clients<N> {
             if let Some(stream) = self.ingress.get_mut(slot) {
                 stream.assembly = assembly;
                 if matches!(outcome, Taken::Yes | Taken::Last) {
-                    stream.image.consume(bytes);
+                    stream.image.take_peeked(&fragment, bytes);
                 }
             }
             match outcome {

@@ -28,7 +28,10 @@ impl<T, const N: usize> Slots<T, N> {
 
     /// The number of the slot with this key. Compares at most `N` keys.
     pub(super) fn find(&self, key: i32) -> Option<usize> {
-        self.keys.iter().take(self.high).position(|k| *k == Some(key))
+        self.keys
+            .iter()
+            .take(self.high)
+            .position(|k| *k == Some(key))
     }
 
     /// The key of a taken slot.

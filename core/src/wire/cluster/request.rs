@@ -1,7 +1,8 @@
 //! What clients say to the cluster, and the header of session messages in every direction.
 
 use super::{
-    AdminRequestType, SCHEMA_ID, SCHEMA_VERSION, SESSION_HEADER_LENGTH, open, read_session, read_term,
+    AdminRequestType, SCHEMA_ID, SCHEMA_VERSION, SESSION_HEADER_LENGTH, open, read_session,
+    read_term,
 };
 use crate::time::Timestamp;
 use crate::units::{ServiceMessageId, SessionId, Term};
