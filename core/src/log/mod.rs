@@ -81,6 +81,10 @@ pub trait Log {
     /// pressure). May let go the oldest bytes. Bounded by the frames let go.
     fn room(&mut self, at: Position) -> &mut [u8];
 
+    /// Frames that start at or above this lie elsewhere in memory than those from `at` on, which is
+    /// at or above `end`.
+    fn lap_end(&self, at: Position) -> Position;
+
     /// Makes the whole frames in the room from `end()` to `end` exist. `chain` is that of the last.
     fn publish(&mut self, end: Position, chain: u32);
 

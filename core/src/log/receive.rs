@@ -69,22 +69,33 @@ fn receive_in_order<L: Log>(
     term_at: &mut impl FnMut(Position) -> Option<Term>,
     received: &mut Received,
 ) -> (usize, Position) {
-    let (mut taken, mut at) = (0, at);
     let Some(before) = log.chain() else {
-        return (taken, at);
+        return (0, at);
     };
-    let frames = Frames::new(datagram, at, log.segment_length());
-    for frame in frames.verified().chained(before) {
+    let (lap_end, room) = (log.lap_end(at), log.room(at).len());
+    let (mut taken, mut end, mut chain) = (0, at, before);
+    for frame in Frames::new(datagram, at, log.segment_length())
+        .verified()
+        .chained(before)
+    {
         let is_of_term = term_at(frame.position) == Some(frame.term);
-        if !is_of_term || !frame.write_to(log.room(frame.position)) {
+        // A PAD is longer in the log than in a datagram.
+        let is_plain = !frame.is_pad && frame.position < lap_end;
+        if !is_of_term || !is_plain || taken + frame.bytes.len() > room {
             break;
         }
-        at = frame.end();
-        log.publish(at, frame.chain);
         taken += frame.bytes.len();
+        (end, chain) = (frame.end(), frame.chain);
         received.published += 1;
     }
-    (taken, at)
+    let (room, frames) = (log.room(at).get_mut(..taken), datagram.get(..taken));
+    if let (Some(room), Some(frames)) = (room, frames)
+        && taken > 0
+    {
+        room.copy_from_slice(frames);
+        log.publish(end, chain);
+    }
+    (taken, end)
 }
 
 fn land<L: Log, const G: usize>(

@@ -149,7 +149,7 @@ impl<'a> Frames<'a> {
         self.error
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
         let (frame, header) = parse(self.bytes, self.at, self.segment_length)?;
         match (self.is_verified, self.chain) {
@@ -172,7 +172,7 @@ impl<'a> Frames<'a> {
 impl<'a> Iterator for Frames<'a> {
     type Item = FrameRef<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<FrameRef<'a>> {
         if self.bytes.is_empty() || self.error.is_some() {
             return None;

@@ -181,10 +181,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         (position.get() & (self.capacity - 1)) as usize
     }
 
-    fn lap_end(&self, position: Position) -> Position {
-        Position::new((position.get() | (self.capacity - 1)) + 1)
-    }
-
     /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
@@ -282,6 +278,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         let offset = self.offset(at);
         let end = (offset + avail).min(self.capacity as usize + self.frame_max);
         self.bytes.as_mut().get_mut(offset..end).unwrap_or(&mut [])
+    }
+
+    fn lap_end(&self, at: Position) -> Position {
+        Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
     fn publish(&mut self, end: Position, chain: u32) {

@@ -156,8 +156,7 @@ impl Publication {
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let parts = Parts::new(head, parts);
-        let len = parts.length();
+        let len = Parts::new(head, parts).length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
@@ -172,7 +171,10 @@ impl Publication {
         if self.room() < framed {
             return Err(OfferError::BackPressured);
         }
-        self.write(parts, len, slot);
+        match len <= cutting::payload_max(self.mtu) {
+            true => self.write_one(head, parts, framed as usize, len, slot),
+            false => self.write(Parts::new(head, parts), len, slot),
+        }
         Ok(self.tail)
     }
 
@@ -415,6 +417,36 @@ impl Publication {
         self.pad = Some(Pad { start, end });
         self.tail = end;
         Ok(())
+    }
+
+    /// A message in one frame: nearly all are.
+    fn write_one(
+        &mut self,
+        head: &[u8],
+        parts: &[&[u8]],
+        aligned: usize,
+        len: usize,
+        slot: &mut [u8],
+    ) {
+        let header = self.header_at(
+            self.tail,
+            (FRAME_HEADER + len) as u64,
+            FLAGS_WHOLE,
+            Kind::Data,
+        );
+        let offset = self.place(self.tail);
+        // The slot is at least as long as the one given at construction, so a place is there.
+        if let Some(place) = slot.get_mut(offset..offset + aligned) {
+            let _written = header.emit(place);
+            let (_, mut rest) = place.split_at_mut(FRAME_HEADER);
+            for part in core::iter::once(&head).chain(parts) {
+                let (now, later) = rest.split_at_mut(part.len());
+                now.copy_from_slice(part);
+                rest = later;
+            }
+            rest.fill(0);
+        }
+        self.tail = self.tail.plus(aligned as u64);
     }
 
     fn write(&mut self, mut parts: Parts<'_>, len: usize, slot: &mut [u8]) {

@@ -8,12 +8,12 @@ use coracle_core::node::{
 };
 use coracle_core::raft::Timing;
 use coracle_core::service::Role;
-use coracle_core::service::echo::Echo;
 use coracle_core::session::AllowAll;
 use coracle_core::stream::slot_len;
 use coracle_core::time::{Instant, Now};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
 
+use super::mirror::Mirror;
 use super::{DATAGRAM_MAX, Inbox, MEMBERS};
 
 /// As many as a node on Linux has room for.
@@ -112,7 +112,7 @@ pub struct Member {
     node: Box<Node<SESSIONS>>,
     journal: Journal,
     memory: Memory,
-    service: Echo,
+    service: Mirror,
     is_busy: bool,
     scratch: Box<[u8; CONTROL_MAX]>,
     pub inbox: Inbox,
@@ -143,7 +143,7 @@ impl Member {
             node: Box::new(node.expect("a sound configuration")),
             journal,
             memory,
-            service: Echo::new(),
+            service: Mirror,
             is_busy: true,
             scratch: Box::new([0; CONTROL_MAX]),
             inbox: Inbox::with_room(),

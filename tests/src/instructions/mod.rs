@@ -7,6 +7,7 @@
 
 mod caller;
 mod member;
+mod mirror;
 pub mod roles;
 
 use std::net::SocketAddr;
