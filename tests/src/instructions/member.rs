@@ -215,7 +215,12 @@ impl Member {
 
     fn send(&mut self, now: Now) {
         let lent = self.memory.lend();
-        while let Some(transmit) = self.node.poll_transmit(now, &lent) {
+        loop {
+            // Not moved out of the option: it is hundreds of bytes long.
+            let next = self.node.poll_transmit(now, &lent);
+            let Some(transmit) = &next else {
+                return;
+            };
             let from = match transmit.door {
                 Door::Member => member_door(self.id),
                 Door::Client => client_door(self.id),

@@ -37,7 +37,7 @@ impl<const N: usize> Clients<N> {
     /// client is given up. Looks at every egress connection once.
     pub fn poll_resolve(&mut self) -> Option<Resolve> {
         for slot in 0..self.links.high() {
-            let (Some(key), Some(link)) = (self.links.key(slot), self.links.get_mut(slot)) else {
+            let (Some(key), Some(link)) = (self.links.key(slot), self.links.visit(slot)) else {
                 continue;
             };
             if let Stream::Unresolved { asked, .. } = &mut link.stream

@@ -10,6 +10,8 @@ pub(super) struct Slots<T, const N: usize> {
     items: [Option<T>; N],
     /// All slots from here on are free: most tables hold few items, at their start.
     high: usize,
+    /// Counts, round and round, whatever may have changed an item.
+    touches: u32,
 }
 
 impl<T, const N: usize> Slots<T, N> {
@@ -18,6 +20,7 @@ impl<T, const N: usize> Slots<T, N> {
             keys: [None; N],
             items: [const { None }; N],
             high: 0,
+            touches: 0,
         }
     }
 
@@ -54,11 +57,28 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
+        self.touch();
         self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// As [`Slots::get_mut`], for looking whether there is something to do: it does not count as a
+    /// touch.
+    pub(super) fn visit(&mut self, slot: usize) -> Option<&mut T> {
+        self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// How often an item may have changed: equal counts mean that none has.
+    pub(super) fn touches(&self) -> u32 {
+        self.touches
+    }
+
+    pub(super) fn touch(&mut self) {
+        self.touches = self.touches.wrapping_add(1);
     }
 
     /// Fills a slot; what was there is forgotten. A slot beyond `N` stays what it is: nothing.
     pub(super) fn put(&mut self, slot: usize, key: i32, item: T) {
+        self.touch();
         if let (Some(k), Some(i)) = (self.keys.get_mut(slot), self.items.get_mut(slot)) {
             *k = Some(key);
             *i = Some(item);
@@ -67,6 +87,7 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
+        self.touch();
         *self.keys.get_mut(slot)? = None;
         let mut taken = self.keys.iter().take(self.high);
         self.high = taken.rposition(Option::is_some).map_or(0, |last| last + 1);
@@ -81,6 +102,7 @@ impl<T, const N: usize> Slots<T, N> {
 
     /// As [`Slots::iter`].
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
+        self.touch();
         let items = self.items.iter_mut().take(self.high).enumerate();
         items.filter_map(|(slot, item)| Some((slot, item.as_mut()?)))
     }

@@ -54,6 +54,9 @@ impl<const N: usize> Clients<N> {
                 payload: Output::Control(Control::StatusMessage(stranger.owed)),
             });
         }
+        if self.is_quiet_to_transmit(now) {
+            return None;
+        }
         // One more than there are streams: the first may have been in the middle of its turn.
         let (images, links) = (self.ingress.high(), self.links.high());
         for _ in 0..=images.max(1) + links {
@@ -69,6 +72,7 @@ impl<const N: usize> Clients<N> {
             }
             self.round.advance::<N>(images, links);
         }
+        self.note_nothing_to_transmit();
         None
     }
 
@@ -77,7 +81,7 @@ impl<const N: usize> Clients<N> {
         now: Instant,
         slot: usize,
     ) -> Option<ClientTransmit<'l>> {
-        let image = &mut self.ingress.get_mut(slot)?.image;
+        let image = &mut self.ingress.visit(slot)?.image;
         let control = image.poll_control(now)?;
         Some(ClientTransmit {
             to: image.source(),
@@ -91,7 +95,7 @@ impl<const N: usize> Clients<N> {
         slot: usize,
         egress: &'l [u8],
     ) -> Option<ClientTransmit<'l>> {
-        let link = self.links.get_mut(slot)?;
+        let link = self.links.visit(slot)?;
         let publication: &mut Publication = Link::publication_mut(link)?;
         let to = publication.target();
         let payload = publication.poll_transmit(now, share(egress, slot, N))?;
