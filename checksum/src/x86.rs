@@ -1,6 +1,6 @@
 //! SSE 4.2 has CRC-32C; PCLMULQDQ multiplies polynomials, from which any CRC can be made: Gopal and
-//! others, "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction" (Intel, 2009).
-//! The constants are the reflected ones of that paper and of zlib.
+//! others, "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction" (Intel,
+//! 2009). The constants are the reflected ones of that paper and of zlib.
 
 use core::arch::x86_64::{
     __cpuid, __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64,
@@ -64,6 +64,15 @@ pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> Option<(u32, u32
     Some(unsafe { both_sse(before, header, body) })
 }
 
+/// See [`super::hdlc`], of the blocks of 16 bytes in `bytes`; `None` if the processor cannot, or
+/// there is none.
+#[inline]
+pub fn hdlc(crc: u32, bytes: &[u8]) -> Option<u32> {
+    let (first, rest) = bytes.split_first_chunk::<16>()?;
+    // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+    are_present().then(|| unsafe { hdlc_sse(crc, first, rest) })
+}
+
 #[target_feature(enable = "sse4.2")]
 fn castagnoli_sse(crc: u32, bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -112,39 +121,48 @@ fn fold(sum: __m128i, next: __m128i, keys: __m128i) -> __m128i {
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
 fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
-    let (first, _) = header.as_chunks::<16>();
+    let ([first, second], _) = header.as_chunks::<16>() else {
+        unreachable!("two blocks are a header");
+    };
+    // The second half of the second block counts as 0.
+    let (low, _) = words(second);
+    let own = own_of(u64::from(!0u32), first);
+    let own = _mm_crc32_u64(_mm_crc32_u64(own, low), 0);
+    let sum = _mm_xor_si128(_mm_cvtsi32_si128(!before as i32), load(first));
+    let sum = fold(sum, _mm_set_epi64x(0, low as i64), keys);
+    let (own, sum) = body_sse(own, sum, body);
+    (!(own as u32), reduce(sum, keys))
+}
+
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn hdlc_sse(crc: u32, first: &Block, rest: &[u8]) -> u32 {
+    let sum = _mm_xor_si128(_mm_cvtsi32_si128(!crc as i32), load(first));
+    let (_, sum) = body_sse(0, sum, rest);
+    reduce(sum, _mm_set_epi64x(FOLD_1.0, FOLD_1.1))
+}
+
+/// Goes on with both over the blocks of `body`.
+#[inline]
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn body_sse(mut own: u64, mut sum: __m128i, body: &[u8]) -> (u64, __m128i) {
+    let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
     let (mut blocks, _) = body.as_chunks::<16>();
-    let mut own = u64::from(!0u32);
-    let mut sum = _mm_cvtsi32_si128(!before as i32);
-    // Nothing yet: the first block is not folded into, only added to.
-    if let [a, b] = first {
-        own = own_of(own_of(own, a), b);
-        sum = fold(_mm_xor_si128(sum, load(a)), load(b), keys);
-    }
     // Long frames in four lanes, which do not wait for one another.
-    if blocks.len() >= 8 {
-        let (fours, rest) = blocks.as_chunks::<4>();
+    if blocks.len() >= 8
+        && let ([first, fours @ ..], rest) = blocks.as_chunks::<4>()
+    {
         let wide = _mm_set_epi64x(FOLD_4.0, FOLD_4.1);
-        let mut lanes = [_mm_set_epi64x(0, 0); 4];
-        for (at, four) in fours.iter().enumerate() {
+        own = first.iter().fold(own, |own, block| own_of(own, block));
+        let [a, b, c, d] = first;
+        let mut a = fold(sum, load(a), keys);
+        let (mut b, mut c, mut d) = (load(b), load(c), load(d));
+        for four in fours {
             own = four.iter().fold(own, |own, block| own_of(own, block));
-            let [a, b, c, d] = lanes;
-            lanes = match at {
-                0 => [
-                    fold(sum, load(&four[0]), keys),
-                    load(&four[1]),
-                    load(&four[2]),
-                    load(&four[3]),
-                ],
-                _ => [
-                    fold(a, load(&four[0]), wide),
-                    fold(b, load(&four[1]), wide),
-                    fold(c, load(&four[2]), wide),
-                    fold(d, load(&four[3]), wide),
-                ],
-            };
+            a = fold(a, load(&four[0]), wide);
+            b = fold(b, load(&four[1]), wide);
+            c = fold(c, load(&four[2]), wide);
+            d = fold(d, load(&four[3]), wide);
         }
-        let [a, b, c, d] = lanes;
         sum = fold(fold(fold(a, b, keys), c, keys), d, keys);
         blocks = rest;
     }
@@ -152,7 +170,7 @@ fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
         own = own_of(own, block);
         sum = fold(sum, load(block), keys);
     }
-    (!(own as u32), reduce(sum, keys))
+    (own, sum)
 }
 
 /// From 128 bits to the 32 of the sum.

@@ -39,7 +39,7 @@ impl Checksums {
 
 /// The chain before the first frame of a cluster's log: logs of two clusters never agree.
 pub fn genesis(cluster: ClusterId) -> u32 {
-    chain_of(0, &[], &cluster.0.to_le_bytes())
+    hdlc(0, &cluster.0.to_le_bytes())
 }
 
 /// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the
@@ -48,16 +48,13 @@ pub(super) fn own_of(header: &[u8; FRAME_HEADER], body: &[u8]) -> u32 {
     extend(extend(0, header), body)
 }
 
-/// CRC-32/ISO-HDLC of the same bytes, going on from the chain `before`.
-#[inline]
-pub(super) fn chain_of(before: u32, header: &[u8], body: &[u8]) -> u32 {
-    match header.first_chunk() {
-        Some(first) if header.len() == first.len() => both_of(before, first, body).chain,
-        _ => coracle_checksum::hdlc(coracle_checksum::hdlc(before, header), body),
-    }
+/// CRC-32/ISO-HDLC of any bytes, going on from `before`.
+fn hdlc(before: u32, bytes: &[u8]) -> u32 {
+    coracle_checksum::hdlc(before, bytes)
 }
 
-/// Both of them.
+/// Both of a frame: its own, and CRC-32/ISO-HDLC of the same bytes, going on from the chain
+/// `before`. The reserved value in `header` counts as 0.
 #[inline]
 pub(super) fn both_of(before: u32, header: &[u8; FRAME_HEADER], body: &[u8]) -> Checksums {
     let (own, chain) = coracle_checksum::both(before, header, body);
@@ -72,7 +69,7 @@ mod tests {
     fn the_check_values_of_both_polynomials() {
         // The catalogue of parametrised CRC algorithms: CRC-32/ISCSI and CRC-32/ISO-HDLC.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(chain_of(0, b"1234", b"56789"), 0xcbf4_3926);
+        assert_eq!(hdlc(hdlc(0, b"1234"), b"56789"), 0xcbf4_3926);
     }
 
     #[test]
@@ -87,8 +84,9 @@ mod tests {
 
     #[test]
     fn a_chain_goes_on_from_its_seed() {
-        let first = chain_of(0, b"1234", &[]);
-        assert_eq!(chain_of(first, b"567", b"89"), 0xcbf4_3926);
+        let header = [0; FRAME_HEADER];
+        let first = both_of(7, &header, b"1234567812345678").chain;
+        assert_eq!(first, hdlc(hdlc(7, &header), b"1234567812345678"));
     }
 
     #[test]

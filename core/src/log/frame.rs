@@ -1,7 +1,7 @@
 //! The header of a log frame: an Aeron DATA or PAD header whose session id is the leadership term,
 //! whose term id is the number of the segment, and whose reserved value holds the two checksums.
 
-use super::checksum::{Checksums, both_of, chain_of, own_of};
+use super::checksum::{Checksums, both_of, own_of};
 use super::{FrameError, LOG_STREAM_ID};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
@@ -95,7 +95,7 @@ impl Header {
     /// Do both of its sums hold?
     #[inline]
     pub fn both_hold(&self, frame: &[u8], before: u32) -> Result<(), FrameError> {
-        let sums = both_of(before, &blanked(frame), self.body(frame));
+        let sums = sums_of(frame, self.is_pad, before);
         if sums.own != self.sums.own {
             return Err(FrameError::BadChecksum);
         }
@@ -116,19 +116,22 @@ impl Header {
 /// alignment does.
 #[inline]
 pub(super) fn follows(frame: &[u8], is_pad: bool, chain: u32, before: u32) -> bool {
-    let body = match is_pad {
-        true => &[],
-        false => frame.get(FRAME_HEADER..).unwrap_or(&[]),
-    };
-    chain_of(before, &blanked(frame), body) == chain
+    sums_of(frame, is_pad, before).chain == chain
+}
+
+/// The sums of a frame that ends where its alignment does; of a PAD its header counts alone.
+#[inline]
+fn sums_of(frame: &[u8], is_pad: bool, before: u32) -> Checksums {
+    let (header, body) = frame
+        .split_first_chunk()
+        .unwrap_or((&[0; FRAME_HEADER], &[]));
+    both_of(before, header, if is_pad { &[] } else { body })
 }
 
 /// Writes both checksums into a frame that is complete but for them; gives its chain.
 #[inline]
 pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
-    let blanked = blanked(frame);
-    let body = header.body(frame);
-    let sums = both_of(before, &blanked, body);
+    let sums = sums_of(frame, header.is_pad, before);
     if let Some(reserved) = frame.get_mut(RESERVED) {
         reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
     }

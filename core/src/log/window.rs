@@ -58,6 +58,9 @@ pub struct Window<B> {
     cut: Option<Position>,
 }
 
+/// One byte in so many is let go before its room is needed.
+const SPARE: u64 = 64;
+
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// An empty window at `start`, the position of the first frame to come. The capacity is the
     /// largest power of two that leaves `frame_max` bytes of slack.
@@ -268,7 +271,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         }
         let wanted = at.plus(self.frame_max as u64);
         if wanted > self.start.plus(self.capacity) {
-            self.advance(wanted.minus(self.capacity));
+            // A little more than is needed, so that not every frame that comes lets one go.
+            let spare = self.capacity / SPARE;
+            self.advance(wanted.minus(self.capacity).plus(spare));
         }
         let is_being_written = self.writing.is_some_and(|w| at < w.end);
         let avail = self.start.plus(self.capacity).since(at) as usize;

@@ -61,6 +61,7 @@ pub struct Publication {
     segments: Segments,
     mtu: u32,
     ring: Ring,
+    message_max: usize,
     timing: PublicationTiming,
     /// The end of what was offered.
     tail: Position,
@@ -112,6 +113,7 @@ impl Publication {
             segments,
             mtu: config.mtu,
             ring,
+            message_max: message_max(segments, ring, config.mtu),
             timing: config.timing,
             tail: Position::ZERO,
             sent: Position::ZERO,
@@ -368,9 +370,7 @@ impl Publication {
     /// The longest message that is ever taken, in bytes: an eighth of a segment (Aeron:
     /// `computeMaxMessageLength`), and with its headers at most the window.
     pub fn message_max(&self) -> usize {
-        let segment = self.segments.length() as usize / 8;
-        let window = cutting::unframed(self.ring.window() as usize, self.mtu);
-        segment.min(window).min(MESSAGE_MAX)
+        self.message_max
     }
 
     /// The bytes that may be written at the tail.
@@ -575,4 +575,10 @@ impl Publication {
         }
         Some((slot.get(start..start + len)?, at))
     }
+}
+
+fn message_max(segments: Segments, ring: Ring, mtu: u32) -> usize {
+    let segment = segments.length() as usize / 8;
+    let window = cutting::unframed(ring.window() as usize, mtu);
+    segment.min(window).min(MESSAGE_MAX)
 }

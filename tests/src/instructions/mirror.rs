@@ -1,5 +1,5 @@
-//! A service that says what it is told, and keeps no state: what is counted is the core, and not the
-//! digest of every byte that `Echo` keeps.
+//! A service that says what it is told, and keeps no state: what is counted is the core, and not
+//! the digest of every byte that `Echo` keeps.
 
 use coracle_core::service::{
     Cluster, Progress, Service, SnapshotError, SnapshotReader, SnapshotWriter,

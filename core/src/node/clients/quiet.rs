@@ -1,8 +1,8 @@
 //! What need not be looked at, because nothing has changed since it was looked at last.
 //!
 //! A driver that does not sleep asks again and again, and with many clients nearly every stream has
-//! nothing to say. Whoever has looked at all of them notes how often they had been touched, and when
-//! one will have something to do by itself; until either changes, the answer is the same.
+//! nothing to say. Whoever has looked at all of them notes how often they had been touched, and
+//! when one will have something to do by itself; until either changes, the answer is the same.
 
 use crate::node::clients::Clients;
 use crate::node::clients::link::{Close, Link, Stage, Stream};
