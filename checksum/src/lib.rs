@@ -10,7 +10,7 @@
 
 use crc::{Crc, Table};
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod x86;
 
 /// What comes first in every frame, in bytes.
@@ -24,7 +24,7 @@ static CRC_32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&crc::CRC_32_IS
 /// The CRC-32C of what `crc` is that of, and `bytes` behind it. That of nothing is 0.
 #[inline]
 pub fn castagnoli(crc: u32, bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     if let Some(sum) = x86::castagnoli(crc, bytes) {
         return sum;
     }
@@ -34,7 +34,7 @@ pub fn castagnoli(crc: u32, bytes: &[u8]) -> u32 {
 /// The CRC-32/ISO-HDLC of what `crc` is that of, and `bytes` behind it. That of nothing is 0.
 #[inline]
 pub fn hdlc(crc: u32, bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     if let Some(sum) = x86::hdlc(crc, bytes) {
         let (_, rest) = bytes.split_at(bytes.len() & !15);
         return match rest {
@@ -49,7 +49,7 @@ pub fn hdlc(crc: u32, bytes: &[u8]) -> u32 {
 /// CRC-32/ISO-HDLC that goes on from `before`.
 #[inline]
 pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
     if let Some(sums) = x86::both(before, header, body) {
         return sums;
     }

@@ -37,8 +37,8 @@ fn are_present() -> bool {
 
 #[cold]
 fn find_out() -> bool {
-    // Intel's manual, CPUID leaf 1: ECX bit 1 is PCLMULQDQ, 19 SSE 4.1, 20 SSE 4.2. XMM registers
-    // are there and saved on every x86-64.
+    // Intel's manual, CPUID leaf 1: ECX bit 1 is PCLMULQDQ, 19 SSE 4.1, 20 SSE 4.2. Their registers
+    // are those of SSE2, which this module is compiled for only where programs may use it.
     const WANTED: u32 = 1 << 1 | 1 << 19 | 1 << 20;
     // SAFETY: every x86-64 processor has the instruction.
     #[allow(unused_unsafe, reason = "safe in newer versions of the library")]
