@@ -251,9 +251,12 @@ impl MemberSet {
 
     /// The members, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = MemberId> {
-        (0..MEMBERS_MAX as u8)
-            .map(MemberId)
-            .filter(move |m| self.contains(*m))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let lowest = (left != 0).then(|| MemberId(left.trailing_zeros() as u8))?;
+            left &= left - 1;
+            Some(lowest)
+        })
     }
 }
 

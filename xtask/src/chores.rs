@@ -238,7 +238,8 @@ pub fn demo(steps: &mut Steps, flags: &[&str]) {
     steps.run(name.trim(), 15, command.args(flags));
 }
 
-fn works(program: &str, args: &[&str]) -> bool {
+/// Does this command run to a good end?
+pub fn works(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -247,7 +248,8 @@ fn works(program: &str, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn output(program: &str, args: &[&str]) -> Option<String> {
+/// What a command prints.
+pub fn output(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

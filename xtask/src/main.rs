@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod chores;
+mod instructions;
 mod steps;
 mod tidy;
 
@@ -25,6 +26,8 @@ cargo xtask <chore>
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
+  instructions [--bless]
+                       instructions of the core per message, under callgrind; `--bless` keeps them
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
@@ -57,6 +60,10 @@ fn main() -> ExitCode {
         }
         ["soak", flags @ ..] => {
             chores::soak(&mut steps, flags);
+            steps
+        }
+        ["instructions", "--bless"] => {
+            instructions::run(&mut steps, true);
             steps
         }
         ["fuzz", "--seconds", seconds] => match seconds.parse() {
@@ -99,6 +106,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "planted" => chores::planted_build(steps),
         "fuzz" => chores::fuzz(steps, 60),
         "fuzz-smoke" => chores::fuzz_smoke(steps),
+        "instructions" => instructions::run(steps, false),
         "peer" => chores::peer(steps),
         "tshark" => chores::tshark(steps),
         "netns" => chores::netns(steps),
@@ -119,6 +127,7 @@ fn test(steps: &mut Steps) {
     chores::fuzz_smoke(steps);
     chores::sim(steps, 20, &["--seeds", "0..100"]);
     chores::sim(steps, 10, &["--seconds", "10"]);
+    instructions::run(steps, false);
     chores::tshark(steps);
     chores::netns(steps);
     chores::peer(steps);

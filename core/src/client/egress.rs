@@ -158,10 +158,7 @@ impl Images {
         for step in 0..EGRESS_IMAGES {
             let slot = (first + step) % EGRESS_IMAGES;
             let memory = slot_of(egress, slot);
-            while let Some(fragment) = self.image(slot).and_then(|image| image.peek(memory)) {
-                if let Some(image) = self.image_mut(slot) {
-                    image.consume(memory);
-                }
+            while let Some(fragment) = self.image_mut(slot).and_then(|image| image.take(memory)) {
                 if let Some(found) = self.take(slot, &fragment, assembly) {
                     return Some((slot, found));
                 }

@@ -89,7 +89,11 @@ impl Client {
                 if !is_ours || !self.images.is_current(slot) {
                     return None;
                 }
-                reread(bytes)
+                Some(Egress::Message {
+                    timestamp: message.header.timestamp,
+                    term: message.header.term,
+                    payload: message.payload,
+                })
             }
             Message::NewLeaderEvent(event) => {
                 self.handle_new_leader(now, slot, &event).then_some(())?;

@@ -1,7 +1,7 @@
 //! Writing records: the only place where frames are made.
 
 use super::frame::{Header, seal};
-use super::{Log, Span, segment_end};
+use super::{Log, Span, segment_base, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
 use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align};
@@ -37,6 +37,9 @@ pub fn append<L: Log>(
     let mut chain = log.chain().ok_or(AppendError::ChainUnknown)?;
     let payload_max = payload_max(mtu);
     let start = log.end();
+    if total <= payload_max && fits(log, start, FRAME_HEADER + total) {
+        return append_one(log, start, term, parts, total, chain);
+    }
     check_room(log, start, total, payload_max)?;
 
     let mut source = Source { parts, skipped: 0 };
@@ -62,6 +65,37 @@ pub fn append<L: Log>(
     }
     log.publish(at, chain);
     Ok(Span::new(start, at))
+}
+
+/// Does a frame of `len` bytes fit in what is left of the segment?
+fn fits<L: Log>(log: &L, at: Position, len: usize) -> bool {
+    align(len) as u64 <= segment_end(at, log.segment_length()).since(at)
+}
+
+/// As [`append`], for a record that takes one frame at `start`: nearly all do.
+fn append_one<L: Log>(
+    log: &mut L,
+    start: Position,
+    term: Term,
+    parts: &[&[u8]],
+    total: usize,
+    chain: u32,
+) -> Result<Span, AppendError> {
+    let header = header_at(log, start, term, FRAME_HEADER + total, BEGIN | END);
+    let frame = log.room(start).get_mut(..header.aligned());
+    let frame = frame.ok_or(AppendError::Full)?;
+    header.emit(frame);
+    let mut rest = &mut frame[FRAME_HEADER..];
+    for part in parts {
+        let (now, later) = rest.split_at_mut(part.len());
+        now.copy_from_slice(part);
+        rest = later;
+    }
+    rest.fill(0);
+    let chain = seal(&header, frame, chain);
+    let end = start.plus(header.aligned() as u64);
+    log.publish(end, chain);
+    Ok(Span::new(start, end))
 }
 
 /// How many bytes of log a record of `len` bytes takes at `at`, PADs included. `None` if too long.
@@ -147,13 +181,13 @@ fn pad<L: Log>(log: &mut L, at: Position, term: Term, needed: usize, chain: &mut
 }
 
 fn header_at<L: Log>(log: &L, at: Position, term: Term, length: usize, flags: u8) -> Header {
-    let segment_length = u64::from(log.segment_length());
+    let base = segment_base(at, log.segment_length());
     Header {
         length: length as u32,
         flags,
         is_pad: false,
-        segment_offset: (at.get() % segment_length) as u32,
-        segment: (at.get() / segment_length) as u32,
+        segment_offset: at.since(base) as u32,
+        segment: (base.get() >> log.segment_length().trailing_zeros()) as u32,
         term,
         sums: super::checksum::Checksums { own: 0, chain: 0 },
     }

@@ -49,6 +49,10 @@ impl<L: Log> Log for Bounded<'_, L> {
         room.get_mut(..len).unwrap_or(&mut [])
     }
 
+    fn lap_end(&self, at: Position) -> Position {
+        self.log.lap_end(at)
+    }
+
     fn publish(&mut self, end: Position, chain: u32) {
         self.log.publish(end, chain);
     }

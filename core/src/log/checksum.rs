@@ -8,7 +8,7 @@
 
 pub use crate::castagnoli::crc32c;
 
-use crate::castagnoli::CRC_32C;
+use crate::castagnoli::extend;
 use crate::limits::FRAME_HEADER;
 use crate::units::ClusterId;
 
@@ -39,28 +39,30 @@ impl Checksums {
 
 /// The chain before the first frame of a cluster's log: logs of two clusters never agree.
 pub fn genesis(cluster: ClusterId) -> u32 {
-    chain_of(0, &[], &cluster.0.to_le_bytes())
+    hdlc(0, &cluster.0.to_le_bytes())
 }
 
 /// CRC-32C of a frame: its header with the reserved value as 0, then its `body` up to the
 /// alignment.
 pub(super) fn own_of(header: &[u8; FRAME_HEADER], body: &[u8]) -> u32 {
-    let mut digest = CRC_32C.digest();
-    digest.update(header);
-    digest.update(body);
-    digest.finalize()
+    extend(extend(0, header), body)
 }
 
-/// CRC-32/ISO-HDLC of the same bytes, going on from the chain `before`.
-pub(super) fn chain_of(before: u32, header: &[u8], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(before);
-    hasher.update(header);
-    hasher.update(body);
-    hasher.finalize()
+/// CRC-32/ISO-HDLC of any bytes, going on from `before`.
+fn hdlc(before: u32, bytes: &[u8]) -> u32 {
+    coracle_checksum::hdlc(before, bytes)
 }
 
-/// The chain that `chain_of` went on from, where it came to `after`: a CRC can be run backwards, so
-/// a sound frame says which chain stands before it. A bit at a time: for one frame now and then.
+/// Both of a frame: its own, and CRC-32/ISO-HDLC of the same bytes, going on from the chain
+/// `before`. The reserved value in `header` counts as 0.
+#[inline]
+pub(super) fn both_of(before: u32, header: &[u8; FRAME_HEADER], body: &[u8]) -> Checksums {
+    let (own, chain) = coracle_checksum::both(before, header, body);
+    Checksums { own, chain }
+}
+
+/// The chain that [`both_of`] went on from, where it came to `after`: a CRC can be run backwards,
+/// so a sound frame says which chain stands before it. A bit at a time: for one frame now and then.
 pub(super) fn chain_before(after: u32, header: &[u8], body: &[u8]) -> u32 {
     // CRC-32/ISO-HDLC, reflected. Its highest bit is set, so a step that used it can be told.
     const POLYNOMIAL: u32 = 0xedb8_8320;
@@ -86,7 +88,7 @@ mod tests {
     fn the_check_values_of_both_polynomials() {
         // The catalogue of parametrised CRC algorithms: CRC-32/ISCSI and CRC-32/ISO-HDLC.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(chain_of(0, b"1234", b"56789"), 0xcbf4_3926);
+        assert_eq!(hdlc(hdlc(0, b"1234"), b"56789"), 0xcbf4_3926);
     }
 
     #[test]
@@ -101,8 +103,9 @@ mod tests {
 
     #[test]
     fn a_chain_goes_on_from_its_seed() {
-        let first = chain_of(0, b"1234", &[]);
-        assert_eq!(chain_of(first, b"567", b"89"), 0xcbf4_3926);
+        let header = [0; FRAME_HEADER];
+        let first = both_of(7, &header, b"1234567812345678").chain;
+        assert_eq!(first, hdlc(hdlc(7, &header), b"1234567812345678"));
     }
 
     #[test]
@@ -110,7 +113,7 @@ mod tests {
         for seed in [0, 1, 0x8000_0000, 0xdead_beef, u32::MAX] {
             for len in 0..40u8 {
                 let body: std::vec::Vec<u8> = (0..len).map(|n| n.wrapping_mul(97) ^ len).collect();
-                let after = chain_of(seed, b"some header", &body);
+                let after = hdlc(hdlc(seed, b"some header"), &body);
                 assert_eq!(chain_before(after, b"some header", &body), seed);
             }
         }

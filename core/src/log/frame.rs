@@ -1,8 +1,8 @@
 //! The header of a log frame: an Aeron DATA or PAD header whose session id is the leadership term,
 //! whose term id is the number of the segment, and whose reserved value holds the two checksums.
 
-use super::LOG_STREAM_ID;
-use super::checksum::{Checksums, chain_before, chain_of, own_of};
+use super::checksum::{Checksums, both_of, chain_before, own_of};
+use super::{FrameError, LOG_STREAM_ID};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
 
@@ -31,12 +31,16 @@ impl Header {
         if header.stream_id != LOG_STREAM_ID || header.is_heartbeat() {
             return None;
         }
+        // Length and offset are none below zero: that was checked. Term id and session id may be.
+        if header.term_id < 0 {
+            return None;
+        }
         Some(Self {
-            length: u32::try_from(header.frame_length).ok()?,
+            length: header.frame_length as u32,
             flags: header.flags,
             is_pad: header.kind == Kind::Pad,
-            segment_offset: u32::try_from(header.term_offset).ok()?,
-            segment: u32::try_from(header.term_id).ok()?,
+            segment_offset: header.term_offset as u32,
+            segment: header.term_id as u32,
             term: Term::from_session_id(header.session_id)?,
             sums: Checksums::from_reserved(header.reserved),
         })
@@ -72,6 +76,7 @@ impl Header {
     }
 
     /// What the checksums cover behind the header: of a PAD nothing.
+    #[inline]
     fn body<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
         let end = if self.is_pad {
             FRAME_HEADER
@@ -87,10 +92,23 @@ impl Header {
         own_of(&blanked(frame), self.body(frame)) == self.sums.own
     }
 
+    /// Do both of its sums hold?
+    #[inline]
+    pub fn both_hold(&self, frame: &[u8], before: u32) -> Result<(), FrameError> {
+        let sums = sums_of(frame, self.is_pad, before);
+        if sums.own != self.sums.own {
+            return Err(FrameError::BadChecksum);
+        }
+        match sums.chain == self.sums.chain {
+            true => Ok(()),
+            false => Err(FrameError::BadChain),
+        }
+    }
+
     /// Does its chain follow from the chain `before` it?
     #[inline]
     pub fn chain_holds(&self, frame: &[u8], before: u32) -> bool {
-        chain_of(before, &blanked(frame), self.body(frame)) == self.sums.chain
+        follows(frame, self.is_pad, self.sums.chain, before)
     }
 
     /// The chain that its own follows from.
@@ -99,19 +117,38 @@ impl Header {
     }
 }
 
+/// Does `chain`, which stands in `frame`, follow from the chain `before` it? `frame` ends where its
+/// alignment does.
+#[inline]
+pub(super) fn follows(frame: &[u8], is_pad: bool, chain: u32, before: u32) -> bool {
+    sums_of(frame, is_pad, before).chain == chain
+}
+
+/// The sums of a frame that ends where its alignment does; of a PAD its header counts alone.
+#[inline]
+fn sums_of(frame: &[u8], is_pad: bool, before: u32) -> Checksums {
+    let (header, body) = frame
+        .split_first_chunk()
+        .unwrap_or((&[0; FRAME_HEADER], &[]));
+    both_of(before, header, if is_pad { &[] } else { body })
+}
+
 /// Writes both checksums into a frame that is complete but for them; gives its chain.
 #[inline]
 pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
-    let blanked = blanked(frame);
-    let body = header.body(frame);
-    let sums = Checksums {
-        own: own_of(&blanked, body),
-        chain: chain_of(before, &blanked, body),
-    };
+    let sums = sums_of(frame, header.is_pad, before);
     if let Some(reserved) = frame.get_mut(RESERVED) {
         reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
     }
     sums.chain
+}
+
+/// The aligned length of the frame at the start of `bytes`, which is known to be good: all that a
+/// walk over many needs.
+#[inline]
+pub(super) fn step(bytes: &[u8]) -> Option<usize> {
+    let length = i32::from_le_bytes(*bytes.first_chunk()?);
+    (length >= FRAME_HEADER as i32).then(|| align(length as usize))
 }
 
 /// The chain that stands in the frame at the start of `bytes`, and the frame's aligned length: for
@@ -122,9 +159,10 @@ pub(super) fn hop(bytes: &[u8]) -> Option<(usize, u32, Term)> {
     Some((header.aligned(), header.sums.chain, header.term))
 }
 
+#[inline]
 fn blanked(frame: &[u8]) -> [u8; FRAME_HEADER] {
     let mut header = [0; FRAME_HEADER];
-    if let Some(bytes) = frame.get(..RESERVED.start) {
+    if let Some(bytes) = frame.first_chunk::<{ RESERVED.start }>() {
         header[..RESERVED.start].copy_from_slice(bytes);
     }
     header

@@ -47,19 +47,30 @@ impl Messages {
         }
     }
 
+    /// The next frame of the log, if it is a whole message; else nothing happens, and it goes to
+    /// [`Self::push`].
+    #[inline]
+    pub fn whole<'b>(&mut self, frame: &FrameRef<'b>) -> Option<Message<'b>> {
+        if !frame.begins() || !frame.ends() {
+            return None;
+        }
+        self.unfinished = None;
+        Some(Message {
+            start: frame.position,
+            end: frame.end(),
+            term: frame.term,
+            bytes: frame.payload,
+        })
+    }
+
     /// Takes the next frame of the log. A message that it completes is returned; one longer than
     /// `assembly` is discarded (none is appended: the limit is checked before).
     pub fn push<'b>(&mut self, frame: FrameRef<'b>, assembly: &'b mut [u8]) -> Option<Message<'b>> {
+        if let Some(message) = self.whole(&frame) {
+            return Some(message);
+        }
         if frame.begins() {
             self.unfinished = None;
-            if frame.ends() {
-                return Some(Message {
-                    start: frame.position,
-                    end: frame.end(),
-                    term: frame.term,
-                    bytes: frame.payload,
-                });
-            }
         }
         let mut message = match self.unfinished.take() {
             Some(message) => message,

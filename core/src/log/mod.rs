@@ -83,6 +83,10 @@ pub trait Log {
     /// pressure). May let go the oldest bytes. Bounded by the frames let go.
     fn room(&mut self, at: Position) -> &mut [u8];
 
+    /// Frames that start at or above this lie elsewhere in memory than those from `at` on, which is
+    /// at or above `end`.
+    fn lap_end(&self, at: Position) -> Position;
+
     /// Makes the whole frames in the room from `end()` to `end` exist. `chain` is that of the last.
     fn publish(&mut self, end: Position, chain: u32);
 
@@ -100,11 +104,15 @@ pub trait Log {
 }
 
 /// Where the segment of the byte at `position` starts.
+#[inline]
 pub const fn segment_base(position: Position, segment_length: u32) -> Position {
-    Position::new(position.get() / segment_length as u64 * segment_length as u64)
+    // A power of two: a mask instead of a division for every frame.
+    debug_assert!(segment_length.is_power_of_two());
+    Position::new(position.get() & !(segment_length as u64 - 1))
 }
 
 /// Where the segment of the byte at `position` ends.
+#[inline]
 pub const fn segment_end(position: Position, segment_length: u32) -> Position {
     segment_base(position, segment_length).plus(segment_length as u64)
 }

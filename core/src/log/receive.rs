@@ -44,7 +44,12 @@ pub fn receive<L: Log, const G: usize>(
         received.malformed = Some(FrameError::BadHeader);
         return received;
     };
-    let mut frames = Frames::new(datagram, at, segment_length).verified();
+    let (taken, at) = match gaps.is_empty() && at == log.end() {
+        true => receive_in_order(log, datagram, at, &mut term_at, &mut received),
+        false => (0, at),
+    };
+    let rest = datagram.get(taken..).unwrap_or(&[]);
+    let mut frames = Frames::new(rest, at, segment_length).verified();
     for frame in frames.by_ref() {
         land(log, gaps, &frame, &mut term_at, &mut received);
     }
@@ -53,6 +58,44 @@ pub fn receive<L: Log, const G: usize>(
         publish_landed(log, gaps, term_at, &mut received);
     }
     received
+}
+
+/// The frames that are simply the next: how many bytes of them there are, and where they end. What
+/// is behind them is something else.
+fn receive_in_order<L: Log>(
+    log: &mut L,
+    datagram: &[u8],
+    at: Position,
+    term_at: &mut impl FnMut(Position) -> Option<Term>,
+    received: &mut Received,
+) -> (usize, Position) {
+    let Some(before) = log.chain() else {
+        return (0, at);
+    };
+    let (lap_end, room) = (log.lap_end(at), log.room(at).len());
+    let (mut taken, mut end, mut chain) = (0, at, before);
+    for frame in Frames::new(datagram, at, log.segment_length())
+        .verified()
+        .chained(before)
+    {
+        let is_of_term = term_at(frame.position) == Some(frame.term);
+        // A PAD is longer in the log than in a datagram.
+        let is_plain = !frame.is_pad && frame.position < lap_end;
+        if !is_of_term || !is_plain || taken + frame.bytes.len() > room {
+            break;
+        }
+        taken += frame.bytes.len();
+        (end, chain) = (frame.end(), frame.chain);
+        received.published += 1;
+    }
+    let (room, frames) = (log.room(at).get_mut(..taken), datagram.get(..taken));
+    if let (Some(room), Some(frames)) = (room, frames)
+        && taken > 0
+    {
+        room.copy_from_slice(frames);
+        log.publish(end, chain);
+    }
+    (taken, end)
 }
 
 fn land<L: Log, const G: usize>(

@@ -1,6 +1,6 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
-use super::frame::Header;
+use super::frame::{Header, follows};
 use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::FRAME_HEADER;
 use crate::planted::Planted;
@@ -51,13 +51,14 @@ pub struct FrameRef<'a> {
 
 impl FrameRef<'_> {
     /// Where it ends.
+    #[inline]
     pub fn end(&self) -> Position {
         self.position.plus(self.aligned_len as u64)
     }
 
     /// Does it follow from the chain `before` it?
     pub fn follows(&self, before: u32) -> bool {
-        Header::parse(self.bytes).is_some_and(|h| h.chain_holds(self.bytes, before))
+        follows(self.bytes, self.is_pad, self.chain, before)
     }
 
     /// The chain before it, from which it follows. Walks its bits: for rare calls.
@@ -83,11 +84,13 @@ impl FrameRef<'_> {
     }
 
     /// Is it a message's first frame?
+    #[inline]
     pub fn begins(&self) -> bool {
         self.flags & FLAG_BEGIN != 0 && !self.is_pad
     }
 
     /// Is it a message's last frame?
+    #[inline]
     pub fn ends(&self) -> bool {
         self.flags & FLAG_END != 0 && !self.is_pad
     }
@@ -151,15 +154,16 @@ impl<'a> Frames<'a> {
         self.error
     }
 
+    #[inline(always)]
     fn try_next(&mut self) -> Result<FrameRef<'a>, FrameError> {
         let (frame, header) = parse(self.bytes, self.at, self.segment_length)?;
-        if self.is_verified && !header.own_holds(frame.bytes) {
-            return Err(FrameError::BadChecksum);
-        }
-        if let Some(before) = self.chain
-            && !header.chain_holds(frame.bytes, before)
-        {
-            return Err(FrameError::BadChain);
+        match (self.is_verified, self.chain) {
+            (true, Some(before)) => header.both_hold(frame.bytes, before)?,
+            (true, None) if !header.own_holds(frame.bytes) => return Err(FrameError::BadChecksum),
+            (false, Some(before)) if !header.chain_holds(frame.bytes, before) => {
+                return Err(FrameError::BadChain);
+            }
+            _ => {}
         }
         if self.is_linked {
             self.chain = Some(frame.chain);
@@ -173,6 +177,7 @@ impl<'a> Frames<'a> {
 impl<'a> Iterator for Frames<'a> {
     type Item = FrameRef<'a>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<FrameRef<'a>> {
         if self.bytes.is_empty() || self.error.is_some() {
             return None;
@@ -194,7 +199,7 @@ pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
 
 /// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its
 /// header alone, if nothing follows.
-#[inline]
+#[inline(always)]
 fn parse(
     bytes: &[u8],
     at: Position,
@@ -204,16 +209,14 @@ fn parse(
         return Err(FrameError::Cut);
     }
     let header = Header::parse(bytes).ok_or(FrameError::BadHeader)?;
-    let is_there = header.segment_offset < segment_length
-        && header.position(segment_length) == at
-        && at.is_aligned();
-    if !is_there {
+    let named = u64::from(header.segment) * u64::from(segment_length);
+    let named = named + u64::from(header.segment_offset);
+    if header.segment_offset >= segment_length || named != at.get() || !at.is_aligned() {
         return Err(FrameError::WrongPosition);
     }
     let aligned_len = header.aligned();
-    let end = at.plus(aligned_len as u64);
-    let segment_end = segment_end(at, segment_length);
-    if end > segment_end || (header.is_pad && end != segment_end) {
+    let rest = (segment_length - header.segment_offset) as usize;
+    if aligned_len > rest || (header.is_pad && aligned_len != rest) {
         return Err(FrameError::CrossesSegment);
     }
     let is_header_alone = header.is_pad && bytes.len() == FRAME_HEADER;
@@ -248,17 +251,17 @@ fn parse(
 ///
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
-    let mut len = 0;
-    let mut of_term = None;
-    for frame in Frames::new(bytes, at, segment_length) {
+    let (mut len, mut at, mut of_term) = (0, at, None);
+    let end = segment_end(at, segment_length);
+    while let Some(Ok((frame, header))) = bytes.get(len..).map(|b| parse(b, at, segment_length)) {
         let after = len + frame.aligned_len;
-        let is_other_term = of_term.is_some_and(|term| term != frame.term);
-        if after > max_len || is_other_term || (frame.is_pad && len > 0) {
+        let is_other_term = of_term.is_some_and(|term| term != header.term);
+        if after > max_len || is_other_term || (header.is_pad && len > 0) {
             break;
         }
-        of_term = Some(frame.term);
-        len = after;
-        if frame.is_pad || frame.end() == segment_end(at, segment_length) {
+        of_term = Some(header.term);
+        (len, at) = (after, frame.end());
+        if header.is_pad || at == end {
             break;
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! The first bytes of a lap that the slack stands in for are simply not used in that lap.
 
-use super::frame::hop;
+use super::frame::{hop, step};
 use super::{Log, Span, scan};
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
 use crate::planted::Planted;
@@ -57,6 +57,9 @@ pub struct Window<B> {
     writing: Option<Span>,
     cut: Option<Position>,
 }
+
+/// One byte in so many is let go before its room is needed.
+const SPARE: u64 = 64;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// An empty window at `start`, the position of the first frame to come. The capacity is the
@@ -181,17 +184,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         (position.get() & (self.capacity - 1)) as usize
     }
 
-    fn lap_end(&self, position: Position) -> Position {
-        Position::new((position.get() | (self.capacity - 1)) + 1)
-    }
-
     /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
+        let mut last = None;
         while self.start < target {
             let offset = self.offset(self.start);
-            let frame = self.bytes.as_ref().get(offset..).and_then(hop);
-            let Some((len, chain, term)) = frame else {
+            let Some(len) = self.bytes.as_ref().get(offset..).and_then(step) else {
                 break;
             };
             let next = self.start.plus(len as u64);
@@ -199,6 +198,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
                 break;
             }
             self.start = next;
+            last = Some(offset);
+        }
+        let last = last.and_then(|offset| self.bytes.as_ref().get(offset..));
+        if let Some((_, chain, term)) = last.and_then(hop) {
             self.start_chain = Some(chain);
             self.start_term = term;
         }
@@ -268,7 +271,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         }
         let wanted = at.plus(self.frame_max as u64);
         if wanted > self.start.plus(self.capacity) {
-            self.advance(wanted.minus(self.capacity));
+            // A little more than is needed, so that not every frame that comes lets one go.
+            let spare = self.capacity / SPARE;
+            self.advance(wanted.minus(self.capacity).plus(spare));
         }
         let is_being_written = self.writing.is_some_and(|w| at < w.end);
         let avail = self.start.plus(self.capacity).since(at) as usize;
@@ -278,6 +283,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         let offset = self.offset(at);
         let end = (offset + avail).min(self.capacity as usize + self.frame_max);
         self.bytes.as_mut().get_mut(offset..end).unwrap_or(&mut [])
+    }
+
+    fn lap_end(&self, at: Position) -> Position {
+        Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
     fn publish(&mut self, end: Position, chain: u32) {

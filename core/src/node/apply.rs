@@ -258,6 +258,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) {
         self.applier.position = frame.end();
         (self.applier.chain, self.applier.term) = (frame.chain, frame.term);
+        if let Some(message) = self.applier.messages.whole(frame) {
+            return self.execute(now, &message, bench);
+        }
         let mut messages = self.applier.messages.clone();
         if let Some(message) = messages.push(*frame, assembly) {
             self.execute(now, &message, bench);

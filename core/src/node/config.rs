@@ -245,10 +245,16 @@ impl Config {
     /// Whose address this is. An IPv4 address and the same mapped into IPv6 are equal.
     pub fn member_at(&self, from: SocketAddr) -> Option<MemberId> {
         let canonical = |a: SocketAddr| (a.ip().to_canonical(), a.port());
-        self.member_set().iter().find(|m| {
-            self.address(*m)
-                .is_some_and(|a| canonical(a.member) == canonical(from))
-        })
+        let is_from = |a: &MemberAddress| {
+            // Ports first: the rest is rarely worth a look.
+            a.member.port() == from.port()
+                && (a.member == from || canonical(a.member) == canonical(from))
+        };
+        let found = self
+            .members
+            .iter()
+            .position(|m| m.as_ref().is_some_and(is_from))?;
+        MemberId::new(found as u8)
     }
 }
 

@@ -111,21 +111,26 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         }
         let instant = now.instant;
-        let control = self
-            .owed_message(now, &*lent.log)
-            .or_else(|| self.owed_annals(lent))
-            .or_else(|| self.owed_history_request(instant))
-            .or_else(|| self.owed_nak(instant))
-            .or_else(|| self.owed_snapshot_request(instant, lent.catchup))
-            .or_else(|| self.owed_repair_request(instant));
-        if let Some(transmit) = control {
-            return Some(transmit);
+        // One after the other and not chained: what is given back is hundreds of bytes long, and
+        // is written once, where the caller wants it.
+        macro_rules! first {
+            ($($owed:expr),+ $(,)?) => {
+                $(let owed = $owed; if owed.is_some() { return owed; })+
+            };
         }
-        self.owed_frames(lent)
-            .or_else(|| self.owed_status())
-            .or_else(|| self.owed_client(now, lent))
-            .or_else(|| self.owed_repair(lent))
-            .or_else(|| self.owed_chunk(lent.catchup))
+        first!(
+            self.owed_message(now, &*lent.log),
+            self.owed_annals(lent),
+            self.owed_history_request(instant),
+            self.owed_nak(instant),
+            self.owed_snapshot_request(instant, lent.catchup),
+            self.owed_repair_request(instant),
+            self.owed_frames(lent),
+            self.owed_status(),
+            self.owed_client(now, lent),
+            self.owed_repair(lent),
+        );
+        self.owed_chunk(lent.catchup)
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
@@ -303,6 +308,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Log frames: the followers in turn, each from its own cursor, from wherever the bytes are.
     fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
         let end = self.raft.tail.end;
+        let State::Leader(leader) = self.raft.state() else {
+            return None;
+        };
+        if leader.progress.iter().all(|p| p.due(end).is_none()) {
+            return None;
+        }
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
         for _ in 0..crate::limits::MEMBERS_MAX {
             let member = self.take_turn()?;
@@ -335,7 +346,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn take_turn(&mut self) -> Option<MemberId> {
-        self.next_member = (self.next_member + 1) % crate::limits::MEMBERS_MAX as u8;
+        let next = self.next_member + 1;
+        self.next_member = if next < crate::limits::MEMBERS_MAX as u8 {
+            next
+        } else {
+            0
+        };
         MemberId::new(self.next_member)
     }
 
@@ -371,15 +387,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return self.recall_for_followers(lent);
         }
         let applied = self.applier.position;
-        let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
-        let len = lent.replay.len();
-        let segment = self.config.segment_length;
-        let readable = Frames::new(bytes, applied, segment).next().is_some();
-        if applied < self.raft.commit() && !readable {
-            let recall = self
-                .sources
-                .recall(&*lent.log, Consumer::Replay, applied, len);
-            return Some(recall);
+        if applied < self.raft.commit() {
+            let (bytes, _) = self.sources.for_replay(&*lent.log, &*lent.replay, applied);
+            let segment = self.config.segment_length;
+            if Frames::new(bytes, applied, segment).next().is_none() {
+                let (log, len) = (&*lent.log, lent.replay.len());
+                return Some(self.sources.recall(log, Consumer::Replay, applied, len));
+            }
         }
         self.recall_for_services(lent)
             .or_else(|| self.recall_repair(lent))

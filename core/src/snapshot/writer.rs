@@ -42,9 +42,7 @@ impl Sums {
 
     pub(super) fn add_mark(&mut self, bytes: &[u8]) {
         self.castagnoli = castagnoli::extend(self.castagnoli, bytes);
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.hdlc);
-        hasher.update(bytes);
-        self.hdlc = hasher.finalize();
+        self.hdlc = coracle_checksum::hdlc(self.hdlc, bytes);
     }
 
     pub(super) fn add(&mut self, bytes: &[u8]) {

@@ -100,6 +100,17 @@ impl Arrivals {
         Ok(())
     }
 
+    /// `insert` of a range that is the next, while nothing has arrived ahead; else false.
+    #[inline]
+    pub fn extend(&mut self, range: Range) -> bool {
+        let is_next = range.start == self.contiguous && range.end > range.start;
+        if !is_next || !self.ahead.is_empty() {
+            return false;
+        }
+        self.contiguous = range.end;
+        true
+    }
+
     /// The end of what has arrived without a hole.
     pub fn contiguous(&self) -> Position {
         self.contiguous

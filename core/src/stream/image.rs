@@ -7,6 +7,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use crate::limits::FRAME_HEADER;
 use crate::stream::arrivals::{Arrivals, NotTaken, Range};
 use crate::stream::geometry::{Ring, Segments};
 use crate::stream::{Control, Fragment, earlier};
@@ -14,7 +15,7 @@ use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
     DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, Kind, Nak, Rttm, Setup,
-    StatusMessage,
+    StatusMessage, TYPE_DATA, align,
 };
 
 /// How often a receiver reports, in every state and with or without data.
@@ -256,6 +257,30 @@ impl Image {
         }
     }
 
+    /// [`Self::peek`] and [`Self::consume`] in one.
+    pub fn take<'s>(&mut self, slot: &'s [u8]) -> Option<Fragment<'s>> {
+        let fragment = self.peek(slot)?;
+        self.take_peeked(&fragment, slot);
+        Some(fragment)
+    }
+
+    /// Consumes the fragment that `peek` has just shown: [`Self::consume`], without looking again.
+    pub fn take_peeked(&mut self, fragment: &Fragment<'_>, slot: &[u8]) {
+        let len = FRAME_HEADER + fragment.payload.len();
+        self.consumed = self.consumed.plus(align(len) as u64);
+        if self.is_to_skip(slot) {
+            self.skip(slot);
+        }
+    }
+
+    /// Is the next frame one that `skip` is for? Looks at its type only.
+    fn is_to_skip(&self, slot: &[u8]) -> bool {
+        let at = self.ring.offset(self.consumed);
+        let kind = slot.get(at + 6..).and_then(|b| b.first_chunk::<2>());
+        let is_data = kind == Some(&TYPE_DATA.to_le_bytes());
+        self.consumed < self.arrivals.contiguous() && (self.joining || !is_data)
+    }
+
     /// What is owed to the source now: a status, a request for lost data, an echo. Ask until
     /// `None`.
     pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
@@ -358,6 +383,9 @@ impl Image {
         mut at: Position,
         slot: &mut [u8],
     ) -> Result<(), DataReject> {
+        if self.take_whole(datagram, at, slot) {
+            return Ok(());
+        }
         for frame in datagram.frames() {
             let end = at.plus(frame.header.aligned_len() as u64);
             self.take_frame(&frame, Range { start: at, end }, slot)?;
@@ -365,6 +393,27 @@ impl Image {
             at = end;
         }
         Ok(())
+    }
+
+    /// Takes a datagram that is the next, has its room, and lies in it as it came: nearly all do.
+    /// False, and nothing has changed, if it is not so.
+    fn take_whole(&mut self, datagram: &Datagram<'_>, at: Position, slot: &mut [u8]) -> bool {
+        let (bytes, window) = (datagram.bytes(), self.ring.window() as usize);
+        let (offset, end) = (self.ring.offset(at), at.plus(bytes.len() as u64));
+        let is_plain = bytes.len() == datagram.span() as usize
+            && bytes.len() <= self.mtu as usize
+            && offset + bytes.len() <= window
+            && end <= self.consumed.plus(window as u64);
+        let place = slot.get_mut(offset..offset + bytes.len());
+        let Some(place) = place.filter(|_| is_plain) else {
+            return false;
+        };
+        if !self.arrivals.extend(Range { start: at, end }) {
+            return false;
+        }
+        place.copy_from_slice(bytes);
+        self.high_water = self.high_water.max(end);
+        true
     }
 
     /// Puts one frame in its place. A PAD costs only its header, so it may jump past the window.

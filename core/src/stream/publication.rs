@@ -61,6 +61,7 @@ pub struct Publication {
     segments: Segments,
     mtu: u32,
     ring: Ring,
+    message_max: usize,
     timing: PublicationTiming,
     /// The end of what was offered.
     tail: Position,
@@ -112,6 +113,7 @@ impl Publication {
             segments,
             mtu: config.mtu,
             ring,
+            message_max: message_max(segments, ring, config.mtu),
             timing: config.timing,
             tail: Position::ZERO,
             sent: Position::ZERO,
@@ -156,12 +158,14 @@ impl Publication {
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let parts = Parts::new(head, parts);
-        let len = parts.length();
+        let len = Parts::new(head, parts).length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
-        let framed = cutting::framed(len, self.mtu) as u64;
+        let framed = match len <= cutting::payload_max(self.mtu) {
+            true => frame::align(FRAME_HEADER + len) as u64,
+            false => cutting::framed(len, self.mtu) as u64,
+        };
         let rest = self.segments.remaining(self.tail);
         if framed > rest {
             self.pad(rest, slot)?;
@@ -169,7 +173,10 @@ impl Publication {
         if self.room() < framed {
             return Err(OfferError::BackPressured);
         }
-        self.write(parts, len, slot);
+        match len <= cutting::payload_max(self.mtu) {
+            true => self.write_one(head, parts, framed as usize, len, slot),
+            false => self.write(Parts::new(head, parts), len, slot),
+        }
         Ok(self.tail)
     }
 
@@ -185,7 +192,9 @@ impl Publication {
         if let Some(frames) = self.poll_resend(slot) {
             return Some(Output::Frames(frames));
         }
-        if let Some((frames, end)) = self.run(slot, self.sent, self.tail, self.limit) {
+        if self.sent < self.tail
+            && let Some((frames, end)) = self.run(slot, self.sent, self.tail, self.limit)
+        {
             self.sent = end;
             self.heartbeat_at = now.plus(self.timing.heartbeat);
             return Some(Output::Frames(frames));
@@ -361,9 +370,7 @@ impl Publication {
     /// The longest message that is ever taken, in bytes: an eighth of a segment (Aeron:
     /// `computeMaxMessageLength`), and with its headers at most the window.
     pub fn message_max(&self) -> usize {
-        let segment = self.segments.length() as usize / 8;
-        let window = cutting::unframed(self.ring.window() as usize, self.mtu);
-        segment.min(window).min(MESSAGE_MAX)
+        self.message_max
     }
 
     /// The bytes that may be written at the tail.
@@ -410,6 +417,36 @@ impl Publication {
         self.pad = Some(Pad { start, end });
         self.tail = end;
         Ok(())
+    }
+
+    /// A message in one frame: nearly all are.
+    fn write_one(
+        &mut self,
+        head: &[u8],
+        parts: &[&[u8]],
+        aligned: usize,
+        len: usize,
+        slot: &mut [u8],
+    ) {
+        let header = self.header_at(
+            self.tail,
+            (FRAME_HEADER + len) as u64,
+            FLAGS_WHOLE,
+            Kind::Data,
+        );
+        let offset = self.place(self.tail);
+        // The slot is at least as long as the one given at construction, so a place is there.
+        if let Some(place) = slot.get_mut(offset..offset + aligned) {
+            let _written = header.emit(place);
+            let (_, mut rest) = place.split_at_mut(FRAME_HEADER);
+            for part in core::iter::once(&head).chain(parts) {
+                let (now, later) = rest.split_at_mut(part.len());
+                now.copy_from_slice(part);
+                rest = later;
+            }
+            rest.fill(0);
+        }
+        self.tail = self.tail.plus(aligned as u64);
     }
 
     fn write(&mut self, mut parts: Parts<'_>, len: usize, slot: &mut [u8]) {
@@ -519,7 +556,9 @@ impl Publication {
         // Not across the end of a segment, even where no PAD stands before it.
         let tail = tail.min(from.plus(self.segments.remaining(from)));
         while at < tail && start + len < self.ring.window() as usize {
-            let Some(header) = self.header(slot, at) else {
+            // Frames that were written here lie one behind the other.
+            let header = slot.get(start + len..).map(DataHeader::parse);
+            let Some(Ok(header)) = header.filter(|h| h.is_ok_and(|h| !h.is_heartbeat())) else {
                 break;
             };
             if len + header.wire_len() > room {
@@ -536,4 +575,10 @@ impl Publication {
         }
         Some((slot.get(start..start + len)?, at))
     }
+}
+
+fn message_max(segments: Segments, ring: Ring, mtu: u32) -> usize {
+    let segment = segments.length() as usize / 8;
+    let window = cutting::unframed(ring.window() as usize, mtu);
+    segment.min(window).min(MESSAGE_MAX)
 }

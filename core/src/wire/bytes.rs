@@ -11,16 +11,19 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads `bytes`; running out of them is [`Reject::Short`].
+    #[inline]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self::with_reject(bytes, Reject::Short)
     }
 
     /// Reads `bytes`; running out of them is `short`.
+    #[inline]
     pub const fn with_reject(bytes: &'a [u8], short: Reject) -> Self {
         Self { rest: bytes, short }
     }
 
     /// What is left.
+    #[inline]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -29,6 +32,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The reject given at construction if fewer are left; so for every other method here.
+    #[inline]
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], Reject> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(self.short)?;
         self.rest = rest;
@@ -39,6 +43,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Reject> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(self.short)?;
         self.rest = rest;
@@ -49,6 +54,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Reject> {
         self.array().map(u8::from_le_bytes)
     }
@@ -57,6 +63,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Reject> {
         self.array().map(u16::from_le_bytes)
     }
@@ -65,6 +72,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Reject> {
         self.array().map(u32::from_le_bytes)
     }
@@ -73,6 +81,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn i32(&mut self) -> Result<i32, Reject> {
         self.array().map(i32::from_le_bytes)
     }
@@ -81,6 +90,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Reject> {
         self.array().map(u64::from_le_bytes)
     }
@@ -89,6 +99,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// See [`Reader::take`].
+    #[inline]
     pub fn i64(&mut self) -> Result<i64, Reject> {
         self.array().map(i64::from_le_bytes)
     }
@@ -104,6 +115,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Writes from the start of `out`.
+    #[inline]
     pub const fn new(out: &'a mut [u8]) -> Self {
         Self {
             out,
@@ -113,6 +125,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes `bytes`.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
         let end = self.at.saturating_add(bytes.len());
         match self.out.get_mut(self.at..end) {
@@ -126,6 +139,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes `len` zero bytes.
+    #[inline]
     pub fn zeros(&mut self, len: usize) -> &mut Self {
         let end = self.at.saturating_add(len);
         match self.out.get_mut(self.at..end) {
@@ -139,36 +153,43 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes a byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// Writes 16 bits.
+    #[inline]
     pub fn u16(&mut self, value: u16) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// Writes 32 bits.
+    #[inline]
     pub fn u32(&mut self, value: u32) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// Writes 32 bits, signed.
+    #[inline]
     pub fn i32(&mut self, value: i32) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// Writes 64 bits.
+    #[inline]
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// Writes 64 bits, signed.
+    #[inline]
     pub fn i64(&mut self, value: i64) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
 
     /// How many bytes were written; `None` if not all of them fitted.
+    #[inline]
     pub const fn finish(&self) -> Option<usize> {
         if self.full { None } else { Some(self.at) }
     }

@@ -102,7 +102,17 @@ impl<'a> Message<'a> {
     /// [`Reject::Short`], [`Reject::UnknownSchema`], [`Reject::UnknownTemplate`] (to be skipped),
     /// [`Reject::BlockLength`], [`Reject::VarData`], [`Reject::Text`], [`Reject::Enumerator`], and
     /// [`Reject::Value`] for a term, position, session or member that cannot be.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
+        // Nearly all messages are a client's, of our version.
+        match SessionMessage::quickly(bytes) {
+            Some(message) => Ok(Self::SessionMessage(message)),
+            None => Self::parse_any(bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn parse_any(bytes: &'a [u8]) -> Result<Self, Reject> {
         let mut m = Opened::parse(bytes, SCHEMA_ID)?;
         let m = &mut m;
         Ok(match m.header.template {

@@ -34,6 +34,7 @@ impl Header {
     ///
     /// # Errors
     /// [`Reject::Short`].
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
         let mut reader = Reader::new(bytes);
         Ok(Self {
@@ -44,6 +45,7 @@ impl Header {
         })
     }
 
+    #[inline]
     pub(in crate::wire) fn write(&self, writer: &mut Writer<'_>) {
         writer
             .u16(self.block_length)
@@ -70,6 +72,7 @@ impl<'a> Opened<'a> {
     /// # Errors
     /// [`Reject::Short`] if the header or the block reaches beyond `bytes`,
     /// [`Reject::UnknownSchema`].
+    #[inline]
     pub fn parse(bytes: &'a [u8], schema: u16) -> Result<Self, Reject> {
         let header = Header::parse(bytes)?;
         if header.schema != schema {
@@ -86,6 +89,7 @@ impl<'a> Opened<'a> {
     }
 
     /// Does the message's version have fields that came with `version`?
+    #[inline]
     pub const fn since(&self, version: u16) -> bool {
         self.header.version >= version
     }
@@ -94,6 +98,7 @@ impl<'a> Opened<'a> {
     ///
     /// # Errors
     /// [`Reject::VarData`].
+    #[inline]
     pub fn var_data(&mut self) -> Result<&'a [u8], Reject> {
         let length = self.tail.u32()?;
         let length = usize::try_from(length).map_err(|_| Reject::VarData)?;
@@ -104,6 +109,7 @@ impl<'a> Opened<'a> {
     ///
     /// # Errors
     /// [`Reject::VarData`], [`Reject::Text`].
+    #[inline]
     pub fn var_ascii(&mut self) -> Result<&'a str, Reject> {
         ascii(self.var_data()?)
     }

@@ -49,6 +49,10 @@ impl Log for SpyLog {
         self.window.room(at)
     }
 
+    fn lap_end(&self, at: Position) -> Position {
+        self.window.lap_end(at)
+    }
+
     fn publish(&mut self, end: Position, chain: u32) {
         self.window.publish(end, chain);
     }

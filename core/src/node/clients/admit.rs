@@ -61,35 +61,45 @@ impl<const N: usize> Clients<N> {
             reassembly: &mut *memory.reassembly,
             auth,
         };
-        for slot in 0..N {
+        if self.is_quiet_to_admit() {
+            return false;
+        }
+        for slot in 0..self.links.high() {
             self.settle(slot, &mut turn);
         }
         if admission.view == View::Unknown {
             return false;
         }
-        self.admit_streams(memory.ingress, &mut turn)
+        let (is_more, is_empty) = self.admit_streams(memory.ingress, &mut turn);
+        self.note_admitted(is_empty);
+        is_more
     }
 
     /// Gives every stream its turn, in a circle. The next call starts with the first one that found
     /// the log full before it had its turn, so that a busy stream cannot keep the log from the
-    /// others.
+    /// others. Whether there may be more to take at once, and whether there was nothing at all.
     fn admit_streams<L: Log, A: Authenticator>(
         &mut self,
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
-    ) -> bool {
+    ) -> (bool, bool) {
         let start = self.admit_next;
-        let after = |slot: usize| (slot + 1).checked_rem(N).unwrap_or(0);
+        let next = (start + 1).checked_rem(N).unwrap_or(0);
+        // Slots that no stream is in have their place in the circle, but take no time.
+        let high = self.ingress.high();
+        let after = |slot: usize| if slot + 1 < high { slot + 1 } else { 0 };
         let mut left = CALL_MAX;
         let mut is_more = false;
+        let mut is_empty = true;
         let mut starved = None;
-        let mut slot = start;
-        for _ in 0..N {
+        let mut slot = if start < high { start } else { 0 };
+        for _ in 0..high {
             let share = SHARE_MAX.min(left);
             let (taken, outcome) = self.admit_stream(slot, share, ingress, turn);
             if taken == 0 && outcome == Taken::Full {
                 starved = starved.or(Some(slot));
             }
+            is_empty &= taken == 0 && outcome == Taken::Yes;
             left -= taken;
             is_more |= taken == share || outcome == Taken::Last;
             slot = after(slot);
@@ -98,8 +108,8 @@ impl<const N: usize> Clients<N> {
                 break;
             }
         }
-        self.admit_next = starved.unwrap_or(after(start));
-        is_more
+        self.admit_next = starved.unwrap_or(next);
+        (is_more, is_empty)
     }
 
     /// The term in which this member may append now.

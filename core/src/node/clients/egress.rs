@@ -148,7 +148,7 @@ impl<const N: usize> Clients<N> {
     /// Makes the publication of a link whose address is known. A link that cannot have one is
     /// dropped.
     pub(super) fn open_stream(&mut self, now: Instant, slot: usize, egress_len: usize) {
-        let (Some(key), Some(link)) = (self.links.key(slot), self.links.get_mut(slot)) else {
+        let (Some(key), Some(link)) = (self.links.key(slot), self.links.visit(slot)) else {
             return;
         };
         let Stream::Resolved(target) = link.stream else {
@@ -168,7 +168,9 @@ impl<const N: usize> Clients<N> {
             link.stream = Stream::Ready {
                 publication,
                 progress,
+                was_read: false,
             };
+            self.links.touch();
         }
     }
 

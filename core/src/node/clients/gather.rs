@@ -45,7 +45,7 @@ impl<const N: usize> Clients<N> {
             if let Some(stream) = self.ingress.get_mut(slot) {
                 stream.assembly = assembly;
                 if matches!(outcome, Taken::Yes | Taken::Last) {
-                    stream.image.consume(bytes);
+                    stream.image.take_peeked(&fragment, bytes);
                 }
             }
             match outcome {
@@ -191,7 +191,7 @@ impl<const N: usize> Clients<N> {
 
     /// Gives up unfinished messages that `ends` picks by their owners; looks at every stream once.
     pub(super) fn abandon_all(&mut self, ends: impl Fn(Owner) -> bool) {
-        for slot in 0..N {
+        for slot in 0..self.ingress.high() {
             let Some(mut assembly) = self.ingress.get(slot).map(|stream| stream.assembly) else {
                 continue;
             };

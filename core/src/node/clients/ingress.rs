@@ -245,7 +245,7 @@ impl<const N: usize> Clients<N> {
     /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
     /// at each stream twice.
     pub(super) fn expire_images(&mut self, now: Instant) {
-        for slot in 0..N {
+        for slot in 0..self.ingress.high() {
             let state = self.ingress.get(slot).map(|i| i.image.state(now));
             if state.is_some_and(|state| state != ImageState::Active) {
                 self.remove_image(slot);

@@ -36,6 +36,8 @@ pub(super) enum Stream {
     Ready {
         publication: Publication,
         progress: (Position, Instant),
+        /// Whether its client had nothing to read when that was last looked at.
+        was_read: bool,
     },
 }
 

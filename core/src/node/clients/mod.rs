@@ -23,6 +23,7 @@ mod gather;
 mod ingress;
 mod link;
 mod message;
+mod quiet;
 mod resolve;
 mod slots;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use transmit::ClientTransmit;
 
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
+use crate::node::clients::quiet::Quiet;
 use crate::node::clients::slots::Slots;
 use crate::node::clients::transmit::Round;
 use crate::prng::Prng;
@@ -159,6 +161,7 @@ pub struct Clients<const N: usize> {
     snapshot_asked: bool,
     admit_next: usize,
     round: Round,
+    quiet: Quiet,
     counters: Counters,
 }
 
@@ -183,6 +186,7 @@ impl<const N: usize> Clients<N> {
             snapshot_asked: false,
             admit_next: 0,
             round: Round::default(),
+            quiet: Quiet::default(),
             counters: Counters::default(),
         }
     }

@@ -36,8 +36,8 @@ impl<const N: usize> Clients<N> {
     /// The next host name to look up; each is asked for once a second until it is answered or its
     /// client is given up. Looks at every egress connection once.
     pub fn poll_resolve(&mut self) -> Option<Resolve> {
-        for slot in 0..N {
-            let (Some(key), Some(link)) = (self.links.key(slot), self.links.get_mut(slot)) else {
+        for slot in 0..self.links.high() {
+            let (Some(key), Some(link)) = (self.links.key(slot), self.links.visit(slot)) else {
                 continue;
             };
             if let Stream::Unresolved { asked, .. } = &mut link.stream

@@ -8,6 +8,10 @@
 pub(super) struct Slots<T, const N: usize> {
     keys: [Option<i32>; N],
     items: [Option<T>; N],
+    /// All slots from here on are free: most tables hold few items, at their start.
+    high: usize,
+    /// Counts, round and round, whatever may have changed an item.
+    touches: u32,
 }
 
 impl<T, const N: usize> Slots<T, N> {
@@ -15,12 +19,22 @@ impl<T, const N: usize> Slots<T, N> {
         Self {
             keys: [None; N],
             items: [const { None }; N],
+            high: 0,
+            touches: 0,
         }
+    }
+
+    /// No slot from here on is taken.
+    pub(super) fn high(&self) -> usize {
+        self.high
     }
 
     /// The number of the slot with this key. Compares at most `N` keys.
     pub(super) fn find(&self, key: i32) -> Option<usize> {
-        self.keys.iter().position(|k| *k == Some(key))
+        self.keys
+            .iter()
+            .take(self.high)
+            .position(|k| *k == Some(key))
     }
 
     /// The key of a taken slot.
@@ -43,31 +57,53 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
+        self.touch();
         self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// As [`Slots::get_mut`], for looking whether there is something to do: it does not count as a
+    /// touch.
+    pub(super) fn visit(&mut self, slot: usize) -> Option<&mut T> {
+        self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// How often an item may have changed: equal counts mean that none has.
+    pub(super) fn touches(&self) -> u32 {
+        self.touches
+    }
+
+    pub(super) fn touch(&mut self) {
+        self.touches = self.touches.wrapping_add(1);
     }
 
     /// Fills a slot; what was there is forgotten. A slot beyond `N` stays what it is: nothing.
     pub(super) fn put(&mut self, slot: usize, key: i32, item: T) {
+        self.touch();
         if let (Some(k), Some(i)) = (self.keys.get_mut(slot), self.items.get_mut(slot)) {
             *k = Some(key);
             *i = Some(item);
+            self.high = self.high.max(slot + 1);
         }
     }
 
     pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
+        self.touch();
         *self.keys.get_mut(slot)? = None;
+        let mut taken = self.keys.iter().take(self.high);
+        self.high = taken.rposition(Option::is_some).map_or(0, |last| last + 1);
         self.items.get_mut(slot)?.take()
     }
 
     /// The taken slots with their numbers, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        let items = self.items.iter().enumerate();
+        let items = self.items.iter().take(self.high).enumerate();
         items.filter_map(|(slot, item)| Some((slot, item.as_ref()?)))
     }
 
     /// As [`Slots::iter`].
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
-        let items = self.items.iter_mut().enumerate();
+        self.touch();
+        let items = self.items.iter_mut().take(self.high).enumerate();
         items.filter_map(|(slot, item)| Some((slot, item.as_mut()?)))
     }
 }
@@ -110,6 +146,11 @@ mod tests {
         );
         assert_eq!(slots.remove(1), Some(70));
         assert_eq!((slots.find(-7), slots.len()), (None, 0));
+        assert_eq!(slots.high(), 0);
+        slots.put(0, 1, 10);
+        slots.put(1, 2, 20);
+        assert_eq!((slots.remove(0), slots.high()), (Some(10), 2));
+        assert_eq!((slots.remove(1), slots.high()), (Some(20), 0));
         slots.put(2, 9, 90);
         assert_eq!((slots.find(9), slots.remove(2)), (None, None));
     }

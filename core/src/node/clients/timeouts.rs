@@ -16,24 +16,30 @@ impl<const N: usize> Clients<N> {
     /// finds the sessions that are to be closed (they are by [`Clients::poll_admit`], which
     /// appends). Looks at every ingress stream and every egress connection once.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.expire_images(now);
-        for slot in 0..N {
-            self.expire_link(now, slot);
+        if !self.is_quiet_in_time(now) {
+            self.expire_images(now);
+            for slot in 0..self.links.high() {
+                self.expire_link(now, slot);
+            }
+            self.note_all_in_time();
         }
+        self.quiet.looked_at = now;
     }
 
     fn expire_link(&mut self, now: Instant, slot: usize) {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
-        let Some(link) = self.links.get_mut(slot) else {
+        let looked_at = self.quiet.looked_at;
+        let Some(link) = self.links.visit(slot) else {
             return;
         };
-        link.note_time(now);
+        link.note_time(now, looked_at);
         match &mut link.stage {
             Stage::Open(_) => {
                 let overdue = link.overdue(now, session, egress);
                 if let (Some(count), Some(live)) = (overdue, link.live_mut())
                     && live.owe_close(CloseReason::Timeout)
                 {
+                    self.links.touch();
                     self.count(count);
                 }
             }
@@ -59,7 +65,10 @@ impl<const N: usize> Clients<N> {
 
 impl Link {
     /// Keeps the stream's own times, and notes when its client last took something.
-    fn note_time(&mut self, now: Instant) {
+    ///
+    /// Between `looked_at` and the call before it nothing has touched this stream, if it was not
+    /// visited then: who had nothing to read at that time had nothing until then.
+    fn note_time(&mut self, now: Instant, looked_at: Instant) {
         let greets = self.live().is_some_and(|live| live.greeting.is_some());
         match &mut self.stream {
             Stream::Unresolved { asked, retry_at } => {
@@ -72,9 +81,14 @@ impl Link {
             Stream::Ready {
                 publication,
                 progress,
+                was_read,
             } => {
                 publication.handle_timeout(now);
-                if publication.acked() > progress.0 || (!publication.is_unread() && !greets) {
+                if *was_read {
+                    progress.1 = progress.1.max(looked_at);
+                }
+                *was_read = !publication.is_unread() && !greets;
+                if publication.acked() > progress.0 || *was_read {
                     *progress = (publication.acked(), now);
                 }
                 if let Stage::Leaving { lingers } = &mut self.stage

@@ -28,8 +28,14 @@ pub(super) struct Round {
 }
 
 impl Round {
-    fn advance(&mut self, streams: usize) {
-        self.next = (self.next + 1).checked_rem(streams).unwrap_or(0);
+    /// To the next of `images` ingress streams, numbered from 0, and `links` egress streams,
+    /// numbered from `N`.
+    fn advance<const N: usize>(&mut self, images: usize, links: usize) {
+        self.next = match self.next + 1 {
+            next if next < images || (N..N + links).contains(&next) => next,
+            next if next <= N && links > 0 => N,
+            _ => 0,
+        };
         self.sent = 0;
     }
 }
@@ -48,13 +54,15 @@ impl<const N: usize> Clients<N> {
                 payload: Output::Control(Control::StatusMessage(stranger.owed)),
             });
         }
+        if self.is_quiet_to_transmit(now) {
+            return None;
+        }
         // One more than there are streams: the first may have been in the middle of its turn.
-        for _ in 0..=2 * N {
-            if self.round.sent >= BURST_MAX {
-                self.round.advance(2 * N);
-            }
+        let (images, links) = (self.ingress.high(), self.links.high());
+        for _ in 0..=images.max(1) + links {
             let next = self.round.next;
             let due = match next.checked_sub(N) {
+                _ if self.round.sent >= BURST_MAX => None,
                 None => self.poll_ingress_control(now, next),
                 Some(slot) => self.poll_egress(now, slot, egress),
             };
@@ -62,8 +70,9 @@ impl<const N: usize> Clients<N> {
                 self.round.sent += 1;
                 return due;
             }
-            self.round.advance(2 * N);
+            self.round.advance::<N>(images, links);
         }
+        self.note_nothing_to_transmit();
         None
     }
 
@@ -72,7 +81,7 @@ impl<const N: usize> Clients<N> {
         now: Instant,
         slot: usize,
     ) -> Option<ClientTransmit<'l>> {
-        let image = &mut self.ingress.get_mut(slot)?.image;
+        let image = &mut self.ingress.visit(slot)?.image;
         let control = image.poll_control(now)?;
         Some(ClientTransmit {
             to: image.source(),
@@ -86,7 +95,7 @@ impl<const N: usize> Clients<N> {
         slot: usize,
         egress: &'l [u8],
     ) -> Option<ClientTransmit<'l>> {
-        let link = self.links.get_mut(slot)?;
+        let link = self.links.visit(slot)?;
         let publication: &mut Publication = Link::publication_mut(link)?;
         let to = publication.target();
         let payload = publication.poll_transmit(now, share(egress, slot, N))?;

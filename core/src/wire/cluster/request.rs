@@ -1,6 +1,9 @@
 //! What clients say to the cluster, and the header of session messages in every direction.
 
-use super::{AdminRequestType, SESSION_HEADER_LENGTH, open, read_session, read_term};
+use super::{
+    AdminRequestType, SCHEMA_ID, SCHEMA_VERSION, SESSION_HEADER_LENGTH, open, read_session,
+    read_term,
+};
 use crate::time::Timestamp;
 use crate::units::{ServiceMessageId, SessionId, Term};
 use crate::wire::Reject;
@@ -26,21 +29,29 @@ impl SessionMessageHeader {
 
     /// Writes SBE header and block, [`SESSION_HEADER_LENGTH`] bytes; the payload follows them.
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
-        let mut writer = open(out, Self::TEMPLATE, Self::BLOCK);
-        writer
-            .i64(self.term.to_wire())
-            .i64(self.session.to_wire())
-            .i64(self.timestamp.0);
-        writer.finish()
+        *out.first_chunk_mut()? = self.to_bytes();
+        Some(SESSION_HEADER_LENGTH)
     }
 
     /// The same bytes as an array.
+    #[inline]
     pub fn to_bytes(&self) -> [u8; SESSION_HEADER_LENGTH] {
         let mut bytes = [0; SESSION_HEADER_LENGTH];
-        let written = self.emit(&mut bytes);
-        assert!(written == Some(SESSION_HEADER_LENGTH), "of fixed length");
+        bytes[..8].copy_from_slice(&Self::SBE);
+        bytes[8..16].copy_from_slice(&self.term.to_wire().to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.session.to_wire().to_le_bytes());
+        bytes[24..].copy_from_slice(&self.timestamp.0.to_le_bytes());
         bytes
     }
+
+    /// Its SBE header: block length, template, schema and version.
+    const SBE: [u8; 8] = {
+        let [b0, b1] = Self::BLOCK.to_le_bytes();
+        let [t0, t1] = Self::TEMPLATE.to_le_bytes();
+        let [s0, s1] = SCHEMA_ID.to_le_bytes();
+        let [v0, v1] = SCHEMA_VERSION.to_le_bytes();
+        [b0, b1, t0, t1, s0, s1, v0, v1]
+    };
 }
 
 /// A session message: header and the application's bytes.
@@ -54,6 +65,25 @@ pub struct SessionMessage<'a> {
 }
 
 impl<'a> SessionMessage<'a> {
+    /// One of a client in our own version, and nothing wrong with it; else `None`, which says
+    /// nothing.
+    #[inline]
+    pub(super) fn quickly(bytes: &'a [u8]) -> Option<Self> {
+        let (sbe, rest) = bytes.split_first_chunk()?;
+        let (term, rest) = rest.split_first_chunk()?;
+        let (session, rest) = rest.split_first_chunk()?;
+        let (timestamp, payload) = rest.split_first_chunk()?;
+        if *sbe != SessionMessageHeader::SBE {
+            return None;
+        }
+        let header = SessionMessageHeader {
+            term: Term::from_wire(i64::from_le_bytes(*term))?,
+            session: SessionId::from_wire(i64::from_le_bytes(*session))?,
+            timestamp: Timestamp(i64::from_le_bytes(*timestamp)),
+        };
+        Some(Self { header, payload })
+    }
+
     pub(super) fn read(m: &mut Opened<'a>) -> Result<Self, Reject> {
         let header = SessionMessageHeader {
             term: read_term(&mut m.block)?,

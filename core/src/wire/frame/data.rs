@@ -65,23 +65,24 @@ impl DataHeader {
     /// # Errors
     /// [`Reject::Short`], [`Reject::FrameVersion`], [`Reject::UnknownType`] unless DATA or PAD,
     /// [`Reject::FrameLength`] unless 0 or at least 32, [`Reject::Alignment`].
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, Reject> {
-        let mut reader = Reader::new(bytes);
-        let base = Base::read(&mut reader)?;
-        let kind = match base.kind {
-            TYPE_DATA => Kind::Data,
-            TYPE_PAD => Kind::Pad,
-            _ => return Err(Reject::UnknownType),
+        // Headers are most of what a node looks at: their bounds are checked once.
+        let Some(b) = bytes.first_chunk::<FRAME_HEADER>() else {
+            return Err(Self::too_short(bytes));
         };
+        if b[4] != 0 {
+            return Err(Reject::FrameVersion);
+        }
         let header = Self {
-            frame_length: base.length,
-            flags: base.flags,
-            kind,
-            term_offset: reader.i32()?,
-            session_id: reader.i32()?,
-            stream_id: reader.i32()?,
-            term_id: reader.i32()?,
-            reserved: reader.i64()?,
+            frame_length: i32_at::<0>(b),
+            flags: b[5],
+            kind: kind_of(u16::from_le_bytes([b[6], b[7]]))?,
+            term_offset: i32_at::<8>(b),
+            session_id: i32_at::<12>(b),
+            stream_id: i32_at::<16>(b),
+            term_id: i32_at::<20>(b),
+            reserved: i64::from(i32_at::<28>(b)) << 32 | i64::from(i32_at::<24>(b) as u32),
         };
         if header.frame_length != 0 && header.frame_length < FRAME_HEADER as i32 {
             return Err(Reject::FrameLength);
@@ -92,48 +93,64 @@ impl DataHeader {
         Ok(header)
     }
 
+    /// What is wrong with fewer bytes than a header has.
+    #[cold]
+    fn too_short(bytes: &[u8]) -> Reject {
+        match Base::read(&mut Reader::new(bytes)).and_then(|base| kind_of(base.kind)) {
+            Ok(_) => Reject::Short,
+            Err(reject) => reject,
+        }
+    }
+
     /// Writes the 32 bytes.
+    #[inline]
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
-        let mut writer = Writer::new(out);
-        self.write(&mut writer);
-        writer.finish()
+        *out.first_chunk_mut::<FRAME_HEADER>()? = self.to_bytes();
+        Some(FRAME_HEADER)
     }
 
     pub(in crate::wire) fn write(&self, writer: &mut Writer<'_>) {
+        writer.put(&self.to_bytes());
+    }
+
+    #[inline]
+    fn to_bytes(self) -> [u8; FRAME_HEADER] {
         let kind = match self.kind {
             Kind::Data => TYPE_DATA,
             Kind::Pad => TYPE_PAD,
         };
-        let base = Base {
-            length: self.frame_length,
-            flags: self.flags,
-            kind,
-        };
-        base.write(writer);
-        writer
-            .i32(self.term_offset)
-            .i32(self.session_id)
-            .i32(self.stream_id)
-            .i32(self.term_id)
-            .i64(self.reserved);
+        let mut bytes = [0; FRAME_HEADER];
+        bytes[..4].copy_from_slice(&self.frame_length.to_le_bytes());
+        bytes[5] = self.flags;
+        bytes[6..8].copy_from_slice(&kind.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.term_offset.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.session_id.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.stream_id.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.term_id.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.reserved.to_le_bytes());
+        bytes
     }
 
     /// The frame's length in bytes; 0 in a heartbeat (or if negative, which `parse` refuses).
+    #[inline]
     pub fn length(&self) -> usize {
         usize::try_from(self.frame_length).unwrap_or(0)
     }
 
     /// Is this a heartbeat, which takes no place in the stream?
+    #[inline]
     pub fn is_heartbeat(&self) -> bool {
         self.frame_length == 0
     }
 
     /// How many bytes the frame takes in the stream, with alignment.
+    #[inline]
     pub fn aligned_len(&self) -> usize {
         align(self.length())
     }
 
     /// How many bytes the frame takes in a datagram, with alignment: a PAD only its header.
+    #[inline]
     pub fn wire_len(&self) -> usize {
         match self.kind {
             Kind::Data => self.aligned_len(),
@@ -142,6 +159,7 @@ impl DataHeader {
     }
 
     /// Does the frame hold a whole message?
+    #[inline]
     pub fn is_whole(&self) -> bool {
         self.flags & FLAGS_WHOLE == FLAGS_WHOLE
     }
@@ -167,6 +185,7 @@ impl<'a> DataFrame<'a> {
     /// # Errors
     /// As [`DataHeader::parse`]; [`Reject::FrameLength`] if it is a heartbeat's header or reaches
     /// beyond `bytes`.
+    #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
         let header = DataHeader::parse(bytes)?;
         if header.is_heartbeat() {
@@ -177,6 +196,7 @@ impl<'a> DataFrame<'a> {
     }
 
     /// What the frame carries; nothing if it is a PAD.
+    #[inline]
     pub fn payload(&self) -> &'a [u8] {
         let end = match self.header.kind {
             Kind::Data => self.header.length(),
@@ -186,6 +206,7 @@ impl<'a> DataFrame<'a> {
     }
 
     /// The bytes as they came: header, payload and alignment. A PAD is its header.
+    #[inline]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -239,6 +260,7 @@ impl<'a> Datagram<'a> {
     }
 
     /// The header of the first frame: session, stream, and where the datagram starts.
+    #[inline]
     pub fn first(&self) -> &DataHeader {
         &self.first
     }
@@ -259,6 +281,7 @@ impl<'a> Datagram<'a> {
     }
 
     /// Its frames, in order; none in a heartbeat.
+    #[inline]
     pub fn frames(&self) -> DataFrames<'a> {
         let rest = if self.is_heartbeat() { &[] } else { self.bytes };
         DataFrames { rest }
@@ -274,12 +297,27 @@ pub struct DataFrames<'a> {
 impl<'a> Iterator for DataFrames<'a> {
     type Item = DataFrame<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<DataFrame<'a>> {
         // `Datagram::parse` has seen every frame, so this only fails at the end.
         let frame = DataFrame::parse(self.rest).ok()?;
         self.rest = self.rest.get(frame.bytes.len()..).unwrap_or_default();
         Some(frame)
     }
+}
+
+#[inline]
+const fn kind_of(number: u16) -> Result<Kind, Reject> {
+    match number {
+        TYPE_DATA => Ok(Kind::Data),
+        TYPE_PAD => Ok(Kind::Pad),
+        _ => Err(Reject::UnknownType),
+    }
+}
+
+#[inline]
+const fn i32_at<const AT: usize>(b: &[u8; FRAME_HEADER]) -> i32 {
+    i32::from_le_bytes([b[AT], b[AT + 1], b[AT + 2], b[AT + 3]])
 }
 
 const _: () = assert!(BASE_HEADER < FRAME_HEADER);

@@ -1,0 +1,189 @@
+//! SSE 4.2 has CRC-32C; PCLMULQDQ multiplies polynomials, from which any CRC can be made: Gopal and
+//! others, "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ Instruction" (Intel,
+//! 2009). The constants are the reflected ones of that paper and of zlib.
+
+use core::arch::x86_64::{
+    __cpuid, __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64,
+    _mm_cvtsi32_si128, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_srli_si128,
+    _mm_xor_si128,
+};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use super::HEADER;
+
+const UNKNOWN: u8 = 0;
+const ABSENT: u8 = 1;
+const PRESENT: u8 = 2;
+
+/// Whether SSE 4.2 and PCLMULQDQ are there. Several threads may find out at once: the same.
+static INSTRUCTIONS: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Folds 128 bits over 128 bits: x^(128+32) and x^(128-32) modulo the polynomial.
+const FOLD_1: (i64, i64) = (0x0_ccaa_009e, 0x1_7519_97d0);
+/// Over 512 bits.
+const FOLD_4: (i64, i64) = (0x1_c6e4_1596, 0x1_5444_2bd4);
+/// From 96 bits to 64: x^64.
+const TO_64: i64 = 0x1_63cd_6124;
+/// The polynomial, and x^64 divided by it (Barrett).
+const BARRETT: (i64, i64) = (0x1_f701_1641, 0x1_db71_0641);
+
+#[inline]
+fn are_present() -> bool {
+    match INSTRUCTIONS.load(Ordering::Relaxed) {
+        UNKNOWN => find_out(),
+        found => found == PRESENT,
+    }
+}
+
+#[cold]
+fn find_out() -> bool {
+    // Intel's manual, CPUID leaf 1: ECX bit 1 is PCLMULQDQ, 19 SSE 4.1, 20 SSE 4.2. Their registers
+    // are those of SSE2, which this module is compiled for only where programs may use it.
+    const WANTED: u32 = 1 << 1 | 1 << 19 | 1 << 20;
+    // SAFETY: every x86-64 processor has the instruction.
+    #[allow(unused_unsafe, reason = "safe in newer versions of the library")]
+    let has = unsafe { __cpuid(1) }.ecx & WANTED == WANTED;
+    INSTRUCTIONS.store(if has { PRESENT } else { ABSENT }, Ordering::Relaxed);
+    has
+}
+
+/// See [`super::castagnoli`]; `None` if the processor cannot.
+#[inline]
+pub fn castagnoli(crc: u32, bytes: &[u8]) -> Option<u32> {
+    // SAFETY: the processor has SSE 4.2.
+    are_present().then(|| unsafe { castagnoli_sse(crc, bytes) })
+}
+
+/// See [`super::both`]; `None` if the processor cannot, or `body` does not end with 16 bytes.
+#[inline]
+pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> Option<(u32, u32)> {
+    if !are_present() || !body.len().is_multiple_of(16) {
+        return None;
+    }
+    // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+    Some(unsafe { both_sse(before, header, body) })
+}
+
+/// See [`super::hdlc`], of the blocks of 16 bytes in `bytes`; `None` if the processor cannot, or
+/// there is none.
+#[inline]
+pub fn hdlc(crc: u32, bytes: &[u8]) -> Option<u32> {
+    let (first, rest) = bytes.split_first_chunk::<16>()?;
+    // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+    are_present().then(|| unsafe { hdlc_sse(crc, first, rest) })
+}
+
+#[target_feature(enable = "sse4.2")]
+fn castagnoli_sse(crc: u32, bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut sum = u64::from(!crc);
+    for word in words {
+        sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word));
+    }
+    let mut sum = sum as u32;
+    for byte in rest {
+        sum = _mm_crc32_u8(sum, *byte);
+    }
+    !sum
+}
+
+/// Sixteen bytes as two words.
+type Block = [u8; 16];
+
+#[inline]
+fn words(block: &Block) -> (u64, u64) {
+    let both = u128::from_le_bytes(*block);
+    (both as u64, (both >> 64) as u64)
+}
+
+#[inline]
+#[target_feature(enable = "sse4.2,pclmulqdq")]
+fn load(block: &Block) -> __m128i {
+    let (low, high) = words(block);
+    _mm_set_epi64x(high as i64, low as i64)
+}
+
+#[inline]
+#[target_feature(enable = "sse4.2,pclmulqdq")]
+fn own_of(sum: u64, block: &Block) -> u64 {
+    let (low, high) = words(block);
+    _mm_crc32_u64(_mm_crc32_u64(sum, low), high)
+}
+
+#[inline]
+#[target_feature(enable = "sse4.2,pclmulqdq")]
+fn fold(sum: __m128i, next: __m128i, keys: __m128i) -> __m128i {
+    let low = _mm_clmulepi64_si128(sum, keys, 0x00);
+    let high = _mm_clmulepi64_si128(sum, keys, 0x11);
+    _mm_xor_si128(_mm_xor_si128(next, low), high)
+}
+
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
+    let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
+    let ([first, second], _) = header.as_chunks::<16>() else {
+        unreachable!("two blocks are a header");
+    };
+    // The second half of the second block counts as 0.
+    let (low, _) = words(second);
+    let own = own_of(u64::from(!0u32), first);
+    let own = _mm_crc32_u64(_mm_crc32_u64(own, low), 0);
+    let sum = _mm_xor_si128(_mm_cvtsi32_si128(!before as i32), load(first));
+    let sum = fold(sum, _mm_set_epi64x(0, low as i64), keys);
+    let (own, sum) = body_sse(own, sum, body);
+    (!(own as u32), reduce(sum, keys))
+}
+
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn hdlc_sse(crc: u32, first: &Block, rest: &[u8]) -> u32 {
+    let sum = _mm_xor_si128(_mm_cvtsi32_si128(!crc as i32), load(first));
+    let (_, sum) = body_sse(0, sum, rest);
+    reduce(sum, _mm_set_epi64x(FOLD_1.0, FOLD_1.1))
+}
+
+/// Goes on with both over the blocks of `body`.
+#[inline]
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn body_sse(mut own: u64, mut sum: __m128i, body: &[u8]) -> (u64, __m128i) {
+    let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
+    let (mut blocks, _) = body.as_chunks::<16>();
+    // Long frames in four lanes, which do not wait for one another.
+    if blocks.len() >= 8
+        && let ([first, fours @ ..], rest) = blocks.as_chunks::<4>()
+    {
+        let wide = _mm_set_epi64x(FOLD_4.0, FOLD_4.1);
+        own = first.iter().fold(own, |own, block| own_of(own, block));
+        let [a, b, c, d] = first;
+        let mut a = fold(sum, load(a), keys);
+        let (mut b, mut c, mut d) = (load(b), load(c), load(d));
+        for four in fours {
+            own = four.iter().fold(own, |own, block| own_of(own, block));
+            a = fold(a, load(&four[0]), wide);
+            b = fold(b, load(&four[1]), wide);
+            c = fold(c, load(&four[2]), wide);
+            d = fold(d, load(&four[3]), wide);
+        }
+        sum = fold(fold(fold(a, b, keys), c, keys), d, keys);
+        blocks = rest;
+    }
+    for block in blocks {
+        own = own_of(own, block);
+        sum = fold(sum, load(block), keys);
+    }
+    (own, sum)
+}
+
+/// From 128 bits to the 32 of the sum.
+#[inline]
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn reduce(sum: __m128i, keys: __m128i) -> u32 {
+    let low = _mm_set_epi32(0, 0, 0, !0);
+    let to_96 = _mm_clmulepi64_si128(sum, keys, 0x10);
+    let sum = _mm_xor_si128(to_96, _mm_srli_si128(sum, 8));
+    let to_64 = _mm_clmulepi64_si128(_mm_and_si128(sum, low), _mm_set_epi64x(0, TO_64), 0x00);
+    let sum = _mm_xor_si128(to_64, _mm_srli_si128(sum, 4));
+    let barrett = _mm_set_epi64x(BARRETT.0, BARRETT.1);
+    let quotient = _mm_clmulepi64_si128(_mm_and_si128(sum, low), barrett, 0x10);
+    let rest = _mm_clmulepi64_si128(_mm_and_si128(quotient, low), barrett, 0x00);
+    !(_mm_extract_epi32(_mm_xor_si128(sum, rest), 1) as u32)
+}

@@ -1,0 +1,234 @@
+//! A node and the loop that drives it, with nothing under it.
+
+use std::net::SocketAddr;
+
+use coracle_core::log::{Journal, NodeState, Recovered, Roster, Window, window_len};
+use coracle_core::node::{
+    App, CONTROL_MAX, Config, Door, Lent, MemberAddress, Node, SessionTiming, SnapshotPolicy,
+};
+use coracle_core::raft::Timing;
+use coracle_core::service::Role;
+use coracle_core::session::AllowAll;
+use coracle_core::stream::slot_len;
+use coracle_core::time::{Instant, Now};
+use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
+
+use super::mirror::Mirror;
+use super::{DATAGRAM_MAX, Inbox, MEMBERS};
+
+/// As many as a node on Linux has room for.
+pub const SESSIONS: usize = 64;
+/// The settings of a node on Linux, but for smaller windows.
+const SEGMENT: u32 = 16 << 20;
+const MTU: usize = coracle_core::limits::MTU_DEFAULT;
+const MESSAGE_MAX: usize = 16 << 10;
+const WINDOW: usize = 1 << 20;
+const STREAM_WINDOW: usize = 256 << 10;
+const CHECKPOINT_EVERY: u64 = 1 << 20;
+/// Polls without work after which the journal confirms what is durable.
+const CONFIRM_AFTER: u32 = 64;
+const CLUSTER: ClusterId = ClusterId(1);
+
+/// Where clients find a member.
+pub fn client_door(member: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1 + member as u8], 9001))
+}
+
+fn member_door(member: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1 + member as u8], 9000))
+}
+
+fn id(member: usize) -> MemberId {
+    MemberId::new(member as u8).expect("a small number")
+}
+
+fn config(member: usize) -> Config {
+    let listed = |n: usize| MemberAddress {
+        member: member_door(n),
+        ingress: client_door(n).to_string().parse().expect("short"),
+    };
+    Config {
+        cluster: CLUSTER,
+        member: id(member),
+        members: std::array::from_fn(|n| (n < MEMBERS).then(|| listed(n))),
+        timing: Timing::default(),
+        sessions: SessionTiming::default(),
+        sessions_max: SESSIONS - SESSIONS / 8,
+        segment_length: SEGMENT,
+        mtu: MTU,
+        message_max: MESSAGE_MAX,
+        egress_mtu: MTU,
+        app: App::default(),
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: 0,
+        checkpoint_every: CHECKPOINT_EVERY,
+        seed: member as u64 + 1,
+    }
+}
+
+struct Memory {
+    window: Window<Vec<u8>>,
+    ingress: Vec<u8>,
+    reassembly: Vec<u8>,
+    egress: Vec<u8>,
+    replay: Vec<u8>,
+    catchup: Vec<u8>,
+    assembly: Vec<u8>,
+    services: Vec<u8>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let log = vec![0; window_len(WINDOW, MTU)];
+        Self {
+            window: Window::new(log, MTU, SEGMENT).expect("large enough"),
+            ingress: vec![0; SESSIONS * slot_len(STREAM_WINDOW, MTU)],
+            reassembly: vec![0; 2 * (MESSAGE_MAX + 64)],
+            egress: vec![0; SESSIONS * slot_len(STREAM_WINDOW, MTU)],
+            replay: vec![0; 2 * MESSAGE_MAX + MTU],
+            catchup: vec![0; MTU],
+            assembly: vec![0; MESSAGE_MAX + 64],
+            services: vec![0; 4096],
+        }
+    }
+
+    fn lend(&mut self) -> Lent<'_, Window<Vec<u8>>> {
+        Lent {
+            log: &mut self.window,
+            ingress: &mut self.ingress,
+            reassembly: &mut self.reassembly,
+            egress: &mut self.egress,
+            replay: &mut self.replay,
+            catchup: &mut self.catchup,
+            assembly: &mut self.assembly,
+            services: &mut self.services,
+        }
+    }
+}
+
+/// A node with all that it needs.
+pub struct Member {
+    id: usize,
+    node: Box<Node<SESSIONS>>,
+    journal: Journal,
+    memory: Memory,
+    service: Mirror,
+    is_busy: bool,
+    scratch: Box<[u8; CONTROL_MAX]>,
+    pub inbox: Inbox,
+    pub outbox: Inbox,
+}
+
+impl Member {
+    /// A member of a new cluster.
+    pub fn new(member: usize, now: Now) -> Self {
+        let state = NodeState {
+            cluster: CLUSTER,
+            member: id(member),
+            incarnation: Incarnation::FIRST,
+            term: Term::ZERO,
+            vote: None,
+            votes: true,
+            quarantined: false,
+            roster: Roster::FIRST,
+        };
+        let recovered = Recovered::fresh(CLUSTER);
+        let mut memory = Memory::new();
+        recovered.open_window(&mut memory.window);
+        let mut journal = recovered.journal(CLUSTER, SEGMENT);
+        journal.set_confirm_after(CONFIRM_AFTER);
+        let node = Node::new(config(member), state, &recovered, now);
+        Self {
+            id: member,
+            node: Box::new(node.expect("a sound configuration")),
+            journal,
+            memory,
+            service: Mirror,
+            is_busy: true,
+            scratch: Box::new([0; CONTROL_MAX]),
+            inbox: Inbox::with_room(),
+            outbox: Inbox::with_room(),
+        }
+    }
+
+    pub fn role(&self) -> Role {
+        self.node.role()
+    }
+
+    /// Is this one of its sockets?
+    pub fn owns(&self, address: SocketAddr) -> bool {
+        [member_door(self.id), client_door(self.id)].contains(&address)
+    }
+
+    /// Would a driver that sleeps wake up now?
+    pub fn is_due(&self, now: Instant) -> bool {
+        let timeout = self.node.poll_timeout();
+        self.is_busy || !self.inbox.heads.is_empty() || timeout.is_some_and(|(at, _)| at <= now)
+    }
+
+    /// One turn of the loop that every driver has.
+    pub fn turn(&mut self, now: Now) {
+        let mut lent = self.memory.lend();
+        let clients = client_door(self.id);
+        for (from, to, bytes) in self.inbox.iter() {
+            let door = match to == clients {
+                true => Door::Client,
+                false => Door::Member,
+            };
+            let taken = self.node.handle_datagram(now, door, from, bytes, &mut lent);
+            std::hint::black_box(taken.is_ok());
+        }
+        self.inbox.clear();
+        self.node.handle_timeout(now, &mut lent);
+        let mut is_busy = self.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        self.make_durable();
+        let mut lent = self.memory.lend();
+        is_busy |= self.node.poll_service(now, &mut self.service, &mut lent);
+        let lent = self.memory.lend();
+        assert!(self.node.poll_recall(&lent).is_none(), "all is in memory");
+        self.send(now);
+        while self.node.poll_event().is_some() {}
+        assert_eq!(self.node.halted(), None);
+        self.is_busy = is_busy;
+    }
+
+    /// All that there is to write is durable at once.
+    fn make_durable(&mut self) {
+        if let Some(state) = self.node.poll_persist() {
+            self.node.handle_persisted(state);
+        }
+        if let Some(cut) = self.memory.window.take_cut() {
+            self.journal.handle_truncated(cut);
+        }
+        let joined = self.node.joined();
+        if self
+            .journal
+            .poll_group(joined, &self.memory.window)
+            .is_some()
+        {
+            let written = self.journal.written();
+            self.memory.window.set_written(written);
+            let mark = self.journal.handle_flushed();
+            self.node.handle_durable(mark);
+        }
+    }
+
+    fn send(&mut self, now: Now) {
+        let lent = self.memory.lend();
+        loop {
+            // Not moved out of the option: it is hundreds of bytes long.
+            let next = self.node.poll_transmit(now, &lent);
+            let Some(transmit) = &next else {
+                return;
+            };
+            let from = match transmit.door {
+                Door::Member => member_door(self.id),
+                Door::Client => client_door(self.id),
+            };
+            let bytes = transmit.payload.bytes(&mut self.scratch);
+            assert!(bytes.len() <= DATAGRAM_MAX);
+            self.outbox.push(from, transmit.to, bytes);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the core alone costs: three nodes and their clients in one process, without sockets, disks
+//! or clocks. Whoever counts instructions counts those of the functions in [`roles`].
+//!
+//! A mark is durable as soon as it is asked for, and a datagram costs the one copy that a socket
+//! would make. Time is virtual and moves by the same steps in every run, so that two runs of the
+//! same length execute the same instructions.
+
+mod caller;
+mod member;
+mod mirror;
+pub mod roles;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use coracle_core::service::Role;
+use coracle_core::time::{Instant, Now, Timestamp};
+
+use caller::Caller;
+use member::Member;
+
+/// The members.
+const MEMBERS: usize = 3;
+/// The payload of a message, in bytes.
+pub const PAYLOAD: usize = 32;
+/// One hop over a network.
+const HOP: Duration = Duration::from_micros(5);
+/// One turn of a node that has nothing to do.
+const IDLE: Duration = Duration::from_micros(1);
+/// No part takes more hops than this.
+const HOPS_MAX: usize = 1_000_000;
+/// The longest datagram.
+const DATAGRAM_MAX: usize = 2048;
+
+/// Datagrams on their way to one socket owner: each with its door, where it is from and its bytes.
+#[derive(Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    heads: Vec<(SocketAddr, SocketAddr, usize)>,
+}
+
+impl Inbox {
+    fn with_room() -> Self {
+        Self {
+            bytes: Vec::with_capacity(1 << 20),
+            heads: Vec::with_capacity(1 << 12),
+        }
+    }
+
+    fn push(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.heads.push((from, to, bytes.len()));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &[u8])> {
+        let mut start = 0;
+        self.heads.iter().map(move |(from, to, len)| {
+            let bytes = &self.bytes[start..start + len];
+            start += len;
+            (*from, *to, bytes)
+        })
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.heads.clear();
+    }
+}
+
+/// Three nodes and some clients.
+pub struct Cluster {
+    now: Now,
+    members: Vec<Member>,
+    callers: Vec<Caller>,
+}
+
+impl Cluster {
+    /// A cluster that has a leader, and so many clients with an open session each.
+    pub fn new(clients: usize) -> Self {
+        let start = Instant::from_nanos(1_000_000_000);
+        let mut cluster = Self {
+            now: Now {
+                instant: start,
+                wall: Timestamp(1_000_000),
+            },
+            members: Vec::new(),
+            callers: Vec::new(),
+        };
+        for id in 0..MEMBERS {
+            cluster.members.push(Member::new(id, cluster.now));
+        }
+        for id in 0..clients {
+            cluster.callers.push(Caller::new(id, start));
+        }
+        cluster.run_until("a leader and open sessions", |c| {
+            c.leader().is_some() && c.callers.iter().all(Caller::is_open)
+        });
+        // Whatever the start has left to say is said.
+        for _ in 0..10_000 {
+            cluster.hop();
+        }
+        cluster
+    }
+
+    /// One client has `batch` messages in flight until they are answered, `rounds` times.
+    pub fn echo(&mut self, rounds: usize, batch: usize) {
+        for _ in 0..rounds {
+            self.callers[0].want(batch);
+            self.run_until("all answered", |c| c.callers[0].is_answered());
+        }
+    }
+
+    /// A leader and a follower turn `turns` times each with nothing to do.
+    pub fn idle(&mut self, turns: usize) {
+        let leader = self.leader().expect("there is one");
+        let follower = (leader + 1) % MEMBERS;
+        for _ in 0..turns {
+            self.advance(IDLE);
+            roles::leader(&mut self.members[leader], self.now);
+            roles::follower(&mut self.members[follower], self.now);
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.members.iter().position(|m| m.role() == Role::Leader)
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now.instant = self.now.instant.plus(by);
+        self.now.wall = Timestamp(self.now.instant.nanos() as i64 / 1_000_000);
+    }
+
+    fn run_until(&mut self, what: &str, is_reached: impl Fn(&Self) -> bool) {
+        for _ in 0..HOPS_MAX {
+            if is_reached(self) {
+                return;
+            }
+            self.hop();
+        }
+        panic!("{what}: not reached");
+    }
+
+    /// Whoever has something to do has one turn; what they send arrives.
+    fn hop(&mut self) {
+        self.advance(HOP);
+        for caller in &mut self.callers {
+            if caller.is_due(self.now.instant) {
+                roles::client(caller, self.now.instant);
+            }
+        }
+        for member in &mut self.members {
+            if member.is_due(self.now.instant) {
+                match member.role() {
+                    Role::Leader => roles::leader(member, self.now),
+                    Role::Candidate | Role::Follower => roles::follower(member, self.now),
+                }
+            }
+        }
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        let members = self.members.iter_mut().map(|m| &mut m.outbox);
+        let callers = self.callers.iter_mut().map(|c| &mut c.outbox);
+        let sent: Vec<Inbox> = members.chain(callers).map(std::mem::take).collect();
+        for outbox in &sent {
+            for (from, to, bytes) in outbox.iter() {
+                if let Some(member) = self.members.iter_mut().find(|m| m.owns(to)) {
+                    member.inbox.push(from, to, bytes);
+                } else if let Some(caller) = self.callers.iter_mut().find(|c| c.address == to) {
+                    caller.inbox.push(from, to, bytes);
+                }
+            }
+        }
+        let members = self.members.iter_mut().map(|m| &mut m.outbox);
+        let callers = self.callers.iter_mut().map(|c| &mut c.outbox);
+        for (back, mut outbox) in members.chain(callers).zip(sent) {
+            outbox.clear();
+            *back = outbox;
+        }
+    }
+}
