@@ -8,8 +8,7 @@ use coracle_core::units::Position;
 use embedded_io::{ErrorKind, ErrorType, Write};
 
 use super::stand_in::StandIn;
-use super::thread::Ended;
-use super::{News, Orders};
+use super::{Ended, News, Orders};
 use crate::waker::Waker;
 
 /// How many bytes of calls, and of a snapshot, may wait for the node: the service goes on when it

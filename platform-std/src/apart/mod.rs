@@ -22,10 +22,13 @@ mod thread;
 
 pub use executor::{Executor, Memory};
 pub use stand_in::StandIn;
-pub use thread::{Away, Ended, OnThread, Surroundings};
+pub use thread::{Away, OnThread, Surroundings};
 
+use coracle_core::node::Halt;
 use coracle_core::service::{Role, SnapshotError};
 use coracle_core::units::Position;
+
+use crate::storage::StorageError;
 
 /// What an executor tells its stand-in. Handed over and emptied as a whole.
 #[derive(Debug, Default)]
@@ -78,4 +81,16 @@ impl Default for Orders {
             taken: None,
         }
     }
+}
+
+/// Why a service's thread has ended of itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Ended {
+    /// A callback panicked, with this text.
+    Panicked(String),
+    /// The log cannot be executed: the node comes to the same.
+    Halted(Halt),
+    /// The log cannot be read.
+    Storage(StorageError),
 }

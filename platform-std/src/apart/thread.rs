@@ -15,11 +15,10 @@ use coracle_core::units::Position;
 use super::executor::{Executor, Memory};
 use super::link::{Link, Look, Outlet, Rest};
 use super::stand_in::StandIn;
-use super::{News, Orders};
+use super::{Ended, News, Orders};
 use crate::clock::Clock;
 use crate::config::Idle;
 use crate::node::SESSIONS;
-use crate::storage::StorageError;
 use crate::storage::recover::Reader;
 use crate::waker::Waker;
 
@@ -43,18 +42,6 @@ pub struct Surroundings {
     pub clock: Clock,
     /// What the thread does while there is nothing to do.
     pub idle: Idle,
-}
-
-/// Why a service's thread has ended of itself.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Ended {
-    /// A callback panicked, with this text.
-    Panicked(String),
-    /// The log cannot be executed: the node comes to the same.
-    Halted(Halt),
-    /// The log cannot be read.
-    Storage(StorageError),
 }
 
 /// What the node's driver does with a service that runs away from it.
