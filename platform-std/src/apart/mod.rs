@@ -27,6 +27,10 @@ pub use thread::{Away, Ended, OnThread, Surroundings};
 use coracle_core::service::{Role, SnapshotError};
 use coracle_core::units::Position;
 
+/// How many bytes of calls, and of a snapshot, may wait for the node: the service goes on when it
+/// has made something of them. One callback may call more.
+const BACKLOG_MAX: usize = 1 << 20;
+
 /// What an executor tells its stand-in. Handed over and emptied as a whole.
 #[derive(Debug, Default)]
 pub struct News {
