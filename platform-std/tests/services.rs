@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use coracle_core::service::{CloseReason, Cluster, Role, Service};
 use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 use coracle_core::time::{Now, Timestamp};
-use coracle_core::units::{ServiceId, SessionId};
+use coracle_core::units::{Position, ServiceId, SessionId};
 use coracle_std::client::{Client, Egress, State};
 use coracle_std::config::{Settings, Size};
 use coracle_std::counters::Counter;
@@ -329,7 +329,13 @@ fn a_service_that_is_stuck_holds_up_nobody_and_its_leader_hands_over() {
 fn a_service_that_panics_fails_alone_and_comes_back_with_its_member() {
     let scratch = Scratch::new("services-panic");
     let mut members = members(&scratch, 3);
-    members.iter_mut().for_each(Member::start);
+    for member in &mut members {
+        member.settings.segment_length = Size(64 << 10);
+        member.settings.message_max = Size(8 << 10);
+        member.settings.window = Size(256 << 10);
+        member.settings.snapshot_every = Some(Size(256 << 10));
+        member.start();
+    }
     let mut client = connect(&members);
     load(&mut client, 20, 100);
     let broken = leader(&client);
@@ -339,9 +345,13 @@ fn a_service_that_panics_fails_alone_and_comes_back_with_its_member() {
     until_another_leads(&mut client, broken);
     let dir = members[broken].settings.dir.clone();
     assert_eq!(counter(&dir, Counter::ServicesFailed), 1);
-    load(&mut client, 50, 100);
+    load(&mut client, 50, 7000);
     let [here, away] = members[broken].heard();
     assert!(away.0 < here.0);
+    // It never comes to a snapshot's action: that is said, and nothing waits for it for ever.
+    until("no snapshot", || {
+        counter(&dir, Counter::SnapshotsFailed) > 0
+    });
     members[broken].stop();
     members[broken].start();
     until_level(&members);
@@ -368,4 +378,51 @@ fn ten_services_on_ten_threads_execute_one_log() {
         watches.iter().all(|watch| heard(watch) > 40 + 100)
     });
     stop(node);
+}
+
+/// Takes one message, then none until it was given time of its own.
+#[derive(Default)]
+struct OneAtATime {
+    is_full: Arc<AtomicU64>,
+    heard: Arc<AtomicU64>,
+    too_many: Arc<AtomicU64>,
+}
+
+impl Service for OneAtATime {
+    fn ready(&self, _: Position) -> bool {
+        self.is_full.load(Ordering::SeqCst) == 0
+    }
+
+    fn on_session_message(&mut self, _: &mut Cluster<'_>, _: SessionId, _: &[u8]) {
+        let was_full = self.is_full.swap(1, Ordering::SeqCst);
+        self.too_many.fetch_add(was_full, Ordering::SeqCst);
+        self.heard.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_background_work(&mut self, _: Now) {
+        self.is_full.store(0, Ordering::SeqCst);
+    }
+
+    fn digest(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_service_that_takes_no_more_is_handed_nothing_wherever_it_runs() {
+    for place in Place::BOTH {
+        let scratch = Scratch::new("services-narrow");
+        let settings = cluster(&scratch, 1).remove(0);
+        let service = OneAtATime::default();
+        let (heard, too_many) = (Arc::clone(&service.heard), Arc::clone(&service.too_many));
+        let node = place.start(&settings, service);
+        let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+        for _ in 0..100 {
+            client.offer_until(&[7; 16], PATIENCE).unwrap();
+        }
+        until("all is heard", || heard.load(Ordering::SeqCst) == 100);
+        assert_eq!(too_many.load(Ordering::SeqCst), 0, "{place:?}");
+        client.close().unwrap();
+        stop(node);
+    }
 }

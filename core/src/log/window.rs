@@ -154,6 +154,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.cut.take()
     }
 
+    /// The truncation that the journal has not heard of: from here on, what is in storage is not
+    /// the log.
+    pub fn cut(&self) -> Option<Position> {
+        self.cut
+    }
+
     /// Sets the chain at the end, looked up in storage (`ChainSearch`), where a truncation below
     /// `start` has left it unknown. False if it is known or `at` is not the end.
     pub fn set_chain(&mut self, at: Position, chain: u32) -> bool {

@@ -31,6 +31,8 @@ pub struct ContainerLent<'a> {
 pub enum Ran {
     /// All whole frames are executed.
     Through,
+    /// The service takes no more: what is left is for a later call.
+    NotNow,
     /// The record that ends here makes every member take a snapshot: the service has executed it,
     /// and nothing behind. Go on once it is known whether this member takes one.
     Action(Position),
@@ -110,7 +112,8 @@ impl<const N: usize> Container<N> {
     }
 
     /// Executes the records in `bytes`, which start at [`Self::reads_at`] and are committed.
-    /// Frames that are cut off at the end are left for the next call. Bounded by the bytes.
+    /// Frames that are cut off at the end are left for the next call. The service is asked before
+    /// each frame whether it takes more, as on the node. Bounded by the bytes.
     ///
     /// # Errors
     /// [`Halt::CorruptLog`] if the bytes are not those of the log,
@@ -123,7 +126,11 @@ impl<const N: usize> Container<N> {
     ) -> Result<Ran, Halt> {
         let before = self.at;
         let mut frames = Frames::new(bytes, before, self.segment_length).verified();
-        for frame in frames.by_ref() {
+        loop {
+            if !service.ready(self.host.position) {
+                return Ok(Ran::NotNow);
+            }
+            let Some(frame) = frames.next() else { break };
             self.at = frame.end();
             let mut messages = core::mem::take(&mut self.messages);
             let message = messages.push(frame, lent.assembly);

@@ -11,6 +11,7 @@
 //! ```
 //! Little endian. Only calls that had an effect are noted: the others have none on the node either.
 
+use super::BACKLOG_MAX;
 use coracle_core::service::{
     CloseReason, Cluster, LeadershipTerm, OfferError, Outbox, Role, Service, TimerError,
 };
@@ -112,6 +113,11 @@ impl<S: Service> Noted<'_, S> {
 }
 
 impl<S: Service> Service for Noted<'_, S> {
+    /// A few records may call far more than they are long.
+    fn ready(&self, at: Position) -> bool {
+        self.calls.len() <= BACKLOG_MAX && self.service.ready(at)
+    }
+
     fn on_start(&mut self, cluster: &mut Cluster<'_>) {
         self.service.on_start(cluster);
     }

@@ -45,6 +45,8 @@ pub struct Executor<S, const N: usize> {
     is_first: bool,
     /// It is written, and the node has not said so.
     is_saved: bool,
+    /// The service had nothing to write when last asked.
+    is_later: bool,
 }
 
 impl<S: Service, const N: usize> Executor<S, N> {
@@ -60,6 +62,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
             saving: None,
             is_first: false,
             is_saved: false,
+            is_later: false,
         }
     }
 
@@ -76,6 +79,11 @@ impl<S: Service, const N: usize> Executor<S, N> {
     /// The service.
     pub fn service(&mut self) -> &mut S {
         &mut self.service
+    }
+
+    /// The end of what it has read of the log.
+    pub fn at(&self) -> Position {
+        self.container.reads_at()
     }
 
     /// Where the bytes for [`Self::run`] start; `None` while it waits for what is decided on a
@@ -110,6 +118,7 @@ impl<S: Service, const N: usize> Executor<S, N> {
             if orders.taken == Some(at) {
                 self.service.begin_snapshot();
                 (self.saving, self.is_saved, self.is_first) = (Some(at), false, true);
+                self.is_later = false;
             }
             changed = true;
         }
@@ -120,16 +129,17 @@ impl<S: Service, const N: usize> Executor<S, N> {
     ///
     /// # Errors
     /// Those of `Container::execute`.
-    pub fn run(&mut self, bytes: &[u8], news: &mut News) -> Result<(), Halt> {
+    pub fn run(&mut self, bytes: &[u8], news: &mut News) -> Result<Ran, Halt> {
         let mut noted = Noted {
             service: &mut self.service,
             calls: &mut news.calls,
         };
         let mut lent = self.memory.lent();
-        if let Ran::Action(at) = self.container.execute(bytes, &mut noted, &mut lent)? {
+        let ran = self.container.execute(bytes, &mut noted, &mut lent)?;
+        if let Ran::Action(at) = ran {
             self.action = Some(at);
         }
-        Ok(())
+        Ok(ran)
     }
 
     /// Completes the news with where it stands.
@@ -144,18 +154,33 @@ impl<S: Service, const N: usize> Executor<S, N> {
         self.saving.is_some() && !self.is_saved
     }
 
+    /// Whether the service has more to write, and had nothing when last asked.
+    pub fn is_later(&self) -> bool {
+        self.is_saving() && self.is_later
+    }
+
+    /// The service goes back, as it is: what it keeps for a snapshot is kept for nobody.
+    pub fn stop(&mut self) {
+        if self.saving.take().is_some() {
+            self.service.end_snapshot();
+        }
+    }
+
     /// Writes the next piece of the snapshot; what came of it, if that was the last.
     pub fn save(
         &mut self,
         sink: &mut dyn Write<Error = ErrorKind>,
     ) -> Option<Result<(), SnapshotError>> {
         // The sums that count are made where the section is written.
-        self.is_first = false;
+        (self.is_first, self.is_later) = (false, false);
         let mut sums = Sums::new();
         let mut out = SnapshotWriter::new(sink, &mut sums);
         let saved = match self.service.write_snapshot(&mut out) {
             Ok(Progress::Done) => Ok(()),
-            Ok(_) => return None,
+            Ok(progress) => {
+                self.is_later = progress == Progress::Later;
+                return None;
+            }
             Err(error) => Err(error),
         };
         self.is_saved = true;

@@ -8,16 +8,14 @@ use coracle_core::units::Position;
 use embedded_io::{ErrorKind, ErrorType, Write};
 
 use super::stand_in::StandIn;
-use super::{Ended, News, Orders};
+use super::{BACKLOG_MAX, Ended, News, Orders};
 use crate::waker::Waker;
 
-/// How many bytes of calls, and of a snapshot, may wait for the node: the service goes on when it
-/// has made something of them. One callback may call more.
-const BACKLOG_MAX: usize = 1 << 20;
 /// How many bytes of a snapshot are handed over at once.
 const PIECE: usize = 256 << 10;
-/// How soon background work is called again at the latest.
-const REST: Duration = Duration::from_millis(100);
+/// How soon background work is called again at the latest. Not in tests: there nothing but what
+/// rings may end a sleep.
+const REST: Duration = Duration::from_millis(if cfg!(test) { 60_000 } else { 100 });
 /// How long a service that takes nothing waits to be asked again.
 const STALLED: Duration = Duration::from_millis(5);
 
@@ -135,9 +133,10 @@ impl Link {
             return;
         }
         let is_news = match self.sleep.load(Ordering::SeqCst) {
-            FOR_LOG => limit.get() > was,
-            FOR_ROOM => is_less,
-            _ => false,
+            AWAKE => false,
+            // Who waits for room for a snapshot has room for calls, and executes.
+            FOR_ROOM => is_less || limit.get() > was,
+            _ => limit.get() > was,
         };
         if is_news {
             self.ring();
@@ -228,7 +227,7 @@ impl Write for Outlet<'_> {
         self.waker.wake();
         loop {
             let look = self.link.look();
-            if look.is_stopped || look.orders.taken != Some(self.at) {
+            if look.is_stopped || look.is_closing || look.orders.taken != Some(self.at) {
                 return Err(ErrorKind::Interrupted);
             }
             if !look.pieces_full {
@@ -241,5 +240,69 @@ impl Write for Outlet<'_> {
             };
             self.link.sleep(&look, rest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use coracle_core::service::Role;
+
+    use super::*;
+
+    const AT: Position = Position::new(96);
+    const FULL: [usize; 2] = [0, BACKLOG_MAX + 1];
+
+    /// The node wants a snapshot, and has room for nothing of it.
+    fn full() -> Link {
+        let link = Link::default();
+        let orders = Orders {
+            role: Role::Follower,
+            decided: AT,
+            taken: Some(AT),
+        };
+        link.tell(AT, Some(orders), FULL);
+        link
+    }
+
+    #[test]
+    fn a_service_that_writes_all_at_once_is_not_kept_from_closing() {
+        let link = full();
+        let waker = Waker::new().unwrap();
+        link.terminate();
+        let mut outlet = Outlet {
+            link: &link,
+            waker: &waker,
+            news: &mut News::default(),
+            at: AT,
+        };
+        let written = outlet.write(&[0; PIECE]);
+        assert_eq!(written, Err(ErrorKind::Interrupted));
+    }
+
+    #[test]
+    fn new_log_wakes_a_service_whose_snapshot_waits_for_the_disk() {
+        let link = Arc::new(full());
+        let theirs = Arc::clone(&link);
+        let thread = std::thread::spawn(move || {
+            let rest = Rest {
+                log: Some(AT),
+                pieces: true,
+                stalled: false,
+            };
+            theirs.sleep(&theirs.look(), rest);
+        });
+        while link.sleep.load(Ordering::SeqCst) == AWAKE {
+            std::thread::yield_now();
+        }
+        link.tell(AT.plus(64), None, FULL);
+        let deadline = Instant::now() + REST / 2;
+        while !thread.is_finished() {
+            assert!(Instant::now() < deadline, "nobody rings");
+            std::thread::yield_now();
+        }
+        thread.join().unwrap();
     }
 }

@@ -30,6 +30,10 @@ use coracle_core::units::Position;
 
 use crate::storage::StorageError;
 
+/// How many bytes of calls, and of a snapshot, may wait for the node: the service goes on when it
+/// has made something of them. One callback may call more.
+const BACKLOG_MAX: usize = 1 << 20;
+
 /// What an executor tells its stand-in. Handed over and emptied as a whole.
 #[derive(Debug, Default)]
 pub struct News {

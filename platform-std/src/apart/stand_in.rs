@@ -26,6 +26,7 @@ pub struct StandIn {
     pieces: Vec<u8>,
     given: usize,
     saved: Option<Result<(), SnapshotError>>,
+    has_failed: bool,
     /// Something is decided where the node asks through `&self`.
     orders: Cell<Orders>,
 }
@@ -41,6 +42,7 @@ impl StandIn {
             pieces: Vec::new(),
             given: 0,
             saved: None,
+            has_failed: false,
             orders: Cell::default(),
         }
     }
@@ -61,13 +63,19 @@ impl StandIn {
             self.given = 0;
             std::mem::swap(&mut self.pieces, &mut news.pieces);
         } else {
+            // A service that writes faster than the disk is never caught up with.
+            if self.given > self.pieces.len() / 2 {
+                self.pieces.drain(..std::mem::take(&mut self.given));
+            }
             self.pieces.append(&mut news.pieces);
         }
         self.saved = self.saved.take().or(saved);
     }
 
-    /// The service will never do anything again: a snapshot that it is writing is not to be.
+    /// The service will never do anything again: a snapshot that it is writing, or is to begin, is
+    /// not to be.
     pub fn give_up(&mut self) {
+        self.has_failed = true;
         self.saved = Some(Err(SnapshotError::Io(ErrorKind::Other)));
     }
 
@@ -137,7 +145,8 @@ impl Service for StandIn {
         let at = self.action.expect("the executor waits at the action");
         self.pieces.clear();
         self.given = 0;
-        self.saved = None;
+        let failed = Err(SnapshotError::Io(ErrorKind::Other));
+        self.saved = self.has_failed.then_some(failed);
         self.order(|orders| (orders.decided, orders.taken) = (at, Some(at)));
     }
 
@@ -167,5 +176,79 @@ impl Service for StandIn {
     /// The state is read where the service is, before it goes away.
     fn read_snapshot(&mut self, _: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
         Err(SnapshotError::Unsupported)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_core::snapshot::Sums;
+    use embedded_io::{ErrorType, Write};
+
+    use super::*;
+
+    const AT: Position = Position::new(96);
+
+    struct Count(usize);
+
+    impl ErrorType for Count {
+        type Error = ErrorKind;
+    }
+
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> Result<(), ErrorKind> {
+            Ok(())
+        }
+    }
+
+    fn step(stand_in: &mut StandIn, to: &mut Count) -> Result<Progress, SnapshotError> {
+        let mut sums = Sums::new();
+        stand_in.write_snapshot(&mut SnapshotWriter::new(to, &mut sums))
+    }
+
+    fn at_the_action() -> StandIn {
+        let mut stand_in = StandIn::new(Position::ZERO, 0);
+        stand_in.take(&mut News {
+            executed: AT,
+            action: Some(AT),
+            ..News::default()
+        });
+        stand_in
+    }
+
+    /// The service's thread is always ahead of the disk: it hands over as much as is taken.
+    #[test]
+    fn a_long_snapshot_takes_no_more_memory_than_what_waits() {
+        let mut stand_in = at_the_action();
+        stand_in.begin_snapshot();
+        let (mut to, mut made) = (Count(0), 0);
+        for _ in 0..1000 {
+            let waits = stand_in.backlog()[1];
+            let more = (1 << 20) - waits.min(1 << 20);
+            made += more;
+            stand_in.take(&mut News {
+                executed: AT,
+                saving: Some(AT),
+                pieces: vec![0; more],
+                ..News::default()
+            });
+            assert_eq!(step(&mut stand_in, &mut to), Ok(Progress::More));
+        }
+        assert_eq!(to.0 + stand_in.backlog()[1], made, "nothing is lost");
+        let held = stand_in.pieces.capacity();
+        assert!(held <= 4 << 20, "{held} bytes are held of {made}");
+    }
+
+    #[test]
+    fn what_a_service_that_has_failed_is_to_begin_fails() {
+        let mut stand_in = at_the_action();
+        stand_in.give_up();
+        stand_in.begin_snapshot();
+        let step = step(&mut stand_in, &mut Count(0));
+        assert_eq!(step, Err(SnapshotError::Io(ErrorKind::Other)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use coracle_core::node::{Container, Halt};
+use coracle_core::node::{Container, Halt, Ran};
 use coracle_core::service::Service;
 use coracle_core::units::Position;
 
@@ -162,7 +162,8 @@ impl<S: Service + Send + 'static> Away for OnThread<S> {
     }
 
     fn is_ready(&self) -> bool {
-        self.link.has_news()
+        // What is decided while the node executes, or takes a snapshot, is told in the next turn.
+        self.link.has_news() || self.stand_in.orders() != self.told
     }
 
     fn take_ended(&mut self) -> Option<Ended> {
@@ -234,6 +235,7 @@ impl<'a> Round<'a> {
         loop {
             let desk = self.link.look();
             if desk.is_stopped {
+                executor.stop();
                 return Ok(());
             }
             if desk.is_closing {
@@ -266,8 +268,8 @@ impl<'a> Round<'a> {
         let log = executor.reads_at();
         let rest = Rest {
             log,
-            pieces: executor.is_saving(),
-            stalled: log.is_none() && !executor.is_waiting(),
+            pieces: executor.is_saving() && !executor.is_later(),
+            stalled: executor.is_later() || (log.is_none() && !executor.is_waiting()),
         };
         self.link.sleep(looked, rest);
     }
@@ -283,17 +285,16 @@ impl<'a> Round<'a> {
         }
         let read = self.reader.read(at, &mut self.bytes[..len]);
         let read = read.map_err(Ended::Storage)?;
-        let ran = executor.run(&self.bytes[..read], &mut self.news);
-        if ran.is_ok() && executor.reads_at() == Some(at) {
-            return Err(Ended::Halted(Halt::CorruptLog(at)));
+        match executor.run(&self.bytes[..read], &mut self.news) {
+            Ok(Ran::Through) if executor.at() == at => Err(Ended::Halted(Halt::CorruptLog(at))),
+            Ok(_) => Ok(executor.at() > at),
+            Err(halt) => {
+                // The node is to come as far, and to the same.
+                executor.tell(&mut self.news);
+                self.link.publish(&mut self.news);
+                Err(Ended::Halted(halt))
+            }
         }
-        if let Err(halt) = ran {
-            // The node is to come as far, and to the same.
-            executor.tell(&mut self.news);
-            self.link.publish(&mut self.news);
-            return Err(Ended::Halted(halt));
-        }
-        Ok(true)
     }
 
     /// Writes the next piece of a snapshot, if there is one.
@@ -310,6 +311,30 @@ impl<'a> Round<'a> {
         };
         let saved = executor.save(&mut outlet);
         self.news.saved = saved;
-        true
+        !executor.is_later() || !self.news.pieces.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_core::service::echo::Echo;
+
+    use super::*;
+
+    #[test]
+    fn what_is_decided_while_the_node_works_is_told_before_it_sleeps() {
+        let mut away = OnThread::new(Echo::default());
+        let at = Position::new(96);
+        away.stand_in.take(&mut News {
+            executed: at,
+            action: Some(at),
+            ..News::default()
+        });
+        assert!(!away.is_ready());
+        // Asked there again, the node takes no snapshot.
+        assert!(!away.stand_in.ready(at));
+        assert!(away.is_ready());
+        away.turn(at);
+        assert!(!away.is_ready());
     }
 }

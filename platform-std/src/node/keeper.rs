@@ -21,6 +21,8 @@ pub struct Keeper {
     written: Option<Snapshot>,
     /// The set that was received and is being verified.
     finishing: Option<SnapshotId>,
+    /// A service of this member has failed: no set will ever be complete.
+    is_hopeless: bool,
 }
 
 /// What a turn came to.
@@ -51,7 +53,15 @@ impl Keeper {
             sets,
             written: None,
             finishing: None,
+            is_hopeless: false,
         })
+    }
+
+    /// A service of this member has failed: from now on no set of its own will be complete. Each is
+    /// given up at once, so that whoever asked for it is told, and the place is free for one that
+    /// the leader sends.
+    pub fn lose_hope(&mut self) {
+        self.is_hopeless = true;
     }
 
     /// One turn. Bounded by a step of the service, and by what is received at once.
@@ -132,6 +142,13 @@ impl Keeper {
             return false;
         };
         if self.sets.sink().is_none() && !self.begin(node, services, position) {
+            return true;
+        }
+        if self.is_hopeless {
+            node.abandon_snapshot(services, SnapshotError::Io(ErrorKind::Other));
+            self.sets.abandon();
+            let position = position.get();
+            tracing::warn!(position, "no snapshot was taken: a service has failed");
             return true;
         }
         if !self.sets.is_ready_for_more() {

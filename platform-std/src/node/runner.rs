@@ -285,7 +285,8 @@ impl<S: Hosted> Runner<S> {
     /// Tells the services that run elsewhere how far the log may be executed, and takes what they
     /// have done. True if there was any.
     fn look_after_services(&mut self) -> Result<bool, NodeError> {
-        let limit = self.node.commit().min(self.store.journal().durable());
+        let in_files = self.store.readable(&self.memory.window);
+        let limit = self.node.commit().min(in_files);
         let mut busy = false;
         for (id, away) in self.services.away() {
             busy |= away.turn(limit);
@@ -293,6 +294,7 @@ impl<S: Hosted> Runner<S> {
                 None => {}
                 Some(Ended::Panicked(what)) => {
                     self.services_failed += 1;
+                    self.keeper.lose_hope();
                     let service = id.get();
                     tracing::error!(service, what, "a service has failed: {FAILED}");
                 }

@@ -11,7 +11,7 @@ use super::dir::segment_bases;
 use super::error::StorageError;
 use super::purge::{PurgeJob, purge};
 use super::recover::{Reader, seed_at};
-use super::segment::{HEADER_LENGTH, Label, Segment};
+use super::segment::{HEADER_LENGTH, Segment, ensure};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -39,7 +39,7 @@ pub fn room(log_max: u64, segment_length: u32) -> u64 {
 /// See the module's text.
 pub struct LogStore {
     log: PathBuf,
-    cluster: ClusterId,
+    cluster: u64,
     segment_length: u32,
     durability: Durability,
     journal: Journal,
@@ -78,7 +78,7 @@ impl LogStore {
         .map_err(refused)?;
         let dir = log.clone();
         let maker = Worker::spawn("segments", waker.clone(), move |base| {
-            ensure(&dir, cluster, base, segment_length)
+            ensure(&dir, cluster.0, base, segment_length)
         })
         .map_err(refused)?;
         let reader = |name: &str| {
@@ -98,7 +98,7 @@ impl LogStore {
         let last = segment_bases(&log)?.last().copied();
         Ok(Self {
             log,
-            cluster,
+            cluster: cluster.0,
             segment_length,
             durability,
             journal,
@@ -119,6 +119,13 @@ impl LogStore {
     /// Where writing and flushing stand.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Below this, what is in the files is durable and of the log: a truncation of this very turn
+    /// counts, of which the journal hears later.
+    pub fn readable(&self, window: &Window<Vec<u8>>) -> Position {
+        let durable = self.journal.durable();
+        window.cut().map_or(durable, |cut| durable.min(cut))
     }
 
     /// Sets how many bytes of disk the log may take up: files are not made ahead of need beyond.
@@ -382,23 +389,6 @@ fn write_group(
     Ok(())
 }
 
-fn ensure(
-    log: &std::path::Path,
-    cluster: ClusterId,
-    base: u64,
-    segment_length: u32,
-) -> Result<Arc<Segment>, StorageError> {
-    let path = log.join(Segment::name(base));
-    let segment = if path.exists() {
-        let segment = Segment::open(&path, true)?;
-        segment.belongs(cluster.0, segment_length)?;
-        segment
-    } else {
-        Segment::create(log, Label::starting_at(base, cluster.0, segment_length))?
-    };
-    Ok(Arc::new(segment))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::recover::recover;
@@ -467,6 +457,19 @@ mod tests {
         let mut other = Window::new(vec![0; 64 << 10], MTU, SEGMENT).unwrap();
         let foreign = recover(scratch.path(), ClusterId(8), None, &mut other).unwrap_err();
         assert!(matches!(foreign, StorageError::Foreign { .. }), "{foreign}");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_readable_from_then_on() {
+        let scratch = Scratch::new("store-cut");
+        let (mut store, mut window, _) = open(&scratch);
+        write(&mut store, &mut window, 2);
+        let (cut, end) = (Position::new(5152), window.end());
+        assert_eq!(store.readable(&window), end);
+        window.truncate(cut);
+        // Other bytes are in the log there, and may be committed; in the file the old ones are.
+        append(&mut window, Term::new(2), &[&[0x77; 5000]], MTU).unwrap();
+        assert_eq!(store.readable(&window), cut);
     }
 
     fn write(store: &mut LogStore, window: &mut Window<Vec<u8>>, messages: usize) {

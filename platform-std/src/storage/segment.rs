@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
 
@@ -292,6 +293,27 @@ impl Segment {
             .write_all_at(bytes, offset)
             .map_err(StorageError::io("write", &self.path))
     }
+}
+
+/// Opens the file in the directory `log` that starts at `base`, which is made if it is missing.
+///
+/// # Errors
+/// As `Segment::open`, `Segment::belongs` and `Segment::create`.
+pub fn ensure(
+    log: &Path,
+    cluster: u64,
+    base: u64,
+    segment_length: u32,
+) -> Result<Arc<Segment>, StorageError> {
+    let path = log.join(Segment::name(base));
+    let segment = if path.exists() {
+        let segment = Segment::open(&path, true)?;
+        segment.belongs(cluster, segment_length)?;
+        segment
+    } else {
+        Segment::create(log, Label::starting_at(base, cluster, segment_length))?
+    };
+    Ok(Arc::new(segment))
 }
 
 /// Flushes a directory, so that names made or changed in it live through a power cut.

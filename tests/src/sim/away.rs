@@ -175,7 +175,13 @@ impl World {
         let Some(process) = &mut m.process else {
             return Ok(false);
         };
-        let limit = process.node.commit().min(process.journal.durable());
+        let durable = process.journal.durable();
+        let in_files = process
+            .log
+            .window
+            .cut()
+            .map_or(durable, |cut| cut.min(durable));
+        let limit = process.node.commit().min(in_files);
         let Some(away) = &mut process.services.away else {
             return Ok(false);
         };
