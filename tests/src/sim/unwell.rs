@@ -129,12 +129,17 @@ impl World {
         Ok(())
     }
 
-    /// A disk is slow for a while; or all are, and nobody is better off.
+    /// A disk is slow for a while; or all are, and nobody is better off. Now and then it has no
+    /// room for snapshots either, for long enough that the log fills up.
     pub(super) fn slow_disk(&mut self, member: usize, lasts: Nanos) {
         let is_everywhere = self.rng.chance(300_000);
+        let is_full = lasts.is_multiple_of(4);
         for slow in 0..self.members.len() {
             if slow == member || is_everywhere {
                 self.members[slow].slow_until = self.now + lasts;
+                if is_full {
+                    self.members[slow].full_until = self.now + 4 * lasts;
+                }
                 self.stats.count(Fault::SlowFlush);
             }
         }
