@@ -122,6 +122,9 @@ impl Raft {
         if limit.is_zero() || is_busy || is_new || self.is_resting(now) {
             return None;
         }
+        if Planted::AnUnwellLeaderStays.is_active() {
+            return None;
+        }
         let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         let is_disk_sick = own.flush_ms >= limit;
         if !is_disk_sick && own.service_ms < limit {
