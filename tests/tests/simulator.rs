@@ -96,8 +96,9 @@ fn a_seed_replays_to_the_step() {
     }
 }
 
-/// The measure of health may be wrong: here whoever leads has a disk that stands still, and no other
-/// has. Leadership goes on by rests that double, so the moves grow with the logarithm of the time.
+/// The measure of health may be wrong: here whoever leads has a disk that stands still, and no
+/// other has. Leadership goes on by rests that double, so the moves grow with the logarithm of the
+/// time.
 #[test]
 fn leadership_does_not_go_round_for_long() {
     use coracle_tests::sim::clock::{MILLI, SECOND};

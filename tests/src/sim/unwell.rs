@@ -1,7 +1,7 @@
 //! Leadership that a member gives up because it is unwell: only to one that is better off, with a
-//! quorum that is, and not again before it has rested; and then it does give it up. What others have
-//! told a leader, and how its own disk does, is noted here apart from the core, so that the rule is
-//! not checked by itself.
+//! quorum that is, and not again before it has rested; and then it does give it up. What others
+//! have told a leader, and how its own disk does, is noted here apart from the core, so that the
+//! rule is not checked by itself.
 
 use coracle_core::node::{Node, Status};
 use coracle_core::raft::Timing;
