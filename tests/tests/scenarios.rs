@@ -52,4 +52,5 @@ stories! {
     restart_from_snapshot = "restart-from-snapshot"
     install = "install"
     rotten_log = "rotten-log"
+    full_log = "full-log"
 }

@@ -96,6 +96,44 @@ fn a_seed_replays_to_the_step() {
     }
 }
 
+/// The measure of health may be wrong: here whoever leads has a disk that stands still, and no
+/// other has. Leadership goes on by rests that double, so the moves grow with the logarithm of the
+/// time.
+#[test]
+fn leadership_does_not_go_round_for_long() {
+    use coracle_tests::sim::clock::{MILLI, SECOND};
+    use coracle_tests::sim::plan::Plan;
+    use coracle_tests::sim::world::{What, World};
+    let mut world = World::new(Plan::scripted(3), 200);
+    world.is_scripted = true;
+    world.plan.work.think = 100 * MILLI;
+    world.clients[0].quota = u64::MAX;
+    world.schedule(0, What::Client(0));
+    for member in 0..3 {
+        assert!(world.start(member).is_ok());
+    }
+    let mut moves = Vec::new();
+    while world.now < 1_600 * SECOND {
+        let outcome = world.run_until(world.now + 100 * MILLI);
+        assert!(outcome.is_ok(), "{outcome:?}\n{}", world.trace.text());
+        let leader = world.leader();
+        for (id, member) in world.members.iter_mut().enumerate() {
+            member.is_disk_stuck = leader == Some(id);
+        }
+        while (moves.len() as u64) < world.stats.hand_overs {
+            moves.push(world.now / SECOND);
+        }
+    }
+    // Rests of 12.8 s, doubled each time, of three members.
+    let until = |at: u64| moves.iter().filter(|time| **time < at).count();
+    let counts = [until(100), until(200), until(400), until(800), until(1_600)];
+    assert!(counts[0] >= 4, "it goes on for a while: {moves:?}");
+    for pair in counts.windows(2) {
+        assert!(pair[1] - pair[0] <= 3, "one each at most: {moves:?}");
+    }
+    assert!(counts[4] > counts[2], "and never ends for good: {moves:?}");
+}
+
 /// The faults are there: a simulator that injects nothing proves nothing.
 #[test]
 fn what_is_injected_is_counted() {

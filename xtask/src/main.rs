@@ -17,7 +17,8 @@ cargo xtask <chore>
   tidy                 length of files and functions, floor edges, banned words, dead files
   unit                 unit tests, scenarios, doc tests, tests with processes
   sim [flags]          the simulator: --seed N, --seconds S, --planted; `sim --help` has all
-  soak [--times N]     a log of 16 MiB, written N times over (default 20) by real processes
+  soak [--times N] [--away]  a log of 16 MiB, written N times over (default 20) by real processes;
+                       with --away a member is missing for a while
   linkcheck            links and runs a no_std binary that drives every door of core
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes

@@ -227,6 +227,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshot: status.snapshot,
             snapshot_failed: status.snapshot_failed,
             flush_age_ms: status.flush_age_ms,
+            log_full: status.log_full,
             service_age_ms: status.service_age_ms,
             settings_differ: status.settings_differ,
             services,

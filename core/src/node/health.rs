@@ -25,6 +25,8 @@ pub(super) struct Health {
     /// The end of the log when its flushing was last looked at anew, and when that was.
     flush_to: Position,
     flush_since: Instant,
+    /// Since when the log is full, and no snapshot of this member's makes room in it.
+    full_since: Option<Instant>,
     quarantined: bool,
     /// What the disk says of that.
     persisted: bool,
@@ -37,6 +39,7 @@ impl Health {
         Self {
             flush_to: Position::ZERO,
             flush_since: now,
+            full_since: None,
             quarantined,
             persisted: quarantined,
             others: MemberSet::EMPTY,
@@ -50,6 +53,11 @@ impl Health {
 
     pub const fn quarantined(&self) -> bool {
         self.quarantined
+    }
+
+    /// Whether the log is full, and no snapshot of this member's makes room in it.
+    pub const fn is_full(&self) -> bool {
+        self.full_since.is_some()
     }
 
     /// What is on disk of it.
@@ -104,20 +112,29 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.clock = now;
     }
 
-    /// For how long work has waited for this member's disk, and for its slowest service.
+    /// For how long bytes of the log have waited to be flushed, in milliseconds; 0 if none do.
+    pub(super) fn flush_age(&self, now: Instant) -> u32 {
+        match self.raft.flushed() >= self.raft.tail.end {
+            true => 0,
+            false => millis_since(now, self.health.flush_since),
+        }
+    }
+
+    /// For how long work has waited for this member's disk, and for its slowest service. A disk on
+    /// which there is no room for more of the log is one that does not take it, whatever the reason
+    /// is that there is no snapshot: so it counts like a flush that does not end. On all members
+    /// alike, for a follower that is full acknowledges nothing more either.
     pub(super) fn ages(&self, now: Instant) -> Ages {
-        let is_flushed = self.raft.flushed() >= self.raft.tail.end;
         let commit = self.raft.commit();
         let (level, taken) = (self.applier.level, self.applier.position);
+        let full = self.health.full_since;
+        let full = full.map_or(0, |since| millis_since(now, since));
         let waits = self
             .hosts
             .iter()
             .filter(|host| host.position < level || taken < commit);
         Ages {
-            flush_ms: match is_flushed {
-                true => 0,
-                false => millis_since(now, self.health.flush_since),
-            },
+            flush_ms: self.flush_age(now).max(full),
             service_ms: waits
                 .map(|host| millis_since(now, host.moved))
                 .max()
@@ -154,6 +171,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if flushed >= health.flush_to || end < health.flush_to {
             (health.flush_to, health.flush_since) = (end, now);
         }
+        let since = health.full_since.unwrap_or(now);
+        self.health.full_since = self.is_stuck().then_some(since);
     }
 
     fn note_own_snapshot(&mut self) {

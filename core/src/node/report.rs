@@ -201,6 +201,9 @@ pub struct Status {
     pub sessions: u32,
     /// For how long bytes of the log have waited for its disk, in milliseconds; 0 if none do.
     pub flush_age_ms: u32,
+    /// Whether its log is full, with no snapshot on its disk that makes room: it does not stay
+    /// leader if others are better off.
+    pub log_full: bool,
     /// For how long its slowest service has not moved although there is something to execute.
     pub service_age_ms: u32,
     /// Whether its state was found to differ from the others'.
@@ -280,6 +283,7 @@ mod tests {
             digest: 0xabc,
             sessions: 3,
             flush_age_ms: 0,
+            log_full: false,
             service_age_ms: 0,
             quarantined: false,
             settings_differ: SettingSet::NONE,

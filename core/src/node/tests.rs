@@ -179,6 +179,7 @@ macro_rules! lent {
 }
 
 mod health;
+mod repair;
 mod settings;
 mod snapshots;
 

@@ -5,6 +5,10 @@
 //! take over from it. So the age of what waits is a part of leadership: each member tells its own
 //! with every acknowledgement, and a leader that waits for too long hands over. Only if that helps:
 //!
+//! A log that is full, because this member's snapshots fail, is a disk that takes nothing: its age
+//! is one of the disk's. Then all else is the same: whose snapshots fail as well is no better off,
+//! and with a quorum of such members nobody hands over.
+//!
 //! - **Somebody must be better off.** What the others have told within the last two periods counts,
 //!   at its worst: an acknowledgement leaves just when a flush has ended, so the newest one alone
 //!   would show every slow disk as a good one. On slow storage that all share nobody is better off,
@@ -33,7 +37,7 @@ const DOUBLINGS_MAX: u8 = 6;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Ages {
-    /// Bytes of the log for the disk.
+    /// Bytes of the log for the disk: to be flushed, or to find room there at all.
     pub flush_ms: u32,
     /// Committed messages for a service.
     pub service_ms: u32,
@@ -116,6 +120,9 @@ impl Raft {
         // What others tell is known only after a while.
         let is_new = self.led_for(now) < limit;
         if limit.is_zero() || is_busy || is_new || self.is_resting(now) {
+            return None;
+        }
+        if Planted::AnUnwellLeaderStays.is_active() {
             return None;
         }
         let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);

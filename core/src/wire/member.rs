@@ -229,7 +229,8 @@ pub struct AppendPosition {
     pub applied: Position,
     /// How many bytes past `received` it has room for.
     pub window: u32,
-    /// The age of its oldest unflushed byte in milliseconds; 0 if all is flushed.
+    /// The age of its oldest unflushed byte in milliseconds, or for how long its log has been full
+    /// with no snapshot that makes room, if that is longer; 0 if all is flushed and there is room.
     pub flush_age_ms: u32,
     /// The last heartbeat round it has heard.
     pub round: u64,

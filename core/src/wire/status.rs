@@ -22,6 +22,7 @@ const REPORT_BLOCK: u16 = 152 + 8 * SERVICES_MAX as u16;
 const FLAG_VOTES: u32 = 1;
 const FLAG_SERVICE_READY: u32 = 1 << 1;
 const FLAG_QUARANTINED: u32 = 1 << 2;
+const FLAG_LOG_FULL: u32 = 1 << 3;
 
 /// The length of a query and of a report, as a whole aligned frame, in bytes.
 pub const STATUS_LENGTH: usize = align(FRAME_HEADER + HEADER + REPORT_BLOCK as usize);
@@ -149,6 +150,8 @@ pub struct StatusReport {
     /// Whether its state was found to differ from the others': it must not lead until it is
     /// rebuilt.
     pub quarantined: bool,
+    /// Whether its log is full, with no snapshot on its disk that makes room.
+    pub log_full: bool,
     /// By which settings it differs from its leader, and therefore does not join it.
     pub settings_differ: SettingSet,
     /// Its newest snapshot.
@@ -186,12 +189,13 @@ impl StatusReport {
         } else {
             0
         };
+        let full = if self.log_full { FLAG_LOG_FULL } else { 0 };
         writer
             .u64(self.correlation)
             .u64(self.cluster.0)
             .u64(self.incarnation.0)
             .i32(session_id)
-            .u32(votes | ready | quarantined)
+            .u32(votes | ready | quarantined | full)
             .i64(self.term.to_wire())
             .i32(self.role.to_wire())
             .i32(leader)
@@ -274,6 +278,7 @@ impl StatusReport {
             votes: flags & FLAG_VOTES != 0,
             service_ready: flags & FLAG_SERVICE_READY != 0,
             quarantined: flags & FLAG_QUARANTINED != 0,
+            log_full: flags & FLAG_LOG_FULL != 0,
             settings_differ,
             snapshot,
             flush_age_ms,
@@ -367,6 +372,7 @@ mod tests {
             votes: true,
             service_ready: true,
             quarantined: true,
+            log_full: false,
             settings_differ: SettingSet::from_wire(1 << 2 | 1 << 8),
             snapshot: Some(Position::new(1024)),
             snapshot_failed: Some(Position::new(2048)),
@@ -415,6 +421,7 @@ mod tests {
             role: Role::Candidate,
             votes: false,
             snapshot: None,
+            log_full: true,
             ..report()
         };
         let mut out = [0; STATUS_LENGTH];

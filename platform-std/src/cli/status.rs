@@ -241,6 +241,7 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
         "snapshot_failed": r.snapshot_failed.map(|at| at.get()),
         "flush_age_ms": r.flush_age_ms,
         "service_age_ms": r.service_age_ms,
+        "log_full": r.log_full,
         "quarantined": r.quarantined,
         "settings_differ": r.settings_differ.iter().map(Setting::name).collect::<Vec<_>>(),
         "services": services,
@@ -296,6 +297,9 @@ fn remarks(r: &StatusReport) -> String {
         remarks.push_str(&format!(
             "  DOES NOT JOIN: other {names} than its leader, see its log"
         ));
+    }
+    if r.log_full {
+        remarks.push_str("  LOG FULL: no snapshot on its disk makes room, see its log");
     }
     if let Some(at) = r.snapshot_failed.filter(|at| r.snapshot < Some(*at)) {
         remarks.push_str(&format!("  no snapshot at {at}: see its log"));

@@ -73,8 +73,8 @@ fn tell_health(event: Event) {
             to = to.get(),
             flush_age_ms = ages.flush_ms,
             service_age_ms = ages.service_ms,
-            "this leader is slow and hands over to one that is not: look at its disk (flush age) \
-             or at its service (service age)"
+            "this leader is slow and hands over to one that is not: look at its disk (flush age, \
+             or its log is full because snapshots fail) or at its service (service age)"
         ),
         Event::ClockStepped { by_ms } => tracing::warn!(
             by_ms,

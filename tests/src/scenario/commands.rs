@@ -14,6 +14,7 @@
 //! level [M..]               time passes until all running ones have the same committed log
 //! slow M.. | quick M..      their flushes hardly end, or do as before
 //! stuck M..                 their flushes do not end before they are quick again
+//! full M.. | roomy M..      snapshots that they take fail, or succeed again
 //! propose K                 a client's K messages are committed and answered
 //! offer K [to M]            a client sends K messages, nobody waits
 //! resign M | transfer A B   graceful ends of a leadership
@@ -99,6 +100,10 @@ impl Stage {
             }),
             "stuck" => each(world, rest, |w, m| {
                 w.members[m].is_disk_stuck = true;
+                Ok(())
+            }),
+            "full" | "roomy" => each(world, rest, |w, m| {
+                w.members[m].full_until = if *command == "full" { u64::MAX } else { 0 };
                 Ok(())
             }),
             "level" => level(world, rest),

@@ -147,6 +147,8 @@ pub struct Member {
     pub paused_until: Nanos,
     /// Flushes take very long before this.
     pub slow_until: Nanos,
+    /// Snapshots that it takes fail before this.
+    pub full_until: Nanos,
     /// Only a scenario sets this: no flush ends.
     pub is_disk_stuck: bool,
     /// Polls in a row that have said there is more to do.
@@ -181,6 +183,7 @@ impl Member {
             damage: Damage::None,
             paused_until: 0,
             slow_until: 0,
+            full_until: 0,
             is_disk_stuck: false,
             polls_in_a_row: 0,
             turns_in_a_row: 0,

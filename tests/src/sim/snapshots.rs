@@ -166,6 +166,8 @@ impl World {
     fn open_taking(&mut self, member: usize) -> Result<bool, Stop> {
         let fails = !self.is_calm && !self.is_scripted && self.rng.chance(30_000);
         let fails_at = fails.then(|| self.rng.range(0, 1200) as usize);
+        let is_full = self.members[member].full_until > self.now;
+        let fails_at = if is_full { Some(0) } else { fails_at };
         let section = self.rng.below(SECTIONS as u64) as usize;
         let busy = self.rng.chance(300_000);
         let Some(process) = &mut self.members[member].process else {

@@ -128,6 +128,7 @@ impl World {
         };
         more |= self.turn_transmit(member)?;
         self.turn_events(member)?;
+        self.check_stays(member)?;
         let after = if more {
             1 + self.rng.below(self.plan.turn.most)
         } else {

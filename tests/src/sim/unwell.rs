@@ -1,7 +1,9 @@
 //! Leadership that a member gives up because it is unwell: only to one that is better off, with a
-//! quorum that is, and not again before it has rested. What others have told a leader is noted here
-//! apart from the core, so that the rule is not checked by itself.
+//! quorum that is, and not again before it has rested; and then it does give it up. What others
+//! have told a leader, and how its own disk does, is noted here apart from the core, so that the
+//! rule is not checked by itself.
 
+use coracle_core::node::{Node, Status};
 use coracle_core::raft::Timing;
 use coracle_core::units::MemberId;
 use coracle_core::wire::frame::DataFrame;
@@ -9,6 +11,8 @@ use coracle_core::wire::member::{AppendPosition, Body, MemberMessage};
 
 use super::check::{Checked, broken};
 use super::clock::{MILLI, Nanos};
+use super::member::SESSIONS;
+use super::mind::SERVICES;
 use super::start::LEADER_TIMEOUT;
 use super::stats::Fault;
 use super::world::World;
@@ -20,11 +24,53 @@ const REST_FIRST: u64 = 16;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unwell {
     term: u32,
-    /// The newest acknowledgement of each member, and when one last said that its disk is slow.
-    told: [(u64, Option<Nanos>); 7],
+    told: [Told; 7],
+    /// The end of the log when its flushing was last looked at anew, and when that was.
+    flush: (u64, Nanos),
+    /// Since when its log is full.
+    full: Option<Nanos>,
+    /// Since when it leads although it should not, and when that was last looked at.
+    stays: Option<Nanos>,
+    looked: Nanos,
     /// When this process last handed over for that reason, and the end of its rest, how many times
     /// in a row.
     rest: Option<(Nanos, Nanos, u32)>,
+}
+
+/// What a member has told a leader.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// In its newest acknowledgement, which came at some time.
+    round: u64,
+    heard: Option<Nanos>,
+    durable: u64,
+    /// When it last said that its disk is slow, and that it is no heir for any reason.
+    slow: Option<Nanos>,
+    unfit: Option<Nanos>,
+}
+
+impl Told {
+    fn note(&mut self, now: Nanos, ack: &AppendPosition) {
+        if ack.round < self.round {
+            return;
+        }
+        (self.round, self.heard, self.durable) = (ack.round, Some(now), ack.durable.get());
+        let is_long = |ms: u32| u64::from(ms) * MILLI >= sick_after() / 2;
+        if is_long(ack.flush_age_ms) {
+            self.slow = Some(now);
+        }
+        let is_barred = ack.quarantined || ack.resting || !ack.votes;
+        if is_barred || is_long(ack.flush_age_ms) || is_long(ack.service_age_ms) {
+            self.unfit = Some(now);
+        }
+    }
+
+    /// It was heard a moment ago, and has not said so for long, by any clock.
+    fn is_without(&self, said: Option<Nanos>, now: Nanos) -> bool {
+        let patience = LEADER_TIMEOUT.as_nanos() as Nanos * 7 / 10;
+        let is_near = self.heard.is_some_and(|at| now - at < patience);
+        is_near && said.is_none_or(|at| now - at > 3 * sick_after())
+    }
 }
 
 fn sick_after() -> Nanos {
@@ -38,18 +84,12 @@ impl Unwell {
         if self.term != term {
             (self.term, self.told) = (term, Default::default());
         }
-        let (round, slow) = &mut self.told[from];
-        if ack.round >= *round {
-            *round = ack.round;
-            if u64::from(ack.flush_age_ms) * MILLI >= sick_after() / 2 {
-                *slow = Some(now);
-            }
-        }
+        self.told[from].note(now, ack);
     }
 
     /// Whether a member has told of a slow disk a moment ago, by any clock.
     fn is_slow(&self, now: Nanos, member: usize) -> bool {
-        let told = self.told[member].1.filter(|at| *at < now);
+        let told = self.told[member].slow.filter(|at| *at < now);
         told.is_some_and(|at| now - at < sick_after() * 8 / 10)
     }
 
@@ -57,6 +97,49 @@ impl Unwell {
         let margin = |from: Nanos, until: Nanos| (until - from) * 2 * drift / 1_000_000;
         self.rest
             .is_some_and(|(from, until, _)| now + margin(from, until) < until)
+    }
+
+    /// It may be resting, by some clock.
+    fn may_rest(&self, now: Nanos, drift: u64) -> bool {
+        let margin = |from: Nanos, until: Nanos| (until - from) * 2 * drift / 1_000_000;
+        self.rest
+            .is_some_and(|(from, until, _)| now < until + margin(from, until))
+    }
+
+    /// For how long the disk of this process has taken nothing.
+    fn watch_disk(&mut self, now: Nanos, status: &Status) -> Nanos {
+        let (end, durable) = (status.appended.get(), status.durable.get());
+        if durable >= self.flush.0 || end < self.flush.0 {
+            self.flush = (end, now);
+        }
+        self.full = status.log_full.then(|| self.full.unwrap_or(now));
+        let unflushed = if durable >= end { now } else { self.flush.1 };
+        now - unflushed.min(self.full.unwrap_or(now))
+    }
+
+    /// Whether a leader with `node`, of `count` members, is unwell, and has told or heard nothing
+    /// that makes it stay.
+    fn should_go(
+        &self,
+        now: Nanos,
+        node: &Node<SESSIONS, SERVICES>,
+        me: usize,
+        disk: Nanos,
+    ) -> bool {
+        let limit = sick_after() * 5 / 4;
+        let count = node.config().member_set().len();
+        let service = u64::from(node.status().service_age_ms) * MILLI;
+        let others = || (0..count).filter(|m| *m != me).map(|m| &self.told[m]);
+        let well = others().filter(|t| t.is_without(t.slow, now)).count();
+        let well = well + usize::from(disk < sick_after() / 2);
+        let commit = node.commit().get();
+        let heir = |t: &Told| t.is_without(t.unfit, now) && t.durable >= commit;
+        let is_sick = disk > limit || service > limit;
+        self.term == node.joined().get()
+            && node.raft().admits()
+            && is_sick
+            && well > count / 2
+            && others().any(heir)
     }
 
     /// Doubles with each time; anew for who was well for as long as it has rested.
@@ -85,6 +168,30 @@ impl World {
         {
             process.unwell.note(now, from, ack);
         }
+    }
+
+    /// A leader that is unwell, where a quorum and an heir are well, does not go on to lead. Called
+    /// after each of its turns.
+    pub(super) fn check_stays(&mut self, member: usize) -> Checked {
+        let (now, drift) = (self.now, self.plan.drift.max(10_000));
+        let Some(process) = &mut self.members[member].process else {
+            return Ok(());
+        };
+        let (node, unwell) = (&process.node, &mut process.unwell);
+        let disk = unwell.watch_disk(now, &node.status());
+        // A process that was not scheduled could do nothing.
+        let is_awake = now - unwell.looked < LEADER_TIMEOUT.as_nanos() as Nanos / 4;
+        unwell.looked = now;
+        let should =
+            is_awake && !unwell.may_rest(now, drift) && unwell.should_go(now, node, member, disk);
+        let since = unwell.stays.unwrap_or(now);
+        unwell.stays = should.then_some(since);
+        if !should || now - since < sick_after() * 3 / 2 {
+            return Ok(());
+        }
+        let ms = (now - since) / MILLI;
+        let detail = format!("n{member} is unwell, others are not, and it leads for {ms} ms");
+        broken("The Unwell Go", detail)
     }
 
     /// A leader hands over because its disk (for `flush_ms`) or a service stands still.
@@ -129,12 +236,17 @@ impl World {
         Ok(())
     }
 
-    /// A disk is slow for a while; or all are, and nobody is better off.
+    /// A disk is slow for a while; or all are, and nobody is better off. Now and then it has no
+    /// room for snapshots either, for long enough that the log fills up.
     pub(super) fn slow_disk(&mut self, member: usize, lasts: Nanos) {
         let is_everywhere = self.rng.chance(300_000);
+        let is_full = lasts.is_multiple_of(4);
         for slow in 0..self.members.len() {
             if slow == member || is_everywhere {
                 self.members[slow].slow_until = self.now + lasts;
+                if is_full {
+                    self.members[slow].full_until = self.now + 4 * lasts;
+                }
                 self.stats.count(Fault::SlowFlush);
             }
         }

@@ -314,6 +314,7 @@ impl World {
             m.fuse = None;
             m.paused_until = 0;
             m.slow_until = 0;
+            m.full_until = 0;
             if m.process.is_none() {
                 self.start(member)?;
             }

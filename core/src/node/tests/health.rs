@@ -325,11 +325,41 @@ fn the_age_of_a_service_that_stands_still_grows_until_it_takes_more() {
     assert_eq!(bench.acknowledgement(80, 2).service_age_ms, 0);
 }
 
+/// A second passes in which both followers have all and say that work has waited so long for their
+/// disks and services; whether the leader hands over.
+fn hands_over(bench: &mut Bench, ms: u64, service: &mut Counting, ages: (u32, u32)) -> bool {
+    let (term, end) = (bench.node.raft().term(), bench.window.end());
+    bench.events();
+    for at in (ms..ms + 1_000).step_by(50) {
+        for from in [1, 2] {
+            let ack = AppendPosition {
+                term,
+                received: end,
+                durable: end,
+                applied: Position::ZERO,
+                window: 65_536,
+                flush_age_ms: ages.0,
+                round: at + 1_000,
+                service_age_ms: ages.1,
+                quarantined: false,
+                resting: false,
+                votes: true,
+                checkpoint: Checkpoint::default(),
+                snapshot: Checkpoint::default(),
+            };
+            bench.say(at, from, Body::AppendPosition(ack));
+        }
+        bench.run(at, service);
+        bench.timeout(at);
+    }
+    let is_move = |event: &Event| matches!(event, Event::HandingOver { .. });
+    bench.events().iter().any(is_move)
+}
+
 #[test]
 fn a_leader_whose_service_stands_still_hands_over_and_stays_if_all_do() {
     for (others, moves) in [(0, true), (900, false)] {
         let (mut bench, ms) = leads(3, &mut Counting::new());
-        let end = bench.node.commit();
         // A record more, which its service does not take.
         let (term, base) = (bench.node.raft().term(), bench.window.end());
         let span = append(&mut bench.window, term, &[&[0; 40]], MTU).unwrap();
@@ -339,34 +369,53 @@ fn a_leader_whose_service_stands_still_hands_over_and_stays_if_all_do() {
             ready: false,
             ..Counting::new()
         };
-        bench.events();
-        for after in (0..1_000).step_by(50) {
-            let at = ms + after;
-            for from in [1, 2] {
-                let ack = AppendPosition {
-                    term,
-                    received: span.end,
-                    durable: span.end,
-                    applied: end,
-                    window: 65_536,
-                    flush_age_ms: 0,
-                    round: at + 1_000,
-                    service_age_ms: others,
-                    quarantined: false,
-                    resting: false,
-                    votes: true,
-                    checkpoint: Checkpoint::default(),
-                    snapshot: Checkpoint::default(),
-                };
-                bench.say(at, from, Body::AppendPosition(ack));
-            }
-            bench.run(at, &mut stuck);
-            bench.timeout(at);
-        }
-        let gone = bench.events();
-        let is_move = |event: &Event| matches!(event, Event::HandingOver { .. });
-        assert_eq!(gone.iter().any(is_move), moves, "{gone:?}");
+        let moved = hands_over(&mut bench, ms, &mut stuck, (0, others));
+        assert_eq!(moved, moves, "others have waited for {others} ms");
     }
+}
+
+#[test]
+fn a_leader_whose_log_is_full_and_has_no_snapshot_hands_over_and_stays_if_all_are() {
+    let segment = u64::from(SEGMENT);
+    let snapshot = |at| Snapshot {
+        position: Position::new(at),
+        term: term(1),
+        chain: 0,
+        digest: 0,
+    };
+    let cases = [
+        (None, 0, true),
+        // The others' snapshots fail as well.
+        (None, 900, false),
+        // One that would let nothing go is none, one that would makes room.
+        (Some(snapshot(64)), 0, true),
+        (Some(snapshot(segment)), 0, false),
+    ];
+    for (stored, others, moves) in cases {
+        let mut service = Counting::new();
+        let (mut bench, ms) = leads(3, &mut service);
+        // Four segments are kept for what keeps the cluster going: one is all there is.
+        bench.node.config.log_max = 5 * segment;
+        if let Some(stored) = stored {
+            bench.node.handle_snapshot_stored(stored);
+        }
+        let moved = hands_over(&mut bench, ms, &mut service, (others, 0));
+        assert_eq!(moved, moves, "{stored:?}, the others {others} ms");
+        let status = bench.node.status();
+        assert_eq!(status.log_full, stored != Some(snapshot(segment)));
+        assert_eq!(status.flush_age_ms, 0, "it is not the flushes");
+    }
+}
+
+#[test]
+fn a_follower_whose_log_is_full_says_so_until_there_is_room() {
+    let mut bench = follower(&mut Counting::new());
+    bench.node.config.log_max = 5 * u64::from(SEGMENT);
+    bench.timeout(3);
+    assert_eq!(bench.acknowledgement(503, 1).flush_age_ms, 500);
+    bench.node.config.log_max *= 2;
+    bench.timeout(504);
+    assert_eq!(bench.acknowledgement(505, 2).flush_age_ms, 0);
 }
 
 #[test]

@@ -127,6 +127,17 @@ impl Member {
         write_set(&mut store, begin);
     }
 
+    /// Turns over a byte of the frame at `at`.
+    fn rot(&self, at: Position) {
+        let base = segment_base(at, SEGMENT);
+        let path = self.dir.log().join(Segment::name(base.get()));
+        let offset = HEADER_LENGTH + at.since(base) + 40;
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        file.write_all_at(&[!byte[0]], offset).unwrap();
+    }
+
     fn purge(&self, below: Position) {
         for base in segment_bases(&self.dir.log()).unwrap() {
             if base + u64::from(SEGMENT) <= below.get() {
@@ -254,15 +265,8 @@ fn what_is_damaged_below_the_snapshot_is_not_asked_for() {
     let member = Member::new("start-damaged");
     let ends = member.append(7, 40);
     // In an older file, and in the snapshot's own, below it.
-    for at in [ends[2].0, ends[28].0] {
-        let base = segment_base(at, SEGMENT);
-        let path = member.dir.log().join(Segment::name(base.get()));
-        let offset = HEADER_LENGTH + at.since(base) + 40;
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, offset).unwrap();
-        file.write_all_at(&[!byte[0]], offset).unwrap();
-    }
+    member.rot(ends[2].0);
+    member.rot(ends[28].0);
     let (opened, _) = member.open(false).unwrap();
     assert_eq!(opened.recovered.corrupt, Some(ends[2].0));
     let end = opened.recovered.tail.end;
@@ -276,4 +280,25 @@ fn what_is_damaged_below_the_snapshot_is_not_asked_for() {
     }
     let kept = segment_bases(&member.dir.log()).unwrap();
     assert_eq!(kept[0], segment_base(ends[30].0, SEGMENT).get());
+}
+
+/// Behind the damage the log is sound, and has another chain where the snapshot was taken.
+#[test]
+fn a_snapshot_of_another_history_than_what_is_sound_behind_damage_replaces_the_log() {
+    let donor = Member::new("start-damaged-donor");
+    let theirs = donor.append(7, 40);
+    for rotten in [2, 28] {
+        let member = Member::new("start-damaged-other");
+        let ends = member.append(8, 40);
+        let at = ends[30].0;
+        assert_eq!(at, theirs[30].0, "the same place, another chain");
+        member.rot(ends[rotten].0);
+        let (opened, _) = member.open(false).unwrap();
+        assert_eq!(opened.recovered.corrupt, Some(ends[rotten].0));
+        member.snapshot(theirs[30]);
+        let (opened, window) = member.open(false).unwrap();
+        assert_eq!(opened.replaced, Some(Reason::OtherHistory), "{rotten}");
+        assert_eq!(opened.recovered.corrupt, None);
+        assert_eq!((window.end(), window.chain()), (at, Some(theirs[30].1)));
+    }
 }

@@ -1,0 +1,159 @@
+//! Damage that is healed from others: nothing is written before its end was seen.
+
+use super::*;
+use crate::wire::member::RepairRequest;
+
+/// A log of 24 records of 96 bytes; those from the third to the third last were durable here and
+/// are damaged.
+struct Damaged {
+    bench: Bench,
+    author: Author,
+    hole: (Position, Position),
+}
+
+/// What a driver has done until the damage was healed, in order.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Asked(u8, u64),
+    Wrote(u64, u64),
+}
+
+impl Damaged {
+    /// With so many bytes of memory for what comes.
+    fn new(memory: usize) -> Self {
+        let mut author = Author::new();
+        let mut ends = Vec::new();
+        for _ in 0..24 {
+            let end = author.write(1);
+            ends.push((end, author.0.chain()));
+        }
+        let mut recovered = author.recovered(1);
+        recovered.corrupt = Some(ends[1].0);
+        recovered.corrupt_after = (ends[1].1, term(1));
+        recovered.corrupt_to = ends[21];
+        let mut bench = Bench::new(3, &recovered);
+        bench.memory[4] = vec![0; memory];
+        Self {
+            bench,
+            author,
+            hole: (ends[1].0, ends[21].0),
+        }
+    }
+
+    fn asks(&mut self, ms: u64) -> Option<(u8, RepairRequest)> {
+        let said = self.bench.said(ms);
+        said.into_iter().find_map(|(to, body)| match body {
+            Body::RepairRequest(ask) => {
+                let member = (0..3).find(|m| address(*m) == to)?;
+                Some((member, ask))
+            }
+            _ => None,
+        })
+    }
+
+    /// Members 1 and 2 answer with what their logs hold, three records to a datagram; the driver
+    /// writes what it is told to.
+    fn heal(&mut self, logs: [&Author; 2]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let right = self.author.bytes(Position::ZERO);
+        for round in 1..200 {
+            let ms = round * 60;
+            if let Some((member, ask)) = self.asks(ms) {
+                steps.push(Step::Asked(member, ask.from.get()));
+                let bytes = logs[usize::from(member) - 1].bytes(ask.from);
+                let most = ask.to.since(ask.from) as usize;
+                for datagram in bytes[..most].chunks(3 * 96) {
+                    let _taken = self.bench.datagram(ms, member, datagram);
+                }
+            }
+            if let Some(repair) = self.bench.node.poll_repair() {
+                let at = repair.at.get() as usize;
+                let written = &self.bench.memory[4][..repair.len];
+                assert_eq!(written, &right[at..at + repair.len]);
+                steps.push(Step::Wrote(repair.at.get(), repair.end.get()));
+                self.bench.node.handle_repaired(repair);
+            }
+            if self.bench.node.is_healed() {
+                return steps;
+            }
+        }
+        panic!("it is not healed: {steps:?}");
+    }
+
+    /// What was written is all of the hole, once and in order.
+    fn is_whole(&self, steps: &[Step]) {
+        let mut at = self.hole.0.get();
+        for step in steps {
+            if let Step::Wrote(from, to) = step {
+                assert_eq!(*from, at, "{steps:?}");
+                at = *to;
+            }
+        }
+        assert_eq!(at, self.hole.1.get(), "{steps:?}");
+    }
+}
+
+#[test]
+fn damage_that_fits_in_memory_is_asked_for_once() {
+    let mut damaged = Damaged::new(4096);
+    let author = Author(damaged.author.0.clone());
+    let steps = damaged.heal([&author, &author]);
+    damaged.is_whole(&steps);
+    assert_eq!(steps[0], Step::Asked(1, 192));
+    assert_eq!(steps[1..], [Step::Wrote(192, 22 * 96)]);
+}
+
+#[test]
+fn damage_that_does_not_fit_in_memory_is_sent_twice_and_written_the_second_time() {
+    // Five records at a time of twenty.
+    let mut damaged = Damaged::new(5 * 96);
+    let author = Author(damaged.author.0.clone());
+    let steps = damaged.heal([&author, &author]);
+    damaged.is_whole(&steps);
+    let first = |s: &Step| *s == Step::Asked(1, 192);
+    assert_eq!(steps.iter().filter(|s| first(s)).count(), 2, "{steps:?}");
+    let again = steps.iter().rposition(first).unwrap();
+    let wrote = |s: &Step| matches!(s, Step::Wrote(..));
+    let begins = steps.iter().position(wrote).unwrap();
+    assert!(begins > again, "its end was seen before: {steps:?}");
+}
+
+#[test]
+fn bytes_of_another_branch_are_never_written() {
+    // Member 1 has the same records up to the fifth, and others behind it.
+    let mut other = Author::new();
+    for record in 0..24 {
+        other.write(if record < 5 { 1 } else { 0 });
+    }
+    for memory in [5 * 96, 4096] {
+        let mut damaged = Damaged::new(memory);
+        let author = Author(damaged.author.0.clone());
+        // What is written is compared with the right bytes at every step.
+        let steps = damaged.heal([&other, &author]);
+        damaged.is_whole(&steps);
+        let asked = |member| move |s: &Step| matches!(s, Step::Asked(m, _) if *m == member);
+        let turned = steps.iter().position(asked(2)).unwrap();
+        assert!(steps[..turned].iter().all(asked(1)), "{steps:?}");
+    }
+}
+
+#[test]
+fn whoever_has_bytes_of_no_use_alone_leaves_the_member_damaged() {
+    let mut other = Author::new();
+    for _ in 0..24 {
+        other.write(0);
+    }
+    let mut damaged = Damaged::new(4096);
+    for ms in (60..1_200).step_by(60) {
+        let Some((member, ask)) = damaged.asks(ms) else {
+            break;
+        };
+        let most = ask.to.since(ask.from) as usize;
+        let bytes = other.bytes(ask.from);
+        let _taken = damaged.bench.datagram(ms, member, &bytes[..most]);
+        assert_eq!(damaged.bench.node.poll_repair(), None);
+    }
+    assert!(!damaged.bench.node.is_healed());
+    let halted = damaged.bench.node.halted();
+    assert_eq!(halted, Some(Halt::DamageNotHealed(damaged.hole.1)));
+}
