@@ -11,7 +11,7 @@ use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWr
 use coracle_core::time::{Now, Timestamp};
 use coracle_core::units::{Position, ServiceId, SessionId};
 use coracle_std::client::{Client, Egress, State};
-use coracle_std::config::{Settings, Size};
+use coracle_std::config::{Settings, Size, Span};
 use coracle_std::counters::Counter;
 use coracle_std::node::{NodeHandle, Services};
 
@@ -423,6 +423,54 @@ fn a_service_that_takes_no_more_is_handed_nothing_wherever_it_runs() {
         until("all is heard", || heard.load(Ordering::SeqCst) == 100);
         assert_eq!(too_many.load(Ordering::SeqCst), 0, "{place:?}");
         client.close().unwrap();
+        stop(node);
+    }
+}
+
+/// Says each message again.
+struct Again(Arc<AtomicU64>);
+
+impl Service for Again {
+    fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, m: &[u8]) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        cluster.offer(session, &[m]).unwrap();
+    }
+
+    fn digest(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_slows_nobody_wherever_the_service_runs() {
+    for place in Place::BOTH {
+        let scratch = Scratch::new("services-unread");
+        let mut settings = cluster(&scratch, 1).remove(0);
+        settings.timings.session_timeout = Span::from_millis(600_000);
+        settings.timings.egress_timeout = Span::from_millis(600_000);
+        let heard = Arc::new(AtomicU64::new(0));
+        let node = place.start(&settings, Again(Arc::clone(&heard)));
+        let mut deaf = Client::connect(&settings.ingress_endpoints()).unwrap();
+        // Until no more of what it sends is taken, because it has read nothing.
+        let patience = Duration::from_secs(1);
+        while deaf.offer_until(&[5; 1000], patience).is_ok() {}
+        assert!(heard.load(Ordering::SeqCst) > 0);
+        let client = Client::connect(&settings.ingress_endpoints());
+        let mut client = client.unwrap_or_else(|error| panic!("{place:?}: {error:?}"));
+        for _ in 0..50 {
+            client.offer_until(b"short", PATIENCE).unwrap();
+            let mut answers = 0;
+            let deadline = Instant::now() + PATIENCE;
+            while answers == 0 {
+                assert!(Instant::now() < deadline, "an answer, {place:?}");
+                client
+                    .poll(Duration::from_secs(1), |egress| {
+                        answers += usize::from(matches!(egress, Egress::Message { .. }));
+                    })
+                    .unwrap();
+            }
+        }
+        drop(deaf);
         stop(node);
     }
 }

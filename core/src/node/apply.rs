@@ -209,15 +209,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         while budget > 0 && self.applier.position < commit && self.halted.is_none() {
             self.applier.ready = self.may_advance(bench);
             self.applier.piled_up |= !self.applier.ready;
-            // Clients are let in as if each message were echoed; longer answers to what has piled
-            // up are given at the pace of the slowest client that reads, as by a service that is
-            // behind. One that makes no progress is closed after `egress_timeout`.
-            if !self.applier.ready || (self.applier.piled_up && self.clients.are_reading()) {
+            if !self.applier.ready {
                 break;
             }
             let Some(frame) = frames.next().filter(|f| f.end() <= commit) else {
                 break;
             };
+            // Clients are let in as if each message were echoed; longer answers to what has piled
+            // up are given at the pace at which whoever has asked reads, as by a service that is
+            // behind.
+            if self.applier.piled_up && self.is_asked_by_one_who_reads(&frame) {
+                break;
+            }
             budget -= 1;
             self.take_frame(now, &frame, bench, assembly);
         }
@@ -232,6 +235,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
             if !more_to_come {
                 self.halt(Halt::CorruptLog(before));
             }
+        }
+    }
+
+    /// Whether a message begins here whose client has half a window and more to read: a service that
+    /// is behind had better not answer it yet. One that makes no progress is closed after
+    /// `egress_timeout`; who is not asked for waits for nobody: what clients have in flight is
+    /// counted as if it were echoed, so that echoes never come to this.
+    pub(super) fn is_asked_by_one_who_reads(&self, frame: &FrameRef<'_>) -> bool {
+        if !frame.begins() || self.clients.leading().is_none() {
+            return false;
+        }
+        match Message::parse(frame.payload) {
+            Ok(Message::SessionMessage(said)) => self.clients.is_reading(said.header.session),
+            _ => false,
         }
     }
 

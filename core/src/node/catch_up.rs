@@ -100,13 +100,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             if asked.is_none() || !host.ready {
                 return false;
             }
-            // Clients are let in at the pace of the fastest service. This one answers at that of
-            // the slowest client: one that makes no progress is closed after `egress_timeout`.
-            if self.clients.are_reading() {
-                return false;
-            }
             let Some(frame) = frames.next() else { break };
-            if frame.end() > self.applier.level {
+            // Clients are let in at the pace of the fastest service. This one answers at theirs.
+            if frame.end() > self.applier.level || self.is_asked_by_one_who_reads(&frame) {
                 return false;
             }
             *budget -= 1;

@@ -81,6 +81,13 @@ impl<const N: usize> Clients<N> {
         Ok(())
     }
 
+    /// Whether this session's client has half a window and more to read.
+    pub fn is_reading(&self, session: SessionId) -> bool {
+        let slot = self.serving(session);
+        slot.and_then(|slot| self.links.get(slot))
+            .is_some_and(Link::is_reading)
+    }
+
     /// Whether some client has half a window and more to read. Bounded by `N`.
     pub fn are_reading(&self) -> bool {
         self.leading.is_some() && self.links.iter().any(|(_, link)| link.is_reading())
