@@ -9,6 +9,7 @@ use coracle_core::node::{
 };
 use coracle_core::raft::Timing;
 use coracle_core::session::{AllowAdministration, AllowAll};
+use coracle_core::time::Now;
 use coracle_core::units::{ClusterId, Position};
 
 use super::begin::{Begun, Ground, log_max};
@@ -231,6 +232,11 @@ impl<S: Hosted> Runner<S> {
                 busy = true;
             }
         }
+        if let Some(mark) = self.store.poll_flushed(&mut self.memory.window)? {
+            self.node.handle_durable(mark);
+            busy = true;
+        }
+        let mut lent = self.memory.lent();
         self.node.handle_timeout(now, &mut lent);
         busy |= match self.settings.admin {
             Admin::Deny => self.node.poll_ingress(now, &mut AllowAll, &mut lent),
@@ -239,19 +245,22 @@ impl<S: Hosted> Runner<S> {
                 .poll_ingress(now, &mut AllowAdministration, &mut lent),
         };
         busy |= self.look_after_services()?;
-        let mut lent = self.memory.lent();
-        busy |= self
-            .node
-            .poll_services(now, &mut self.services.lend(), &mut lent);
+        busy |= self.execute(now);
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
         {
             self.persisting = Some(state);
             self.state.submit(state);
         }
+        // Frames and answers leave before this member writes: nothing in them waits for that, or
+        // the core would not give them out.
+        busy |= self.transmit(now);
         let joined = self.node.joined();
-        if let Some(mark) = self.store.poll(joined, &mut self.memory.window)? {
+        if let Some(mark) = self.store.write(joined, &mut self.memory.window)? {
             self.node.handle_durable(mark);
+            let mut lent = self.memory.lent();
+            self.node.handle_timeout(now, &mut lent);
+            self.execute(now);
             busy = true;
         }
         busy |= self.recall();
@@ -276,10 +285,22 @@ impl<S: Hosted> Runner<S> {
         }
         busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
-        let lent = self.memory.lent();
-        busy |= self.doors.transmit(now, &mut self.node, &lent);
+        busy |= self.transmit(now);
         self.tell_all();
         Ok(busy)
+    }
+
+    /// Hands the services what is committed. True if there is more.
+    fn execute(&mut self, now: Now) -> bool {
+        let mut lent = self.memory.lent();
+        self.node
+            .poll_services(now, &mut self.services.lend(), &mut lent)
+    }
+
+    /// Sends what is owed. True if there is more.
+    fn transmit(&mut self, now: Now) -> bool {
+        let lent = self.memory.lent();
+        self.doors.transmit(now, &mut self.node, &lent)
     }
 
     /// Tells the services that run elsewhere how far the log may be executed, and takes what they
