@@ -11,7 +11,7 @@ use super::dir::segment_bases;
 use super::error::StorageError;
 use super::purge::{PurgeJob, purge};
 use super::recover::{Reader, seed_at};
-use super::segment::{HEADER_LENGTH, Label, Segment};
+use super::segment::{Fill, HEADER_LENGTH, Label, Segment};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -76,9 +76,9 @@ impl LogStore {
             segment.flush()
         })
         .map_err(refused)?;
-        let dir = log.clone();
+        let (dir, fill) = (log.clone(), fill_for(durability));
         let maker = Worker::spawn("segments", waker.clone(), move |base| {
-            ensure(&dir, cluster, base, segment_length)
+            ensure(&dir, cluster, base, segment_length, fill)
         })
         .map_err(refused)?;
         let reader = |name: &str| {
@@ -186,7 +186,7 @@ impl LogStore {
     /// Any error of the system, with the file's path.
     pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
         let base = segment_base(at, self.segment_length);
-        let segment = ensure(&self.log, self.cluster, base.get(), self.segment_length)?;
+        let segment = self.ensure(base.get())?;
         segment.write_data(at.since(base), bytes)?;
         segment.flush()
     }
@@ -330,8 +330,7 @@ impl LogStore {
                 Some(segment) => self.current = Some(segment),
                 // The first file, and after a truncation to an older one: made here, on the spot.
                 None if self.maker.is_idle() => {
-                    self.current =
-                        Some(ensure(&self.log, self.cluster, base, self.segment_length)?);
+                    self.current = Some(self.ensure(base)?);
                 }
                 None => return Ok(false),
             }
@@ -367,8 +366,13 @@ impl LogStore {
         match &self.current {
             Some(segment) if segment.label().base == base => Ok(Arc::clone(segment)),
             // A confirming slot for the file before, or a truncation in an older one.
-            _ => ensure(&self.log, self.cluster, base, self.segment_length),
+            _ => self.ensure(base),
         }
+    }
+
+    fn ensure(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
+        let fill = fill_for(self.durability);
+        ensure(&self.log, self.cluster, base, self.segment_length, fill)
     }
 
     fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
@@ -400,11 +404,19 @@ fn write_group(
     Ok(())
 }
 
+fn fill_for(durability: Durability) -> Fill {
+    match durability {
+        Durability::Durable => Fill::Written,
+        Durability::ReplicationOnly => Fill::Reserved,
+    }
+}
+
 fn ensure(
     log: &std::path::Path,
     cluster: ClusterId,
     base: u64,
     segment_length: u32,
+    fill: Fill,
 ) -> Result<Arc<Segment>, StorageError> {
     let path = log.join(Segment::name(base));
     let segment = if path.exists() {
@@ -412,7 +424,8 @@ fn ensure(
         segment.belongs(cluster.0, segment_length)?;
         segment
     } else {
-        Segment::create(log, Label::starting_at(base, cluster.0, segment_length))?
+        let label = Label::starting_at(base, cluster.0, segment_length);
+        Segment::create(log, label, fill)?
     };
     Ok(Arc::new(segment))
 }
