@@ -15,6 +15,7 @@ use coracle_core::units::{ClusterId, Position};
 use super::begin::{Begun, Ground, log_max};
 use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
+use super::glance::Glance;
 use super::keeper::{Keeper, Turn, purge};
 use super::memory::Memory;
 use super::peers::{Addresses, Peers};
@@ -65,6 +66,7 @@ pub struct Runner<S> {
     counters: CountersFile,
     elections_won: u64,
     dozing: bool,
+    glance: Glance,
     dir: DataDir,
 }
 
@@ -132,6 +134,7 @@ impl<S: Hosted> Runner<S> {
             counters,
             elections_won: 0,
             dozing: false,
+            glance: Glance::default(),
             dir,
         })
     }
@@ -204,6 +207,7 @@ impl<S: Hosted> Runner<S> {
 
     fn step(&mut self) -> Result<(), NodeError> {
         if self.work()? {
+            self.glance.found();
             return Ok(());
         }
         self.idle()
@@ -448,10 +452,16 @@ impl<S: Hosted> Runner<S> {
             Idle::Spin => std::hint::spin_loop(),
             Idle::Yield => std::thread::yield_now(),
             Idle::Sleep => {
+                let begun = Instant::now();
+                if self.glance.looks_again(begun) {
+                    std::thread::yield_now();
+                    return Ok(());
+                }
                 let sleep = self.doze();
                 if !sleep.is_zero() {
                     let readable = wait(&self.fds(), sleep)?;
                     self.waker.awake(readable & 1 != 0);
+                    self.glance.slept(begun.elapsed(), readable != 0);
                 }
             }
         }
