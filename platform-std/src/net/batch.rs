@@ -171,8 +171,9 @@ impl ReceiveBatch {
     /// How long each datagram is of those that were joined in message `at`: all but the last.
     fn segment_size(&self, at: usize) -> Option<usize> {
         let control = &self.controls[at];
-        let is_there = self.headers[at].msg_hdr.msg_controllen as usize
-            >= Control::<libc::c_int>::LEN
+        // The field's type differs from one C library to the next.
+        let len = self.headers[at].msg_hdr.msg_controllen as u64;
+        let is_there = len >= Control::<libc::c_int>::LEN as u64
             && control.header.cmsg_level == libc::SOL_UDP
             && control.header.cmsg_type == UDP_GRO;
         is_there.then(|| usize::try_from(control.value).ok())?

@@ -453,7 +453,9 @@ impl<S: Hosted> Runner<S> {
             Idle::Yield => std::thread::yield_now(),
             Idle::Sleep => {
                 let begun = Instant::now();
-                if self.glance.looks_again(begun) {
+                // Not while the disk is at work: who completes that needs a core as well.
+                let is_flushing = self.store.journal().is_flushing();
+                if !is_flushing && self.glance.looks_again(begun) {
                     std::thread::yield_now();
                     return Ok(());
                 }
