@@ -213,6 +213,7 @@ impl Client {
         let core = core::Client::new(clock.instant(), config, &memory.lent()).map_err(|error| {
             ClientError::Endpoints(format!("`{}`: {error:?}", options.endpoints))
         })?;
+        ReceiveBatch::join(&socket);
         let waker = Waker::new()?;
         let wires = Wires {
             prefer_v6: local.is_ipv6(),
@@ -410,7 +411,7 @@ impl Client {
     fn turn(&mut self) -> Result<(), ClientError> {
         let now = self.clock.instant();
         let mut lent = self.memory.lent();
-        while self.wires.inbound.receive(&self.wires.socket)? > 0 {
+        while self.wires.inbound.receive(&self.wires.socket)? {
             for (from, bytes) in self.wires.inbound.datagrams() {
                 // What is no frame of Aeron's is not for us.
                 let _stray = self

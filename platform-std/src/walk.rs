@@ -462,7 +462,7 @@ fn record(position: u64, end: u64, term: i32, bytes: &[u8]) -> Record<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::storage::segment::Label;
+    use crate::storage::segment::{Fill, Label};
     use crate::storage::testing::Scratch;
     use coracle_core::log::{Log, Window, append, checksum::genesis};
     use coracle_core::units::{ClusterId, Position, Term};
@@ -485,7 +485,7 @@ pub(crate) mod tests {
         let bytes = window.read(Position::ZERO);
         for (number, part) in bytes.chunks(SEGMENT as usize).enumerate() {
             let label = Label::starting_at(number as u64 * u64::from(SEGMENT), 7, SEGMENT);
-            let segment = Segment::create(&log, label).unwrap();
+            let segment = Segment::create(&log, label, Fill::Written).unwrap();
             segment.write_data(0, part).unwrap();
         }
         end
@@ -552,7 +552,7 @@ pub(crate) mod tests {
         let whole = Segment::open(&path, false).unwrap();
         whole.read_data(192, &mut bytes).unwrap();
         let label = Label::starting_at(192, 7, SEGMENT);
-        let segment = Segment::create(&scratch.path().join("log"), label).unwrap();
+        let segment = Segment::create(&scratch.path().join("log"), label, Fill::Written).unwrap();
         segment.write_data(192, &bytes).unwrap();
         let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
         assert_eq!(walk.start(), 192);

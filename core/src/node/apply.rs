@@ -22,7 +22,7 @@ use crate::wire::cluster::{
 };
 
 /// How many frames one call executes at most, and as many for each service that is behind.
-pub(super) const FRAMES_MAX: usize = 256;
+pub(super) const FRAMES_MAX: usize = 512;
 
 /// How far this member's consensus module has come.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -1,6 +1,8 @@
-//! Datagrams in batches: one system call for up to `BATCH` of them.
+//! Datagrams in batches: one system call for many of them, and one pass through the kernel's stack
+//! for those of equal length to one address, where it can cut them itself (UDP segmentation
+//! offload), or hand them over uncut.
 //!
-//! The only `unsafe` code of the network side is here: the two calls, and what the kernel wrote.
+//! The only `unsafe` code of the network side is here: the calls, and what the kernel wrote.
 
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
@@ -12,10 +14,49 @@ use socket2::SockAddr;
 
 use super::socket::Socket;
 
-/// The most datagrams of one system call.
-pub const BATCH: usize = 32;
-/// Room for one datagram: no UDP payload is longer.
+/// The most messages of one call that receives; each may be several datagrams.
+const RECEIVE: usize = 32;
+/// The most datagrams of one call that sends.
+pub const BATCH: usize = 128;
+/// Room for one datagram, or for what the kernel has joined: no UDP payload is longer.
 const SLOT: usize = 65_536;
+/// The most that the kernel cuts: one datagram of the longest UDP payload over IPv4.
+const JOINED: usize = 65_507;
+/// The most datagrams that it makes of that (Linux: `UDP_MAX_SEGMENTS`, of its first versions).
+const SEGMENTS: usize = 64;
+
+/// Linux: `linux/udp.h`. Not in every version of the `libc` crate.
+const UDP_SEGMENT: libc::c_int = 103;
+const UDP_GRO: libc::c_int = 104;
+
+/// One control message with a number, as the kernel reads and writes it (`cmsg(3)`): the value
+/// follows the header without a gap, and both together end at the alignment of the header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Control<T> {
+    header: libc::cmsghdr,
+    value: T,
+}
+
+impl<T> Control<T> {
+    /// Bytes up to the end of the value.
+    const LEN: usize = size_of::<libc::cmsghdr>() + size_of::<T>();
+}
+
+impl Control<u16> {
+    /// "Cut this into datagrams of so many bytes."
+    fn segment(size: u16) -> Self {
+        // SAFETY: a plain C struct of integers, for which zero is a value.
+        let mut header: libc::cmsghdr = unsafe { zeroed() };
+        header.cmsg_level = libc::SOL_UDP;
+        header.cmsg_type = UDP_SEGMENT;
+        header.cmsg_len = Self::LEN as _;
+        Self {
+            header,
+            value: size,
+        }
+    }
+}
 
 /// Datagrams that were received together.
 pub struct ReceiveBatch {
@@ -23,6 +64,7 @@ pub struct ReceiveBatch {
     names: Box<[libc::sockaddr_storage]>,
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
+    controls: Box<[Control<libc::c_int>]>,
     len: usize,
 }
 
@@ -36,25 +78,47 @@ impl ReceiveBatch {
     /// An empty batch. Its memory (2 MiB, of which only what is used is ever touched) is allocated
     /// here, once.
     pub fn new() -> Self {
-        // SAFETY: all three are plain C structs of integers and pointers, for which zero is a
+        // SAFETY: all four are plain C structs of integers and pointers, for which zero is a
         // value.
-        let (name, header, vector) = unsafe { (zeroed(), zeroed(), zeroed()) };
+        let (name, header, vector, control) = unsafe { (zeroed(), zeroed(), zeroed(), zeroed()) };
         Self {
-            bytes: vec![0; SLOT * BATCH].into_boxed_slice(),
-            names: vec![name; BATCH].into_boxed_slice(),
-            headers: vec![header; BATCH].into_boxed_slice(),
-            vectors: vec![vector; BATCH].into_boxed_slice(),
+            bytes: vec![0; SLOT * RECEIVE].into_boxed_slice(),
+            names: vec![name; RECEIVE].into_boxed_slice(),
+            headers: vec![header; RECEIVE].into_boxed_slice(),
+            vectors: vec![vector; RECEIVE].into_boxed_slice(),
+            controls: vec![control; RECEIVE].into_boxed_slice(),
             len: 0,
         }
     }
 
-    /// Receives what is there, without waiting; returns how many datagrams.
+    /// From now on the kernel may hand over datagrams of one burst joined, if it can. Then nothing
+    /// but a `ReceiveBatch` may receive from this socket.
+    pub fn join(socket: &Socket) {
+        let on: libc::c_int = 1;
+        // SAFETY: reads one integer, for the length of the call.
+        let _unless_unknown = unsafe {
+            libc::setsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_UDP,
+                UDP_GRO,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+    }
+
+    /// Whether the last `receive` took as much as one can: there may be more.
+    pub fn is_full(&self) -> bool {
+        self.len == RECEIVE
+    }
+
+    /// Receives what is there, without waiting; false if that is nothing.
     ///
     /// # Errors
     /// Any error but those that mean "nothing there" or "one datagram was refused somewhere".
-    pub fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: &Socket) -> io::Result<bool> {
         self.len = 0;
-        for at in 0..BATCH {
+        for at in 0..RECEIVE {
             self.vectors[at].iov_base = self.bytes[at * SLOT..].as_mut_ptr().cast();
             self.vectors[at].iov_len = SLOT;
             let header = &mut self.headers[at].msg_hdr;
@@ -62,43 +126,57 @@ impl ReceiveBatch {
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_iov = &raw mut self.vectors[at];
             header.msg_iovlen = 1;
-            header.msg_control = null_mut();
-            header.msg_controllen = 0;
+            header.msg_control = (&raw mut self.controls[at]).cast();
+            header.msg_controllen = size_of::<Control<libc::c_int>>() as _;
         }
-        // SAFETY: `headers` has BATCH entries; each points at its own name, vector and bytes, all
-        // owned by `self`, of the stated lengths, and not used by anything else during the call.
+        // SAFETY: `headers` has RECEIVE entries; each points at its own name, vector, control and
+        // bytes, all owned by `self`, of the stated lengths, and not used by anything else during
+        // the call. Whatever integers the kernel writes into a control are values of it.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                RECEIVE as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 null_mut(),
             )
         };
         match usize::try_from(received) {
             Ok(count) => {
-                self.len = count.min(BATCH);
-                Ok(self.len)
+                self.len = count.min(RECEIVE);
+                Ok(self.len > 0)
             }
             Err(_) => match receive_error(io::Error::last_os_error()) {
                 Some(error) => Err(error),
-                None => Ok(0),
+                None => Ok(false),
             },
         }
     }
 
     /// The datagrams of the last `receive`, each with its source.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.headers[..self.len]
-            .iter()
-            .zip(self.names.iter())
-            .enumerate()
-            .filter_map(|(at, (header, name))| {
-                let len = (header.msg_len as usize).min(SLOT);
-                let from = address_of(name)?;
-                Some((from, &self.bytes[at * SLOT..at * SLOT + len]))
-            })
+        (0..self.len).flat_map(|at| {
+            let len = (self.headers[at].msg_len as usize).min(SLOT);
+            let bytes = &self.bytes[at * SLOT..at * SLOT + len];
+            let size = self.segment_size(at).unwrap_or(len).max(1);
+            // One without any bytes is a datagram as well.
+            let count = len.div_ceil(size).max(1);
+            let from = address_of(&self.names[at]);
+            let parts = (0..count).map(move |n| &bytes[n * size..((n + 1) * size).min(len)]);
+            from.into_iter()
+                .flat_map(move |from| parts.clone().map(move |part| (from, part)))
+        })
+    }
+
+    /// How long each datagram is of those that were joined in message `at`: all but the last.
+    fn segment_size(&self, at: usize) -> Option<usize> {
+        let control = &self.controls[at];
+        // The field's type differs from one C library to the next.
+        let len = self.headers[at].msg_hdr.msg_controllen as u64;
+        let is_there = len >= Control::<libc::c_int>::LEN as u64
+            && control.header.cmsg_level == libc::SOL_UDP
+            && control.header.cmsg_type == UDP_GRO;
+        is_there.then(|| usize::try_from(control.value).ok())?
     }
 }
 
@@ -111,11 +189,26 @@ pub struct Sent {
     pub refused: u64,
 }
 
-/// Sends datagrams together.
+/// Whether the kernel cuts datagrams for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offload {
+    /// To be found out at the first batch.
+    Unknown,
+    On,
+    /// It does not know how, or it has refused once: this device, or this route, cannot.
+    Off,
+}
+
+/// Sends datagrams together, all through one socket.
 pub struct SendBatch {
     names: Box<[SockAddr]>,
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
+    controls: Box<[Control<u16>]>,
+    /// How many datagrams each message is.
+    counts: Box<[usize]>,
+    placed: Box<[bool]>,
+    offload: Offload,
 }
 
 impl Default for SendBatch {
@@ -134,32 +227,28 @@ impl SendBatch {
             names: vec![nowhere; BATCH].into_boxed_slice(),
             headers: vec![header; BATCH].into_boxed_slice(),
             vectors: vec![vector; BATCH].into_boxed_slice(),
+            controls: vec![Control::segment(0); BATCH].into_boxed_slice(),
+            counts: vec![0; BATCH].into_boxed_slice(),
+            placed: vec![false; BATCH].into_boxed_slice(),
+            offload: Offload::Unknown,
         }
     }
 
     /// Sends at most `BATCH` datagrams (further ones are not looked at) and never fails: what the
-    /// kernel does not take is counted, as a network that loses it would not even tell.
+    /// kernel does not take is counted, as a network that loses it would not even tell. Those to
+    /// one address leave in their order.
     pub fn send(&mut self, socket: &Socket, datagrams: &[(SocketAddr, &[u8])]) -> Sent {
-        let count = datagrams.len().min(BATCH);
-        for (at, (to, bytes)) in datagrams.iter().take(count).enumerate() {
-            self.names[at] = SockAddr::from(*to);
-            // The kernel only reads through this pointer, although C has no way to say so.
-            self.vectors[at].iov_base = bytes.as_ptr().cast_mut().cast();
-            self.vectors[at].iov_len = bytes.len();
-            let header = &mut self.headers[at].msg_hdr;
-            header.msg_name = self.names[at].as_ptr().cast_mut().cast();
-            header.msg_namelen = self.names[at].len();
-            header.msg_iov = &raw mut self.vectors[at];
-            header.msg_iovlen = 1;
-            header.msg_control = null_mut();
-            header.msg_controllen = 0;
+        let datagrams = &datagrams[..datagrams.len().min(BATCH)];
+        if self.offload == Offload::Unknown && datagrams.len() > 1 {
+            self.offload = offload(socket);
         }
+        let mut count = self.gather(datagrams);
         let mut sent = Sent::default();
         let mut at = 0;
         while at < count {
-            // SAFETY: entries [at, count) of `headers` were set up above; each points at a name and
-            // a vector owned by `self`, and at bytes that the caller lends for the length of this
-            // call.
+            // SAFETY: entries [at, count) of `headers` were set up by `gather`, or by `part`; each
+            // points at a name, vectors and a control owned by `self`, and at bytes that the caller
+            // lends for the length of this call.
             let taken = unsafe {
                 libc::sendmmsg(
                     socket.as_fd().as_raw_fd(),
@@ -168,28 +257,146 @@ impl SendBatch {
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
-            match usize::try_from(taken) {
-                Ok(taken) => {
-                    sent.taken += taken as u64;
-                    at += taken.max(1);
-                }
-                Err(_) => match io::Error::last_os_error().kind() {
+            let Ok(taken) = usize::try_from(taken) else {
+                let error = io::Error::last_os_error();
+                match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     // No buffer for this one means none for the others: leave the kernel alone.
                     io::ErrorKind::WouldBlock => {
-                        sent.refused += (count - at) as u64;
+                        sent.refused += self.datagrams_of(at, count);
                         at = count;
                     }
-                    // The error is about the first datagram: skip it.
+                    _ if self.counts[at] > 1 && cannot_cut(&error) => {
+                        self.offload = Offload::Off;
+                        count = self.part(at, count);
+                    }
+                    // The error is about the first message: skip it.
                     _ => {
-                        sent.refused += 1;
+                        sent.refused += self.datagrams_of(at, at + 1);
                         at += 1;
                     }
-                },
-            }
+                }
+                continue;
+            };
+            let end = (at + taken.max(1)).min(count);
+            sent.taken += self.datagrams_of(at, end);
+            at = end;
         }
         sent
     }
+
+    fn datagrams_of(&self, from: usize, to: usize) -> u64 {
+        self.counts[from..to].iter().sum::<usize>() as u64
+    }
+
+    /// Makes messages of datagrams: one of each, or one of all those to the same address that the
+    /// kernel can cut from it. Nothing is copied. Returns how many messages there are.
+    fn gather(&mut self, datagrams: &[(SocketAddr, &[u8])]) -> usize {
+        self.placed.fill(false);
+        let joins = self.offload == Offload::On;
+        let (mut used, mut count) = (0, 0);
+        for (first, (to, bytes)) in datagrams.iter().enumerate() {
+            if self.placed[first] {
+                continue;
+            }
+            let start = used;
+            self.place(used, bytes);
+            used += 1;
+            let (size, mut len) = (bytes.len(), bytes.len());
+            let rest = if joins { first + 1 } else { datagrams.len() };
+            for (next, (other, more)) in datagrams.iter().enumerate().skip(rest) {
+                if self.placed[next] || other != to {
+                    continue;
+                }
+                let is_full = used - start == SEGMENTS || len + more.len() > JOINED;
+                if is_full || more.is_empty() || more.len() > size {
+                    break;
+                }
+                self.placed[next] = true;
+                self.place(used, more);
+                used += 1;
+                len += more.len();
+                if more.len() < size {
+                    break;
+                }
+            }
+            self.names[count] = SockAddr::from(*to);
+            self.head(count, start, used - start, size);
+            count += 1;
+        }
+        count
+    }
+
+    fn place(&mut self, at: usize, bytes: &[u8]) {
+        // The kernel only reads through this pointer, although C has no way to say so.
+        self.vectors[at].iov_base = bytes.as_ptr().cast_mut().cast();
+        self.vectors[at].iov_len = bytes.len();
+    }
+
+    /// Sets up message `at`: `count` vectors, from `start` on, that are datagrams of `size` bytes.
+    fn head(&mut self, at: usize, start: usize, count: usize, size: usize) {
+        self.counts[at] = count;
+        let header = &mut self.headers[at].msg_hdr;
+        header.msg_name = self.names[at].as_ptr().cast_mut().cast();
+        header.msg_namelen = self.names[at].len();
+        header.msg_iov = &raw mut self.vectors[start];
+        header.msg_iovlen = count as _;
+        header.msg_control = null_mut();
+        header.msg_controllen = 0;
+        if count > 1 {
+            self.controls[at] = Control::segment(size as u16);
+            header.msg_control = (&raw mut self.controls[at]).cast();
+            header.msg_controllen = size_of::<Control<u16>>() as _;
+        }
+    }
+
+    /// Makes messages [from, to) such that each is one datagram; returns where they end.
+    fn part(&mut self, from: usize, to: usize) -> usize {
+        let end = from + self.counts[from..to].iter().sum::<usize>();
+        // From the last one on, so that none is written over that is still to be looked at.
+        let mut free = end;
+        let mut vector: usize = self.counts[..to].iter().sum();
+        for at in (from..to).rev() {
+            let name = self.names[at].clone();
+            for _ in 0..self.counts[at] {
+                free -= 1;
+                vector -= 1;
+                self.names[free] = name.clone();
+                self.head(free, vector, 1, 0);
+            }
+        }
+        end
+    }
+}
+
+/// Asks the kernel whether it knows how to cut datagrams. One that does not would send them joined.
+fn offload(socket: &Socket) -> Offload {
+    let mut size: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: writes one integer, whose length is stated, and that length.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            UDP_SEGMENT,
+            (&raw mut size).cast(),
+            &raw mut len,
+        )
+    };
+    if outcome == 0 {
+        Offload::On
+    } else {
+        Offload::Off
+    }
+}
+
+/// What the kernel says if it could send each datagram, but not cut them: a device without
+/// checksums, a route whose packets are shorter, a filter on the way.
+fn cannot_cut(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+    )
 }
 
 /// Errors that a UDP receive reports about datagrams sent earlier, or that mean "nothing there",
@@ -230,32 +437,63 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn exchange(host: &str) {
-        let here = Socket::bind(host.parse().unwrap()).unwrap();
-        let there = Socket::bind(host.parse().unwrap()).unwrap();
-        let payloads: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; usize::from(n) * 100]).collect();
+    fn pair(host: &str) -> (Socket, Socket) {
+        let bind = || Socket::bind(host.parse().unwrap()).unwrap();
+        (bind(), bind())
+    }
+
+    /// What arrives at `there`, all of it from `here`.
+    fn arrived(receiver: &mut ReceiveBatch, here: &Socket, there: &Socket) -> Vec<Vec<u8>> {
+        let mut got = Vec::new();
+        while receiver.receive(there).unwrap() {
+            for (from, bytes) in receiver.datagrams() {
+                assert_eq!(from, here.local());
+                got.push(bytes.to_vec());
+            }
+        }
+        got
+    }
+
+    fn payloads(lengths: impl Iterator<Item = usize>) -> Vec<Vec<u8>> {
+        let payload = |(n, len)| vec![n as u8; len];
+        lengths.enumerate().map(payload).collect()
+    }
+
+    fn exchange(host: &str, payloads: &[Vec<u8>], joins: bool, offload: Offload) {
+        let (here, there) = pair(host);
+        let mut sender = SendBatch::new();
+        sender.offload = offload;
+        let mut receiver = ReceiveBatch::new();
+        if joins {
+            ReceiveBatch::join(&there);
+        }
+        assert!(!receiver.receive(&there).unwrap());
         let datagrams: Vec<(SocketAddr, &[u8])> =
             payloads.iter().map(|p| (there.local(), &p[..])).collect();
-        let mut sender = SendBatch::new();
-        let mut receiver = ReceiveBatch::new();
-        assert_eq!(receiver.receive(&there).unwrap(), 0);
         let mut got = Vec::new();
-        for chunk in datagrams.chunks(BATCH) {
+        // No more at a time than the smallest socket buffer holds.
+        for chunk in datagrams.chunks(40) {
             let sent = sender.send(&here, chunk);
             assert_eq!((sent.taken, sent.refused), (chunk.len() as u64, 0));
-            while receiver.receive(&there).unwrap() > 0 {
-                for (from, bytes) in receiver.datagrams() {
-                    assert_eq!(from, here.local());
-                    got.push(bytes.to_vec());
-                }
-            }
+            got.append(&mut arrived(&mut receiver, &here, &there));
         }
         assert_eq!(got, payloads);
     }
 
     #[test]
-    fn datagrams_cross_over_ipv4() {
-        exchange("127.0.0.1:0");
+    fn datagrams_cross_whole_and_in_order_however_they_are_joined() {
+        let alike = payloads((0..100).map(|_| 1408));
+        let last_shorter = payloads((0..100).map(|n| if n % 7 == 6 { 31 } else { 640 }));
+        let odd = payloads((0..100).map(|n| [0, 1, 33, 33, 7, 900, 900, 901][n % 8]));
+        let ascending = payloads((0..40).map(|n| n * 100));
+        let long = payloads((0..12).map(|n| if n % 3 == 2 { 20_000 } else { 30_000 }));
+        for payloads in [alike, last_shorter, odd, ascending, long] {
+            for joins in [false, true] {
+                for offload in [Offload::Unknown, Offload::Off] {
+                    exchange("127.0.0.1:0", &payloads, joins, offload);
+                }
+            }
+        }
     }
 
     #[test]
@@ -264,13 +502,75 @@ mod tests {
             eprintln!("SKIPPED: this machine has no IPv6 loopback address");
             return;
         }
-        exchange("[::1]:0");
+        let payloads = payloads((0..100).map(|n| 1000 + n % 3));
+        exchange("[::1]:0", &payloads, true, Offload::Unknown);
+    }
+
+    #[test]
+    fn those_of_equal_length_to_one_address_are_one_message_whatever_is_between_them() {
+        let mut sender = SendBatch::new();
+        sender.offload = Offload::On;
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let long = [0; 40_000];
+        let (whole, part, none) = (&long[..100], &long[..40], &long[..0]);
+        let datagrams = [
+            (a, whole),
+            (b, whole),
+            (a, whole),
+            (b, part),
+            // A longer one, and what comes after one that was shorter, begins another message.
+            (b, whole),
+            (a, part),
+            (a, part),
+            (a, none),
+            (a, &long),
+            (a, &long),
+        ];
+        let count = sender.gather(&datagrams);
+        assert_eq!(sender.counts[..count], [3, 2, 1, 1, 1, 1, 1]);
+        let many = [(a, whole); SEGMENTS + 2];
+        let count = sender.gather(&many);
+        assert_eq!(sender.counts[..count], [SEGMENTS, 2]);
+        sender.offload = Offload::Off;
+        assert_eq!(sender.gather(&many), many.len());
+    }
+
+    /// A socket without checksums: the kernel cuts nothing for it.
+    #[test]
+    fn a_kernel_that_refuses_to_cut_is_not_asked_again_and_nothing_is_lost() {
+        let (here, there) = pair("127.0.0.1:0");
+        let on: libc::c_int = 1;
+        // SAFETY: reads one integer, for the length of the call.
+        let outcome = unsafe {
+            libc::setsockopt(
+                here.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(outcome, 0);
+        let payloads = payloads([10, 500, 500, 500, 500, 20, 300, 300].into_iter());
+        let datagrams: Vec<(SocketAddr, &[u8])> =
+            payloads.iter().map(|p| (there.local(), &p[..])).collect();
+        let mut sender = SendBatch::new();
+        if offload(&here) == Offload::Off {
+            eprintln!("SKIPPED: this kernel knows no UDP segmentation offload");
+            return;
+        }
+        for _ in 0..2 {
+            let sent = sender.send(&here, &datagrams);
+            assert_eq!((sent.taken, sent.refused), (8, 0));
+            assert_eq!(sender.offload, Offload::Off);
+            let got = arrived(&mut ReceiveBatch::new(), &here, &there);
+            assert_eq!(got, payloads);
+        }
     }
 
     #[test]
     fn a_datagram_that_the_kernel_refuses_does_not_stop_the_others() {
-        let here = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let there = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (here, there) = pair("127.0.0.1:0");
         let too_long = vec![0u8; 70_000];
         let datagrams: [(SocketAddr, &[u8]); 3] = [
             (there.local(), b"first"),
@@ -279,9 +579,7 @@ mod tests {
         ];
         let sent = SendBatch::new().send(&here, &datagrams);
         assert_eq!((sent.taken, sent.refused), (2, 1));
-        let mut receiver = ReceiveBatch::new();
-        assert_eq!(receiver.receive(&there).unwrap(), 2);
-        let bytes: Vec<&[u8]> = receiver.datagrams().map(|(_, bytes)| bytes).collect();
-        assert_eq!(bytes, [&b"first"[..], b"last"]);
+        let got = arrived(&mut ReceiveBatch::new(), &here, &there);
+        assert_eq!(got, [&b"first"[..], b"last"]);
     }
 }

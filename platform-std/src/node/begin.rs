@@ -1,13 +1,17 @@
 //! What a node begins with: at the start of its process, and after a snapshot was installed.
 
+use std::time::Duration;
+
 use coracle_core::log::NodeState;
-use coracle_core::node::Config;
+use coracle_core::node::{Config, SessionTiming, SnapshotPolicy};
+use coracle_core::raft::Timing;
 use coracle_core::units::ClusterId;
 
 use super::memory::Memory;
-use super::{Core, Hosted, NodeError};
+use super::peers::Addresses;
+use super::{Core, Hosted, NodeError, SESSIONS, member_id};
 use crate::apart::{self, Surroundings};
-use crate::clock::Clock;
+use crate::clock::{Clock, random_seed};
 use crate::config::{Idle, Settings};
 use crate::storage::log::room;
 use crate::storage::snapshots::{Damaged, SnapshotSet};
@@ -134,7 +138,7 @@ impl Ground<'_> {
 }
 
 /// How many bytes of log the core may let there be.
-pub fn log_max(settings: &Settings) -> u64 {
+fn log_max(settings: &Settings) -> u64 {
     room(settings.log_max.0, settings.segment_length.0 as u32)
 }
 
@@ -154,4 +158,46 @@ fn load<S: Hosted>(
         }));
     }
     Ok(())
+}
+
+/// What the core is told of the settings.
+pub fn core_config(
+    settings: &Settings,
+    addresses: Addresses,
+    services: usize,
+) -> Result<Config, NodeError> {
+    let t = &settings.timings;
+    Ok(Config {
+        cluster: ClusterId(settings.cluster),
+        member: member_id(settings)?,
+        members: addresses.table,
+        timing: Timing {
+            heartbeat_interval: t.heartbeat.0,
+            leader_timeout: t.leader_timeout.0,
+            canvass_interval: t.canvass.0,
+            nomination_delay: t.nomination.0,
+            ballot_timeout: t.ballot.0,
+            sick_after: t.sick_after().0,
+        },
+        sessions: SessionTiming {
+            session_timeout: t.session_timeout.0,
+            egress_timeout: t.egress_timeout.0,
+        },
+        // One slot in eight is kept for answering clients that are refused.
+        sessions_max: SESSIONS - SESSIONS / 8,
+        segment_length: settings.segment_length.0 as u32,
+        mtu: settings.mtu.0 as usize,
+        message_max: settings.message_max.0 as usize,
+        egress_mtu: settings.mtu.0 as usize,
+        app: settings.app,
+        services,
+        snapshots: SnapshotPolicy {
+            enabled: true,
+            every_bytes: settings.snapshot_bytes().0,
+            interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
+        },
+        log_max: log_max(settings),
+        checkpoint_every: settings.checkpoint_every.0,
+        seed: random_seed(),
+    })
 }

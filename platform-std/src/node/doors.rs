@@ -11,8 +11,10 @@ use super::{Core, NodeError};
 use crate::net::batch::{BATCH, Sent};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
 
-/// How many batches are received, and how many sent, in one turn at most: other work comes round.
-const BATCHES: usize = 4;
+/// How many batches are sent in one turn at most: other work comes round.
+const SENT: usize = 2;
+/// After so many datagrams through one door other work comes round as well.
+const RECEIVED: u64 = 128;
 
 /// What went through the doors since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +30,8 @@ pub struct Doors {
     member: Socket,
     client: Socket,
     inbound: ReceiveBatch,
-    outbound: SendBatch,
+    to_members: SendBatch,
+    to_clients: SendBatch,
     scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
     pub traffic: Traffic,
 }
@@ -38,11 +41,15 @@ type Datagrams<'l> = heapless::Vec<(SocketAddr, &'l [u8]), BATCH>;
 
 impl Doors {
     pub fn bind(member: SocketAddr, client: SocketAddr) -> Result<Self, NodeError> {
+        let (member, client) = (Socket::bind(member)?, Socket::bind(client)?);
+        ReceiveBatch::join(&member);
+        ReceiveBatch::join(&client);
         Ok(Self {
-            member: Socket::bind(member)?,
-            client: Socket::bind(client)?,
+            member,
+            client,
             inbound: ReceiveBatch::new(),
-            outbound: SendBatch::new(),
+            to_members: SendBatch::new(),
+            to_clients: SendBatch::new(),
             scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
             traffic: Traffic::default(),
         })
@@ -62,16 +69,17 @@ impl Doors {
     ) -> Result<bool, NodeError> {
         let mut any = false;
         for (door, socket) in [(Door::Member, &self.member), (Door::Client, &self.client)] {
-            for _ in 0..BATCHES {
-                let count = self.inbound.receive(socket)?;
-                any |= count > 0;
+            let before = self.traffic.received;
+            while self.inbound.receive(socket)? {
+                any = true;
                 for (from, bytes) in self.inbound.datagrams() {
                     self.traffic.received += 1;
                     if node.handle_datagram(now, door, from, bytes, lent).is_err() {
                         self.traffic.rejected += 1;
                     }
                 }
-                if count < BATCH {
+                let is_much = self.traffic.received - before >= RECEIVED;
+                if is_much || !self.inbound.is_full() {
                     break;
                 }
             }
@@ -86,7 +94,7 @@ impl Doors {
         node: &mut Core,
         lent: &Lent<'_, Window<Vec<u8>>>,
     ) -> bool {
-        for _ in 0..BATCHES {
+        for _ in 0..SENT {
             let mut transmits = Transmits::new();
             while !transmits.is_full() {
                 match node.poll_transmit(now, lent) {
@@ -117,9 +125,13 @@ impl Doors {
                 .push((transmit.to, bytes))
                 .unwrap_or_else(|_| unreachable!("as many as transmits"));
         }
-        for (socket, datagrams) in [(&self.member, to_members), (&self.client, to_clients)] {
+        // Clients first: what they are told, they wait for.
+        for (socket, batch, datagrams) in [
+            (&self.client, &mut self.to_clients, to_clients),
+            (&self.member, &mut self.to_members, to_members),
+        ] {
             if !datagrams.is_empty() {
-                let Sent { taken, refused } = self.outbound.send(socket, &datagrams);
+                let Sent { taken, refused } = batch.send(socket, &datagrams);
                 self.traffic.sent += taken;
                 self.traffic.refused += refused;
             }

@@ -29,6 +29,7 @@
 mod begin;
 mod doors;
 mod events;
+mod glance;
 mod keeper;
 mod memory;
 mod peers;

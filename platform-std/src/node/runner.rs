@@ -4,20 +4,19 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{
-    Config, Consumer, ReadError, Recall, SessionTiming, SnapshotPolicy, Status,
-};
-use coracle_core::raft::Timing;
+use coracle_core::node::{Consumer, ReadError, Recall, Status};
 use coracle_core::session::{AllowAdministration, AllowAll};
+use coracle_core::time::Now;
 use coracle_core::units::{ClusterId, Position};
 
-use super::begin::{Begun, Ground, log_max};
+use super::begin::{Begun, Ground, core_config};
 use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
+use super::glance::Glance;
 use super::keeper::{Keeper, Turn, purge};
 use super::memory::Memory;
 use super::peers::{Addresses, Peers};
-use super::{Core, Hosted, NodeError, SESSIONS, is_initialised, member_id};
+use super::{Core, Hosted, NodeError, is_initialised};
 use crate::apart::Ended;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Admin, Idle, Settings};
@@ -64,6 +63,7 @@ pub struct Runner<S> {
     counters: CountersFile,
     elections_won: u64,
     dozing: bool,
+    glance: Glance,
     dir: DataDir,
 }
 
@@ -131,6 +131,7 @@ impl<S: Hosted> Runner<S> {
             counters,
             elections_won: 0,
             dozing: false,
+            glance: Glance::default(),
             dir,
         })
     }
@@ -203,6 +204,7 @@ impl<S: Hosted> Runner<S> {
 
     fn step(&mut self) -> Result<(), NodeError> {
         if self.work()? {
+            self.glance.found();
             return Ok(());
         }
         self.idle()
@@ -231,6 +233,11 @@ impl<S: Hosted> Runner<S> {
                 busy = true;
             }
         }
+        if let Some(mark) = self.store.poll_flushed(&mut self.memory.window)? {
+            self.node.handle_durable(mark);
+            busy = true;
+        }
+        let mut lent = self.memory.lent();
         self.node.handle_timeout(now, &mut lent);
         busy |= match self.settings.admin {
             Admin::Deny => self.node.poll_ingress(now, &mut AllowAll, &mut lent),
@@ -239,19 +246,22 @@ impl<S: Hosted> Runner<S> {
                 .poll_ingress(now, &mut AllowAdministration, &mut lent),
         };
         busy |= self.look_after_services()?;
-        let mut lent = self.memory.lent();
-        busy |= self
-            .node
-            .poll_services(now, &mut self.services.lend(), &mut lent);
+        busy |= self.execute(now);
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
         {
             self.persisting = Some(state);
             self.state.submit(state);
         }
+        // Frames and answers leave before this member writes: nothing in them waits for that, or
+        // the core would not give them out.
+        busy |= self.transmit(now);
         let joined = self.node.joined();
-        if let Some(mark) = self.store.poll(joined, &mut self.memory.window)? {
+        if let Some(mark) = self.store.write(joined, &mut self.memory.window)? {
             self.node.handle_durable(mark);
+            let mut lent = self.memory.lent();
+            self.node.handle_timeout(now, &mut lent);
+            self.execute(now);
             busy = true;
         }
         busy |= self.recall();
@@ -276,10 +286,22 @@ impl<S: Hosted> Runner<S> {
         }
         busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
-        let lent = self.memory.lent();
-        busy |= self.doors.transmit(now, &mut self.node, &lent);
+        busy |= self.transmit(now);
         self.tell_all();
         Ok(busy)
+    }
+
+    /// Hands the services what is committed. True if there is more.
+    fn execute(&mut self, now: Now) -> bool {
+        let mut lent = self.memory.lent();
+        self.node
+            .poll_services(now, &mut self.services.lend(), &mut lent)
+    }
+
+    /// Sends what is owed. True if there is more.
+    fn transmit(&mut self, now: Now) -> bool {
+        let lent = self.memory.lent();
+        self.doors.transmit(now, &mut self.node, &lent)
     }
 
     /// Tells the services that run elsewhere how far the log may be executed, and takes what they
@@ -429,10 +451,18 @@ impl<S: Hosted> Runner<S> {
             Idle::Spin => std::hint::spin_loop(),
             Idle::Yield => std::thread::yield_now(),
             Idle::Sleep => {
+                let begun = Instant::now();
+                // Not while the disk is at work: who completes that needs a core as well.
+                let is_flushing = self.store.journal().is_flushing();
+                if !is_flushing && self.glance.looks_again(begun) {
+                    std::thread::yield_now();
+                    return Ok(());
+                }
                 let sleep = self.doze();
                 if !sleep.is_zero() {
                     let readable = wait(&self.fds(), sleep)?;
                     self.waker.awake(readable & 1 != 0);
+                    self.glance.slept(begun.elapsed(), readable != 0);
                 }
             }
         }
@@ -524,45 +554,4 @@ fn check_identity(
         return Err(foreign("member", settings.member.into(), found.into()));
     }
     Ok(())
-}
-
-fn core_config(
-    settings: &Settings,
-    addresses: Addresses,
-    services: usize,
-) -> Result<Config, NodeError> {
-    let t = &settings.timings;
-    Ok(Config {
-        cluster: ClusterId(settings.cluster),
-        member: member_id(settings)?,
-        members: addresses.table,
-        timing: Timing {
-            heartbeat_interval: t.heartbeat.0,
-            leader_timeout: t.leader_timeout.0,
-            canvass_interval: t.canvass.0,
-            nomination_delay: t.nomination.0,
-            ballot_timeout: t.ballot.0,
-            sick_after: t.sick_after().0,
-        },
-        sessions: SessionTiming {
-            session_timeout: t.session_timeout.0,
-            egress_timeout: t.egress_timeout.0,
-        },
-        // One slot in eight is kept for answering clients that are refused.
-        sessions_max: SESSIONS - SESSIONS / 8,
-        segment_length: settings.segment_length.0 as u32,
-        mtu: settings.mtu.0 as usize,
-        message_max: settings.message_max.0 as usize,
-        egress_mtu: settings.mtu.0 as usize,
-        app: settings.app,
-        services,
-        snapshots: SnapshotPolicy {
-            enabled: true,
-            every_bytes: settings.snapshot_bytes().0,
-            interval: settings.snapshot_interval.map_or(Duration::ZERO, |i| i.0),
-        },
-        log_max: log_max(settings),
-        checkpoint_every: settings.checkpoint_every.0,
-        seed: random_seed(),
-    })
 }

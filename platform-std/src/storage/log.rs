@@ -11,7 +11,7 @@ use super::dir::segment_bases;
 use super::error::StorageError;
 use super::purge::{PurgeJob, purge};
 use super::recover::{Reader, seed_at};
-use super::segment::{HEADER_LENGTH, Segment, ensure};
+use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -76,9 +76,9 @@ impl LogStore {
             segment.flush()
         })
         .map_err(refused)?;
-        let dir = log.clone();
+        let (dir, fill) = (log.clone(), fill_for(durability));
         let maker = Worker::spawn("segments", waker.clone(), move |base| {
-            ensure(&dir, cluster.0, base, segment_length)
+            ensure(&dir, cluster.0, base, segment_length, fill)
         })
         .map_err(refused)?;
         let reader = |name: &str| {
@@ -193,7 +193,7 @@ impl LogStore {
     /// Any error of the system, with the file's path.
     pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
         let base = segment_base(at, self.segment_length);
-        let segment = ensure(&self.log, self.cluster, base.get(), self.segment_length)?;
+        let segment = self.ensure(base.get())?;
         segment.write_data(at.since(base), bytes)?;
         segment.flush()
     }
@@ -208,7 +208,7 @@ impl LogStore {
         self.cuts
     }
 
-    /// Whether one of the threads has something for `poll` or `poll_read`.
+    /// Whether one of the threads has something to be polled for.
     pub fn is_ready(&self) -> bool {
         self.flusher.is_done()
             || self.maker.is_done()
@@ -216,47 +216,65 @@ impl LogStore {
             || self.readers.iter().any(Worker::is_done)
     }
 
-    /// One turn: takes what the flush thread has done, and gives it the next group. The mark is
-    /// news for the node. Bounded by the bytes in the window.
+    /// Takes what the flush thread has done: the mark is news for the node.
+    ///
+    /// # Errors
+    /// That of the flush: the node must stop, and nothing that was not acknowledged before counts.
+    pub fn poll_flushed(
+        &mut self,
+        window: &mut Window<Vec<u8>>,
+    ) -> Result<Option<Mark>, StorageError> {
+        // What was cut off since is not durable, whatever was flushed.
+        self.take_cut(window)?;
+        let Some(result) = self.flusher.poll() else {
+            return Ok(None);
+        };
+        result?;
+        self.flushes += 1;
+        Ok(Some(self.journal.handle_flushed()))
+    }
+
+    /// Writes what has gathered, if no flush is under way, and has it flushed; where nobody waits
+    /// for that, the mark is news for the node at once. Bounded by the bytes in the window.
     ///
     /// # Errors
     /// Any: the node must stop, and nothing that was not acknowledged before counts.
-    pub fn poll(
+    pub fn write(
         &mut self,
         joined: Term,
         window: &mut Window<Vec<u8>>,
     ) -> Result<Option<Mark>, StorageError> {
+        self.take_cut(window)?;
+        if let Some(made) = self.maker.poll() {
+            self.keep(made?);
+        }
+        if !self.flusher.is_idle() {
+            return Ok(None);
+        }
+        let base = segment_base(self.journal.written(), self.segment_length).get();
+        if !self.prepare(base)? {
+            return Ok(None);
+        }
+        let Some(group) = self.journal.poll_group(joined, window) else {
+            return Ok(None);
+        };
+        let segment = self.segment_for(group.slot_segment.get())?;
+        write_group(&segment, &group, window)?;
+        window.set_written(self.journal.written());
+        match self.durability {
+            Durability::Durable => self.flusher.submit(segment),
+            Durability::ReplicationOnly => return Ok(Some(self.journal.handle_flushed())),
+        }
+        Ok(None)
+    }
+
+    fn take_cut(&mut self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
         if let Some(cut) = window.take_cut() {
             self.journal.handle_truncated(cut);
             self.cuts += 1;
             self.find_chain(window)?;
         }
-        let mut mark = None;
-        if let Some(result) = self.flusher.poll() {
-            result?;
-            self.flushes += 1;
-            mark = Some(self.journal.handle_flushed());
-        }
-        if let Some(made) = self.maker.poll() {
-            self.keep(made?);
-        }
-        if !self.flusher.is_idle() {
-            return Ok(mark);
-        }
-        let base = segment_base(self.journal.written(), self.segment_length).get();
-        if !self.prepare(base)? {
-            return Ok(mark);
-        }
-        if let Some(group) = self.journal.poll_group(joined, window) {
-            let segment = self.segment_for(group.slot_segment.get())?;
-            write_group(&segment, &group, window)?;
-            window.set_written(self.journal.written());
-            match self.durability {
-                Durability::Durable => self.flusher.submit(segment),
-                Durability::ReplicationOnly => mark = Some(self.journal.handle_flushed()),
-            }
-        }
-        Ok(mark)
+        Ok(())
     }
 
     /// Waits for the flush in flight, if there is one: when the node closes.
@@ -319,8 +337,7 @@ impl LogStore {
                 Some(segment) => self.current = Some(segment),
                 // The first file, and after a truncation to an older one: made here, on the spot.
                 None if self.maker.is_idle() => {
-                    self.current =
-                        Some(ensure(&self.log, self.cluster, base, self.segment_length)?);
+                    self.current = Some(self.ensure(base)?);
                 }
                 None => return Ok(false),
             }
@@ -356,8 +373,13 @@ impl LogStore {
         match &self.current {
             Some(segment) if segment.label().base == base => Ok(Arc::clone(segment)),
             // A confirming slot for the file before, or a truncation in an older one.
-            _ => ensure(&self.log, self.cluster, base, self.segment_length),
+            _ => self.ensure(base),
         }
+    }
+
+    fn ensure(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
+        let fill = fill_for(self.durability);
+        ensure(&self.log, self.cluster, base, self.segment_length, fill)
     }
 
     fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
@@ -389,210 +411,12 @@ fn write_group(
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::recover::recover;
-    use super::super::testing::Scratch;
-    use super::*;
-    use coracle_core::log::append;
-
-    const CLUSTER: ClusterId = ClusterId(7);
-    const SEGMENT: u32 = 64 << 10;
-    const MTU: usize = 1408;
-
-    fn window() -> Window<Vec<u8>> {
-        Window::new(vec![0; (32 << 10) + MTU], MTU, SEGMENT).unwrap()
-    }
-
-    fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
-        let mut window = window();
-        let recovered = recover(scratch.path(), CLUSTER, None, &mut window).unwrap();
-        let journal = recovered.journal(CLUSTER, SEGMENT);
-        let waker = Waker::new().unwrap();
-        let log = scratch.path().to_path_buf();
-        let store =
-            LogStore::new(log, CLUSTER, SEGMENT, Durability::Durable, journal, &waker).unwrap();
-        (store, window, recovered.tail.end)
-    }
-
-    fn settle(store: &mut LogStore, window: &mut Window<Vec<u8>>) {
-        // Some turns more than it takes to confirm the last group.
-        for _ in 0..10_000 {
-            store.poll(Term::new(1), window).unwrap();
-            let is_durable = store.journal().durable() == window.end();
-            if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        panic!("the log does not become durable");
-    }
-
-    #[test]
-    fn what_is_durable_is_there_after_a_restart_over_several_files() {
-        let scratch = Scratch::new("store");
-        let (mut store, mut window, end) = open(&scratch);
-        assert_eq!(end, Position::ZERO);
-        let message = vec![0x5A; 5000];
-        for _ in 0..60 {
-            let term = Term::new(1);
-            while append(&mut window, term, &[&message], MTU).is_err() {
-                window.release(window.end());
-                settle(&mut store, &mut window);
-            }
-        }
-        settle(&mut store, &mut window);
-        let end = window.end();
-        let chain = window.chain();
-        assert!(end.get() > 4 * u64::from(SEGMENT));
-        drop(store);
-
-        let (store, window, recovered) = open(&scratch);
-        assert_eq!(recovered, end);
-        assert_eq!(window.end(), end);
-        assert_eq!(window.chain(), chain);
-        let found = seed_at(scratch.path(), Position::ZERO, end, SEGMENT).unwrap();
-        assert_eq!(found.and_then(|seed| seed.chain), chain);
-        drop(store);
-        let mut other = Window::new(vec![0; 64 << 10], MTU, SEGMENT).unwrap();
-        let foreign = recover(scratch.path(), ClusterId(8), None, &mut other).unwrap_err();
-        assert!(matches!(foreign, StorageError::Foreign { .. }), "{foreign}");
-    }
-
-    #[test]
-    fn what_is_cut_off_is_not_readable_from_then_on() {
-        let scratch = Scratch::new("store-cut");
-        let (mut store, mut window, _) = open(&scratch);
-        write(&mut store, &mut window, 2);
-        let (cut, end) = (Position::new(5152), window.end());
-        assert_eq!(store.readable(&window), end);
-        window.truncate(cut);
-        // Other bytes are in the log there, and may be committed; in the file the old ones are.
-        append(&mut window, Term::new(2), &[&[0x77; 5000]], MTU).unwrap();
-        assert_eq!(store.readable(&window), cut);
-    }
-
-    fn write(store: &mut LogStore, window: &mut Window<Vec<u8>>, messages: usize) {
-        for _ in 0..messages {
-            while append(window, Term::new(1), &[&[0x5A; 5000]], MTU).is_err() {
-                window.release(window.end());
-                settle(store, window);
-            }
-        }
-        settle(store, window);
-    }
-
-    fn purged(store: &mut LogStore, below: Position) -> Option<Seed> {
-        if !store.purge(below) {
-            return None;
-        }
-        assert!(!store.purge(below), "one at a time");
-        loop {
-            if let Some(result) = store.poll_purge() {
-                return Some(result.unwrap());
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_purge_deletes_whole_files_below_and_the_log_goes_on_from_there() {
-        let scratch = Scratch::new("store-purge");
-        let (mut store, mut window, _) = open(&scratch);
-        write(&mut store, &mut window, 60);
-        let length = u64::from(SEGMENT);
-        let end = window.end();
-        let files = |store: &LogStore| {
-            let bases = segment_bases(scratch.path()).unwrap();
-            assert_eq!(store.bytes(), bases.len() as u64 * (length + HEADER_LENGTH));
-            assert_eq!(store.start().get(), bases[0]);
-            bases
-        };
-        assert_eq!(purged(&mut store, Position::new(length - 32)), None);
-        let before = seed_at(
-            scratch.path(),
-            Position::ZERO,
-            Position::new(length * 2),
-            SEGMENT,
-        );
-        let seed = purged(&mut store, Position::new(length * 2 + 4000)).unwrap();
-        assert_eq!(Some(seed), before.unwrap());
-        assert_eq!((seed.position.get(), seed.term), (length * 2, Term::new(1)));
-        assert_eq!(files(&store)[0], length * 2);
-        assert_eq!(purged(&mut store, Position::new(length * 2 + 4000)), None);
-        // Whatever is asked for, the file with the newest slot stays.
-        let seed = purged(&mut store, end.plus(9 * length)).unwrap();
-        assert_eq!(seed.position, segment_base(end.minus(1), SEGMENT));
-        assert_eq!(files(&store)[0], seed.position.get());
-        write(&mut store, &mut window, 20);
-        let (end, chain) = (window.end(), window.chain());
-        drop(store);
-
-        let (mut store, mut window, recovered) = open(&scratch);
-        assert_eq!((recovered, window.chain()), (end, chain));
-        assert_eq!(store.start(), seed.position);
-        write(&mut store, &mut window, 20);
-        files(&store);
-        let mut reader = Reader::new(scratch.path(), SEGMENT);
-        assert_eq!(reader.read(Position::ZERO, &mut [0; 32]).unwrap(), 0);
-    }
-
-    #[test]
-    fn files_are_not_made_ahead_beyond_the_bound() {
-        let scratch = Scratch::new("store-bound");
-        let (mut store, mut window, _) = open(&scratch);
-        let file = u64::from(SEGMENT) + HEADER_LENGTH;
-        store.set_bytes_max(4 * file + 5);
-        assert_eq!(room(4 * file + 5, SEGMENT), 4 * u64::from(SEGMENT));
-        while window.end().get() < room(4 * file + 5, SEGMENT) - 6000 {
-            write(&mut store, &mut window, 1);
-            assert!(store.bytes() <= 4 * file, "{}", store.bytes());
-        }
-        assert_eq!(segment_bases(scratch.path()).unwrap().len(), 4);
-    }
-
-    #[test]
-    fn a_file_that_is_missing_between_others_is_named() {
-        let scratch = Scratch::new("store-missing");
-        let (mut store, mut window, _) = open(&scratch);
-        write(&mut store, &mut window, 60);
-        drop(store);
-        let name = Segment::name(2 * u64::from(SEGMENT));
-        std::fs::remove_file(scratch.path().join(&name)).unwrap();
-        let mut again = super::tests::window();
-        let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
-        assert!(
-            matches!(error, StorageError::SegmentMissing { .. }),
-            "{error}"
-        );
-        assert!(error.to_string().contains(&name), "{error}");
-    }
-
-    #[test]
-    fn damage_below_what_was_confirmed_is_reported_not_cut_and_can_be_written_over() {
-        let scratch = Scratch::new("store-damage");
-        let (mut store, mut window, _) = open(&scratch);
-        for _ in 0..4 {
-            append(&mut window, Term::new(1), &[&[1; 500]], MTU).unwrap();
-            settle(&mut store, &mut window);
-        }
-        let end = window.end();
-        drop(store);
-        let path = scratch.path().join(Segment::name(0));
-        let segment = Segment::open(&path, true).unwrap();
-        let mut good = [0; 1];
-        segment.read_data(600, &mut good).unwrap();
-        segment.write_data(600, &[!good[0]]).unwrap();
-        drop(segment);
-        let mut again = super::tests::window();
-        let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
-        assert_eq!(recovered.corrupt, Some(Position::new(544)));
-        assert_eq!(recovered.tail.end, end);
-        let (store, _, _) = super::tests::open(&scratch);
-        store.repair(Position::new(600), &good).unwrap();
-        drop(store);
-        let mut healed = super::tests::window();
-        let recovered = recover(scratch.path(), CLUSTER, None, &mut healed).unwrap();
-        assert_eq!((recovered.corrupt, recovered.tail.end), (None, end));
+fn fill_for(durability: Durability) -> Fill {
+    match durability {
+        Durability::Durable => Fill::Written,
+        Durability::ReplicationOnly => Fill::Reserved,
     }
 }
+
+#[cfg(test)]
+mod tests;

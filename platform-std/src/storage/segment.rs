@@ -11,7 +11,9 @@
 //! file of a log that goes on after a snapshot. Labels of version 1 have zeros there.
 //!
 //! A file is made under another name with all its bytes written as zeros, so that later writes
-//! neither allocate blocks nor convert extents (a flush then costs half), then renamed.
+//! neither allocate blocks nor convert extents (a flush then costs half), then renamed. Where no
+//! flush is waited for its blocks are only reserved, if the file system can: the bytes read as
+//! zeros, and are not written twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -123,6 +125,15 @@ impl Label {
     }
 }
 
+/// How a new file's bytes come to be zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Each is written: flushes are short later.
+    Written,
+    /// Their blocks are reserved, which costs next to nothing.
+    Reserved,
+}
+
 /// An open segment file.
 #[derive(Debug)]
 pub struct Segment {
@@ -147,11 +158,11 @@ impl Segment {
         }
     }
 
-    /// Makes a new file in `dir`, every byte of it written and flushed before it gets its name.
+    /// Makes a new file in `dir`, with room for every byte of it, flushed before it gets its name.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
-    pub fn create(dir: &Path, label: Label) -> Result<Self, StorageError> {
+    pub fn create(dir: &Path, label: Label, fill: Fill) -> Result<Self, StorageError> {
         let path = dir.join(Self::name(label.base));
         let draft = dir.join(format!("{}.tmp", Self::name(label.base)));
         let mut file = OpenOptions::new()
@@ -161,7 +172,7 @@ impl Segment {
             .truncate(true)
             .open(&draft)
             .map_err(StorageError::io("create", &draft))?;
-        write_blank(&mut file, &label).map_err(StorageError::io("fill", &draft))?;
+        write_blank(&mut file, &label, fill).map_err(StorageError::io("fill", &draft))?;
         file.sync_all().map_err(StorageError::io("flush", &draft))?;
         std::fs::rename(&draft, &path).map_err(StorageError::io("rename", &draft))?;
         sync_dir(dir)?;
@@ -304,6 +315,7 @@ pub fn ensure(
     cluster: u64,
     base: u64,
     segment_length: u32,
+    fill: Fill,
 ) -> Result<Arc<Segment>, StorageError> {
     let path = log.join(Segment::name(base));
     let segment = if path.exists() {
@@ -311,7 +323,8 @@ pub fn ensure(
         segment.belongs(cluster, segment_length)?;
         segment
     } else {
-        Segment::create(log, Label::starting_at(base, cluster, segment_length))?
+        let label = Label::starting_at(base, cluster, segment_length);
+        Segment::create(log, label, fill)?
     };
     Ok(Arc::new(segment))
 }
@@ -326,21 +339,23 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
         .map_err(StorageError::io("flush the directory", dir))
 }
 
-fn write_blank(file: &mut File, label: &Label) -> io::Result<()> {
+fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<()> {
     let length = HEADER_LENGTH + u64::from(label.segment_length);
-    rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length).or_else(
-        // Not every file system has it; writing all bytes reserves them as well.
-        |error| match error {
-            rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS => Ok(()),
-            other => Err(other),
-        },
-    )?;
-    let zeros = vec![0u8; 256 << 10];
-    let mut left = length;
-    while left > 0 {
-        let run = left.min(zeros.len() as u64) as usize;
-        file.write_all(&zeros[..run])?;
-        left -= run as u64;
+    let is_reserved =
+        match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length) {
+            Ok(()) => true,
+            // Not every file system has it; writing all bytes reserves them as well.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => false,
+            Err(other) => return Err(other.into()),
+        };
+    if !is_reserved || fill == Fill::Written {
+        let zeros = vec![0u8; 256 << 10];
+        let mut left = length;
+        while left > 0 {
+            let run = left.min(zeros.len() as u64) as usize;
+            file.write_all(&zeros[..run])?;
+            left -= run as u64;
+        }
     }
     file.write_all_at(&label.encode(), LABEL_OFFSET)
 }
@@ -396,8 +411,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
+        for fill in [Fill::Written, Fill::Reserved] {
+            write_and_read(fill);
+        }
+    }
+
+    fn write_and_read(fill: Fill) {
         let scratch = Scratch::new("segment");
-        let segment = Segment::create(scratch.path(), LABEL).unwrap();
+        let segment = Segment::create(scratch.path(), LABEL, fill).unwrap();
         segment.write_data(64, b"bytes").unwrap();
         segment.write_slot(1, &[9; SLOT_LENGTH]).unwrap();
         segment.flush().unwrap();
@@ -416,7 +437,7 @@ mod tests {
     #[test]
     fn another_cluster_a_newer_version_and_damage_are_told_apart() {
         let scratch = Scratch::new("label");
-        let segment = Segment::create(scratch.path(), LABEL).unwrap();
+        let segment = Segment::create(scratch.path(), LABEL, Fill::Written).unwrap();
         assert!(segment.belongs(7, 1 << 16).is_ok());
         let foreign = segment.belongs(8, 1 << 16).unwrap_err();
         assert!(matches!(

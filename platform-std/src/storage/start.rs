@@ -13,7 +13,7 @@ use super::dir::{DataDir, segment_bases};
 use super::error::StorageError;
 use super::purge::remove_below;
 use super::recover::{recover, recover_above, seed_at};
-use super::segment::{Label, Segment, sync_dir};
+use super::segment::{Fill, Label, Segment, sync_dir};
 use super::snapshots::{Damaged, SnapshotSet, newest_valid};
 
 /// What is known of a log, beside a snapshot's position.
@@ -184,7 +184,7 @@ pub fn replace_log(
         sync_dir(log)?;
     }
     let label = Label::starting_at(start.get(), cluster.0, segment_length);
-    Segment::create(log, label).map(|_| ())
+    Segment::create(log, label, Fill::Written).map(|_| ())
 }
 
 fn belongs(set: &SnapshotSet, segment_length: u32) -> Result<(), StorageError> {

@@ -10,10 +10,68 @@ use crate::units::{Position, SessionId, Term};
 use crate::wire::cluster::{SESSION_HEADER_LENGTH, SessionCloseEvent, SessionOpenEvent};
 use crate::wire::frame::align;
 
-/// How many fragments of one ingress stream are looked at before the next has its turn.
-const SHARE_MAX: usize = 16;
-/// How many fragments one call looks at.
-const CALL_MAX: usize = 128;
+/// What one call looks at. With small messages it is as much as fills some datagrams to each
+/// follower: what a turn costs in system calls and datagrams is shared by all that is in it.
+const CALL: Budget = Budget {
+    fragments: 512,
+    bytes: 64 << 10,
+};
+/// What each stream with something to say may have of a call at least: its part of `CALL`, which
+/// is all of it for one alone, or this.
+const SHARE: Budget = Budget {
+    fragments: 16,
+    bytes: 4 << 10,
+};
+
+/// How much may still be looked at: so many fragments, of so many bytes. The last one may be longer
+/// than that.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Budget {
+    fragments: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// The part of one among so many streams.
+    fn share(self, streams: usize) -> Self {
+        let part = |all: usize| all.checked_div(streams).unwrap_or(all);
+        Self {
+            fragments: part(self.fragments).max(SHARE.fragments),
+            bytes: part(self.bytes).max(SHARE.bytes),
+        }
+    }
+
+    fn min(self, other: Self) -> Self {
+        Self {
+            fragments: self.fragments.min(other.fragments),
+            bytes: self.bytes.min(other.bytes),
+        }
+    }
+
+    /// Without what was spent of `whole` to leave `rest`.
+    fn without(self, whole: Self, rest: Self) -> Self {
+        Self {
+            fragments: self
+                .fragments
+                .saturating_sub(whole.fragments - rest.fragments),
+            bytes: self.bytes.saturating_sub(whole.bytes - rest.bytes),
+        }
+    }
+
+    /// No more fragments than a share has at least.
+    pub(super) fn shorten(&mut self) {
+        self.fragments = self.fragments.min(SHARE.fragments);
+    }
+
+    pub(super) fn is_spent(self) -> bool {
+        self.fragments == 0 || self.bytes == 0
+    }
+
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.fragments = self.fragments.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
 
 /// What a call of `poll_admit` was lent.
 pub(super) struct Turn<'t, L, A> {
@@ -88,28 +146,39 @@ impl<const N: usize> Clients<N> {
         // Slots that no stream is in have their place in the circle, but take no time.
         let high = self.ingress.high();
         let after = |slot: usize| if slot + 1 < high { slot + 1 } else { 0 };
-        let mut left = CALL_MAX;
+        let mut left = CALL;
+        let waiting = self.streams_waiting();
+        let each = CALL.share(waiting);
         let mut is_more = false;
         let mut is_empty = true;
         let mut starved = None;
         let mut slot = if start < high { start } else { 0 };
         for _ in 0..high {
-            let share = SHARE_MAX.min(left);
-            let (taken, outcome) = self.admit_stream(slot, share, ingress, turn);
-            if taken == 0 && outcome == Taken::Full {
+            let share = each.min(left);
+            let mut rest = share;
+            let outcome = self.admit_stream(slot, &mut rest, waiting <= 1, ingress, turn);
+            let is_untouched = rest == share;
+            if is_untouched && outcome == Taken::Full {
                 starved = starved.or(Some(slot));
             }
-            is_empty &= taken == 0 && outcome == Taken::Yes;
-            left -= taken;
-            is_more |= taken == share || outcome == Taken::Last;
+            is_empty &= is_untouched && outcome == Taken::Yes;
+            left = left.without(share, rest);
+            is_more |= rest.is_spent() || outcome == Taken::Last;
             slot = after(slot);
-            if left == 0 {
+            if left.is_spent() {
                 starved = starved.or(Some(slot));
                 break;
             }
         }
         self.admit_next = starved.unwrap_or(next);
         (is_more, is_empty)
+    }
+
+    /// How many streams have something that was not looked at.
+    fn streams_waiting(&self) -> usize {
+        let streams = self.ingress.iter();
+        let waiting = streams.filter(|(_, s)| s.image.received() > s.image.consumed());
+        waiting.count()
     }
 
     /// The term in which this member may append now.
@@ -271,4 +340,33 @@ fn record_start<L: Log>(log: &L, len: usize, mtu: usize) -> Option<Position> {
     let taken = encoded_len(end, first, mtu, log.segment_length())?;
     let frame = align(FRAME_HEADER + first) as u64;
     Some(end.plus(taken.saturating_sub(frame)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_divide_a_call_and_none_has_less_than_a_share() {
+        assert_eq!(CALL.share(0), CALL);
+        assert_eq!(CALL.share(1), CALL);
+        for streams in 2..=64 {
+            let each = CALL.share(streams);
+            assert!(each.fragments >= SHARE.fragments && each.bytes >= SHARE.bytes);
+            assert!(each == SHARE || each.fragments * streams <= CALL.fragments);
+        }
+        assert_eq!(CALL.share(64), SHARE);
+    }
+
+    #[test]
+    fn what_one_spends_the_others_have_no_more() {
+        let mut rest = SHARE;
+        rest.spend(1000);
+        assert!(!rest.is_spent());
+        let left = CALL.without(SHARE, rest);
+        assert_eq!(left.fragments, CALL.fragments - 1);
+        assert_eq!(left.bytes, CALL.bytes - 1000);
+        rest.spend(1 << 20);
+        assert!(rest.is_spent() && CALL.without(CALL, rest.min(CALL)).bytes == 0);
+    }
 }

@@ -1,11 +1,12 @@
 //! From fragments to messages: in place where a message came whole, else in a shared reassembly
 //! slot.
 
+use crate::limits::FRAME_HEADER;
 use crate::log::Log;
-use crate::node::clients::admit::{Taken, Turn};
+use crate::node::clients::admit::{Budget, Taken, Turn};
 use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::{Bound, Link};
-use crate::node::clients::slots::share;
+use crate::node::clients::slots;
 use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
@@ -21,26 +22,29 @@ pub(super) struct Gathering {
 }
 
 impl<const N: usize> Clients<N> {
-    /// Takes up to `share_max` fragments of one stream; how many it took, and what stopped it.
+    /// Takes fragments of one stream, of several that wait or `is_alone`, until `share` is spent;
+    /// what stopped it.
     pub(super) fn admit_stream<L: Log, A: Authenticator>(
         &mut self,
         slot: usize,
-        share_max: usize,
+        share: &mut Budget,
+        is_alone: bool,
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
-    ) -> (usize, Taken) {
-        let bytes = share(ingress, slot, N);
-        for taken in 0..share_max {
+    ) -> Taken {
+        let bytes = slots::share(ingress, slot, N);
+        while !share.is_spent() {
             let stream = self.ingress.get(slot);
             let Some((stream, fragment)) = stream.and_then(|s| Some((s, s.image.peek(bytes)?)))
             else {
-                return (taken, Taken::Yes);
+                return Taken::Yes;
             };
             let from = Bound {
                 serial: stream.serial,
                 address: stream.image.source(),
             };
             let mut assembly = stream.assembly;
+            let len = FRAME_HEADER + fragment.payload.len();
             let outcome = self.take_fragment(&fragment, from, &mut assembly, turn);
             if let Some(stream) = self.ingress.get_mut(slot) {
                 stream.assembly = assembly;
@@ -49,15 +53,24 @@ impl<const N: usize> Clients<N> {
                 }
             }
             match outcome {
-                Taken::Yes => {}
-                Taken::Last => return (taken + 1, outcome),
+                Taken::Yes => {
+                    if !is_alone && matches!(assembly, Assembly::Gathering(_)) {
+                        // The slots are shared by all: others are soon let come.
+                        share.shorten();
+                    }
+                    share.spend(len);
+                }
+                Taken::Last => {
+                    share.spend(len);
+                    return outcome;
+                }
                 Taken::Full | Taken::Held => {
                     self.count(Count::IngressHeld);
-                    return (taken, outcome);
+                    return outcome;
                 }
             }
         }
-        (share_max, Taken::Yes)
+        Taken::Yes
     }
 
     fn take_fragment<L: Log, A: Authenticator>(

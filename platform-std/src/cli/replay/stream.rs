@@ -122,7 +122,7 @@ impl Stream {
     fn receive(&mut self) -> Result<(), Failure> {
         let now = self.clock.instant();
         let mut rejected = None;
-        while self.inbound.receive(&self.socket)? > 0 {
+        while self.inbound.receive(&self.socket)? {
             for (_, bytes) in self.inbound.datagrams() {
                 // What belongs to no stream of ours, or is no frame at all, is not for us.
                 let _stray = match parse_datagram(bytes) {

@@ -101,7 +101,8 @@ impl Member {
             ends.push((window.end(), window.chain().unwrap()));
             let end = window.end();
             while store.journal().durable() < end || store.journal().is_flushing() {
-                let _mark: Option<Mark> = store.poll(Term::new(1), &mut window).unwrap();
+                let _mark: Option<Mark> = store.poll_flushed(&mut window).unwrap();
+                let _mark: Option<Mark> = store.write(Term::new(1), &mut window).unwrap();
                 std::thread::yield_now();
             }
             window.release(end);

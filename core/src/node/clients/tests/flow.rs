@@ -11,6 +11,7 @@ use super::client::{Client, Event};
 use super::world::{Heard, MESSAGE_MAX, SLOTS, TERM, World};
 use crate::log::Log;
 use crate::node::clients::{Count, Memory};
+use crate::session::AllowAll;
 use crate::time::Instant;
 use crate::wire::cluster::CloseReason;
 
@@ -309,6 +310,20 @@ fn a_log_without_room_is_shared_fairly() {
     world.run(30);
     let [a, b] = [a, b].map(|at| world.clients[at].replies.len());
     assert!(a.min(b) > 5 && a.abs_diff(b) <= 4, "{a} {b}");
+}
+
+/// What a turn costs is shared by all that it takes, so one call takes as much as there is.
+#[test]
+fn a_stream_that_is_alone_has_the_whole_call() {
+    let mut world = World::leading();
+    let (at, _silent) = (world.join_open(), world.join_open());
+    let appended = |world: &World| world.node.counters().get(Count::MessageAppended);
+    for _ in 0..140 {
+        world.clients[at].say(&[1; 8]);
+    }
+    world.client_sends(at);
+    assert!(!world.admit(&mut AllowAll), "nothing is left");
+    assert_eq!(appended(&world), 140);
 }
 
 /// One call at a time may be forked: the clone goes on alike, and is equal while it does.

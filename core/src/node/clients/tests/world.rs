@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn client_sends(&mut self, at: usize) {
+    pub fn client_sends(&mut self, at: usize) {
         let mut memory = Memory {
             ingress: &mut self.ingress,
             egress: &mut self.egress,
@@ -176,7 +176,8 @@ impl World {
         }
     }
 
-    fn admit(&mut self, auth: &mut impl Authenticator) -> bool {
+    /// One call; true if there is more.
+    pub fn admit(&mut self, auth: &mut impl Authenticator) -> bool {
         let mut memory = Memory {
             ingress: &mut self.ingress,
             egress: &mut self.egress,

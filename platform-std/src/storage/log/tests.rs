@@ -1,0 +1,210 @@
+//! Files in a scratch directory, and what is there after a restart.
+
+use super::*;
+use crate::storage::recover::recover;
+use crate::storage::testing::Scratch;
+use coracle_core::log::append;
+
+const CLUSTER: ClusterId = ClusterId(7);
+const SEGMENT: u32 = 64 << 10;
+const MTU: usize = 1408;
+
+fn window() -> Window<Vec<u8>> {
+    Window::new(vec![0; (32 << 10) + MTU], MTU, SEGMENT).unwrap()
+}
+
+fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
+    let mut window = window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut window).unwrap();
+    let journal = recovered.journal(CLUSTER, SEGMENT);
+    let waker = Waker::new().unwrap();
+    let log = scratch.path().to_path_buf();
+    let store = LogStore::new(log, CLUSTER, SEGMENT, Durability::Durable, journal, &waker).unwrap();
+    (store, window, recovered.tail.end)
+}
+
+fn settle(store: &mut LogStore, window: &mut Window<Vec<u8>>) {
+    // Some turns more than it takes to confirm the last group.
+    for _ in 0..10_000 {
+        store.poll_flushed(window).unwrap();
+        store.write(Term::new(1), window).unwrap();
+        let is_durable = store.journal().durable() == window.end();
+        if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("the log does not become durable");
+}
+
+#[test]
+fn what_is_durable_is_there_after_a_restart_over_several_files() {
+    let scratch = Scratch::new("store");
+    let (mut store, mut window, end) = open(&scratch);
+    assert_eq!(end, Position::ZERO);
+    let message = vec![0x5A; 5000];
+    for _ in 0..60 {
+        let term = Term::new(1);
+        while append(&mut window, term, &[&message], MTU).is_err() {
+            window.release(window.end());
+            settle(&mut store, &mut window);
+        }
+    }
+    settle(&mut store, &mut window);
+    let end = window.end();
+    let chain = window.chain();
+    assert!(end.get() > 4 * u64::from(SEGMENT));
+    drop(store);
+
+    let (store, window, recovered) = open(&scratch);
+    assert_eq!(recovered, end);
+    assert_eq!(window.end(), end);
+    assert_eq!(window.chain(), chain);
+    let found = seed_at(scratch.path(), Position::ZERO, end, SEGMENT).unwrap();
+    assert_eq!(found.and_then(|seed| seed.chain), chain);
+    drop(store);
+    let mut other = Window::new(vec![0; 64 << 10], MTU, SEGMENT).unwrap();
+    let foreign = recover(scratch.path(), ClusterId(8), None, &mut other).unwrap_err();
+    assert!(matches!(foreign, StorageError::Foreign { .. }), "{foreign}");
+}
+
+fn write(store: &mut LogStore, window: &mut Window<Vec<u8>>, messages: usize) {
+    for _ in 0..messages {
+        while append(window, Term::new(1), &[&[0x5A; 5000]], MTU).is_err() {
+            window.release(window.end());
+            settle(store, window);
+        }
+    }
+    settle(store, window);
+}
+
+fn purged(store: &mut LogStore, below: Position) -> Option<Seed> {
+    if !store.purge(below) {
+        return None;
+    }
+    assert!(!store.purge(below), "one at a time");
+    loop {
+        if let Some(result) = store.poll_purge() {
+            return Some(result.unwrap());
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_purge_deletes_whole_files_below_and_the_log_goes_on_from_there() {
+    let scratch = Scratch::new("store-purge");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 60);
+    let length = u64::from(SEGMENT);
+    let end = window.end();
+    let files = |store: &LogStore| {
+        let bases = segment_bases(scratch.path()).unwrap();
+        assert_eq!(store.bytes(), bases.len() as u64 * (length + HEADER_LENGTH));
+        assert_eq!(store.start().get(), bases[0]);
+        bases
+    };
+    assert_eq!(purged(&mut store, Position::new(length - 32)), None);
+    let before = seed_at(
+        scratch.path(),
+        Position::ZERO,
+        Position::new(length * 2),
+        SEGMENT,
+    );
+    let seed = purged(&mut store, Position::new(length * 2 + 4000)).unwrap();
+    assert_eq!(Some(seed), before.unwrap());
+    assert_eq!((seed.position.get(), seed.term), (length * 2, Term::new(1)));
+    assert_eq!(files(&store)[0], length * 2);
+    assert_eq!(purged(&mut store, Position::new(length * 2 + 4000)), None);
+    // Whatever is asked for, the file with the newest slot stays.
+    let seed = purged(&mut store, end.plus(9 * length)).unwrap();
+    assert_eq!(seed.position, segment_base(end.minus(1), SEGMENT));
+    assert_eq!(files(&store)[0], seed.position.get());
+    write(&mut store, &mut window, 20);
+    let (end, chain) = (window.end(), window.chain());
+    drop(store);
+
+    let (mut store, mut window, recovered) = open(&scratch);
+    assert_eq!((recovered, window.chain()), (end, chain));
+    assert_eq!(store.start(), seed.position);
+    write(&mut store, &mut window, 20);
+    files(&store);
+    let mut reader = Reader::new(scratch.path(), SEGMENT);
+    assert_eq!(reader.read(Position::ZERO, &mut [0; 32]).unwrap(), 0);
+}
+
+#[test]
+fn files_are_not_made_ahead_beyond_the_bound() {
+    let scratch = Scratch::new("store-bound");
+    let (mut store, mut window, _) = open(&scratch);
+    let file = u64::from(SEGMENT) + HEADER_LENGTH;
+    store.set_bytes_max(4 * file + 5);
+    assert_eq!(room(4 * file + 5, SEGMENT), 4 * u64::from(SEGMENT));
+    while window.end().get() < room(4 * file + 5, SEGMENT) - 6000 {
+        write(&mut store, &mut window, 1);
+        assert!(store.bytes() <= 4 * file, "{}", store.bytes());
+    }
+    assert_eq!(segment_bases(scratch.path()).unwrap().len(), 4);
+}
+
+#[test]
+fn a_file_that_is_missing_between_others_is_named() {
+    let scratch = Scratch::new("store-missing");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 60);
+    drop(store);
+    let name = Segment::name(2 * u64::from(SEGMENT));
+    std::fs::remove_file(scratch.path().join(&name)).unwrap();
+    let mut again = self::window();
+    let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
+    assert!(
+        matches!(error, StorageError::SegmentMissing { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&name), "{error}");
+}
+
+#[test]
+fn damage_below_what_was_confirmed_is_reported_not_cut_and_can_be_written_over() {
+    let scratch = Scratch::new("store-damage");
+    let (mut store, mut window, _) = open(&scratch);
+    for _ in 0..4 {
+        append(&mut window, Term::new(1), &[&[1; 500]], MTU).unwrap();
+        settle(&mut store, &mut window);
+    }
+    let end = window.end();
+    drop(store);
+    let path = scratch.path().join(Segment::name(0));
+    let segment = Segment::open(&path, true).unwrap();
+    let mut good = [0; 1];
+    segment.read_data(600, &mut good).unwrap();
+    segment.write_data(600, &[!good[0]]).unwrap();
+    drop(segment);
+    let mut again = self::window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+    assert_eq!(recovered.corrupt, Some(Position::new(544)));
+    assert_eq!(recovered.tail.end, end);
+    let (store, _, _) = open(&scratch);
+    store.repair(Position::new(600), &good).unwrap();
+    drop(store);
+    let mut healed = self::window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut healed).unwrap();
+    assert_eq!((recovered.corrupt, recovered.tail.end), (None, end));
+}
+
+#[test]
+fn what_is_cut_off_is_not_readable_from_then_on() {
+    let scratch = Scratch::new("store-cut");
+    let (mut store, mut window, _) = open(&scratch);
+    append(&mut window, Term::new(1), &[&[0x5A; 10_000]], MTU).unwrap();
+    settle(&mut store, &mut window);
+    let end = window.end();
+    let mut frames =
+        coracle_core::log::Frames::new(window.read(Position::ZERO), Position::ZERO, SEGMENT);
+    let cut = frames.nth(3).unwrap().end();
+    assert_eq!(store.readable(&window), end);
+    window.truncate(cut);
+    // Other bytes are in the log there, and may be committed; in the file the old ones are.
+    append(&mut window, Term::new(2), &[&[0x77; 5000]], MTU).unwrap();
+    assert_eq!(store.readable(&window), cut);
+}
