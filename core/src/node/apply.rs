@@ -238,8 +238,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// Whether a message begins here whose client has half a window and more to read: a service that
-    /// is behind had better not answer it yet. One that makes no progress is closed after
+    /// Whether a message begins here whose client has half a window and more to read: a service
+    /// that is behind had better not answer it yet. One that makes no progress is closed after
     /// `egress_timeout`; who is not asked for waits for nobody: what clients have in flight is
     /// counted as if it were echoed, so that echoes never come to this.
     pub(super) fn is_asked_by_one_who_reads(&self, frame: &FrameRef<'_>) -> bool {
