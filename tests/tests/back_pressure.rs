@@ -108,6 +108,11 @@ fn a_stalled_service_closes_the_window_and_loses_nothing() {
 #[test]
 fn a_stalled_follower_slows_nobody() {
     let all = throughput(&mut busy(2, 32), 0);
+    // With two disks of three each message waits for both, stalled or not: it is no more than that.
+    let mut without = busy(2, 32);
+    let follower = (without.leader().unwrap() + 1) % 3;
+    held(without.crash(follower, false), &without);
+    let two = throughput(&mut without, 0);
     let mut world = busy(2, 32);
     let leader = world.leader().unwrap();
     let follower = (leader + 1) % 3;
@@ -115,8 +120,8 @@ fn a_stalled_follower_slows_nobody() {
     world.members[follower].slow_until = u64::MAX;
     let others = throughput(&mut world, 0);
     assert!(
-        others * 10 >= all * 9,
-        "{others} of {all} messages in a second"
+        others * 100 >= two * 98 && others * 100 >= all * 88,
+        "{others} messages in a second; {two} without that follower, {all} with three well ones"
     );
     // Later it catches up, alone.
     world.members[follower].stalled = [false; SERVICES];
