@@ -63,6 +63,14 @@ pub struct Transmit<'l> {
     pub payload: Payload<'l>,
 }
 
+/// How far a round through the producers has come: those before `next` owe nothing. It stands until
+/// the node is told something, or time moves on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Sweep {
+    at: Instant,
+    next: u8,
+}
+
 /// What a datagram says.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(
@@ -111,26 +119,45 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         }
         let instant = now.instant;
+        if self.sweep.at != instant {
+            self.sweep = Sweep {
+                at: instant,
+                next: 0,
+            };
+        }
         // One after the other and not chained: what is given back is hundreds of bytes long, and
-        // is written once, where the caller wants it.
+        // is written once, where the caller wants it. Sending makes no other debts, so whoever owed
+        // nothing is not asked again.
         macro_rules! first {
-            ($($owed:expr),+ $(,)?) => {
-                $(let owed = $owed; if owed.is_some() { return owed; })+
+            ($($number:literal: $owed:expr),+ $(,)?) => {
+                $(if self.sweep.next <= $number {
+                    let owed = $owed;
+                    if owed.is_some() {
+                        return owed;
+                    }
+                    self.sweep.next = $number + 1;
+                })+
             };
         }
         first!(
-            self.owed_message(now, &*lent.log),
-            self.owed_annals(lent),
-            self.owed_history_request(instant),
-            self.owed_nak(instant),
-            self.owed_snapshot_request(instant, lent.catchup),
-            self.owed_repair_request(instant),
-            self.owed_frames(lent),
-            self.owed_status(),
-            self.owed_client(now, lent),
-            self.owed_repair(lent),
+            0: self.owed_message(now, &*lent.log),
+            1: self.owed_annals(lent),
+            2: self.owed_history_request(instant),
+            3: self.owed_nak(instant),
+            4: self.owed_snapshot_request(instant, lent.catchup),
+            5: self.owed_repair_request(instant),
+            6: self.owed_frames(lent),
+            7: self.owed_status(),
+            8: self.owed_client(now, lent),
+            9: self.owed_repair(lent),
+            10: self.owed_chunk(lent.catchup),
         );
-        self.owed_chunk(lent.catchup)
+        None
+    }
+
+    /// The node is told something: whoever owed nothing may owe something now.
+    pub(super) fn stir(&mut self) {
+        self.sweep.next = 0;
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {

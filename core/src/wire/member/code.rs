@@ -12,7 +12,7 @@ use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 
-mod template {
+pub(super) mod template {
     pub const CANVASS_POSITION: u16 = 50;
     pub const REQUEST_VOTE: u16 = 51;
     pub const VOTE: u16 = 52;
@@ -28,7 +28,7 @@ mod template {
 }
 
 /// Bits of the `flags` field. Bits that a message does not name are ignored.
-mod flag {
+pub(super) mod flag {
     pub const HEARS_LEADER: u32 = 1;
     pub const TORN: u32 = 1 << 1;
     pub const VOTES: u32 = 1 << 2;
@@ -41,8 +41,11 @@ mod flag {
 }
 
 /// What every block starts with: cluster, incarnation, member, flags.
-const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
+pub(super) const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
 const NEW_LEADERSHIP_TERM_BLOCK: usize = SENDER_BLOCK + 6 * 8 + SharedSettings::LENGTH;
+/// The fields of an `AppendPosition` and of a `CommitPosition`.
+pub(super) const APPEND_LENGTH: usize = 84;
+pub(super) const COMMIT_LENGTH: usize = 64;
 const GROUP_HEADER: usize = 4;
 const ENTRY: usize = 16;
 
@@ -276,11 +279,11 @@ impl Body {
                 let flags = set(m.quarantined, flag::QUARANTINED)
                     | set(m.resting, flag::RESTING)
                     | set(m.votes, flag::VOTES);
-                (template::APPEND_POSITION, 84, flags)
+                (template::APPEND_POSITION, APPEND_LENGTH, flags)
             }
             Self::CommitPosition(m) => {
                 let flags = set(m.counts, flag::COUNTS);
-                (template::COMMIT_POSITION, 64, flags)
+                (template::COMMIT_POSITION, COMMIT_LENGTH, flags)
             }
             Self::HistoryRequest(_) => (template::HISTORY_REQUEST, 16, 0),
             Self::TransferLeadership(_) => (template::TRANSFER_LEADERSHIP, 12, 0),
