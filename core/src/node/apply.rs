@@ -225,6 +225,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) {
         let before = self.applier.position;
         let commit = self.raft.commit();
+        if before >= commit {
+            self.applier.piled_up &= self.clients.are_reading();
+            return;
+        }
         let (bytes, cold) = self.sources.for_replay(log, replay, before);
         let mut frames = Frames::new(bytes, before, self.config.segment_length);
         if cold {

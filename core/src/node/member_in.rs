@@ -323,11 +323,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.counters.stale += 1;
             return Err(Reject::Stale);
         }
-        let known = self.known;
         let before = log.end();
         let limit = self.limit(&*log);
         let mut log_bounded = Bounded::new(log, limit);
-        let term_at = |position| join::term_in(&known, position);
+        let known = &self.known;
+        let term_at = |position| join::term_in(known, position);
         let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
         self.counters.duplicate += u64::from(got.duplicates);
         self.counters.no_room += u64::from(got.no_room + got.gaps_full);
@@ -352,7 +352,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn published<L: Log>(&mut self, before: Position, log: &L) {
         let end = log.end();
         let mut at = before;
-        for entry in self.known.as_slice() {
+        // Nearly always the leader's own term is all there is to say.
+        if let Some(last) = self.known.as_slice().last()
+            && last.base <= before
+            && end > before
+        {
+            let _goes_on = self.history.push(last.term, before, end);
+            at = end;
+        }
+        let entries = match at < end {
+            true => self.known.as_slice(),
+            false => &[],
+        };
+        for entry in entries {
             let next = self
                 .known
                 .as_slice()
@@ -378,6 +390,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
+        if to <= end {
+            self.hole = None;
+            return;
+        }
         let to = to.min(self.limit(log)).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {

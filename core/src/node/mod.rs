@@ -501,12 +501,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
-        if !matches!(self.raft.state(), State::Follower(_)) {
+        if self.hole.is_some() && !matches!(self.raft.state(), State::Follower(_)) {
             self.hole = None;
         }
-        self.history_wanted = self
-            .history_wanted
-            .filter(|(_, t, _)| *t == self.raft.term());
+        if let Some((_, term, _)) = self.history_wanted
+            && term != self.raft.term()
+        {
+            self.history_wanted = None;
+        }
         let role = self.raft.role();
         if role != self.role_seen {
             if self.role_seen == Role::Leader {

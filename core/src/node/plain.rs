@@ -8,6 +8,7 @@ use super::host::{At, Audience, Effects, HostMemory, Taking};
 use crate::log::Frames;
 use crate::time::Now;
 use crate::wire::cluster::SessionMessage;
+use crate::wire::frame::FLAGS_WHOLE;
 
 impl<const N: usize, const S: usize> Node<N, S> {
     /// Takes such messages from the start of `frames`, up to the first that is something else, or
@@ -44,7 +45,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 break;
             }
             let end = frame.end();
-            let is_whole = frame.begins() && frame.ends();
+            let is_whole = frame.flags & FLAGS_WHOLE == FLAGS_WHOLE && !frame.is_pad;
             if !is_whole || end > commit || end >= clear_to {
                 break;
             }

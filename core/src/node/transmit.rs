@@ -338,7 +338,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if leader.progress.iter().all(|p| p.due(end).is_none()) {
+        if !leader.owes_bytes(end) {
             return None;
         }
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
@@ -436,7 +436,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);
         let mut wanted = None;
-        for progress in &leader.progress {
+        let progress = match leader.owes_bytes(end) {
+            true => &leader.progress[..],
+            false => &[],
+        };
+        for progress in progress {
             let Some((from, _)) = progress.due(end) else {
                 continue;
             };

@@ -4,7 +4,7 @@ use super::{
     AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, Checkpoint, CommitPosition,
     HISTORY_SLICE_MAX, HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm,
     RepairRequest, RequestVote, Resign, SCHEMA_ID, SCHEMA_VERSION, Sender, SharedSettings,
-    SnapshotChunk, SnapshotRequest, TermBase, TransferLeadership, Vote,
+    SnapshotChunk, SnapshotRequest, TermBase, TransferLeadership, Vote, frequent,
 };
 use crate::limits::FRAME_HEADER;
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
@@ -176,6 +176,15 @@ impl MemberMessage {
     /// Writes the message as one whole frame, alignment included: at most [`MEMBER_MESSAGE_MAX`]
     /// bytes. `None` if they do not fit `out`.
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        match &self.body {
+            Body::AppendPosition(said) => frequent::emit_append(&self.sender, said, out),
+            Body::CommitPosition(said) => frequent::emit_commit(&self.sender, said, out),
+            _ => self.emit_any(out),
+        }
+    }
+
+    /// As [`MemberMessage::emit`], of any message.
+    pub(super) fn emit_any(&self, out: &mut [u8]) -> Option<usize> {
         frame(self.sender, out, |writer| self.write(writer))
     }
 

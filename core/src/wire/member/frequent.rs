@@ -1,4 +1,4 @@
-//! The two member messages that come all the time, read from their fixed places at once.
+//! The two member messages that come all the time, read from and written to fixed places at once.
 
 use super::code::{APPEND_LENGTH, COMMIT_LENGTH, SENDER_BLOCK, flag, template};
 use super::{
@@ -122,6 +122,83 @@ fn commit(b: &Commit, flags: u32) -> Option<Frequent> {
     }))
 }
 
+/// Writes an acknowledgement: see [`super::MemberMessage::emit`].
+pub(super) fn emit_append(sender: &Sender, said: &AppendPosition, out: &mut [u8]) -> Option<usize> {
+    const LEN: usize = align(size_of::<Append>());
+    let flags = u32::from(said.quarantined) * flag::QUARANTINED
+        | u32::from(said.resting) * flag::RESTING
+        | u32::from(said.votes) * flag::VOTES;
+    let b: &mut [u8; LEN] = out.first_chunk_mut()?;
+    front(b, size_of::<Append>(), IS_APPEND, sender, flags);
+    put_u64::<OWN, LEN>(b, said.term.to_wire() as u64);
+    put_u64::<{ OWN + 8 }, LEN>(b, said.received.get());
+    put_u64::<{ OWN + 16 }, LEN>(b, said.durable.get());
+    put_u64::<{ OWN + 24 }, LEN>(b, said.applied.get());
+    put_u32::<{ OWN + 32 }, LEN>(b, said.window);
+    put_u32::<{ OWN + 36 }, LEN>(b, said.flush_age_ms);
+    put_u64::<{ OWN + 40 }, LEN>(b, said.round);
+    put_u32::<{ OWN + 48 }, LEN>(b, said.service_age_ms);
+    put_u64::<{ OWN + 52 }, LEN>(b, said.checkpoint.position.get());
+    put_u64::<{ OWN + 60 }, LEN>(b, said.checkpoint.digest);
+    put_u64::<{ OWN + 68 }, LEN>(b, said.snapshot.position.get());
+    put_u64::<{ OWN + 76 }, LEN>(b, said.snapshot.digest);
+    // What aligns it.
+    put_u64::<{ LEN - 12 }, LEN>(b, 0);
+    put_u32::<{ LEN - 4 }, LEN>(b, 0);
+    Some(LEN)
+}
+
+const _: () = assert!(align(size_of::<Append>()) - size_of::<Append>() == 12);
+const _: () = assert!(align(size_of::<Commit>()) == size_of::<Commit>());
+
+/// Writes a heartbeat: see [`super::MemberMessage::emit`].
+pub(super) fn emit_commit(sender: &Sender, said: &CommitPosition, out: &mut [u8]) -> Option<usize> {
+    const LEN: usize = size_of::<Commit>();
+    let flags = u32::from(said.counts) * flag::COUNTS;
+    let b: &mut [u8; LEN] = out.first_chunk_mut()?;
+    front(b, LEN, IS_COMMIT, sender, flags);
+    put_u64::<OWN, LEN>(b, said.term.to_wire() as u64);
+    put_u64::<{ OWN + 8 }, LEN>(b, said.commit.get());
+    put_u64::<{ OWN + 16 }, LEN>(b, said.end.get());
+    put_u64::<{ OWN + 24 }, LEN>(b, said.round);
+    put_u64::<{ OWN + 32 }, LEN>(b, said.checkpoint.position.get());
+    put_u64::<{ OWN + 40 }, LEN>(b, said.checkpoint.digest);
+    put_u64::<{ OWN + 48 }, LEN>(b, said.snapshot.position.get());
+    put_u64::<{ OWN + 56 }, LEN>(b, said.snapshot.digest);
+    Some(LEN)
+}
+
+/// The frame's header, the SBE header and the sender's block.
+#[inline(always)]
+fn front<const LEN: usize>(b: &mut [u8; LEN], len: usize, sbe: u64, sender: &Sender, flags: u32) {
+    let member = u64::from(sender.member.get());
+    let whole = u64::from(FLAGS_WHOLE) << 40;
+    put_u64::<0, LEN>(b, len as u64 | whole | DATA);
+    put_u64::<8, LEN>(b, member << 32);
+    put_u64::<16, LEN>(b, CONSENSUS_STREAM_ID as u64);
+    put_u64::<24, LEN>(b, 0);
+    put_u64::<FRAME_HEADER, LEN>(b, sbe);
+    put_u64::<SENDER, LEN>(b, sender.cluster.0);
+    put_u64::<{ SENDER + 8 }, LEN>(b, sender.incarnation.0);
+    put_u64::<{ SENDER + 16 }, LEN>(b, member | u64::from(flags) << 32);
+}
+
+#[inline(always)]
+fn put_u64<const AT: usize, const LEN: usize>(bytes: &mut [u8; LEN], value: u64) {
+    let part = bytes.get_mut(AT..).and_then(|rest| rest.first_chunk_mut());
+    if let Some(part) = part {
+        *part = value.to_le_bytes();
+    }
+}
+
+#[inline(always)]
+fn put_u32<const AT: usize, const LEN: usize>(bytes: &mut [u8; LEN], value: u32) {
+    let part = bytes.get_mut(AT..).and_then(|rest| rest.first_chunk_mut());
+    if let Some(part) = part {
+        *part = value.to_le_bytes();
+    }
+}
+
 #[inline(always)]
 fn position(value: u64) -> Option<Position> {
     Position::from_wire(value as i64).filter(|position| position.is_aligned())
@@ -197,7 +274,12 @@ mod tests {
         let mut prng = Prng::new(1);
         for message in messages() {
             let mut sound = [0; 256];
+            sound.fill(0xaa);
             let len = message.emit(&mut sound).expect("room");
+            let mut other = [0xaa; 256];
+            assert_eq!(message.emit_any(&mut other), Some(len));
+            assert_eq!(sound, other);
+            assert_eq!(message.emit(&mut other[..len - 1]), None);
             let read = Frequent::parse(&sound[..len]);
             let read = read.map(|(sender, said)| (sender, body(said)));
             assert_eq!(read, Some((message.sender, message.body)));
