@@ -233,7 +233,7 @@ fn parse_data(bytes: &[u8], at: Position, segment_length: u32) -> Option<(FrameR
         && (segment | term | length) >> 31 == 0
         && length as usize >= FRAME_HEADER
         && named == at.get()
-        && (at.get() | u64::from(segment_offset)) % FRAME_ALIGNMENT as u64 == 0
+        && (at.get() | u64::from(segment_offset)).is_multiple_of(FRAME_ALIGNMENT as u64)
         && aligned_len <= segment_length.saturating_sub(segment_offset) as usize;
     let frame = bytes.get(..aligned_len).filter(|_| is_good)?;
     let term = Term::new(term);

@@ -226,7 +226,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let before = self.applier.position;
         let commit = self.raft.commit();
         if before >= commit {
-            self.applier.piled_up &= self.clients.are_reading();
+            self.applier.piled_up = self.applier.piled_up && self.clients.are_reading();
             return;
         }
         let (bytes, cold) = self.sources.for_replay(log, replay, before);
@@ -254,7 +254,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.take_frame(now, &frame, bench, assembly);
         }
         let is_level = self.applier.position >= commit;
-        self.applier.piled_up &= !is_level || self.clients.are_reading();
+        self.applier.piled_up = self.applier.piled_up && (!is_level || self.clients.are_reading());
         if let Some(error) = frames.error()
             && self.applier.position == before
         {

@@ -187,10 +187,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     counters: Counters,
     halted: Option<Halt>,
     role_seen: Role,
-    next_member: u8,
     sweep: transmit::Sweep,
-    /// When this member's health was last looked after.
-    looked_at: Instant,
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -264,9 +261,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             counters: Counters::default(),
             halted: None,
             role_seen: Role::Follower,
-            next_member: 0,
             sweep: transmit::Sweep::default(),
-            looked_at: now.instant,
             config,
         })
     }
@@ -494,8 +489,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// knew.
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
         // What moves with time only is looked at once for each moment, what was told at once.
-        if self.looked_at != now.instant || self.checkpoints.news {
-            self.looked_at = now.instant;
+        if self.sweep.looked_at != now.instant || self.checkpoints.news {
+            self.sweep.looked_at = now.instant;
             self.look_after(now);
         }
         if self.raft.owes_barrier() {

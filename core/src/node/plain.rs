@@ -1,6 +1,6 @@
-//! The way of nearly all that is committed: messages of sessions, one to a frame, into a node's only
-//! service. The same as [`super::apply`] does with them, with everything looked at once that no such
-//! message changes.
+//! The way of nearly all that is committed: messages of sessions, one to a frame, into a node's
+//! only service. The same as [`super::apply`] does with them, with everything looked at once that
+//! no such message changes.
 
 use super::Node;
 use super::apply::Bench;

@@ -69,6 +69,10 @@ pub struct Transmit<'l> {
 pub(super) struct Sweep {
     at: Instant,
     next: u8,
+    /// Which follower was last sent log bytes.
+    member: u8,
+    /// When this member's health was last looked after.
+    pub looked_at: Instant,
 }
 
 /// What a datagram says.
@@ -120,10 +124,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let instant = now.instant;
         if self.sweep.at != instant {
-            self.sweep = Sweep {
-                at: instant,
-                next: 0,
-            };
+            (self.sweep.at, self.sweep.next) = (instant, 0);
         }
         // One after the other and not chained: what is given back is hundreds of bytes long, and
         // is written once, where the caller wants it. Sending makes no other debts, so whoever owed
@@ -373,13 +374,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn take_turn(&mut self) -> Option<MemberId> {
-        let next = self.next_member + 1;
-        self.next_member = if next < crate::limits::MEMBERS_MAX as u8 {
+        let next = self.sweep.member + 1;
+        self.sweep.member = if next < crate::limits::MEMBERS_MAX as u8 {
             next
         } else {
             0
         };
-        MemberId::new(self.next_member)
+        MemberId::new(self.sweep.member)
     }
 
     fn owed_status(&mut self) -> Option<Transmit<'static>> {

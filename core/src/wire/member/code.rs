@@ -518,6 +518,6 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Reject> {
     }
 }
 
-const fn set(condition: bool, bit: u32) -> u32 {
+pub(super) const fn set(condition: bool, bit: u32) -> u32 {
     if condition { bit } else { 0 }
 }

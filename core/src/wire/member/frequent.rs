@@ -1,6 +1,6 @@
 //! The two member messages that come all the time, read from and written to fixed places at once.
 
-use super::code::{APPEND_LENGTH, COMMIT_LENGTH, SENDER_BLOCK, flag, template};
+use super::code::{APPEND_LENGTH, COMMIT_LENGTH, SENDER_BLOCK, flag, set, template};
 use super::{
     AppendPosition, CONSENSUS_STREAM_ID, Checkpoint, CommitPosition, SCHEMA_ID, SCHEMA_VERSION,
     Sender,
@@ -125,9 +125,9 @@ fn commit(b: &Commit, flags: u32) -> Option<Frequent> {
 /// Writes an acknowledgement: see [`super::MemberMessage::emit`].
 pub(super) fn emit_append(sender: &Sender, said: &AppendPosition, out: &mut [u8]) -> Option<usize> {
     const LEN: usize = align(size_of::<Append>());
-    let flags = u32::from(said.quarantined) * flag::QUARANTINED
-        | u32::from(said.resting) * flag::RESTING
-        | u32::from(said.votes) * flag::VOTES;
+    let flags = set(said.quarantined, flag::QUARANTINED)
+        | set(said.resting, flag::RESTING)
+        | set(said.votes, flag::VOTES);
     let b: &mut [u8; LEN] = out.first_chunk_mut()?;
     front(b, size_of::<Append>(), IS_APPEND, sender, flags);
     put_u64::<OWN, LEN>(b, said.term.to_wire() as u64);
@@ -154,7 +154,7 @@ const _: () = assert!(align(size_of::<Commit>()) == size_of::<Commit>());
 /// Writes a heartbeat: see [`super::MemberMessage::emit`].
 pub(super) fn emit_commit(sender: &Sender, said: &CommitPosition, out: &mut [u8]) -> Option<usize> {
     const LEN: usize = size_of::<Commit>();
-    let flags = u32::from(said.counts) * flag::COUNTS;
+    let flags = set(said.counts, flag::COUNTS);
     let b: &mut [u8; LEN] = out.first_chunk_mut()?;
     front(b, LEN, IS_COMMIT, sender, flags);
     put_u64::<OWN, LEN>(b, said.term.to_wire() as u64);
