@@ -52,7 +52,9 @@ impl Position {
     /// `len` bytes further on, saturating at `POSITION_MAX`.
     #[must_use]
     pub const fn plus(self, len: u64) -> Self {
-        Self::new(self.0.saturating_add(len))
+        // Of every frame again and again: what is left above is added, or all of it.
+        let left = POSITION_MAX - self.0;
+        Self(self.0 + if len < left { len } else { left })
     }
 
     /// `len` bytes back, saturating at 0.

@@ -4,7 +4,7 @@ use super::frame::{Header, seal};
 use super::{Log, Span, segment_base, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
-use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align};
+use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align, put};
 
 /// Why a record was not appended. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -86,12 +86,17 @@ fn append_one<L: Log>(
     let frame = frame.ok_or(AppendError::Full)?;
     header.emit(frame);
     let mut rest = &mut frame[FRAME_HEADER..];
-    for part in parts {
-        let (now, later) = rest.split_at_mut(part.len());
-        now.copy_from_slice(part);
-        rest = later;
+    if let Some((head, parts)) = parts.split_first() {
+        rest = put(rest, head);
+        for part in parts {
+            let (now, later) = rest.split_at_mut(part.len());
+            now.copy_from_slice(part);
+            rest = later;
+        }
     }
-    rest.fill(0);
+    if !rest.is_empty() {
+        rest.fill(0);
+    }
     let chain = seal(&header, frame, chain);
     let end = start.plus(header.aligned() as u64);
     log.publish(end, chain);

@@ -72,23 +72,24 @@ fn receive_in_order<L: Log>(
     let Some(before) = log.chain() else {
         return (0, at);
     };
-    let (lap_end, room) = (log.lap_end(at), log.room(at).len());
+    let (lap_end, segment_length) = (log.lap_end(at), log.segment_length());
+    let room = log.room(at);
     let (mut taken, mut end, mut chain) = (0, at, before);
-    for frame in Frames::new(datagram, at, log.segment_length())
+    for frame in Frames::new(datagram, at, segment_length)
         .verified()
         .chained(before)
     {
         let is_of_term = term_at(frame.position) == Some(frame.term);
         // A PAD is longer in the log than in a datagram.
         let is_plain = !frame.is_pad && frame.position < lap_end;
-        if !is_of_term || !is_plain || taken + frame.bytes.len() > room {
+        if !is_of_term || !is_plain || taken + frame.bytes.len() > room.len() {
             break;
         }
         taken += frame.bytes.len();
         (end, chain) = (frame.end(), frame.chain);
         received.published += 1;
     }
-    let (room, frames) = (log.room(at).get_mut(..taken), datagram.get(..taken));
+    let (room, frames) = (room.get_mut(..taken), datagram.get(..taken));
     if let (Some(room), Some(frames)) = (room, frames)
         && taken > 0
     {

@@ -1,11 +1,12 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
+use super::checksum::Checksums;
 use super::frame::{Header, follows};
-use super::{LOG_STREAM_ID, Log, segment_end};
-use crate::limits::FRAME_HEADER;
+use super::{LOG_STREAM_ID, Log};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
-use crate::wire::frame::{FLAG_BEGIN, FLAG_END};
+use crate::wire::frame::{DATA, FLAG_BEGIN, FLAG_END, VERSION_AND_TYPE, align, words};
 
 const _: () = assert!(LOG_STREAM_ID == 100);
 
@@ -144,6 +145,12 @@ impl<'a> Frames<'a> {
         self
     }
 
+    /// Passes over whole frames, `len` bytes of them, that are known to be good.
+    pub(crate) fn pass_over(&mut self, len: usize) {
+        self.bytes = self.bytes.get(len..).unwrap_or(&[]);
+        self.at = self.at.plus(len as u64);
+    }
+
     /// Where the next frame would start: the end of the last good one.
     pub const fn position(&self) -> Position {
         self.at
@@ -205,6 +212,60 @@ fn parse(
     at: Position,
     segment_length: u32,
 ) -> Result<(FrameRef<'_>, Header), FrameError> {
+    match parse_data(bytes, at, segment_length) {
+        Some(good) => Ok(good),
+        None => parse_any(bytes, at, segment_length),
+    }
+}
+
+/// As [`parse`], of a DATA frame with nothing wrong: nearly all are. Else `None`, which says
+/// nothing.
+#[inline(always)]
+fn parse_data(bytes: &[u8], at: Position, segment_length: u32) -> Option<(FrameRef<'_>, Header)> {
+    let [kind, places, stream, sums] = words(bytes.first_chunk()?);
+    let (length, flags) = (kind as u32, (kind >> 40) as u8);
+    let (segment_offset, term) = (places as u32, (places >> 32) as u32);
+    let (stream, segment) = (stream as u32, (stream >> 32) as u32);
+    let named = u64::from(segment) * u64::from(segment_length) + u64::from(segment_offset);
+    let aligned_len = align(length as usize);
+    let is_good = kind & VERSION_AND_TYPE == DATA
+        && stream == LOG_STREAM_ID as u32
+        && (segment | term | length) >> 31 == 0
+        && length as usize >= FRAME_HEADER
+        && named == at.get()
+        && (at.get() | u64::from(segment_offset)).is_multiple_of(FRAME_ALIGNMENT as u64)
+        && aligned_len <= segment_length.saturating_sub(segment_offset) as usize;
+    let frame = bytes.get(..aligned_len).filter(|_| is_good)?;
+    let term = Term::new(term);
+    let sums = Checksums::from_reserved(sums as i64);
+    let header = Header {
+        length,
+        flags,
+        is_pad: false,
+        segment_offset,
+        segment,
+        term,
+        sums,
+    };
+    let frame = FrameRef {
+        position: at,
+        term,
+        flags,
+        payload: frame.get(FRAME_HEADER..length as usize)?,
+        bytes: frame,
+        aligned_len,
+        is_pad: false,
+        chain: sums.chain,
+    };
+    Some((frame, header))
+}
+
+#[inline(never)]
+fn parse_any(
+    bytes: &[u8],
+    at: Position,
+    segment_length: u32,
+) -> Result<(FrameRef<'_>, Header), FrameError> {
     if bytes.len() < FRAME_HEADER {
         return Err(FrameError::Cut);
     }
@@ -251,19 +312,31 @@ fn parse(
 ///
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
-    let (mut len, mut at, mut of_term) = (0, at, None);
-    let end = segment_end(at, segment_length);
-    while let Some(Ok((frame, header))) = bytes.get(len..).map(|b| parse(b, at, segment_length)) {
-        let after = len + frame.aligned_len;
-        let is_other_term = of_term.is_some_and(|term| term != header.term);
-        if after > max_len || is_other_term || (header.is_pad && len > 0) {
+    let first = parse(bytes, at, segment_length).ok();
+    let first = first.filter(|(frame, _)| frame.aligned_len <= max_len);
+    let (Some((first, header)), Some(head)) = (first, bytes.first_chunk()) else {
+        return 0;
+    };
+    let mut len = first.aligned_len;
+    if header.is_pad {
+        return len;
+    }
+    // Those behind it have the same header but for length, flags, sums and place.
+    let [_, places, stream, _] = words(head);
+    let rest = (segment_length - header.segment_offset) as usize;
+    let most = max_len.min(bytes.len()).min(rest);
+    while let Some(head) = bytes.get(len..).and_then(|next| next.first_chunk()) {
+        let [kind, its_places, its_stream, _] = words(head);
+        let length = kind as u32 as usize;
+        let is_next = kind & VERSION_AND_TYPE == DATA
+            && its_places == places + len as u64
+            && its_stream == stream
+            && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
+        let after = len + align(length);
+        if !is_next || after > most {
             break;
         }
-        of_term = Some(header.term);
-        (len, at) = (after, frame.end());
-        if header.is_pad || at == end {
-            break;
-        }
+        len = after;
     }
     len
 }

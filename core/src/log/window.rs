@@ -272,17 +272,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         assert!(at.is_aligned());
         assert!(at >= self.end);
         let limit = self.released.min(self.written).max(self.start);
-        if at >= limit.plus(self.capacity) {
+        if at.since(limit) >= self.capacity {
             return &mut [];
         }
-        let wanted = at.plus(self.frame_max as u64);
-        if wanted > self.start.plus(self.capacity) {
+        if at.since(self.start) + self.frame_max as u64 > self.capacity {
             // A little more than is needed, so that not every frame that comes lets one go.
-            let spare = self.capacity / SPARE;
-            self.advance(wanted.minus(self.capacity).plus(spare));
+            let wanted = at.plus(self.frame_max as u64 + self.capacity / SPARE);
+            self.advance(wanted.minus(self.capacity));
         }
         let is_being_written = self.writing.is_some_and(|w| at < w.end);
-        let avail = self.start.plus(self.capacity).since(at) as usize;
+        let avail = self.capacity.saturating_sub(at.since(self.start)) as usize;
         if avail == 0 || is_being_written {
             return &mut [];
         }

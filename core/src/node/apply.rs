@@ -68,6 +68,20 @@ impl Applier {
         }
     }
 
+    /// Whether no service took what is committed, and not all of it is taken yet.
+    pub const fn has_piled_up(&self) -> bool {
+        self.piled_up
+    }
+
+    /// Takes a frame that holds a whole message.
+    #[inline]
+    pub fn take_plain(&mut self, frame: &FrameRef<'_>, timestamp: Timestamp) {
+        (self.position, self.level) = (frame.end(), frame.end());
+        (self.chain, self.term) = (frame.chain, frame.term);
+        self.time = self.time.max(timestamp);
+        self.messages.reset();
+    }
+
     /// Takes over from a snapshot at `position`.
     pub fn restore(&mut self, position: Position, time: Timestamp, term: Term, chain: u32) {
         *self = Self {
@@ -112,6 +126,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         }
         assert!(services.len() == self.hosts.len(), "as configured");
+        self.stir();
         let mut bench = Bench {
             services,
             memory: memory(lent.ingress, lent.egress, lent.reassembly),
@@ -134,12 +149,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 self.hosts[at].moved = now.instant;
             }
         }
+        self.note_digests(bench.services);
         self.note_due(lent.services);
         // Nothing that is read here is kept from call to call, and what leaves the window is
         // recalled.
         lent.log.release(self.raft.tail.end);
         let moved = self.applier.position > before;
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
+    }
+
+    /// The digest of each service that has executed something.
+    fn note_digests(&mut self, services: &[&mut dyn Service]) {
+        for (host, service) in self.hosts.iter_mut().zip(services) {
+            if host.digest_at != host.position {
+                (host.digest, host.digest_at) = (service.digest(), host.position);
+            }
+        }
     }
 
     /// The node closes: tells the services, the last call of all.
@@ -200,12 +225,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) {
         let before = self.applier.position;
         let commit = self.raft.commit();
+        if before >= commit {
+            self.applier.piled_up = self.applier.piled_up && self.clients.are_reading();
+            return;
+        }
         let (bytes, cold) = self.sources.for_replay(log, replay, before);
         let mut frames = Frames::new(bytes, before, self.config.segment_length);
         if cold {
             frames = frames.verified();
         }
         let mut budget = FRAMES_MAX;
+        self.advance_plain(now, bench, frames.clone(), &mut budget);
+        let taken = self.applier.position.since(before) as usize;
+        frames.pass_over(taken);
         while budget > 0 && self.applier.position < commit && self.halted.is_none() {
             self.applier.ready = self.may_advance(bench);
             self.applier.piled_up |= !self.applier.ready;
@@ -225,7 +257,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.take_frame(now, &frame, bench, assembly);
         }
         let is_level = self.applier.position >= commit;
-        self.applier.piled_up &= !is_level || self.clients.are_reading();
+        self.applier.piled_up = self.applier.piled_up && (!is_level || self.clients.are_reading());
         if let Some(error) = frames.error()
             && self.applier.position == before
         {
@@ -294,12 +326,37 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.applier.level = message.end;
         let (every, chain) = (self.config.checkpoint_every, self.applier.chain);
         self.checkpoints.pass(every, level, message.end, chain);
-        let parsed = Message::parse(message.bytes);
-        let record = record_of(message.start, &parsed);
+        match Message::parse(message.bytes) {
+            // Nearly all are, and to the module they are nothing but the time.
+            Ok(Message::SessionMessage(said)) => {
+                let (session, timestamp) = (said.header.session, said.header.timestamp);
+                let record = Record::Message {
+                    timestamp,
+                    session,
+                    payload: said.payload,
+                };
+                self.applier.time = self.applier.time.max(timestamp);
+                self.execute_level(now, level, message, &record, bench);
+                self.clients.apply_message(session, said.payload.len());
+            }
+            parsed => self.execute_other(now, level, message, &parsed, bench),
+        }
+    }
+
+    #[inline(never)]
+    fn execute_other(
+        &mut self,
+        now: Now,
+        level: Position,
+        message: &Whole<'_>,
+        parsed: &Result<Message<'_>, crate::wire::Reject>,
+        bench: &mut Bench<'_, '_, '_>,
+    ) {
+        let record = record_of(message.start, parsed);
         if let Some(timestamp) = record.timestamp() {
             self.applier.time = self.applier.time.max(timestamp);
         }
-        match &parsed {
+        match parsed {
             Ok(parsed) => self.take_record(now, message, parsed, &mut bench.memory),
             Err(_) => {
                 if let Ok(admitted) = MemberAdmitted::parse(message.bytes) {
@@ -307,18 +364,26 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 }
             }
         }
+        self.execute_level(now, level, message, &record, bench);
+        if let Ok(Message::NewLeadershipTermEvent(event)) = parsed {
+            self.lead(message, event);
+        }
+    }
+
+    /// One message into each service that is level and takes it.
+    #[inline]
+    fn execute_level(
+        &mut self,
+        now: Now,
+        level: Position,
+        message: &Whole<'_>,
+        record: &Record<'_>,
+        bench: &mut Bench<'_, '_, '_>,
+    ) {
         for slot in 0..self.hosts.len() {
             if self.hosts[slot].position == level && self.hosts[slot].ready {
-                self.execute_in(now, slot, message, &record, bench);
+                self.execute_in(now, slot, message, record, bench);
             }
-        }
-        match parsed {
-            Ok(Message::SessionMessage(said)) => {
-                let id = said.header.session;
-                self.clients.apply_message(id, said.payload.len());
-            }
-            Ok(Message::NewLeadershipTermEvent(event)) => self.lead(message, &event),
-            _ => {}
         }
     }
 
@@ -343,9 +408,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let executed = host.execute(at, record, &mut **service, &mut effects);
         host.moved = now.instant;
-        host.digest = service.digest();
-        self.checkpoints
-            .executed(self.config.member, message.end, (slot, count), host.digest);
+        // Asked for where it counts, and when this call is over (`note_digests`).
+        if self.checkpoints.is_open() {
+            let digest = service.digest();
+            (host.digest, host.digest_at) = (digest, message.end);
+            self.checkpoints
+                .executed(self.config.member, message.end, (slot, count), digest);
+        }
         if snapshot_at == Some(message.end) {
             host.taking = Taking::Due;
         }

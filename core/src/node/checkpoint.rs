@@ -199,10 +199,15 @@ impl<const S: usize> Checkpoints<S> {
 
     /// The consensus module has come from `from` to `to` by one whole message, with the log's
     /// `chain` there: is that a checkpoint?
+    #[inline]
     pub fn pass(&mut self, every: u64, from: Position, to: Position, chain: u32) {
-        if every == 0 || to.get() < self.next {
-            return;
+        if every != 0 && to.get() >= self.next {
+            self.pass_multiple(every, from, to, chain);
         }
+    }
+
+    #[inline(never)]
+    fn pass_multiple(&mut self, every: u64, from: Position, to: Position, chain: u32) {
         let multiple = |position: Position| position.get() / every;
         self.next = (multiple(to) + 1).saturating_mul(every);
         if multiple(from) == multiple(to) {
@@ -218,6 +223,20 @@ impl<const S: usize> Checkpoints<S> {
         };
         // There is room now: it cannot be refused.
         let _kept = self.open.push(open).is_ok();
+    }
+
+    /// Up to where the consensus module meets no checkpoint; zero while one waits for a digest.
+    pub fn clear_to(&self, every: u64) -> Position {
+        match every {
+            _ if self.is_open() => Position::ZERO,
+            0 => Position::MAX,
+            _ => Position::new(self.next),
+        }
+    }
+
+    /// Whether any service's digest is waited for.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// The service in `slot`, of `count`, has this digest at `position`.

@@ -244,11 +244,15 @@ impl Config {
 
     /// Whose address this is. An IPv4 address and the same mapped into IPv6 are equal.
     pub fn member_at(&self, from: SocketAddr) -> Option<MemberId> {
+        // Nearly always it is the very address.
+        let is_same = |m: &Option<MemberAddress>| matches!(m, Some(a) if a.member == from);
+        if let Some(found) = self.members.iter().position(is_same) {
+            return MemberId::new(found as u8);
+        }
         let canonical = |a: SocketAddr| (a.ip().to_canonical(), a.port());
         let is_from = |a: &MemberAddress| {
             // Ports first: the rest is rarely worth a look.
-            a.member.port() == from.port()
-                && (a.member == from || canonical(a.member) == canonical(from))
+            a.member.port() == from.port() && canonical(a.member) == canonical(from)
         };
         let found = self
             .members

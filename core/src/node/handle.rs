@@ -32,7 +32,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return Err(Reject::Halted);
         }
-        self.see(now);
+        self.stir();
+        self.see_anew(now);
         self.see_memory(lent);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
@@ -51,6 +52,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
             _ => {}
         }
         result
+    }
+
+    /// One turn of a driver has one time: only the first call of it sees the clocks move.
+    #[inline]
+    fn see_anew(&mut self, now: Now) {
+        // So it is in most turns as well that nothing is to be seen: the wall clock counts
+        // milliseconds, and a step of it shows only from a second on.
+        let passed = now.instant.nanos().wrapping_sub(self.clock.instant.nanos());
+        if now.wall == self.clock.wall && passed < 1_000_000_000 {
+            self.clock = now;
+        } else {
+            self.see(now);
+        }
     }
 
     fn handle_client<L: Log>(
@@ -80,7 +94,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return;
         }
-        self.see(now);
+        self.stir();
+        self.see_anew(now);
         self.see_memory(lent);
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
@@ -98,7 +113,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return false;
         }
-        self.see(now);
+        self.stir();
+        self.see_anew(now);
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();
@@ -155,6 +171,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// consumer's buffer. If the log was cut since it was asked for, they are dropped, and asked
     /// for again.
     pub fn handle_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
+        self.stir();
         if !matches!(recall.consumer, Consumer::Replay | Consumer::Repair) {
             self.forget_staged();
         }

@@ -4,11 +4,12 @@ use super::join::{self, Step};
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
-use crate::units::{MemberId, Position, Tail, Term};
+use crate::units::{Incarnation, MemberId, Position, Tail, Term};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, Nak, TYPE_NAK, frame_type};
 use crate::wire::member::{
-    Body, CONSENSUS_STREAM_ID, CommitPosition, MemberMessage, NewLeadershipTerm, SnapshotChunk,
+    AppendPosition, Body, CONSENSUS_STREAM_ID, CommitPosition, Frequent, MemberMessage,
+    NewLeadershipTerm, Sender, SnapshotChunk,
 };
 
 /// How far ahead of this member's term a message's may be.
@@ -23,6 +24,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
         let log = &mut *lent.log;
+        if let Some((sender, said)) = Frequent::parse(datagram) {
+            self.counts_of(from, &sender, said.term())?;
+            match &said {
+                Frequent::Append(ack) => {
+                    self.take_append(now.instant, from, sender.incarnation, ack);
+                }
+                Frequent::Commit(said) => self.take_commit(now.instant, from, said, log),
+            }
+            return Ok(());
+        }
         if frame_type(datagram).map_err(Reject::Wire)? == TYPE_NAK {
             let nak = Nak::parse(datagram).map_err(Reject::Wire)?;
             return self.handle_nak(from, &nak, log);
@@ -55,18 +66,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         message: &MemberMessage,
         log: &mut L,
     ) -> Result<(), Reject> {
-        if message.sender.cluster != self.config.cluster || message.sender.member != from {
-            return Err(Reject::Foreign);
-        }
-        // Terms grow one by one: a leap is no election, and would use them up for everybody.
-        let (said, known) = (message.body.term().get(), self.raft.term().get());
-        if said.saturating_sub(known) > TERM_LEAP_MAX {
-            return Err(Reject::Foreign);
-        }
-        // Another incarnation than the roster's is a new disk under an old name: what it says of
-        // its log is served, but neither its vote nor its mark counts.
+        let counts = self.counts_of(from, &message.sender, message.body.term())?;
         let incarnation = message.sender.incarnation;
-        let counts = self.is_admitted(from, incarnation);
         let instant = now.instant;
         let is_question = matches!(
             message.body,
@@ -84,21 +85,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Body::RequestVote(ask) if counts => self.raft.handle_request_vote(instant, from, ask),
             Body::Vote(vote) if counts => self.raft.handle_vote(instant, from, vote),
             Body::NewLeadershipTerm(said) => self.handle_new_leadership(now, from, said, log),
-            Body::AppendPosition(ack) => {
-                self.hear_append(instant, from, incarnation, ack);
-                self.hear_follower(from, ack);
-                if ack.received < self.start.base {
-                    // It was too slow for this bounded log: it is told where that begins now.
-                    let asked = Some(ack.received);
-                    self.raft.handle_history_request(instant, from, asked);
-                }
-            }
-            Body::CommitPosition(said) => {
-                self.raft.handle_heartbeat(instant, from, said);
-                if self.raft.joined() == Some(said.term) {
-                    self.hear_leader(instant, from, said, log);
-                }
-            }
+            Body::AppendPosition(ack) => self.take_append(instant, from, incarnation, ack),
+            Body::CommitPosition(said) => self.take_commit(instant, from, said, log),
             Body::HistoryRequest(ask) if ask.term == self.raft.term() => {
                 let from_log = self.ask_annals(from, ask.from);
                 let asked = (!from_log).then_some(ask.from);
@@ -111,6 +99,49 @@ impl<const N: usize, const S: usize> Node<N, S> {
             _ => return Err(Reject::Stale),
         }
         Ok(())
+    }
+
+    /// Whether what this sender says of its log and its vote counts.
+    fn counts_of(&self, from: MemberId, sender: &Sender, said: Term) -> Result<bool, Reject> {
+        if sender.cluster != self.config.cluster || sender.member != from {
+            return Err(Reject::Foreign);
+        }
+        // Terms grow one by one: a leap is no election, and would use them up for everybody.
+        if said.get().saturating_sub(self.raft.term().get()) > TERM_LEAP_MAX {
+            return Err(Reject::Foreign);
+        }
+        // Another incarnation than the roster's is a new disk under an old name: what it says of
+        // its log is served, but neither its vote nor its mark counts.
+        Ok(self.is_admitted(from, sender.incarnation))
+    }
+
+    fn take_append(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        incarnation: Incarnation,
+        ack: &AppendPosition,
+    ) {
+        self.hear_append(now, from, incarnation, ack);
+        self.hear_follower(from, ack);
+        if ack.received < self.start.base {
+            // It was too slow for this bounded log: it is told where that begins now.
+            let asked = Some(ack.received);
+            self.raft.handle_history_request(now, from, asked);
+        }
+    }
+
+    fn take_commit<L: Log>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        said: &CommitPosition,
+        log: &mut L,
+    ) {
+        self.raft.handle_heartbeat(now, from, said);
+        if self.raft.joined() == Some(said.term) {
+            self.hear_leader(now, from, said, log);
+        }
     }
 
     /// The joined leader says how far it is.
@@ -292,11 +323,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.counters.stale += 1;
             return Err(Reject::Stale);
         }
-        let known = self.known;
         let before = log.end();
         let limit = self.limit(&*log);
         let mut log_bounded = Bounded::new(log, limit);
-        let term_at = |position| join::term_in(&known, position);
+        let known = &self.known;
+        let term_at = |position| join::term_in(known, position);
         let got = receive(&mut log_bounded, &mut self.gaps, datagram, term_at);
         self.counters.duplicate += u64::from(got.duplicates);
         self.counters.no_room += u64::from(got.no_room + got.gaps_full);
@@ -321,7 +352,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn published<L: Log>(&mut self, before: Position, log: &L) {
         let end = log.end();
         let mut at = before;
-        for entry in self.known.as_slice() {
+        // Nearly always the leader's own term is all there is to say.
+        if let Some(last) = self.known.as_slice().last()
+            && last.base <= before
+            && end > before
+        {
+            let _goes_on = self.history.push(last.term, before, end);
+            at = end;
+        }
+        let entries = match at < end {
+            true => self.known.as_slice(),
+            false => &[],
+        };
+        for entry in entries {
             let next = self
                 .known
                 .as_slice()
@@ -347,6 +390,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));
+        if to <= end {
+            self.hole = None;
+            return;
+        }
         let to = to.min(self.limit(log)).max(end);
         let hole = self.gaps.first_hole(end, to);
         self.hole = match (hole, self.hole) {

@@ -24,6 +24,7 @@ mod install;
 mod join;
 mod member_in;
 mod originate;
+mod plain;
 mod repair;
 mod report;
 mod retain;
@@ -186,7 +187,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     counters: Counters,
     halted: Option<Halt>,
     role_seen: Role,
-    next_member: u8,
+    sweep: transmit::Sweep,
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -260,13 +261,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             counters: Counters::default(),
             halted: None,
             role_seen: Role::Follower,
-            next_member: 0,
+            sweep: transmit::Sweep::default(),
             config,
         })
     }
 
     /// Term and vote that have reached the disk. Older news is ignored.
     pub fn handle_persisted(&mut self, state: NodeState) {
+        self.stir();
         self.raft.handle_persisted(Ballot {
             term: state.term,
             vote: state.vote,
@@ -280,6 +282,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
     pub fn handle_durable(&mut self, mark: Mark) {
+        self.stir();
         self.raft.handle_durable(mark);
     }
 
@@ -434,6 +437,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Closes gracefully: a leader hands over first. Poll transmits until `is_resigned`.
     pub fn resign(&mut self, now: Now) {
+        self.stir();
         self.raft.resign(now.instant);
     }
 
@@ -447,6 +451,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// # Errors
     /// See [`TransferError`].
     pub fn transfer(&mut self, now: Now, target: MemberId) -> Result<(), TransferError> {
+        self.stir();
         self.raft.transfer(now.instant, target)
     }
 
@@ -484,16 +489,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it
     /// knew.
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
-        self.look_after(now);
+        // What moves with time only is looked at once for each moment, what was told at once.
+        if self.sweep.looked_at != now.instant || self.checkpoints.news {
+            self.sweep.looked_at = now.instant;
+            self.look_after(now);
+        }
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
-        if !matches!(self.raft.state(), State::Follower(_)) {
+        if self.hole.is_some() && !matches!(self.raft.state(), State::Follower(_)) {
             self.hole = None;
         }
-        self.history_wanted = self
-            .history_wanted
-            .filter(|(_, t, _)| *t == self.raft.term());
+        if let Some((_, term, _)) = self.history_wanted
+            && term != self.raft.term()
+        {
+            self.history_wanted = None;
+        }
         let role = self.raft.role();
         if role != self.role_seen {
             if self.role_seen == Role::Leader {

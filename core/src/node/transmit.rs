@@ -63,6 +63,18 @@ pub struct Transmit<'l> {
     pub payload: Payload<'l>,
 }
 
+/// How far a round through the producers has come: those before `next` owe nothing. It stands until
+/// the node is told something, or time moves on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Sweep {
+    at: Instant,
+    next: u8,
+    /// Which follower was last sent log bytes.
+    member: u8,
+    /// When this member's health was last looked after.
+    pub looked_at: Instant,
+}
+
 /// What a datagram says.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(
@@ -111,26 +123,42 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         }
         let instant = now.instant;
+        if self.sweep.at != instant {
+            (self.sweep.at, self.sweep.next) = (instant, 0);
+        }
         // One after the other and not chained: what is given back is hundreds of bytes long, and
-        // is written once, where the caller wants it.
+        // is written once, where the caller wants it. Sending makes no other debts, so whoever owed
+        // nothing is not asked again.
         macro_rules! first {
-            ($($owed:expr),+ $(,)?) => {
-                $(let owed = $owed; if owed.is_some() { return owed; })+
+            ($($number:literal: $owed:expr),+ $(,)?) => {
+                $(if self.sweep.next <= $number {
+                    let owed = $owed;
+                    if owed.is_some() {
+                        return owed;
+                    }
+                    self.sweep.next = $number + 1;
+                })+
             };
         }
         first!(
-            self.owed_message(now, &*lent.log),
-            self.owed_annals(lent),
-            self.owed_history_request(instant),
-            self.owed_nak(instant),
-            self.owed_snapshot_request(instant, lent.catchup),
-            self.owed_repair_request(instant),
-            self.owed_frames(lent),
-            self.owed_status(),
-            self.owed_client(now, lent),
-            self.owed_repair(lent),
+            0: self.owed_message(now, &*lent.log),
+            1: self.owed_annals(lent),
+            2: self.owed_history_request(instant),
+            3: self.owed_nak(instant),
+            4: self.owed_snapshot_request(instant, lent.catchup),
+            5: self.owed_repair_request(instant),
+            6: self.owed_frames(lent),
+            7: self.owed_status(),
+            8: self.owed_client(now, lent),
+            9: self.owed_repair(lent),
+            10: self.owed_chunk(lent.catchup),
         );
-        self.owed_chunk(lent.catchup)
+        None
+    }
+
+    /// The node is told something: whoever owed nothing may owe something now.
+    pub(super) fn stir(&mut self) {
+        self.sweep.next = 0;
     }
 
     fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
@@ -311,7 +339,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if leader.progress.iter().all(|p| p.due(end).is_none()) {
+        if !leader.owes_bytes(end) {
             return None;
         }
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
@@ -346,13 +374,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn take_turn(&mut self) -> Option<MemberId> {
-        let next = self.next_member + 1;
-        self.next_member = if next < crate::limits::MEMBERS_MAX as u8 {
+        let next = self.sweep.member + 1;
+        self.sweep.member = if next < crate::limits::MEMBERS_MAX as u8 {
             next
         } else {
             0
         };
-        MemberId::new(self.next_member)
+        MemberId::new(self.sweep.member)
     }
 
     fn owed_status(&mut self) -> Option<Transmit<'static>> {
@@ -409,7 +437,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let (end, mtu) = (self.raft.tail.end, self.config.mtu);
         let mut wanted = None;
-        for progress in &leader.progress {
+        let progress = match leader.owes_bytes(end) {
+            true => &leader.progress[..],
+            false => &[],
+        };
+        for progress in progress {
             let Some((from, _)) = progress.due(end) else {
                 continue;
             };

@@ -194,6 +194,12 @@ impl Leader {
         }
     }
 
+    /// Whether any follower may be sent bytes of a log that ends at `end`.
+    pub fn owes_bytes(&self, end: Position) -> bool {
+        let is_owed = |p: &Progress| p.joined && (p.resend.is_some() || p.sent < p.limit.min(end));
+        self.progress.iter().any(is_owed)
+    }
+
     pub(super) fn of(&self, member: MemberId) -> Option<&Progress> {
         self.progress.get(member.slot())
     }
@@ -342,19 +348,25 @@ impl Raft {
         let State::Leader(leader) = &self.state else {
             return;
         };
-        let mut marks = [Position::ZERO; MEMBERS_MAX];
-        for (mark, member) in marks.iter_mut().zip(self.members.iter()) {
+        let minority = usize::from(Planted::CommitWithAMinority.is_active());
+        let quorum = (self.members.quorum() - minority).max(1);
+        // The largest marks, as many as a quorum, in descending order.
+        let mut best = [Position::ZERO; MEMBERS_MAX];
+        let best = best.get_mut(..quorum).unwrap_or_default();
+        for member in self.members.iter() {
             let progress = leader.progress.get(member.slot());
-            *mark = match progress {
+            let mut mark = match progress {
                 _ if member == self.me => self.acknowledged(),
                 Some(p) if p.joined && p.counts => p.durable,
                 _ => Position::ZERO,
             };
+            for place in &mut *best {
+                if mark > *place {
+                    core::mem::swap(place, &mut mark);
+                }
+            }
         }
-        marks.sort_unstable_by(|a, b| b.cmp(a));
-        let minority = usize::from(Planted::CommitWithAMinority.is_active());
-        let quorum = (self.members.quorum() - minority).max(1);
-        let agreed = marks.get(quorum - 1).copied().unwrap_or(Position::ZERO);
+        let agreed = best.last().copied().unwrap_or(Position::ZERO);
         let agreed = agreed.min(self.acknowledged());
         let barrier = match leader.barrier {
             Some(end) => end,
@@ -445,6 +457,9 @@ impl Raft {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
             };
+            if p.joined && p.history_from.is_none() {
+                continue;
+            }
             let history_from = p.history_from.take();
             if history_from.is_some() || (!p.joined && now >= p.greet_at) {
                 p.greet_at = now.plus(interval);

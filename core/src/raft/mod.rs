@@ -84,6 +84,18 @@ pub struct Ballot {
     pub vote: Option<MemberId>,
 }
 
+impl Ballot {
+    /// As one number: it is compared in every turn.
+    #[inline]
+    const fn bits(self) -> u64 {
+        let vote = match self.vote {
+            Some(member) => member.get() as u64,
+            None => u8::MAX as u64,
+        };
+        (self.term.get() as u64) << 8 | vote
+    }
+}
+
 /// What this member is at the moment; each state carries its own data and nothing else.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[allow(
@@ -258,7 +270,7 @@ impl Raft {
         if Planted::ForgetTheVote.is_active() {
             return self.persisted.term == self.ballot.term;
         }
-        self.persisted == self.ballot
+        self.persisted.bits() == self.ballot.bits()
     }
 
     /// The log's end has moved (append, publish or truncation).

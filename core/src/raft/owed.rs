@@ -95,16 +95,21 @@ impl Raft {
     /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end
     /// of the room behind it. Each call does work bounded by the number of members.
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
-        self.owed_vote()
-            .or_else(|| self.owed_canvass())
-            .or_else(|| self.owed_ballot())
-            .or_else(|| self.owed_append(limit))
-            .or_else(|| self.owed_by_leader(now))
+        if let Some(owed) = self.owed_vote().or_else(|| self.owed_canvass()) {
+            return Some(owed);
+        }
+        match self.state {
+            State::Candidate(_) => self.owed_ballot(),
+            State::Follower(_) => self.owed_append(limit),
+            State::Leader(_) => self.owed_by_leader(now),
+            State::Canvass(_) | State::Voter { .. } => None,
+        }
     }
 
     fn owed_vote(&mut self) -> Option<(MemberId, Owed)> {
+        let is_owed = self.vote_due || !self.refusals.is_empty();
         // Raft figure 2: "updated on stable storage before responding to RPCs".
-        if !self.is_persisted() {
+        if !is_owed || !self.is_persisted() {
             return None;
         }
         if self.vote_due

@@ -106,7 +106,7 @@ pub trait Service {
     }
 
     /// A digest of the whole replicated state: equal on every member at equal positions. Called
-    /// often: keep it up to date as the state changes.
+    /// after every batch of messages: keep it up to date as the state changes.
     fn digest(&self) -> u64;
 
     /// A snapshot of the state as it is now begins: a bounded, small amount of work. What

@@ -439,12 +439,15 @@ impl Publication {
         if let Some(place) = slot.get_mut(offset..offset + aligned) {
             let _written = header.emit(place);
             let (_, mut rest) = place.split_at_mut(FRAME_HEADER);
-            for part in core::iter::once(&head).chain(parts) {
+            rest = frame::put(rest, head);
+            for part in parts {
                 let (now, later) = rest.split_at_mut(part.len());
                 now.copy_from_slice(part);
                 rest = later;
             }
-            rest.fill(0);
+            if !rest.is_empty() {
+                rest.fill(0);
+            }
         }
         self.tail = self.tail.plus(aligned as u64);
     }
@@ -557,16 +560,16 @@ impl Publication {
         let tail = tail.min(from.plus(self.segments.remaining(from)));
         while at < tail && start + len < self.ring.window() as usize {
             // Frames that were written here lie one behind the other.
-            let header = slot.get(start + len..).map(DataHeader::parse);
-            let Some(Ok(header)) = header.filter(|h| h.is_ok_and(|h| !h.is_heartbeat())) else {
+            let Some((sent, taken)) = slot.get(start + len..).and_then(frame::step) else {
                 break;
             };
-            if len + header.wire_len() > room {
+            if len + sent > room {
                 break;
             }
-            len += header.wire_len();
-            at = at.plus(header.aligned_len() as u64);
-            if header.kind == Kind::Pad {
+            len += sent;
+            at = at.plus(taken as u64);
+            // A PAD: nothing of it but its header is there.
+            if sent != taken {
                 break;
             }
         }

@@ -13,6 +13,7 @@ mod control;
 mod data;
 
 pub use control::{ERROR_TEXT_MAX, ErrFrame, Nak, Rttm, Setup, StatusMessage};
+pub(crate) use data::{DATA, VERSION_AND_TYPE, step, words};
 pub use data::{DataFrame, DataFrames, DataHeader, Datagram, Kind};
 
 use crate::limits::{FRAME_ALIGNMENT, SEGMENT_MAX, SEGMENT_MIN};
@@ -56,6 +57,23 @@ pub const FLAG_GROUP: u8 = 0x40;
 pub const FLAG_REPLY: u8 = 0x80;
 /// ERR: the group tag is meant.
 pub const FLAG_HAS_GROUP_TAG: u8 = 0x08;
+
+/// Writes `part` to the start of `room` and gives what is left. Not by a call if it is as long as a
+/// session message's header: nearly every message has that in front.
+#[inline(always)]
+pub(crate) fn put<'r>(room: &'r mut [u8], part: &[u8]) -> &'r mut [u8] {
+    let (now, later) = room.split_at_mut(part.len());
+    match (
+        <&mut [u8; HEAD]>::try_from(&mut *now),
+        <&[u8; HEAD]>::try_from(part),
+    ) {
+        (Ok(now), Ok(part)) => *now = *part,
+        _ => now.copy_from_slice(part),
+    }
+    later
+}
+
+const HEAD: usize = 32;
 
 /// The length of what every frame starts with, in bytes.
 pub const BASE_HEADER: usize = 8;

@@ -15,9 +15,11 @@
 //! ```
 
 mod code;
+mod frequent;
 mod settings;
 
 pub use code::{CHUNK_HEADER, CHUNK_MAX, MEMBER_MESSAGE_MAX};
+pub(crate) use frequent::Frequent;
 pub use settings::{Setting, SettingSet, SharedSettings};
 
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};

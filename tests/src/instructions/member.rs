@@ -182,53 +182,58 @@ impl Member {
         self.inbox.clear();
         self.node.handle_timeout(now, &mut lent);
         let mut is_busy = self.node.poll_ingress(now, &mut AllowAll, &mut lent);
-        self.make_durable();
-        let mut lent = self.memory.lend();
+        make_durable(&mut self.node, &mut self.journal, lent.log);
         is_busy |= self.node.poll_service(now, &mut self.service, &mut lent);
-        let lent = self.memory.lend();
         assert!(self.node.poll_recall(&lent).is_none(), "all is in memory");
-        self.send(now);
+        send(
+            &mut self.node,
+            now,
+            &lent,
+            self.id,
+            &mut self.scratch,
+            &mut self.outbox,
+        );
         while self.node.poll_event().is_some() {}
         assert_eq!(self.node.halted(), None);
         self.is_busy = is_busy;
     }
+}
 
-    /// All that there is to write is durable at once.
-    fn make_durable(&mut self) {
-        if let Some(state) = self.node.poll_persist() {
-            self.node.handle_persisted(state);
-        }
-        if let Some(cut) = self.memory.window.take_cut() {
-            self.journal.handle_truncated(cut);
-        }
-        let joined = self.node.joined();
-        if self
-            .journal
-            .poll_group(joined, &self.memory.window)
-            .is_some()
-        {
-            let written = self.journal.written();
-            self.memory.window.set_written(written);
-            let mark = self.journal.handle_flushed();
-            self.node.handle_durable(mark);
-        }
+/// All that there is to write is durable at once.
+fn make_durable(node: &mut Node<SESSIONS>, journal: &mut Journal, window: &mut Window<Vec<u8>>) {
+    if let Some(state) = node.poll_persist() {
+        node.handle_persisted(state);
     }
+    if let Some(cut) = window.take_cut() {
+        journal.handle_truncated(cut);
+    }
+    if journal.poll_group(node.joined(), window).is_some() {
+        window.set_written(journal.written());
+        let mark = journal.handle_flushed();
+        node.handle_durable(mark);
+    }
+}
 
-    fn send(&mut self, now: Now) {
-        let lent = self.memory.lend();
-        loop {
-            // Not moved out of the option: it is hundreds of bytes long.
-            let next = self.node.poll_transmit(now, &lent);
-            let Some(transmit) = &next else {
-                return;
-            };
-            let from = match transmit.door {
-                Door::Member => member_door(self.id),
-                Door::Client => client_door(self.id),
-            };
-            let bytes = transmit.payload.bytes(&mut self.scratch);
-            assert!(bytes.len() <= DATAGRAM_MAX);
-            self.outbox.push(from, transmit.to, bytes);
-        }
+fn send(
+    node: &mut Node<SESSIONS>,
+    now: Now,
+    lent: &Lent<'_, Window<Vec<u8>>>,
+    id: usize,
+    scratch: &mut [u8; CONTROL_MAX],
+    outbox: &mut Inbox,
+) {
+    loop {
+        // Not moved out of the option: it is hundreds of bytes long.
+        let next = node.poll_transmit(now, lent);
+        let Some(transmit) = &next else {
+            return;
+        };
+        let from = match transmit.door {
+            Door::Member => member_door(id),
+            Door::Client => client_door(id),
+        };
+        let bytes = transmit.payload.bytes(scratch);
+        assert!(bytes.len() <= DATAGRAM_MAX);
+        outbox.push(from, transmit.to, bytes);
     }
 }

@@ -85,6 +85,9 @@ impl<const N: usize> Clients<N> {
     /// A committed message of this session, `payload` bytes without its header, has been handed to
     /// the service: its answer, if any, is in the egress now.
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
+        if self.leading.is_none() {
+            return;
+        }
         let cost = self.egress_cost(payload);
         let slot = self.serving(session);
         if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {

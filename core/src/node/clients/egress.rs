@@ -334,11 +334,13 @@ impl ClientsConfig {
 
 /// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
 /// frame.
+#[inline]
 fn framed_bound(len: usize, mtu: usize) -> u64 {
-    let frames = len
-        .checked_div(mtu.saturating_sub(FRAME_HEADER))
-        .unwrap_or(0)
-        + 1;
+    let payload_max = mtu.saturating_sub(FRAME_HEADER);
+    if len < payload_max {
+        return (len + FRAME_HEADER + FRAME_ALIGNMENT) as u64;
+    }
+    let frames = len.checked_div(payload_max).unwrap_or(0) + 1;
     let overhead = frames.saturating_mul(FRAME_HEADER) + FRAME_ALIGNMENT;
     (len as u64).saturating_add(overhead as u64)
 }

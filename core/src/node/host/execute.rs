@@ -9,7 +9,7 @@ use crate::service::{
 };
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId};
-use crate::wire::cluster::{ServiceMessage, TimerEvent};
+use crate::wire::cluster::{ServiceMessage, SessionMessage, TimerEvent};
 
 /// Where a record is, and what this member is meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,6 +252,26 @@ impl<const N: usize> Host<N> {
         Ok(())
     }
 
+    /// As [`Self::execute`], of a session's message.
+    #[inline(always)]
+    pub fn execute_message(
+        &mut self,
+        at: At,
+        said: &SessionMessage<'_>,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) {
+        let session = said.header.session;
+        self.time = self.time.max(said.header.timestamp);
+        self.position = at.end;
+        if self.index_of(session).is_some() {
+            self.call(at, true, effects, |c| {
+                service.on_session_message(c, session, said.payload);
+            });
+        }
+    }
+
+    #[inline(always)]
     fn call(
         &mut self,
         at: At,

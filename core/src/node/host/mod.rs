@@ -54,8 +54,10 @@ pub(super) struct Host<const N: usize> {
     pub id: ServiceId,
     /// The end of the last message that it has executed.
     pub position: Position,
-    /// The digest of the service's state there.
+    /// The digest of the service's state, and where that was taken: after each call that executes,
+    /// at `position`.
     pub digest: u64,
+    pub digest_at: Position,
     /// Whether the service took more when last asked.
     pub ready: bool,
     /// When it last executed something, or was level with what is committed.
@@ -84,11 +86,19 @@ pub(super) struct HostMemory<'m> {
 
 impl<'m> HostMemory<'m> {
     /// The share of service `slot` of `count`: equal ones, a quarter of each for timers.
+    #[inline]
     pub fn of(memory: &'m mut [u8], slot: usize, count: usize) -> Self {
+        if count == 1 {
+            return Self::all(memory);
+        }
         let len = memory.len() / count.max(1);
         let share = memory.get_mut(slot * len..(slot + 1) * len);
-        let share = share.unwrap_or_default();
-        let (timers, outgoing) = share.split_at_mut(len / TIMERS_SHARE);
+        Self::all(share.unwrap_or_default())
+    }
+
+    #[inline]
+    fn all(share: &'m mut [u8]) -> Self {
+        let (timers, outgoing) = share.split_at_mut(share.len() / TIMERS_SHARE);
         Self { outgoing, timers }
     }
 }
@@ -99,6 +109,7 @@ impl<const N: usize> Host<N> {
             id,
             position: Position::ZERO,
             digest: 0,
+            digest_at: Position::ZERO,
             ready: true,
             moved: now,
             taking: Taking::No,
@@ -117,6 +128,7 @@ impl<const N: usize> Host<N> {
 
     /// Asks whether the service takes what follows. Before a snapshot has begun it is not asked,
     /// and gets nothing: one that is asked again may take it that there is none to begin here.
+    #[inline]
     pub fn ask(&mut self, service: &dyn Service) {
         self.ready = self.taking != Taking::Due && service.ready(self.position);
     }
@@ -163,6 +175,7 @@ impl<const N: usize> Host<N> {
         self.outgoing.queued(&self.ahead)
     }
 
+    #[inline]
     fn index_of(&self, id: SessionId) -> Option<usize> {
         self.sessions.binary_search_by_key(&id, |s| s.id).ok()
     }

@@ -68,7 +68,7 @@ impl<'a> SessionMessage<'a> {
     /// One of a client in our own version, and nothing wrong with it; else `None`, which says
     /// nothing.
     #[inline]
-    pub(super) fn quickly(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn quickly(bytes: &'a [u8]) -> Option<Self> {
         let (sbe, rest) = bytes.split_first_chunk()?;
         let (term, rest) = rest.split_first_chunk()?;
         let (session, rest) = rest.split_first_chunk()?;

@@ -232,11 +232,14 @@ impl<'a> Datagram<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Reject> {
         let first = DataHeader::parse(bytes)?;
         let is_heartbeat = first.is_heartbeat() && bytes.len() == FRAME_HEADER;
-        let mut span: usize = 0;
-        let mut rest = if is_heartbeat { &[] } else { bytes };
+        let (mut span, mut rest): (usize, &[u8]) = (0, &[]);
         // A PAD longer than its header stands for bytes that are not here, so it can only be last.
         // One of 32 bytes may stand anywhere: an aborted claim (Aeron: `TermScanner`).
         let mut jumped = false;
+        if !is_heartbeat {
+            span = alike(bytes);
+            rest = bytes.get(span..).unwrap_or_default();
+        }
         while !rest.is_empty() {
             let frame = DataFrame::parse(rest)?;
             let header = frame.header;
@@ -305,6 +308,60 @@ impl<'a> Iterator for DataFrames<'a> {
         Some(frame)
     }
 }
+
+/// How many bytes are whole DATA frames with nothing wrong, one behind the other, from the start of
+/// `bytes` on. What is behind them is something else, or is to be looked at more closely.
+fn alike(bytes: &[u8]) -> usize {
+    let Some(first) = bytes.first_chunk() else {
+        return 0;
+    };
+    // The same in each but for length and flags, and for the offset, which is where it lies.
+    let [_, places, stream, _] = words(first);
+    let mut len = 0;
+    while let Some(head) = bytes.get(len..).and_then(|next| next.first_chunk()) {
+        let [kind, its_places, its_stream, _] = words(head);
+        let length = kind as u32 as usize;
+        let is_next = kind & VERSION_AND_TYPE == DATA
+            && its_places == places.wrapping_add(len as u64)
+            && its_stream == stream
+            && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
+        let after = len + align(length);
+        // An offset that is none is left to who says what is wrong with it.
+        if !is_next || after > bytes.len() || (its_places as i32) < 0 || its_places % 32 != 0 {
+            break;
+        }
+        len = after;
+    }
+    len
+}
+
+/// Of the first word of a header: version and type, and what they are in a DATA frame.
+pub(crate) const VERSION_AND_TYPE: u64 = 0xffff_00ff << 32;
+pub(crate) const DATA: u64 = (TYPE_DATA as u64) << 48;
+
+/// A header as four words: length, version, flags and type; offset and session; stream and term
+/// id; the reserved value.
+#[inline(always)]
+pub(crate) fn words(header: &[u8; FRAME_HEADER]) -> [u64; FRAME_HEADER / 8] {
+    let (words, _) = header.as_chunks();
+    core::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
+}
+
+/// Of a frame that was written here, at the start of `bytes`: how many bytes it is long, in a
+/// datagram and in its stream.
+#[inline]
+pub(crate) fn step(bytes: &[u8]) -> Option<(usize, usize)> {
+    let [kind, ..] = words(bytes.first_chunk()?);
+    let aligned = align(kind as u32 as usize);
+    match kind & VERSION_AND_TYPE {
+        _ if (kind as i32) < FRAME_HEADER as i32 => None,
+        DATA => Some((aligned, aligned)),
+        0 => Some((FRAME_HEADER, aligned)),
+        _ => None,
+    }
+}
+
+const _: () = assert!(TYPE_PAD == 0 && FRAME_ALIGNMENT == 32);
 
 #[inline]
 const fn kind_of(number: u16) -> Result<Kind, Reject> {

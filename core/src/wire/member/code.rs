@@ -4,7 +4,7 @@ use super::{
     AppendPosition, Body, CONSENSUS_STREAM_ID, CanvassPosition, Checkpoint, CommitPosition,
     HISTORY_SLICE_MAX, HistoryRequest, HistorySlice, MemberMessage, NewLeadershipTerm,
     RepairRequest, RequestVote, Resign, SCHEMA_ID, SCHEMA_VERSION, Sender, SharedSettings,
-    SnapshotChunk, SnapshotRequest, TermBase, TransferLeadership, Vote,
+    SnapshotChunk, SnapshotRequest, TermBase, TransferLeadership, Vote, frequent,
 };
 use crate::limits::FRAME_HEADER;
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};
@@ -12,7 +12,7 @@ use crate::wire::frame::{DataFrame, DataHeader, Kind, align};
 use crate::wire::sbe::{HEADER, Header, Opened};
 use crate::wire::{Reader, Reject, Writer};
 
-mod template {
+pub(super) mod template {
     pub const CANVASS_POSITION: u16 = 50;
     pub const REQUEST_VOTE: u16 = 51;
     pub const VOTE: u16 = 52;
@@ -28,7 +28,7 @@ mod template {
 }
 
 /// Bits of the `flags` field. Bits that a message does not name are ignored.
-mod flag {
+pub(super) mod flag {
     pub const HEARS_LEADER: u32 = 1;
     pub const TORN: u32 = 1 << 1;
     pub const VOTES: u32 = 1 << 2;
@@ -41,8 +41,11 @@ mod flag {
 }
 
 /// What every block starts with: cluster, incarnation, member, flags.
-const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
+pub(super) const SENDER_BLOCK: usize = 8 + 8 + 4 + 4;
 const NEW_LEADERSHIP_TERM_BLOCK: usize = SENDER_BLOCK + 6 * 8 + SharedSettings::LENGTH;
+/// The fields of an `AppendPosition` and of a `CommitPosition`.
+pub(super) const APPEND_LENGTH: usize = 84;
+pub(super) const COMMIT_LENGTH: usize = 64;
 const GROUP_HEADER: usize = 4;
 const ENTRY: usize = 16;
 
@@ -173,6 +176,15 @@ impl MemberMessage {
     /// Writes the message as one whole frame, alignment included: at most [`MEMBER_MESSAGE_MAX`]
     /// bytes. `None` if they do not fit `out`.
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
+        match &self.body {
+            Body::AppendPosition(said) => frequent::emit_append(&self.sender, said, out),
+            Body::CommitPosition(said) => frequent::emit_commit(&self.sender, said, out),
+            _ => self.emit_any(out),
+        }
+    }
+
+    /// As [`MemberMessage::emit`], of any message.
+    pub(super) fn emit_any(&self, out: &mut [u8]) -> Option<usize> {
         frame(self.sender, out, |writer| self.write(writer))
     }
 
@@ -276,11 +288,11 @@ impl Body {
                 let flags = set(m.quarantined, flag::QUARANTINED)
                     | set(m.resting, flag::RESTING)
                     | set(m.votes, flag::VOTES);
-                (template::APPEND_POSITION, 84, flags)
+                (template::APPEND_POSITION, APPEND_LENGTH, flags)
             }
             Self::CommitPosition(m) => {
                 let flags = set(m.counts, flag::COUNTS);
-                (template::COMMIT_POSITION, 64, flags)
+                (template::COMMIT_POSITION, COMMIT_LENGTH, flags)
             }
             Self::HistoryRequest(_) => (template::HISTORY_REQUEST, 16, 0),
             Self::TransferLeadership(_) => (template::TRANSFER_LEADERSHIP, 12, 0),
@@ -506,6 +518,6 @@ fn position(reader: &mut Reader<'_>) -> Result<Position, Reject> {
     }
 }
 
-const fn set(condition: bool, bit: u32) -> u32 {
+pub(super) const fn set(condition: bool, bit: u32) -> u32 {
     if condition { bit } else { 0 }
 }
