@@ -449,10 +449,13 @@ fn follow(seed: u64) -> (Pair, Script) {
             }
             2 => pair.drive(ms, &script.storage),
             _ => {
-                let patience = match script.prng.below(4) {
+                let patience = match script.prng.below(12) {
                     0 => script.prng.below(12) as u32,
                     _ => u32::MAX,
                 };
+                if script.prng.below(4) > 0 {
+                    pair.drive(ms, &script.storage);
+                }
                 pair.execute(ms, patience);
             }
         }
@@ -472,10 +475,9 @@ fn a_follower_executes_the_same_whichever_way() {
     let taken = TAKEN.take();
     let runs = taken.iter().filter(|messages| **messages > 1).count();
     let sum: usize = taken.iter().sum();
-    std::println!("{heard} {ended} {runs} {sum:?}");
     assert_eq!(ended, 60, "each log to its end");
     assert!(
-        heard > 20_000 && runs > 300 && sum > 3_000,
+        heard > 20_000 && runs > 200 && sum > 2_500,
         "{runs} runs, {sum} messages"
     );
 }
