@@ -15,6 +15,8 @@ use crate::wire::cluster::{
     SessionMessage, SessionMessageHeader, SessionOpenEvent, TimerEvent,
 };
 
+mod leader;
+
 std::thread_local! {
     static IS_CLOSED: Cell<bool> = const { Cell::new(false) };
     static TAKEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -56,26 +58,26 @@ impl Actor {
 
     /// What it does is its state's affair alone.
     fn act(&mut self, cluster: &mut Cluster<'_>, session: Option<SessionId>, message: &[u8]) {
-        let roll = self.digest % 16;
+        let roll = self.digest % 128;
         if let Some(session) = session.or_else(|| cluster.session_at(0)) {
             let answer = match roll {
                 0 => cluster.close_session(session),
-                1..=8 => cluster.offer(session, &[message, b"!"]),
+                1..=90 => cluster.offer(session, &[message, b"!", message]),
                 _ => Ok(()),
             };
             self.answer(answer);
         }
         let correlation = (self.digest >> 8) as i64 % 8;
         match roll {
-            9..=10 => {
+            100..=112 => {
                 let deadline = Timestamp(cluster.time().0 + correlation);
                 let _full = cluster.schedule_timer(correlation, deadline);
             }
-            11 => {
+            113..=117 => {
                 let armed = cluster.cancel_timer(correlation).unwrap_or(false);
                 self.digest ^= u64::from(armed);
             }
-            12 => {
+            118..=127 => {
                 let answer = cluster.offer_to_log(&[message]);
                 self.answer(answer);
             }
@@ -263,7 +265,9 @@ impl Script {
                 }
                 self.begin_term();
             }
-            10..=14 => {
+            // What follows discards it, on whichever way.
+            10..=11 => self.message(900, true),
+            12..=16 => {
                 let len = self.prng.below(980) as usize;
                 self.message(len, false);
             }
