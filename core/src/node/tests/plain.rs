@@ -436,7 +436,7 @@ fn follow(seed: u64) -> (Pair, Script) {
     for step in 0..100_000 {
         pair.place = (seed, step);
         let ms = 1 + step as u64 / 4;
-        if pair.node().halted().is_some() || pair.node().applied().get() == end {
+        if pair.node().halted().is_some() || pair.node().applier.position.get() == end {
             break;
         }
         match script.prng.below(4) {
@@ -473,7 +473,7 @@ fn a_follower_executes_the_same_whichever_way() {
     let (mut heard, mut ended) = (0, 0);
     for seed in 0..60 {
         let (pair, script) = follow(seed);
-        ended += usize::from(pair.node().applied() == script.log.end());
+        ended += usize::from(pair.node().applier.position == script.log.end());
         heard += pair.members[0].1.heard.len();
     }
     let taken = TAKEN.take();
