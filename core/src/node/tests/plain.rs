@@ -485,3 +485,21 @@ fn a_follower_executes_the_same_whichever_way() {
         "{runs} runs, {sum} messages"
     );
 }
+
+#[test]
+fn a_message_discards_one_that_was_cut_off_in_an_earlier_call() {
+    TAKEN.take();
+    let mut script = Script::new(1);
+    script.message(900, true);
+    let cut = script.log.end().get();
+    script.message(10, false);
+    let end = script.log.end().get();
+    let mut pair = Pair::new(&script.recovered(), |config| config.checkpoint_every = 0);
+    for (ms, commit) in [(1, cut), (2, end)] {
+        pair.each(|bench, _| bench.lead(ms, 1, &[(1, 0)], end, commit));
+        pair.drive(ms, &script.storage);
+        pair.execute(ms, 9);
+    }
+    assert_eq!(pair.node().applier.position.get(), end);
+    assert_eq!(TAKEN.take(), [0, 1]);
+}
