@@ -179,6 +179,7 @@ macro_rules! lent {
 }
 
 mod health;
+pub(super) mod plain;
 mod repair;
 mod settings;
 mod snapshots;

@@ -8,14 +8,20 @@
 pub fn run_time(process: u32) -> Result<f64, String> {
     let folder = format!("/proc/{process}/task");
     let tasks = std::fs::read_dir(&folder).map_err(|e| format!("{folder}: {e}"))?;
-    let mut nanos = 0.0;
+    let mut nanos = None;
     for task in tasks.flatten() {
         let path = task.path().join("schedstat");
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        // A thread may end between being listed and being read: it counts no more, as if it had
+        // not been listed.
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         let first = text.split_whitespace().next();
         let time = first.and_then(|n| n.parse::<f64>().ok());
-        nanos += time.ok_or_else(|| format!("{}: no run time", path.display()))?;
+        let time = time.ok_or_else(|| format!("{}: no run time", path.display()))?;
+        nanos = Some(nanos.unwrap_or(0.0) + time);
     }
+    let nanos = nanos.ok_or_else(|| format!("{folder}: no thread's run time"))?;
     Ok(nanos / 1e9)
 }
 
@@ -40,6 +46,26 @@ mod tests {
         let own = std::process::id();
         assert!(run_time(own).unwrap() > 0.0);
         assert!(resident(own).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn threads_that_end_meanwhile_do_no_harm() {
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    let threads = [(); 8].map(|()| std::thread::spawn(|| ()));
+                    for thread in threads {
+                        thread.join().unwrap();
+                    }
+                }
+            });
+            let times = [(); 300].map(|()| run_time(std::process::id()));
+            is_over.store(true, Relaxed);
+            let failed: Vec<_> = times.into_iter().filter_map(Result::err).collect();
+            assert_eq!(failed, [""; 0]);
+        });
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Bench {
     }
 
     /// A follower has all of this leader's log on its disk, and this checkpoint.
-    fn acknowledge(&mut self, ms: u64, from: u8, checkpoint: Checkpoint) {
+    pub(super) fn acknowledge(&mut self, ms: u64, from: u8, checkpoint: Checkpoint) {
         let ack = AppendPosition {
             term: self.node.raft().term(),
             received: self.window.end(),
