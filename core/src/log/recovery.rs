@@ -91,7 +91,9 @@ pub struct Recovered {
     /// Bytes of the last group were lost. They may have been acknowledged: prefer candidates that
     /// have them, for one canvass period.
     pub torn: bool,
-    /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least
+    /// The lowest bad frame below `confirmed` (the driver writes `slot` to its place again, and
+    /// flushes, before the node starts: where a process was killed it may be in the page cache
+    /// alone, and nothing else says that those bytes were durable): no candidacy, and votes only for candidates at least
     /// at `tail`, until it is repaired from peers.
     pub corrupt: Option<Position>,
     /// The chain before that frame, if it is known, and the term of the frame before it.
