@@ -12,9 +12,11 @@
 //! Behind a bad frame no length says where the next one begins, so every multiple of the alignment
 //! is tried: a frame must say that it is of this place, hold its own checksum, be of a term that
 //! may be there, and lead to the slot's chain. Whatever else looks like a frame (a client may have
-//! sent one) leads elsewhere. Two damaged places are one hole, and nothing is lost by that: of all
-//! members, the one that is damaged lowest finds that place sound at any other whose damage begins
-//! above, so they heal one another from the lowest place on.
+//! sent one) leads elsewhere. Two damaged places are one hole: what is sound between them is asked for
+//! as well. Of all members, the one that is damaged lowest finds that place sound at any other whose
+//! damage begins above. (Not covered: frames that are sound here alone, between two damaged places,
+//! are of no use to this member, which reads none of its own hole. If no other has them, it waits
+//! for ever.)
 
 use super::{
     FrameError, FrameRef, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum,
