@@ -154,7 +154,9 @@ impl Healing {
 
     /// What is staged, if only nothing.
     fn staged(&self) -> Repair {
-        self.staged.unwrap_or(nothing_at(self.next))
+        let ((at, tail), len) = (self.next, 0);
+        let end = at;
+        self.staged.unwrap_or(Repair { at, len, end, tail })
     }
 
     fn is_full(&self, segment: u32) -> bool {
@@ -190,21 +192,22 @@ impl Healing {
             || Planted::HealsWithoutTheChain.is_active()
     }
 
-    /// Takes a frame that is in the memory behind what is staged.
-    fn take(&mut self, staged: &mut Repair, frame: &FrameRef<'_>) -> Took {
+    /// Takes a frame that is in memory behind what is staged; false behind the damage, and `None` if
+    /// it does not fit.
+    fn take(&mut self, staged: &mut Repair, frame: &FrameRef<'_>) -> Option<bool> {
         if frame.position >= self.to {
             // What comes in the same datagram behind the damage is not missed.
-            return Took::Enough;
+            return Some(false);
         }
         let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
             || Planted::HealsWithoutTheChain.is_active();
         if !follows || frame.end() > self.to || frame.term > self.joined {
-            return Took::Unfit;
+            return None;
         }
         staged.len += frame.bytes.len();
         staged.end = frame.end();
         staged.tail = (Some(frame.chain), frame.term);
-        Took::Frame
+        Some(true)
     }
 
     /// Bytes have come that others are missed before: they are kept, if there is room.
@@ -321,23 +324,6 @@ impl Healing {
     }
 }
 
-/// What was done with a frame.
-enum Took {
-    Frame,
-    /// It lies behind the damage.
-    Enough,
-    Unfit,
-}
-
-fn nothing_at((at, tail): Place) -> Repair {
-    Repair {
-        at,
-        len: 0,
-        end: at,
-        tail,
-    }
-}
-
 impl<const N: usize, const S: usize> Node<N, S> {
     /// The log bytes that are still to be healed; `None` if the log is sound.
     pub fn healing(&self) -> Option<(Position, Position)> {
@@ -434,9 +420,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             };
             room.copy_from_slice(frame.bytes);
             match healing.take(&mut staged, &frame) {
-                Took::Frame => {}
-                Took::Enough => break,
-                Took::Unfit => {
+                Some(true) => {}
+                Some(false) => break,
+                None => {
                     healing.start_over(now);
                     return true;
                 }
@@ -451,9 +437,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let run = lent.catchup.get(staged.len..to).unwrap_or_default();
             for frame in Frames::new(run, staged.end, segment).verified() {
                 match healing.take(&mut staged, &frame) {
-                    Took::Frame => {}
-                    Took::Enough => break,
-                    Took::Unfit => {
+                    Some(true) => {}
+                    Some(false) => break,
+                    None => {
                         healing.start_over(now);
                         return true;
                     }
