@@ -143,6 +143,15 @@ impl<S: Storage> Store<S> {
                 return Err(StoreError::Recovery(RecoveryError::WindowTooSmall(needed)));
             }
         }
+        if let (Some(_), Some(slot)) = (recovered.corrupt, recovered.slot) {
+            // It alone says that what is damaged was durable, and may be in the device's cache.
+            let segment = slot.segment.get() / u64::from(length);
+            let at = self.segment_at(segment) + slot.index() as u64 * SECTOR_LEN;
+            self.device
+                .write(at, &slot.encode())
+                .map_err(StoreError::Device)?;
+            self.device.flush().map_err(StoreError::Device)?;
+        }
         Ok(recovered)
     }
 

@@ -76,6 +76,13 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_848_863_838_006, Some(Profile::Tails));
     // A snapshot was of another history than what stood behind the damage in the same log.
     hold(1_795_849_441_520_091, Some(Profile::Kills));
+    // The slot that said that damaged bytes had been durable was in the page cache alone; once the
+    // power was lost, the damage was taken for a write that had been cut.
+    hold(1_795_853_905_116_082, None);
+    // Two damaged members had no one source for all that each missed, and began again for ever.
+    hold(51, Some(Profile::Power));
+    // What overtook a datagram of a repair was dropped, and each next one cost a wait.
+    hold(1_795_853_587_540_280, None);
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -12,9 +12,12 @@
 //! Behind a bad frame no length says where the next one begins, so every multiple of the alignment
 //! is tried: a frame must say that it is of this place, hold its own checksum, be of a term that
 //! may be there, and lead to the slot's chain. Whatever else looks like a frame (a client may have
-//! sent one) leads elsewhere. Two damaged places are one hole, and nothing is lost by that: of all
-//! members, the one that is damaged lowest finds that place sound at any other whose damage begins
-//! above, so they heal one another from the lowest place on.
+//! sent one) leads elsewhere. Two damaged places are one hole: what is sound between them is asked
+//! for as well. Of all members, the one that is damaged lowest finds that place sound at any other
+//! whose damage begins above. (Not covered: frames that are sound here alone, between two damaged
+//! places,
+//! are of no use to this member, which reads none of its own hole. If no other has them, it waits
+//! for ever.)
 
 use super::{
     FrameError, FrameRef, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum,
@@ -91,8 +94,10 @@ pub struct Recovered {
     /// Bytes of the last group were lost. They may have been acknowledged: prefer candidates that
     /// have them, for one canvass period.
     pub torn: bool,
-    /// The lowest bad frame below `confirmed`: no candidacy, and votes only for candidates at least
-    /// at `tail`, until it is repaired from peers.
+    /// The lowest bad frame below `confirmed` (the driver writes `slot` to its place again, and
+    /// flushes, before the node starts: where a process was killed it may be in the page cache
+    /// alone, and nothing else says that those bytes were durable): no candidacy, and votes only
+    /// for candidates at least at `tail`, until it is repaired from peers.
     pub corrupt: Option<Position>,
     /// The chain before that frame, if it is known, and the term of the frame before it.
     pub corrupt_after: (Option<u32>, Term),

@@ -11,7 +11,12 @@
 //! Another member may hold other bytes there, of a branch that was never committed: then they come
 //! to no good end, and all of the hole is asked for again from the next. Nothing is written before
 //! its end has been seen: bytes of another branch, left there by a crash, would be taken for sound.
-//! So what does not fit in memory is sent twice.
+//! So what does not fit in memory is sent twice. If no one member had all of it, what came from the
+//! last of them is written first: it is a hole of its own, whose both ends are known by then, and
+//! the rest is a smaller hole that ends at a known chain.
+//!
+//! Datagrams overtake one another: what comes ahead of what is missed before it is kept in memory
+//! at its place, and no more is asked for at once than there is memory for.
 //!
 //! Only when every other member has bytes that do not fit, this member halts: its own were
 //! overwritten elsewhere, and it must come back as a new directory. To cut its log at the hole, and
@@ -25,7 +30,7 @@ use core::time::Duration;
 
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
-use crate::log::{Frames, Log, Recovered, scan, segment_end};
+use crate::log::{FrameRef, Frames, Log, Recovered, scan, segment_end};
 use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
@@ -54,6 +59,9 @@ pub struct Repair {
     tail: (Option<u32>, Term),
 }
 
+/// How many runs of bytes are kept that have come ahead of others.
+const AHEAD_MAX: usize = 8;
+
 /// A place in the log, and what stands before it.
 type Place = (Position, (Option<u32>, Term));
 
@@ -73,10 +81,16 @@ pub(super) struct Healing {
     joined: Term,
     /// What has come and is not stored.
     staged: Option<Repair>,
-    /// Whom this member asks, whether it has answered, and whether all since `first` is from it.
+    /// What has come ahead: runs of whole frames of the peer, at their places in memory behind
+    /// what is staged.
+    ahead: [Option<(Position, Position)>; AHEAD_MAX],
+    /// How far was asked.
+    asked_to: Position,
+    /// Whom this member asks, and whether it has answered.
     peer: MemberId,
     has_answered: bool,
-    is_one_source: bool,
+    /// From here on all is from that member. `None` if nothing is.
+    part: Option<Place>,
     /// How often in a row it was asked in vain.
     unanswered: u8,
     /// Members whose bytes do not fit, and how often all others were asked in vain since.
@@ -107,9 +121,11 @@ impl Healing {
             is_proven: false,
             joined: recovered.joined,
             staged: None,
+            ahead: [None; AHEAD_MAX],
+            asked_to: first.0,
             peer: me,
             has_answered: false,
-            is_one_source: false,
+            part: None,
             unanswered: 0,
             unfit: MemberSet::EMPTY,
             rounds: 0,
@@ -119,11 +135,28 @@ impl Healing {
 
     /// What has come is lost: it is asked for again.
     pub fn forget_staged(&mut self) {
-        self.staged = None;
+        self.go_on_at(self.next);
+    }
+
+    /// Nothing is in memory, and what follows `next` is missed.
+    fn go_on_at(&mut self, next: Place) {
+        (self.next, self.staged, self.ahead) = (next, None, [None; AHEAD_MAX]);
+    }
+
+    /// What has come up to, and what stands there.
+    fn reached(&self) -> Place {
+        self.staged.map_or(self.next, |s| (s.end, s.tail))
     }
 
     fn staged_to(&self) -> Position {
-        self.staged.map_or(self.next.0, |staged| staged.end)
+        self.reached().0
+    }
+
+    /// What is staged, if only nothing.
+    fn staged(&self) -> Repair {
+        let ((at, tail), len) = (self.next, 0);
+        let end = at;
+        self.staged.unwrap_or(Repair { at, len, end, tail })
     }
 
     fn is_full(&self, segment: u32) -> bool {
@@ -133,19 +166,25 @@ impl Healing {
         })
     }
 
+    /// What is staged is worth a flush, and is to be written now: all that was asked for is there.
+    fn is_due(&self) -> bool {
+        let is_all = |s: Repair| s.len > 0 && (s.end >= self.asked_to || s.end >= self.to);
+        self.is_proven && self.staged.is_some_and(is_all)
+    }
+
     /// What has come does not fit. If all of it came from one member, that one has no better.
     fn start_over(&mut self, now: Instant) {
-        if self.is_one_source {
+        if self.part.is_some_and(|part| part.0 == self.first.0) {
             self.unfit.insert(self.peer);
         }
         self.ask_all();
-        (self.is_one_source, self.has_answered) = (false, false);
+        self.has_answered = false;
         self.next_ask = now;
     }
 
     fn ask_all(&mut self) {
-        (self.next, self.staged) = (self.first, None);
-        self.is_proven = false;
+        self.go_on_at(self.first);
+        (self.is_proven, self.part) = (false, None);
     }
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
@@ -153,25 +192,101 @@ impl Healing {
             || Planted::HealsWithoutTheChain.is_active()
     }
 
+    /// Takes a frame that is in memory behind what is staged; false behind the damage, and `None` if
+    /// it does not fit.
+    fn take(&mut self, staged: &mut Repair, frame: &FrameRef<'_>) -> Option<bool> {
+        if frame.position >= self.to {
+            // What comes in the same datagram behind the damage is not missed.
+            return Some(false);
+        }
+        let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
+            || Planted::HealsWithoutTheChain.is_active();
+        if !follows || frame.end() > self.to || frame.term > self.joined {
+            return None;
+        }
+        staged.len += frame.bytes.len();
+        staged.end = frame.end();
+        staged.tail = (Some(frame.chain), frame.term);
+        Some(true)
+    }
+
+    /// Bytes have come that others are missed before: they are kept, if there is room.
+    fn keep_ahead(&mut self, datagram: &[u8], at: Position, segment: u32, memory: &mut [u8]) {
+        let staged = self.staged();
+        let frames = Frames::new(datagram, at, segment).verified();
+        let len: usize = frames.map(|frame| frame.bytes.len()).sum();
+        let to = at.plus(len as u64);
+        let is_near = at > staged.end && to <= segment_end(staged.at, segment);
+        let is_known = |run: &Option<_>| run.is_some_and(|(from, end)| from <= at && to <= end);
+        if !is_near || len == 0 || self.ahead.iter().any(is_known) {
+            return;
+        }
+        let from = at.since(staged.at) as usize;
+        let Some(room) = memory.get_mut(from..from + len) else {
+            return;
+        };
+        let joins = |run: &&mut Option<_>| run.is_some_and(|(_, end)| end == at);
+        if let Some(Some(run)) = self.ahead.iter_mut().find(joins) {
+            run.1 = to;
+        } else if let Some(free) = self.ahead.iter_mut().find(|run| run.is_none()) {
+            *free = Some((at, to));
+        } else {
+            return;
+        }
+        room.copy_from_slice(&datagram[..len]);
+    }
+
+    /// The run that has come ahead and goes on at `at`; those that are behind it are forgotten.
+    fn next_ahead(&mut self, at: Position) -> Option<Position> {
+        for run in &mut self.ahead {
+            match *run {
+                Some((_, end)) if end <= at => *run = None,
+                Some((from, end)) if from <= at => {
+                    *run = None;
+                    return Some(end);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// More has come. Where nothing may be written yet, what was seen makes room for it.
     fn keep(&mut self, staged: Repair, segment: u32, now: Instant) {
         self.has_answered = true;
-        self.next_ask = now.plus(PATIENCE);
+        self.next_ask = match staged.end >= self.asked_to {
+            true => now,
+            false => now.plus(PATIENCE),
+        };
         self.staged = Some(staged);
         if staged.end < self.to {
             if self.is_full(segment) && !self.is_proven {
-                (self.next, self.staged) = ((staged.end, staged.tail), None);
+                self.go_on_at((staged.end, staged.tail));
             }
         } else if !self.leads_on(staged.tail.0) {
             self.start_over(now);
         } else if !self.is_proven {
-            let is_all_here = staged.at == self.first.0;
-            if !is_all_here {
-                self.ask_all();
+            let part = self.part.unwrap_or(self.first);
+            if staged.at <= part.0 {
+                // All of it is in memory.
+                self.part = Some(self.next);
+            } else {
+                self.go_on_at(part);
                 self.next_ask = now;
             }
             self.is_proven = true;
         }
+    }
+
+    /// All up to `to` is stored. What is missed before, if anything, is what is to be healed now.
+    fn end_part(&mut self) -> bool {
+        let part = self.part.unwrap_or(self.first);
+        if part.0 == self.first.0 {
+            return true;
+        }
+        (self.to, self.to_chain) = (part.0, part.1.0);
+        self.ask_all();
+        false
     }
 
     /// The next member to ask. It is the same as long as it answers.
@@ -196,9 +311,13 @@ impl Healing {
             // That was said of what another has.
             self.ask_all();
         }
+        if peer != self.peer {
+            (self.part, self.ahead) = (None, [None; AHEAD_MAX]);
+        }
+        if self.part.is_none() {
+            self.part = Some(self.reached());
+        }
         self.has_answered = false;
-        let begins = self.staged_to() == self.first.0;
-        self.is_one_source = begins || (self.is_one_source && peer == self.peer);
         self.peer = peer;
         self.next_ask = now.plus(PATIENCE);
         Some(peer)
@@ -222,16 +341,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let healing = self.healing.as_ref()?;
         let waits = self.is_healed()
             || healing.is_full(self.config.segment_length)
+            || healing.is_due()
             || self.receiving.is_some()
             || self.raft.others().is_empty();
         (!waits).then_some(healing.next_ask)
     }
 
-    pub(super) fn owed_repair_request(&mut self, now: Instant) -> Option<Transmit<'static>> {
+    pub(super) fn owed_repair_request(
+        &mut self,
+        now: Instant,
+        memory: usize,
+    ) -> Option<Transmit<'static>> {
         if self.repair_deadline().is_none_or(|at| now < at) {
             return None;
         }
         let (term, others) = (self.raft.term(), self.raft.others());
+        let mtu = self.config.mtu as u64;
         let healing = self.healing.as_mut()?;
         let Some(peer) = healing.turn_to(others, now) else {
             let to = healing.to;
@@ -239,7 +364,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         };
         let from = healing.staged_to();
-        let to = healing.to.min(from.plus(WINDOW));
+        // What finds no room is sent in vain. The last datagram may go beyond what was asked for.
+        let left = memory.saturating_sub(healing.staged().len) as u64;
+        let is_last = healing.to.since(from) <= left;
+        let room = match left.saturating_sub(mtu) {
+            _ if is_last => left,
+            room if room >= mtu => room,
+            _ if healing.is_proven => 1,
+            _ => {
+                healing.go_on_at(healing.reached());
+                (memory as u64).saturating_sub(mtu)
+            }
+        };
+        let to = healing.to.min(from.plus(room.clamp(1, WINDOW)));
+        healing.asked_to = to;
         self.say(peer, Body::RepairRequest(RepairRequest { term, from, to }))
     }
 
@@ -252,52 +390,67 @@ impl<const N: usize, const S: usize> Node<N, S> {
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> bool {
-        let segment = self.config.segment_length;
+        let (segment, mtu) = (self.config.segment_length, self.config.mtu);
         let may_take = self.receiving.is_none() && !self.is_healed();
         let at = scan::stated_position(datagram, segment);
         let healing = self.healing.as_mut().filter(|h| may_take && h.peer == from);
-        let Some(healing) = healing.filter(|h| at == Some(h.staged_to()) && !h.is_full(segment))
+        let Some(healing) = healing.filter(|h| at >= Some(h.staged_to()) && !h.is_full(segment))
         else {
             return false;
         };
-        let none = |(at, tail): Place| Repair {
-            at,
-            len: 0,
-            end: at,
-            tail,
-        };
-        let mut staged = healing.staged.unwrap_or(none(healing.next));
-        let before = staged.end;
+        let before = healing.staged_to();
+        if let Some(at) = at.filter(|at| *at > before) {
+            let is_missed = at < healing.to;
+            if is_missed {
+                healing.has_answered = true;
+                healing.keep_ahead(datagram, at, segment, lent.catchup);
+            }
+            return is_missed;
+        }
+        let mut staged = healing.staged();
         for frame in Frames::new(datagram, before, segment).verified() {
-            if frame.position >= healing.to {
-                // What comes in the same datagram behind the damage is not missed.
-                break;
-            }
-            let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
-                || Planted::HealsWithoutTheChain.is_active();
-            let is_within = frame.end() <= healing.to && frame.term <= healing.joined;
-            if !follows || !is_within {
-                healing.start_over(now);
-                return true;
-            }
             let len = frame.bytes.len();
             if !healing.is_proven && staged.len + len > lent.catchup.len() {
                 // It was seen, and comes again when it is known to lead to the end.
-                healing.next = (staged.end, staged.tail);
-                staged = none(healing.next);
+                healing.go_on_at((staged.end, staged.tail));
+                staged = healing.staged();
             }
             let Some(room) = lent.catchup.get_mut(staged.len..staged.len + len) else {
                 break;
             };
             room.copy_from_slice(frame.bytes);
-            staged.len += len;
-            staged.end = frame.end();
-            staged.tail = (Some(frame.chain), frame.term);
+            match healing.take(&mut staged, &frame) {
+                Some(true) => {}
+                Some(false) => break,
+                None => {
+                    healing.start_over(now);
+                    return true;
+                }
+            }
             if frame.end() == segment_end(staged.at, segment) {
                 break;
             }
         }
+        while let Some(end) = healing.next_ahead(staged.end) {
+            // It is in one segment, so nothing but its last frame is shorter than its place.
+            let to = staged.len + end.since(staged.end) as usize;
+            let run = lent.catchup.get(staged.len..to).unwrap_or_default();
+            for frame in Frames::new(run, staged.end, segment).verified() {
+                match healing.take(&mut staged, &frame) {
+                    Some(true) => {}
+                    Some(false) => break,
+                    None => {
+                        healing.start_over(now);
+                        return true;
+                    }
+                }
+            }
+        }
         if staged.end > before {
+            if lent.catchup.len() - staged.len < 2 * mtu {
+                // There is no room for more.
+                healing.asked_to = healing.asked_to.min(staged.end);
+            }
             healing.keep(staged, segment, now);
         }
         true
@@ -306,7 +459,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Bytes that the driver shall write over the damage: at least these, until `handle_repaired`.
     pub fn poll_repair(&self) -> Option<Repair> {
         let healing = self.healing.as_ref()?;
-        healing.staged.filter(|_| healing.is_proven)
+        let is_due = healing.is_due() || healing.is_full(self.config.segment_length);
+        healing.staged.filter(|_| healing.is_proven && is_due)
     }
 
     /// They are durable. When nothing is left to heal, [`Self::is_healed`] says so.
@@ -316,7 +470,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         };
         // What has come meanwhile is asked for again: the memory is free.
-        (healing.next, healing.staged) = ((repair.end, repair.tail), None);
+        healing.go_on_at((repair.end, repair.tail));
         healing.next_ask = now;
         if repair.end < healing.to {
             return;
@@ -326,7 +480,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         let to = healing.to;
-        self.event(Event::LogHealed(to));
+        if healing.end_part() {
+            self.event(Event::LogHealed(to));
+        }
     }
 
     /// This member starts from a snapshot at or behind all that is confirmed: what is damaged

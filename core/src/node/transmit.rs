@@ -146,7 +146,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             2: self.owed_history_request(instant),
             3: self.owed_nak(instant),
             4: self.owed_snapshot_request(instant, lent.catchup),
-            5: self.owed_repair_request(instant),
+            5: self.owed_repair_request(instant, lent.catchup.len()),
             6: self.owed_frames(lent),
             7: self.owed_status(),
             8: self.owed_client(now, lent),

@@ -110,6 +110,7 @@ pub fn open(
     }
     let seed = snapshot.as_ref().map(SnapshotSet::seed);
     let mut recovered = recover(&log, cluster, seed, window)?;
+    keep_slot(&log, &recovered)?;
     let mut extent = Extent {
         start: recovered.start.position,
         end: recovered.tail.end,
@@ -154,6 +155,20 @@ pub fn open(
         damaged,
         replaced,
     })
+}
+
+/// What says that damaged bytes were durable may be in the page cache alone, after a process was
+/// killed. Were it lost with the power, damage at the end of the log would be taken for a write
+/// that was cut, and what was acknowledged for what never was. So it is written again, and flushed,
+/// before anything is done with such a log.
+fn keep_slot(log: &Path, recovered: &Recovered) -> Result<(), StorageError> {
+    let (Some(_), Some(slot)) = (recovered.corrupt, recovered.slot) else {
+        return Ok(());
+    };
+    let path = log.join(Segment::name(slot.segment.get()));
+    let segment = Segment::open(&path, true)?;
+    segment.write_slot(slot.index(), &slot.encode())?;
+    segment.flush()
 }
 
 /// Whether the damage begins below a snapshot, and the log goes on above: then the newest slot is

@@ -143,6 +143,7 @@ impl World {
         self.rewrite_state(member, state_seq + 1, &state);
         self.prepare_snapshots(member);
         let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
+        self.rewrite_slot(member, &recovered);
         let start = recovered.start.position.get();
         self.see_damage(member, &recovered).map_err(broken)?;
         self.note(
@@ -233,6 +234,18 @@ impl World {
         write_state(disk, seq, state);
         let mut flush = disk.begin_flush(Name::State);
         disk.step_flush(&mut flush, true, &mut self.rng);
+    }
+
+    /// So may the slot that says that what is damaged was durable: without it, damage at the end
+    /// is a write that was cut.
+    fn rewrite_slot(&mut self, member: usize, recovered: &Recovered) {
+        let disk = &mut self.members[member].disk;
+        if let (Some(_), Some(slot)) = (recovered.corrupt, recovered.slot) {
+            let name = Name::Segment(slot.segment.get());
+            disk.write(name, slot.index() * SECTOR, &slot.encode());
+            let mut flush = disk.begin_flush(name);
+            disk.step_flush(&mut flush, true, &mut self.rng);
+        }
     }
 
     fn config(&mut self, member: usize) -> Config {

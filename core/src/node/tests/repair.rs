@@ -9,6 +9,8 @@ struct Damaged {
     bench: Bench,
     author: Author,
     hole: (Position, Position),
+    /// Each datagram comes before the one that was sent before it.
+    is_overtaken: bool,
 }
 
 /// What a driver has done until the damage was healed, in order.
@@ -37,6 +39,7 @@ impl Damaged {
             bench,
             author,
             hole: (ends[1].0, ends[21].0),
+            is_overtaken: false,
         }
     }
 
@@ -61,8 +64,14 @@ impl Damaged {
             if let Some((member, ask)) = self.asks(ms) {
                 steps.push(Step::Asked(member, ask.from.get()));
                 let bytes = logs[usize::from(member) - 1].bytes(ask.from);
-                let most = ask.to.since(ask.from) as usize;
-                for datagram in bytes[..most].chunks(3 * 96) {
+                // The last datagram goes beyond what is asked for.
+                let most = ask.to.since(ask.from).next_multiple_of(3 * 96) as usize;
+                let most = most.min(bytes.len());
+                let mut datagrams: Vec<_> = bytes[..most].chunks(3 * 96).collect();
+                if self.is_overtaken {
+                    datagrams.reverse();
+                }
+                for datagram in datagrams {
                     let _taken = self.bench.datagram(ms, member, datagram);
                 }
             }
@@ -101,6 +110,53 @@ fn damage_that_fits_in_memory_is_asked_for_once() {
     damaged.is_whole(&steps);
     assert_eq!(steps[0], Step::Asked(1, 192));
     assert_eq!(steps[1..], [Step::Wrote(192, 22 * 96)]);
+}
+
+#[test]
+fn datagrams_that_overtake_one_another_are_not_asked_for_again() {
+    let mut damaged = Damaged::new(4096);
+    damaged.is_overtaken = true;
+    let author = Author(damaged.author.0.clone());
+    let steps = damaged.heal([&author, &author]);
+    assert_eq!(steps, [Step::Asked(1, 192), Step::Wrote(192, 22 * 96)]);
+}
+
+#[test]
+fn members_that_have_a_part_each_heal_the_last_part_first() {
+    // Member 1 ends in the hole, and member 2 is damaged where it begins.
+    let mut damaged = Damaged::new(5 * 96);
+    let right = damaged.author.bytes(Position::ZERO);
+    let mut wrote = Vec::new();
+    for round in 1..400 {
+        let ms = round * 60;
+        if let Some((member, ask)) = damaged.asks(ms) {
+            let at = ask.from.get() as usize;
+            let holds = if member == 1 {
+                0..12 * 96
+            } else {
+                4 * 96..24 * 96
+            };
+            if holds.contains(&at) {
+                let end = (at + 3 * 96).min(holds.end);
+                let _taken = damaged.bench.datagram(ms, member, &right[at..end]);
+            }
+        }
+        if let Some(repair) = damaged.bench.node.poll_repair() {
+            let (at, end) = (repair.at.get() as usize, repair.end.get() as usize);
+            assert_eq!(damaged.bench.memory[4][..repair.len], right[at..end]);
+            wrote.push((at, end));
+            damaged.bench.node.handle_repaired(repair);
+        }
+        if damaged.bench.node.is_healed() {
+            break;
+        }
+    }
+    assert!(damaged.bench.node.is_healed(), "{wrote:?}");
+    let (from, to) = (damaged.hole.0.get() as usize, damaged.hole.1.get() as usize);
+    assert!(wrote[0].0 > from, "{wrote:?}");
+    wrote.sort_unstable();
+    assert!(wrote.windows(2).all(|w| w[0].1 == w[1].0), "{wrote:?}");
+    assert_eq!((wrote[0].0, wrote[wrote.len() - 1].1), (from, to));
 }
 
 #[test]
