@@ -83,6 +83,8 @@ fn seeds_that_have_found_bugs_hold() {
     hold(51, Some(Profile::Power));
     // What overtook a datagram of a repair was dropped, and each next one cost a wait.
     hold(1_795_853_587_540_280, None);
+    // What a member had told of its slow disk was forgotten when it joined anew.
+    hold(1_795_856_165_325_145, None);
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -192,8 +192,8 @@ impl Healing {
             || Planted::HealsWithoutTheChain.is_active()
     }
 
-    /// Takes a frame that is in memory behind what is staged; false behind the damage, and `None` if
-    /// it does not fit.
+    /// Takes a frame that is in memory behind what is staged; false behind the damage, and `None`
+    /// if it does not fit.
     fn take(&mut self, staged: &mut Repair, frame: &FrameRef<'_>) -> Option<bool> {
         if frame.position >= self.to {
             // What comes in the same datagram behind the damage is not missed.
@@ -208,6 +208,42 @@ impl Healing {
         staged.end = frame.end();
         staged.tail = (Some(frame.chain), frame.term);
         Some(true)
+    }
+
+    /// Puts the frames of a datagram behind what is staged; `None` if one does not fit.
+    fn take_next(&mut self, datagram: &[u8], segment: u32, memory: &mut [u8]) -> Option<Repair> {
+        let mut staged = self.staged();
+        for frame in Frames::new(datagram, staged.end, segment).verified() {
+            let len = frame.bytes.len();
+            if !self.is_proven && staged.len + len > memory.len() {
+                // It was seen, and comes again when it is known to lead to the end.
+                self.go_on_at((staged.end, staged.tail));
+                staged = self.staged();
+            }
+            let Some(room) = memory.get_mut(staged.len..staged.len + len) else {
+                break;
+            };
+            room.copy_from_slice(frame.bytes);
+            if !self.take(&mut staged, &frame)? || frame.end() == segment_end(staged.at, segment) {
+                break;
+            }
+        }
+        Some(staged)
+    }
+
+    /// What came ahead, and follows now; `None` if it does not fit.
+    fn take_ahead(&mut self, mut staged: Repair, segment: u32, memory: &[u8]) -> Option<Repair> {
+        while let Some(end) = self.next_ahead(staged.end) {
+            // It is in one segment, so nothing but its last frame is shorter than its place.
+            let to = staged.len + end.since(staged.end) as usize;
+            let run = memory.get(staged.len..to).unwrap_or_default();
+            for frame in Frames::new(run, staged.end, segment).verified() {
+                if !self.take(&mut staged, &frame)? {
+                    break;
+                }
+            }
+        }
+        Some(staged)
     }
 
     /// Bytes have come that others are missed before: they are kept, if there is room.
@@ -407,45 +443,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             return is_missed;
         }
-        let mut staged = healing.staged();
-        for frame in Frames::new(datagram, before, segment).verified() {
-            let len = frame.bytes.len();
-            if !healing.is_proven && staged.len + len > lent.catchup.len() {
-                // It was seen, and comes again when it is known to lead to the end.
-                healing.go_on_at((staged.end, staged.tail));
-                staged = healing.staged();
-            }
-            let Some(room) = lent.catchup.get_mut(staged.len..staged.len + len) else {
-                break;
-            };
-            room.copy_from_slice(frame.bytes);
-            match healing.take(&mut staged, &frame) {
-                Some(true) => {}
-                Some(false) => break,
-                None => {
-                    healing.start_over(now);
-                    return true;
-                }
-            }
-            if frame.end() == segment_end(staged.at, segment) {
-                break;
-            }
-        }
-        while let Some(end) = healing.next_ahead(staged.end) {
-            // It is in one segment, so nothing but its last frame is shorter than its place.
-            let to = staged.len + end.since(staged.end) as usize;
-            let run = lent.catchup.get(staged.len..to).unwrap_or_default();
-            for frame in Frames::new(run, staged.end, segment).verified() {
-                match healing.take(&mut staged, &frame) {
-                    Some(true) => {}
-                    Some(false) => break,
-                    None => {
-                        healing.start_over(now);
-                        return true;
-                    }
-                }
-            }
-        }
+        let taken = healing.take_next(datagram, segment, lent.catchup);
+        let Some(staged) = taken.and_then(|to| healing.take_ahead(to, segment, lent.catchup))
+        else {
+            healing.start_over(now);
+            return true;
+        };
         if staged.end > before {
             if lent.catchup.len() - staged.len < 2 * mtu {
                 // There is no room for more.

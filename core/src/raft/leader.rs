@@ -217,6 +217,8 @@ impl Leader {
                     heard: progress.heard,
                     counts: progress.counts,
                     round: progress.round,
+                    // It is the same disk, whatever has begun anew.
+                    worst: progress.worst,
                     ..Progress::new(now, progress.sent)
                 };
             }

@@ -22,6 +22,9 @@ pub const BATCH: usize = 128;
 const SLOT: usize = 65_536;
 /// The most that the kernel cuts: one datagram of the longest UDP payload over IPv4.
 const JOINED: usize = 65_507;
+/// Shorter datagrams leave by themselves: what matters is said in long ones, and in a capture,
+/// where joined ones are seen as one, a short message is not taken for a part of another.
+const CUT_MIN: usize = 256;
 /// The most datagrams that it makes of that (Linux: `UDP_MAX_SEGMENTS`, of its first versions).
 const SEGMENTS: usize = 64;
 
@@ -303,13 +306,14 @@ impl SendBatch {
             self.place(used, bytes);
             used += 1;
             let (size, mut len) = (bytes.len(), bytes.len());
-            let rest = if joins { first + 1 } else { datagrams.len() };
+            let may_join = joins && bytes.len() >= CUT_MIN;
+            let rest = if may_join { first + 1 } else { datagrams.len() };
             for (next, (other, more)) in datagrams.iter().enumerate().skip(rest) {
                 if self.placed[next] || other != to {
                     continue;
                 }
                 let is_full = used - start == SEGMENTS || len + more.len() > JOINED;
-                if is_full || more.is_empty() || more.len() > size {
+                if is_full || more.len() < CUT_MIN || more.len() > size {
                     break;
                 }
                 self.placed[next] = true;
@@ -512,7 +516,7 @@ mod tests {
         sender.offload = Offload::On;
         let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let long = [0; 40_000];
-        let (whole, part, none) = (&long[..100], &long[..40], &long[..0]);
+        let (whole, part, none) = (&long[..1000], &long[..400], &long[..CUT_MIN - 1]);
         let datagrams = [
             (a, whole),
             (b, whole),

@@ -38,6 +38,12 @@ impl Rotten {
         there.is_some_and(|there| there.hash == row.hash)
     }
 
+    /// Whether no frame between the damaged ones is sound.
+    fn is_one_place(&self) -> bool {
+        let pairs = self.frames.iter().zip(self.frames.iter().skip(1));
+        pairs.into_iter().all(|(a, b)| a.end == b.start)
+    }
+
     fn range(&self) -> (u64, u64) {
         let (first, last) = (self.frames.first(), self.frames.last());
         (first.map_or(0, |r| r.start), last.map_or(0, |r| r.end))
@@ -83,7 +89,7 @@ impl World {
         let doomed = self.members.iter().filter(|m| m.is_doomed()).count();
         let may_be_lost = doomed < (self.members.len() - 1) / 2;
         let mut is_at_risk = false;
-        for _ in 0..self.rng.range(1, 3) {
+        for _ in 0..self.rot_places() {
             // Near the end is what is not committed.
             let tail = end.saturating_sub(ROT_MAX).max(start);
             let from = if self.rng.chance(500_000) {
@@ -133,6 +139,18 @@ impl World {
         self.members[member].rotten = Some(rotten);
         self.note(member as u8, "log rots", from, to);
         true
+    }
+
+    /// In how many places a log rots now. What is sound between two damages of one member is asked
+    /// of the others all the same: if it has rotten with them, nobody can be healed. So either one
+    /// member is damaged in several places, or several members in one place each.
+    fn rot_places(&mut self) -> u64 {
+        let mut rotten = self.members.iter().filter_map(|m| m.rotten.as_ref());
+        match rotten.clone().all(Rotten::is_one_place) {
+            false => 0,
+            true if rotten.next().is_some() => 1,
+            true => self.rng.range(1, 3),
+        }
     }
 
     /// Whether another member has a frame of this log; with `surely`, one that will keep it if it

@@ -165,10 +165,7 @@ impl World {
             ballot,
             state.votes,
         )?;
-        let rate = self
-            .rng
-            .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
-        let clock = Clock::new(self.now, rate, &mut self.rng);
+        let clock = self.new_clock();
         let mut log = window(&recovered, self.plan.mtu).map_err(broken)?;
         fill(&self.members[member].disk, &recovered, &mut log).map_err(broken)?;
         let config = self.config(member);
@@ -202,6 +199,13 @@ impl World {
         m.process = Some(process);
         self.want_turn(member, 0);
         self.observe(member)
+    }
+
+    fn new_clock(&mut self) -> Clock {
+        let rate = self
+            .rng
+            .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
+        Clock::new(self.now, rate, &mut self.rng)
     }
 
     /// The log; a snapshot that came from the leader and lies behind its end takes its place.

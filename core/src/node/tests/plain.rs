@@ -222,33 +222,7 @@ impl Script {
                     false,
                 );
             }
-            3..=5 => {
-                let event = TimerEvent {
-                    term: of,
-                    correlation: self.prng.below(8) as i64,
-                    timestamp,
-                    service: ServiceId::new(self.prng.below(4).saturating_sub(2) as u8).unwrap(),
-                    arming: self.prng.below(6),
-                };
-                self.put(&Message::TimerEvent(event), false);
-            }
-            6..=7 => {
-                let id = ServiceMessageId {
-                    service: ServiceId::new(1).unwrap(),
-                    number: 1,
-                };
-                let payload = [7; 300];
-                let payload = &payload[..self.prng.below(300) as usize];
-                self.put(
-                    &Message::ServiceMessage(ServiceMessage {
-                        term: of,
-                        id,
-                        timestamp,
-                        payload,
-                    }),
-                    false,
-                );
-            }
+            3..=7 => self.unasked(of, timestamp),
             8 => {
                 let action = ClusterActionRequest {
                     term: of,
@@ -278,6 +252,34 @@ impl Script {
                 }
             }
         }
+    }
+
+    /// A timer's event, or another service's message.
+    fn unasked(&mut self, of: Term, timestamp: Timestamp) {
+        if self.prng.below(5) < 3 {
+            let event = TimerEvent {
+                term: of,
+                correlation: self.prng.below(8) as i64,
+                timestamp,
+                service: ServiceId::new(self.prng.below(4).saturating_sub(2) as u8).unwrap(),
+                arming: self.prng.below(6),
+            };
+            return self.put(&Message::TimerEvent(event), false);
+        }
+        let id = ServiceMessageId {
+            service: ServiceId::new(1).unwrap(),
+            number: 1,
+        };
+        let payload = &[7; 300][..self.prng.below(300) as usize];
+        self.put(
+            &Message::ServiceMessage(ServiceMessage {
+                term: of,
+                id,
+                timestamp,
+                payload,
+            }),
+            false,
+        );
     }
 
     fn open(&mut self) {
