@@ -98,6 +98,8 @@ impl Progress {
             *self = Self {
                 joined: true,
                 counts,
+                // It is the same disk, whatever has begun anew.
+                worst: self.worst,
                 ..Self::new(now, ack.received)
             };
         }
