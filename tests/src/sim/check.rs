@@ -176,6 +176,20 @@ impl Checker {
         ghost.on_medium = ghost.on_medium.max(start);
     }
 
+    /// A member's log is replaced by a snapshot, because it is of another history below: what it
+    /// had above is nobody's, for what is committed goes on from the snapshot.
+    pub fn replaced(&mut self, member: u8, at: u64) {
+        let is_other = {
+            let log = &self.members[usize::from(member)].log;
+            log.end() > at && !self.agrees(log, at)
+        };
+        if is_other {
+            let ghost = self.ghost(member);
+            ghost.promised = ghost.promised.min(at);
+            ghost.on_medium = ghost.on_medium.min(at);
+        }
+    }
+
     /// A member was sent a section of a snapshot.
     ///
     /// # Errors

@@ -217,7 +217,10 @@ impl World {
             (Some(at), Some(rotten)) => {
                 let (first, last) = rotten.range();
                 let (at, to) = (at.get(), found.corrupt_to.0.get());
-                // A write of healed bytes that was cut may have come to the disk in part.
+                // A write of healed bytes that was cut may have come to the disk in part; and sound
+                // frames behind the damage may not be believed, if their leadership was not joined
+                // by what the newest slot says.
+                let last = last.max(rotten.log.end());
                 if at < first || at >= to || to > last {
                     return Err(format!("corrupt are {at}..{to}, rotten {first}..{last}"));
                 }

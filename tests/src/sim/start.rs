@@ -226,6 +226,11 @@ impl World {
         let is_other = found.0.agrees == Some(false);
         if let Some(at) = newest.filter(|at| is_other || *at > found.0.tail.end.get()) {
             disk.restart_log(at);
+            // Nothing of what had rotten is left.
+            self.members[member].rotten = None;
+            if is_other {
+                self.checker.replaced(member as u8, at);
+            }
             found = recover(&self.members[member].disk, self.known_log(member))?;
         }
         Ok(found)
