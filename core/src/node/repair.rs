@@ -31,7 +31,6 @@ use core::time::Duration;
 use super::transmit::{Payload, Transmit};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
 use crate::log::{FrameRef, Frames, Log, Recovered, scan, segment_end};
-use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
@@ -189,7 +188,6 @@ impl Healing {
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
         !matches!((chain, self.to_chain), (Some(a), Some(b)) if a != b)
-            || Planted::HealsWithoutTheChain.is_active()
     }
 
     /// Takes a frame that is in memory behind what is staged; false behind the damage, and `None`
@@ -199,8 +197,7 @@ impl Healing {
             // What comes in the same datagram behind the damage is not missed.
             return Some(false);
         }
-        let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain))
-            || Planted::HealsWithoutTheChain.is_active();
+        let follows = staged.tail.0.is_none_or(|chain| frame.follows(chain));
         if !follows || frame.end() > self.to || frame.term > self.joined {
             return None;
         }
