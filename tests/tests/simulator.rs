@@ -85,6 +85,8 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_853_587_540_280, None);
     // What a member had told of its slow disk was forgotten when it joined anew.
     hold(1_795_856_165_325_145, None);
+    // A slot confirmed frames of a leadership later than its own: sound ones were not believed.
+    hold(203, Some(Profile::Kills));
     // A log that was replaced by a snapshot was compared with what had rotten in it.
     hold(1_795_857_314_612_153, Some(Profile::Kills));
 }

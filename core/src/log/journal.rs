@@ -143,6 +143,11 @@ impl Journal {
             }
             let span = Span::new(self.written, end);
             let chain = chain_at_end(log, span);
+            if joined == Term::ZERO {
+                // A vote has ended the leadership that these are of, before they were polled: it
+                // was joined all the same, and a slot is of no earlier one than what it confirms.
+                self.last_joined = self.last_joined.max(term_at_end(log, span));
+            }
             return Some(self.take_off(joined, span, chain));
         }
         self.idle_polls = self.idle_polls.saturating_add(1);
@@ -287,8 +292,18 @@ fn chain_at_end<L: Log>(log: &L, span: Span) -> Option<u32> {
     if span.end == log.end() {
         return log.chain();
     }
+    last_in(log, span).map(|(chain, _)| chain)
+}
+
+/// The term of the last frame in `span`; zero if there is none.
+fn term_at_end<L: Log>(log: &L, span: Span) -> Term {
+    last_in(log, span).map_or(Term::ZERO, |(_, term)| term)
+}
+
+/// The chain and the term of the last frame in `span`. Bounded by the window.
+fn last_in<L: Log>(log: &L, span: Span) -> Option<(u32, Term)> {
     let mut at = span.start;
-    let mut chain = None;
+    let mut last = None;
     while at < span.end {
         let run = log.read(at);
         if run.is_empty() {
@@ -298,11 +313,11 @@ fn chain_at_end<L: Log>(log: &L, span: Span) -> Option<u32> {
             if frame.position >= span.end {
                 break;
             }
-            chain = Some(frame.chain);
+            last = Some((frame.chain, frame.term));
         }
         at = at.plus(run.len() as u64);
     }
-    chain
+    last
 }
 
 #[cfg(test)]
@@ -449,6 +464,20 @@ mod tests {
             assert_eq!(group.slot_segment, start);
             journal.handle_flushed();
         }
+    }
+
+    #[test]
+    fn a_slot_is_of_no_earlier_leadership_than_what_it_confirms() {
+        let (mut journal, mut log) = fresh(0);
+        append_128(&mut log, T1);
+        assert!(journal.poll_group(T1, &log).is_some());
+        append_128(&mut log, T2);
+        assert_eq!(journal.handle_flushed(), mark(T1, 128));
+        // It has voted before what it took from the leader of term 2 was polled.
+        let group = journal.poll_group(Term::ZERO, &log).expect("bytes");
+        assert_eq!(group.slot.joined, T2);
+        // What is durable is told to no leadership: none is joined.
+        assert_eq!(journal.handle_flushed(), mark(Term::ZERO, 256));
     }
 
     #[test]

@@ -29,8 +29,6 @@ pub struct Rotten {
     pub frames: Vec<Row>,
     /// Some are not committed: nobody may have them when they are asked for.
     pub is_at_risk: bool,
-    /// Recovery takes more for damaged than is: others may have nothing that fits.
-    is_wide: bool,
 }
 
 impl Rotten {
@@ -128,7 +126,6 @@ impl World {
             log,
             frames,
             is_at_risk,
-            is_wide: false,
         };
         let (from, to) = rotten.range();
         self.stats.count(if is_at_risk {
@@ -171,9 +168,6 @@ impl World {
     /// Whether a frame that this member misses is nowhere to be had any more.
     pub(super) fn is_lost(&self, member: usize) -> bool {
         let m = &self.members[member];
-        if m.rotten.as_ref().is_some_and(|r| r.is_wide) {
-            return true;
-        }
         let Some(rotten) = m.rotten.as_ref().filter(|r| r.is_at_risk) else {
             return false;
         };
@@ -217,17 +211,13 @@ impl World {
     /// What recovery found is what was damaged, and nothing else.
     pub(super) fn see_damage(&mut self, member: usize, found: &Recovered) -> Result<(), String> {
         let m = &mut self.members[member];
-        match (found.corrupt, &mut m.rotten) {
+        match (found.corrupt, &m.rotten) {
             (None, _) => m.rotten = None,
             (Some(at), None) => return Err(format!("corrupt at {at}, where nothing rots")),
             (Some(at), Some(rotten)) => {
                 let (first, last) = rotten.range();
                 let (at, to) = (at.get(), found.corrupt_to.0.get());
-                // A write of healed bytes that was cut may have come to the disk in part; and sound
-                // frames behind the damage may not be believed, if their leadership was not joined
-                // by what the newest slot says.
-                rotten.is_wide |= to > last;
-                let last = last.max(rotten.log.end());
+                // A write of healed bytes that was cut may have come to the disk in part.
                 if at < first || at >= to || to > last {
                     return Err(format!("corrupt are {at}..{to}, rotten {first}..{last}"));
                 }
