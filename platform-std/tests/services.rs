@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use coracle_core::node::ConfigError;
 use coracle_core::service::{CloseReason, Cluster, Role, Service};
 use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 use coracle_core::time::{Now, Timestamp};
@@ -13,7 +14,7 @@ use coracle_core::units::{Position, ServiceId, SessionId};
 use coracle_std::client::{Client, Egress, State};
 use coracle_std::config::{Settings, Size, Span};
 use coracle_std::counters::Counter;
-use coracle_std::node::{NodeHandle, Services};
+use coracle_std::node::{NodeError, NodeHandle, Services};
 
 use common::{PATIENCE, Place, Scratch, cluster, counter, start, stop, until};
 
@@ -357,6 +358,20 @@ fn a_service_that_panics_fails_alone_and_comes_back_with_its_member() {
     until_level(&members);
     client.close().unwrap();
     members.iter_mut().for_each(Member::stop);
+}
+
+#[test]
+fn as_many_services_as_there_is_room_for_and_no_fewer_than_one() {
+    for count in [0, 11] {
+        let scratch = Scratch::new("services-count");
+        let settings = cluster(&scratch, 1).remove(0);
+        let services = (0..count).fold(Services::new(), |services, _| {
+            services.on_node(Busy::new(false, &Arc::default()))
+        });
+        let error = start(&settings, services).join().unwrap_err();
+        let is_refused = matches!(error, NodeError::Core(ConfigError::Services));
+        assert!(is_refused, "{count}: {error}");
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl<S: Hosted> Runner<S> {
         let (mut file, state) = NodeStateFile::open(dir.path())?;
         check_identity(&dir, &settings, &state)?;
         let waker = Waker::new()?;
-        let count = services.lend().len();
+        let count = services.count();
         let mut memory = Memory::new(&settings, count)?;
         let addresses = Addresses::resolve(&settings)?;
         let (member, client) = (addresses.member, addresses.client);
@@ -477,7 +477,7 @@ impl<S: Hosted> Runner<S> {
         if let Some((at, _)) = self.node.poll_timeout() {
             sleep = sleep.min(at.since(now));
         }
-        if self.services.is_stalled() {
+        if self.services.is_stalled(self.node.applied()) {
             sleep = sleep.min(STALLED_SLEEP);
         }
         self.waker.about_to_sleep();

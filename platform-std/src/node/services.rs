@@ -8,17 +8,25 @@ use crate::apart::{Away, OnThread};
 
 /// What a member runs: any `Service`, or several as [`Services`].
 pub trait Hosted {
-    /// All of them, in their order.
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// All of them, in their order; of too many, with which no member starts, the first ones.
     fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX>;
 
     /// Those on threads of their own.
     fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))>;
 
-    /// Whether one on the node's thread takes nothing: it is asked again soon.
-    fn is_stalled(&self) -> bool;
+    /// Whether one on the node's thread takes nothing, up to `at` as they all are: it is asked again
+    /// soon.
+    fn is_stalled(&self, at: Position) -> bool;
 }
 
 impl<S: Service> Hosted for S {
+    fn count(&self) -> usize {
+        1
+    }
+
     fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX> {
         [self as &mut dyn Service].into_iter().collect()
     }
@@ -27,8 +35,8 @@ impl<S: Service> Hosted for S {
         std::iter::empty()
     }
 
-    fn is_stalled(&self) -> bool {
-        !self.ready(Position::MAX)
+    fn is_stalled(&self, at: Position) -> bool {
+        !self.ready(at)
     }
 }
 
@@ -96,19 +104,13 @@ impl Services {
             .push(Slot::Away(Box::new(OnThread::new(service))));
         self
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Whether there are none: then no member starts.
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
 }
 
 impl Hosted for Services {
+    fn count(&self) -> usize {
+        self.slots.len()
+    }
+
     fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES_MAX> {
         let slots = self.slots.iter_mut().take(SERVICES_MAX);
         slots.map(Slot::service).collect()
@@ -120,8 +122,8 @@ impl Hosted for Services {
         slots.filter_map(|(id, slot)| Some((id, slot.away()?)))
     }
 
-    fn is_stalled(&self) -> bool {
-        let stalled = |slot: &Slot| matches!(slot, Slot::Here(s) if !s.ready(Position::MAX));
+    fn is_stalled(&self, at: Position) -> bool {
+        let stalled = |slot: &Slot| matches!(slot, Slot::Here(s) if !s.ready(at));
         self.slots.iter().any(stalled)
     }
 }
