@@ -17,8 +17,8 @@ pub trait Hosted {
     /// Those on threads of their own.
     fn away(&mut self) -> impl Iterator<Item = (ServiceId, &mut (dyn Away + Send + 'static))>;
 
-    /// Whether one on the node's thread takes nothing, up to `at` as they all are: it is asked again
-    /// soon.
+    /// Whether one on the node's thread takes nothing, up to `at` as they all are: it is asked
+    /// again soon.
     fn is_stalled(&self, at: Position) -> bool;
 }
 
