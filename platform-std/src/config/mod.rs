@@ -198,7 +198,8 @@ pub enum Idle {
     Sleep,
     /// Offers its core to others, and looks again.
     Yield,
-    /// Looks again at once: least latency, one whole core.
+    /// Looks again at once, for machines with many cores: least latency, one whole core; if
+    /// `durable`, the thread that flushes takes another one, and so do services on threads.
     Spin,
 }
 

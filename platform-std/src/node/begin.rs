@@ -16,7 +16,7 @@ use crate::config::{Idle, Settings};
 use crate::storage::log::room;
 use crate::storage::snapshots::{Damaged, SnapshotSet};
 use crate::storage::start::{Reason, open};
-use crate::storage::{DataDir, LogStore, StorageError};
+use crate::storage::{DataDir, Flushing, LogStore, StorageError};
 use crate::waker::Waker;
 
 /// A thread that never sleeps polls so often that the log is at rest only after many polls.
@@ -78,7 +78,10 @@ impl Ground<'_> {
             self.dir.log(),
             cluster,
             segment_length,
-            self.settings.durability,
+            Flushing {
+                durability: self.settings.durability,
+                idle: self.settings.idle,
+            },
             journal,
             self.waker,
         )?;

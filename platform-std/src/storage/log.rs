@@ -12,7 +12,7 @@ use super::error::StorageError;
 use super::purge::{PurgeJob, purge};
 use super::recover::{Reader, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
-use crate::config::Durability;
+use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 use crate::worker::Worker;
 
@@ -34,6 +34,15 @@ type ReadDone = (Vec<u8>, Result<usize, StorageError>);
 pub fn room(log_max: u64, segment_length: u32) -> u64 {
     let length = u64::from(segment_length);
     log_max / (length + HEADER_LENGTH) * length
+}
+
+/// When a message counts as safe, and what the thread that flushes does meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Flushing {
+    /// See [`Durability`].
+    pub durability: Durability,
+    /// The node's: see [`Worker::spawn_idling`].
+    pub idle: Idle,
 }
 
 /// See the module's text.
@@ -67,15 +76,20 @@ impl LogStore {
         log: PathBuf,
         cluster: ClusterId,
         segment_length: u32,
-        durability: Durability,
+        flushing: Flushing,
         journal: Journal,
         waker: &Waker,
     ) -> Result<Self, StorageError> {
+        let Flushing { durability, idle } = flushing;
+        // Without it hardly anything is flushed.
+        let idle = match durability {
+            Durability::Durable => idle,
+            Durability::ReplicationOnly => Idle::Sleep,
+        };
         let refused = |error| StorageError::io("start a thread for", &log)(error);
-        let flusher = Worker::spawn("flusher", waker.clone(), |segment: Arc<Segment>| {
-            segment.flush()
-        })
-        .map_err(refused)?;
+        let flush = |segment: Arc<Segment>| segment.flush();
+        let flusher = Worker::spawn_idling("flusher", idle, waker.clone(), flush);
+        let flusher = flusher.map_err(refused)?;
         let (dir, fill) = (log.clone(), fill_for(durability));
         let maker = Worker::spawn("segments", waker.clone(), move |base| {
             ensure(&dir, cluster.0, base, segment_length, fill)

@@ -15,7 +15,7 @@ pub(crate) mod testing;
 
 pub use dir::DataDir;
 pub use error::StorageError;
-pub use log::LogStore;
+pub use log::{Flushing, LogStore};
 pub use segment::Segment;
 pub use snapshots::SnapshotStore;
 pub use state::NodeStateFile;

@@ -8,6 +8,10 @@ use coracle_core::log::append;
 const CLUSTER: ClusterId = ClusterId(7);
 const SEGMENT: u32 = 64 << 10;
 const MTU: usize = 1408;
+const FLUSHING: Flushing = Flushing {
+    durability: Durability::Durable,
+    idle: Idle::Sleep,
+};
 
 fn window() -> Window<Vec<u8>> {
     Window::new(vec![0; (32 << 10) + MTU], MTU, SEGMENT).unwrap()
@@ -19,7 +23,7 @@ fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
     let journal = recovered.journal(CLUSTER, SEGMENT);
     let waker = Waker::new().unwrap();
     let log = scratch.path().to_path_buf();
-    let store = LogStore::new(log, CLUSTER, SEGMENT, Durability::Durable, journal, &waker).unwrap();
+    let store = LogStore::new(log, CLUSTER, SEGMENT, FLUSHING, journal, &waker).unwrap();
     (store, window, recovered.tail.end)
 }
 

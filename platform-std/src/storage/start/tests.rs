@@ -6,17 +6,21 @@ use coracle_core::snapshot::{Begin, Section};
 use coracle_core::time::Timestamp;
 use coracle_core::units::{AppVersion, Mark, Term};
 
-use super::super::LogStore;
 use super::super::segment::HEADER_LENGTH;
 use super::super::snapshots::{SnapshotStore, tests::write_set};
 use super::super::testing::Scratch;
+use super::super::{Flushing, LogStore};
 use super::*;
-use crate::config::Durability;
+use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 
 const CLUSTER: ClusterId = ClusterId(7);
 const SEGMENT: u32 = 64 << 10;
 const MTU: usize = 1408;
+const FLUSHING: Flushing = Flushing {
+    durability: Durability::Durable,
+    idle: Idle::Sleep,
+};
 
 fn seed(position: u64, chain: u32) -> Seed {
     Seed {
@@ -93,8 +97,8 @@ impl Member {
         let (opened, mut window) = self.open(false).unwrap();
         let journal = opened.recovered.journal(CLUSTER, SEGMENT);
         let waker = Waker::new().unwrap();
-        let (log, durability) = (self.dir.log(), Durability::Durable);
-        let mut store = LogStore::new(log, CLUSTER, SEGMENT, durability, journal, &waker).unwrap();
+        let log = self.dir.log();
+        let mut store = LogStore::new(log, CLUSTER, SEGMENT, FLUSHING, journal, &waker).unwrap();
         let mut ends = Vec::new();
         for _ in 0..count {
             append(&mut window, Term::new(1), &[&[fill; 5000]], MTU).unwrap();
