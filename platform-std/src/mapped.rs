@@ -3,7 +3,7 @@
 
 use std::io;
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 /// Private zeroed memory of a fixed length, mapped without a file.
 #[derive(Debug)]
@@ -17,6 +17,18 @@ impl Mapped {
     pub fn new(len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         MmapMut::map_anon(len).map(Self)
+    }
+
+    /// As [`Self::new`], for memory of which far apart pieces are used: nothing is set aside for
+    /// all of it, and the system does not take huge pages where a small one was touched.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let mapped = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+        // Without huge pages in the kernel there is nothing to ask for.
+        let _refused = mapped.advise(Advice::NoHugePage).is_err();
+        Ok(Self(mapped))
     }
 }
 

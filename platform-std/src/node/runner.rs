@@ -45,7 +45,7 @@ pub struct Runner<S> {
     stop: StopSignal,
     clock: Clock,
     waker: Waker,
-    node: Core,
+    node: Box<Core>,
     services: S,
     services_failed: u64,
     memory: Memory,
