@@ -295,7 +295,11 @@ const fn after(at: usize, cells: usize) -> usize {
 
 /// How far `from` is behind `at`, in a circle.
 const fn behind(from: usize, at: usize, cells: usize) -> usize {
-    if from <= at { at - from } else { at + cells - from }
+    if from <= at {
+        at - from
+    } else {
+        at + cells - from
+    }
 }
 
 #[cfg(test)]
@@ -428,7 +432,10 @@ mod tests {
         // All that is in it is found, and nothing else holds a cell.
         for (place, key) in keys.iter().enumerate() {
             if let Some(key) = key {
-                assert_eq!(lookup.find(hash(*key), |p| keys[p] == Some(*key)), Some(place));
+                assert_eq!(
+                    lookup.find(hash(*key), |p| keys[p] == Some(*key)),
+                    Some(place)
+                );
             }
         }
         let cells = lookup.cells.as_flattened();

@@ -148,7 +148,9 @@ fn make(
     let made = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(16 * size_of::<Core>());
         let making = move || Core::new(config, state, recovered, now).map(Box::new);
-        thread.spawn_scoped(scope, making).map(|thread| thread.join())
+        thread
+            .spawn_scoped(scope, making)
+            .map(|thread| thread.join())
     })?;
     let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     made.map_err(NodeError::Core)

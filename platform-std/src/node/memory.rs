@@ -2,7 +2,7 @@
 
 use coracle_core::log::{Window, window_len};
 use coracle_core::node::Lent;
-use coracle_core::node::clients::places;
+use coracle_core::node::clients::{StreamMemory, Unused, places};
 use coracle_core::stream::slot_len;
 
 use super::{NodeError, SESSIONS};
@@ -16,6 +16,10 @@ const REASSEMBLY_SLOTS: usize = 16;
 const SERVICE: usize = 4 << 20;
 /// Bytes that one cold read for a follower asks for.
 const CATCHUP: usize = 1 << 20;
+
+/// What clients' streams may have touched of their windows before what is not in use is given back
+/// to the system.
+pub const STREAMS_KEEP: u64 = 32 << 20;
 
 /// The buffers of `Lent`. Untouched pages cost nothing.
 pub struct Memory {
@@ -51,6 +55,17 @@ impl Memory {
             assembly: vec![0; (message + 64) * 2],
             services: vec![0; SERVICE * services],
         })
+    }
+
+    /// Gives back to the system what streams have touched and do not use.
+    pub fn forget(&mut self, unused: Unused) {
+        let memory = match unused.memory {
+            StreamMemory::Ingress => &mut self.ingress,
+            StreamMemory::Egress => &mut self.egress,
+        };
+        for range in unused.ranges {
+            memory.forget(range);
+        }
     }
 
     pub fn lent(&mut self) -> Lent<'_, Window<Vec<u8>>> {

@@ -172,9 +172,9 @@ impl<const N: usize> Clients<N> {
         loop {
             let slot = self.connecting.next(from)?;
             let link = self.links.get(slot);
-            if link.is_some_and(|link| {
-                !matches!(link.stage, Stage::Open(_) | Stage::Leaving { .. })
-            }) {
+            if link
+                .is_some_and(|link| !matches!(link.stage, Stage::Open(_) | Stage::Leaving { .. }))
+            {
                 return Some((slot, self.links.get(slot)?));
             }
             self.connecting.remove(slot);
@@ -199,7 +199,8 @@ impl<const N: usize> Clients<N> {
             mtu: self.config.mtu as u32,
             timing: PublicationTiming::DEFAULT,
         };
-        if let Ok(publication) = Publication::new(now, &config, share_len(egress_len, self.places)) {
+        if let Ok(publication) = Publication::new(now, &config, share_len(egress_len, self.places))
+        {
             let progress = (publication.acked(), now);
             link.stream = Stream::Ready {
                 publication,

@@ -241,7 +241,10 @@ impl<const N: usize> Clients<N> {
         let mut bound = Places::<N>::new();
         for (_, link) in self.links.iter() {
             if let Some(by) = link.bound()
-                && self.ingress.get(by.slot).is_some_and(|s| s.serial == by.serial)
+                && self
+                    .ingress
+                    .get(by.slot)
+                    .is_some_and(|s| s.serial == by.serial)
             {
                 bound.insert(by.slot);
             }

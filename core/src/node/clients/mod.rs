@@ -29,6 +29,7 @@ mod slots;
 mod tests;
 mod timeouts;
 mod transmit;
+mod unused;
 
 use core::time::Duration;
 
@@ -38,12 +39,13 @@ pub use counters::{COUNTS, Count, Counters};
 pub use egress::{ConfigError, EgressError};
 pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
+pub use unused::{StreamMemory, Unused};
 
+use crate::lookup::Places;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
 use crate::node::clients::slots::Slots;
 use crate::node::clients::transmit::Round;
-use crate::lookup::Places;
 use crate::prng::Prng;
 use crate::session::SessionTable;
 use crate::time::{Instant, Timestamp};
@@ -175,6 +177,7 @@ pub struct Clients<const N: usize> {
     full_until: Instant,
     /// When time was last said to have passed.
     looked_at: Instant,
+    touched: unused::Touched<N>,
     counters: Counters,
 }
 
@@ -187,7 +190,11 @@ pub const fn session_limit(capacity: usize, sessions_max: usize) -> usize {
         _ => between(capacity / 8, 1, SPARE_MAX),
     };
     let most = capacity - spare;
-    if sessions_max < most { sessions_max } else { most }
+    if sessions_max < most {
+        sessions_max
+    } else {
+        most
+    }
 }
 
 /// How many slots a node of `capacity` slots uses, so many being enough for its sessions and for
@@ -237,6 +244,7 @@ impl<const N: usize> Clients<N> {
             unresolved: Places::new(),
             full_until: Instant::default(),
             looked_at: Instant::default(),
+            touched: unused::Touched::new(),
             counters: Counters::default(),
         }
     }

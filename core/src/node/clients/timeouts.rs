@@ -64,7 +64,9 @@ impl<const N: usize> Clients<N> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
         let images = self.ingress.earliest(|stream| stream.image.poll_timeout());
-        let links = self.links.earliest(|link| link.poll_timeout(session, egress));
+        let links = self
+            .links
+            .earliest(|link| link.poll_timeout(session, egress));
         images.into_iter().chain(links).min()
     }
 }

@@ -76,7 +76,10 @@ impl<const N: usize> Clients<N> {
         let from = self.round.next;
         let link = |from| links.next(from).map(|slot| slot + N);
         match from.checked_sub(N) {
-            None => images.next(from).or_else(|| link(0)).or_else(|| images.next(0)),
+            None => images
+                .next(from)
+                .or_else(|| link(0))
+                .or_else(|| images.next(0)),
             Some(from) => link(from).or_else(|| images.next(0)).or_else(|| link(0)),
         }
     }
