@@ -36,6 +36,7 @@ mod facts;
 pub mod gaps;
 pub mod limits;
 pub mod log;
+pub mod lookup;
 pub mod node;
 #[doc(hidden)]
 pub mod planted;

@@ -33,7 +33,6 @@ use crate::clock::{Clock, random_seed};
 use crate::net::batch::BATCH;
 use crate::net::socket::BindError;
 use crate::net::{ReceiveBatch, Resolver, SendBatch, Socket, resolve, wait};
-use crate::waker::Waker;
 
 /// Why there is no session, or no longer.
 #[derive(Debug)]
@@ -214,14 +213,13 @@ impl Client {
             ClientError::Endpoints(format!("`{}`: {error:?}", options.endpoints))
         })?;
         ReceiveBatch::join(&socket);
-        let waker = Waker::new()?;
         let wires = Wires {
             prefer_v6: local.is_ipv6(),
             socket,
             inbound: ReceiveBatch::new(),
             outbound: SendBatch::new(),
             scratch: Box::new([[0; stream::CONTROL_MAX]; BATCH]),
-            resolver: Resolver::spawn(waker)?,
+            resolver: Resolver::new(None),
         };
         let mut client = Self {
             core,

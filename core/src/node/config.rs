@@ -266,11 +266,11 @@ impl Config {
 pub struct Lent<'a, L: Log> {
     /// The log's window.
     pub log: &'a mut L,
-    /// Receive windows of ingress streams: one equal slot for each of the `N` sessions.
+    /// Receive windows of ingress streams: equal slots, as many as `clients::places` says.
     pub ingress: &'a mut [u8],
     /// Slots in which clients' fragmented messages are put together.
     pub reassembly: &'a mut [u8],
-    /// Send windows of egress streams: one equal slot for each of the `N` sessions.
+    /// Send windows of egress streams: as many equal slots.
     pub egress: &'a mut [u8],
     /// Bytes recalled from storage to be executed.
     pub replay: &'a mut [u8],

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::clients::{Admission, Memory, Resolve, ResolveId, View};
+use super::clients::{Admission, Memory, Resolve, ResolveId, Unused, View};
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
 };
@@ -196,6 +196,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // A member that cannot read its own log can neither execute it nor serve it.
             Ok(_) | Err(ReadError) => self.halt(Halt::CorruptLog(recall.at)),
         }
+    }
+
+    /// Stream memory that holds nothing, if streams have touched more than `keep` bytes of what they
+    /// are lent: a driver may give it back to its system. See `Clients::poll_unused`.
+    pub fn poll_unused<L: Log>(&mut self, keep: u64, lent: &Lent<'_, L>) -> Option<Unused> {
+        let (ingress, egress) = (lent.ingress.len(), lent.egress.len());
+        self.clients.poll_unused(keep, ingress, egress)
     }
 
     /// A host name in a client's response channel that the driver shall resolve.

@@ -139,7 +139,8 @@ struct Asking {
 }
 
 /// One member. `N` is how many client sessions, ingress streams and egress streams it has room for,
-/// `S` how many services.
+/// `S` how many services. For each of `N` it is about 3 KiB long: with many, make it where there
+/// is stack enough.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node<const N: usize, const S: usize = 1> {
     config: Config,

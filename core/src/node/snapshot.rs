@@ -403,6 +403,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
         services: &mut [&mut dyn Service],
         lent: &mut Lent<'_, L>,
     ) -> Result<Snapshot, SnapshotError> {
+        let loaded = self.load(source, services, lent);
+        if loaded.is_err() {
+            self.clients.restore();
+        }
+        loaded
+    }
+
+    fn load<L: Log>(
+        &mut self,
+        source: &mut dyn SnapshotSource,
+        services: &mut [&mut dyn Service],
+        lent: &mut Lent<'_, L>,
+    ) -> Result<Snapshot, SnapshotError> {
         assert!(services.len() == self.hosts.len(), "as configured");
         let cluster = self.config.cluster;
         let (bytes, length) = source
@@ -412,7 +425,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let begin = *from.begin();
         self.check_version(&begin)?;
         let roster = read_roster(&mut from)?;
-        let table = read_sessions(&mut from)?;
+        // In place, for it may be large; on an error it is as empty as it was.
+        read_sessions(&mut from, self.clients.restore())?;
         let ends = read_ends::<S>(&mut from)?;
         let end = from.finish()?;
         if ends.len() != services.len() {
@@ -438,7 +452,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.hosts = hosts;
         let (at, term) = (begin.position, begin.term);
         self.applier.restore(at, begin.timestamp, term, begin.chain);
-        self.clients.restore(table);
         self.applier.roster = roster;
         if roster.at > self.roster.at {
             self.roster = roster;
@@ -506,7 +519,7 @@ fn write_sessions<const N: usize>(
     sessions: &SessionTable<N>,
 ) -> Result<(), SnapshotError> {
     out.u32(sessions.len() as u32)?;
-    for session in sessions {
+    for session in sessions.iter() {
         out.i64(session.id.to_wire())?;
         out.i64(session.request.correlation_id)?;
         out.u32(session.request.response_stream_id as u32)?;
@@ -519,8 +532,8 @@ fn write_sessions<const N: usize>(
 
 fn read_sessions<const N: usize>(
     from: &mut SnapshotReader<'_>,
-) -> Result<SessionTable<N>, SnapshotError> {
-    let mut table = SessionTable::new();
+    table: &mut SessionTable<N>,
+) -> Result<(), SnapshotError> {
     for _ in 0..from.u32()? {
         let id = SessionId::from_wire(from.i64()?).ok_or(SnapshotError::Content)?;
         let correlation_id = from.i64()?;
@@ -548,7 +561,7 @@ fn read_sessions<const N: usize>(
             _ => return Err(SnapshotError::Content),
         }
     }
-    Ok(table)
+    Ok(())
 }
 
 /// The ends of all services' sections, which stand at the end of the consensus section's body.

@@ -1,6 +1,7 @@
 //! The replicated table of open sessions.
 
 use crate::limits::CHANNEL_MAX;
+use crate::lookup::{Lookup, Places, salted};
 use crate::session::Principal;
 use crate::time::Timestamp;
 use crate::units::SessionId;
@@ -63,50 +64,94 @@ pub enum Opened {
 
 /// At most `N` open sessions in the order of their ids, which is the order in which they were
 /// opened.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+///
+/// Each stays where it is for as long as it is open: only numbers are moved.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SessionTable<const N: usize> {
-    sessions: heapless::Vec<Session, N>,
+    places: [Option<Placed>; N],
+    /// Places by ascending session.
+    order: heapless::Vec<(SessionId, u16), N>,
+    vacant: Places<N>,
+    /// Places by the digests of their requests.
+    requests: Lookup<N>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Placed {
+    digest: u64,
+    session: Session,
 }
 
 impl<const N: usize> SessionTable<N> {
     /// No session.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            sessions: heapless::Vec::new(),
+            places: [const { None }; N],
+            order: heapless::Vec::new(),
+            vacant: Places::first(N),
+            requests: Lookup::new(),
         }
     }
 
-    /// Applies an open event. Looks at every session once.
+    /// Closes all sessions.
+    pub fn clear(&mut self) {
+        self.places.fill_with(|| None);
+        self.order.clear();
+        self.vacant = Places::first(N);
+        self.requests = Lookup::new();
+    }
+
+    /// Applies an open event.
     pub fn apply_open(&mut self, session: Session) -> Opened {
+        let (id, digest) = (session.id, session.request.digest());
         // Positions in the log ascend, so an id that is not the highest was applied before.
-        let is_newest = self.sessions.last().is_none_or(|last| last.id < session.id);
-        if !is_newest || self.find(&session.request).is_some() {
+        let is_newest = self.order.last().is_none_or(|(last, _)| *last < id);
+        if !is_newest || self.place_of(digest).is_some() {
             return Opened::Duplicate;
         }
-        match self.sessions.push(session) {
-            Ok(()) => Opened::Yes,
-            Err(_) => Opened::TableFull,
-        }
+        let vacant = self.vacant.next(0);
+        let Some((place, room)) = vacant.and_then(|p| Some((p, self.places.get_mut(p)?))) else {
+            return Opened::TableFull;
+        };
+        *room = Some(Placed { digest, session });
+        self.vacant.remove(place);
+        self.requests.insert(spread(digest), place);
+        let pushed = self.order.push((id, place as u16));
+        assert!(pushed.is_ok(), "as many as there are places");
+        Opened::Yes
     }
 
-    /// Applies a close event; `None` if no such session is open: it has been closed before.
+    /// Applies a close event; `None` if no such session is open: it has been closed before. Moves
+    /// the numbers of those that were opened later.
     pub fn apply_close(&mut self, id: SessionId) -> Option<Session> {
-        let index = self.index_of(id)?;
-        Some(self.sessions.remove(index))
+        let (_, place) = self.order.remove(self.index_of(id)?);
+        let place = usize::from(place);
+        let closed = self.places.get_mut(place)?.take()?;
+        self.vacant.insert(place);
+        let places = &self.places;
+        let hash_of = |other: usize| {
+            let placed = places.get(other).and_then(Option::as_ref);
+            spread(placed.map_or(0, |placed| placed.digest))
+        };
+        self.requests.remove(spread(closed.digest), place, hash_of);
+        Some(closed.session)
     }
 
     /// The session with this id.
     pub fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(self.index_of(id)?)
+        let (_, place) = self.order.get(self.index_of(id)?)?;
+        self.at(usize::from(*place)).map(|placed| &placed.session)
     }
 
-    /// The session that was opened for an equal request. Looks at every session once.
+    /// The id of the session with this number in the order of ids, from 0 on.
+    pub fn id_at(&self, index: usize) -> Option<SessionId> {
+        self.order.get(index).map(|(id, _)| *id)
+    }
+
+    /// The session that was opened for an equal request.
     pub fn find(&self, request: &Request) -> Option<&Session> {
-        let digest = request.digest();
-        self.sessions
-            .iter()
-            .find(|session| session.request.digest() == digest)
+        let place = self.place_of(request.digest())?;
+        self.at(place).map(|placed| &placed.session)
     }
 
     /// Is there an open session with this id?
@@ -115,25 +160,26 @@ impl<const N: usize> SessionTable<N> {
     }
 
     /// The open sessions, by ascending id.
-    pub fn iter(&self) -> core::slice::Iter<'_, Session> {
-        self.sessions.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        let placed = self.order.iter();
+        placed.filter_map(|(_, place)| Some(&self.at(usize::from(*place))?.session))
     }
 
     /// How many sessions are open.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.order.len()
     }
 
     /// Is no session open?
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.order.is_empty()
     }
 
     /// A digest of the whole table, for comparing members at equal positions: 64-bit FNV-1a over
     /// the fields as little-endian integers and length-prefixed bytes, so alike on every machine.
     pub fn digest(&self) -> u64 {
         let mut sum = Fnv::new();
-        for session in &self.sessions {
+        for session in self.iter() {
             sum.number(session.id.to_wire());
             sum.number(session.request.correlation_id);
             sum.number(i64::from(session.request.response_stream_id));
@@ -145,19 +191,29 @@ impl<const N: usize> SessionTable<N> {
     }
 
     fn index_of(&self, id: SessionId) -> Option<usize> {
-        self.sessions
-            .binary_search_by_key(&id, |session| session.id)
-            .ok()
+        self.order.binary_search_by_key(&id, |(id, _)| *id).ok()
+    }
+
+    fn at(&self, place: usize) -> Option<&Placed> {
+        self.places.get(place)?.as_ref()
+    }
+
+    fn place_of(&self, digest: u64) -> Option<usize> {
+        let is = |place| self.at(place).is_some_and(|placed| placed.digest == digest);
+        self.requests.find(spread(digest), is)
     }
 }
 
-impl<'a, const N: usize> IntoIterator for &'a SessionTable<N> {
-    type Item = &'a Session;
-    type IntoIter = core::slice::Iter<'a, Session>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
+impl<const N: usize> Default for SessionTable<N> {
+    fn default() -> Self {
+        Self::new()
     }
+}
+
+/// A digest follows from what a client says, and where it lies shall too: the table is replicated,
+/// so there is no salt. Who makes digests that lie together makes connecting slow, not wrong.
+const fn spread(digest: u64) -> u64 {
+    salted(digest, 0)
 }
 
 /// Fowler, Noll, Vo: FNV-1a, 64 bits. Detects differences, resists nobody.
@@ -186,6 +242,8 @@ impl Fnv {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::units::Position;
     use core::fmt::Write as _;
@@ -227,6 +285,43 @@ mod tests {
         assert_eq!(table.len(), 1);
         // The closed session's request may come again: it is a new session.
         assert_eq!(table.apply_open(session(160, 1)), Opened::Yes);
+    }
+
+    /// As many as a large node has, opened and closed at random, against a list.
+    #[test]
+    fn a_large_table_is_a_list_in_the_order_of_opening() {
+        const MANY: usize = 1_056;
+        let mut prng = crate::prng::Prng::new(3);
+        let mut table = std::boxed::Box::new(SessionTable::<MANY>::new());
+        let mut model: std::vec::Vec<(u64, i64)> = std::vec::Vec::new();
+        for step in 1..12_000u64 {
+            let correlation = prng.below(3_000) as i64;
+            let known = model.iter().position(|(_, c)| *c == correlation);
+            let found = table.find(&session(1, correlation).request).map(|s| s.id);
+            assert_eq!(found, known.map(|at| id(model[at].0 * 32)));
+            // Fills up, is emptied, and fills up again.
+            let opens = prng.below(10) < if step % 6_000 < 3_000 { 9 } else { 2 };
+            if opens {
+                let expected = match known {
+                    Some(_) => Opened::Duplicate,
+                    None if model.len() == MANY => Opened::TableFull,
+                    None => Opened::Yes,
+                };
+                let opened = table.apply_open(session(step * 32, correlation));
+                assert_eq!(opened, expected);
+                if opened == Opened::Yes {
+                    model.push((step, correlation));
+                }
+            } else if let Some(at) = (prng.below(8) as usize * 131).checked_rem(model.len()) {
+                let (opened_at, correlation) = model.remove(at);
+                let closed = table.apply_close(id(opened_at * 32)).unwrap();
+                assert_eq!(closed.request.correlation_id, correlation);
+                assert!(!table.contains(id(opened_at * 32)));
+            }
+            assert_eq!(table.len(), model.len());
+        }
+        let listed = table.iter().map(|s| (s.id, s.request.correlation_id));
+        assert!(listed.eq(model.iter().map(|(at, c)| (id(at * 32), *c))));
     }
 
     #[test]

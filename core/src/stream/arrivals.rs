@@ -116,6 +116,11 @@ impl Arrivals {
         self.contiguous
     }
 
+    /// The end of all that has arrived.
+    pub fn end(&self) -> Position {
+        self.ahead.last().map_or(self.contiguous, |r| r.end)
+    }
+
     /// The end of the first hole, if anything has arrived beyond it.
     pub fn hole_end(&self) -> Option<Position> {
         self.ahead.first().map(|r| r.start)

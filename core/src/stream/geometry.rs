@@ -4,6 +4,8 @@
 //! so these are segments here; only the wire's own field names (`term_id`, `term_offset`) keep
 //! Aeron's word.
 
+use core::ops::Range;
+
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX, MTU_MIN};
 use crate::units::Position;
 use crate::wire::frame;
@@ -104,9 +106,44 @@ impl Ring {
         self.window
     }
 
+    /// What of a slot holds nothing while the stream's bytes in it are those from `start` to `end`.
+    pub const fn held(self, start: Position, end: Position) -> Held {
+        Held {
+            start,
+            end,
+            ring: self,
+        }
+    }
+
     /// Where the byte at `position` lies in the slot.
     pub const fn offset(self, position: Position) -> usize {
         (position.get() & (self.window as u64 - 1)) as usize
+    }
+}
+
+/// What a stream has in its slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Held {
+    /// The first byte.
+    pub start: Position,
+    /// The byte after the last.
+    pub end: Position,
+    ring: Ring,
+}
+
+impl Held {
+    /// What else there is in a slot of `len` bytes. The slack behind the window counts only if
+    /// nothing at all is held: a frame may reach into it.
+    pub fn unused(&self, len: usize) -> [Range<usize>; 2] {
+        let window = self.ring.window as usize;
+        let (start, end) = (self.ring.offset(self.start), self.ring.offset(self.end));
+        match self.end.since(self.start) {
+            0 => [0..len, 0..0],
+            held if held >= window as u64 => [0..0, 0..0],
+            _ if start < end => [0..start, end..window],
+            _ => [end..start, 0..0],
+        }
     }
 }
 
@@ -144,6 +181,20 @@ mod tests {
         assert_eq!(Segments::new(0, 65_535), None);
         assert_eq!(Segments::new(0, 32_768), None);
         assert_eq!(Segments::new(0, 1 << 31), None);
+    }
+
+    #[test]
+    fn what_is_not_held_is_the_rest_of_the_window() {
+        let ring = Ring::fit(slot_len(4096, 1408), 1408, u32::MAX).unwrap();
+        let unused = |start, end| {
+            let held = ring.held(Position::new(start), Position::new(end));
+            held.unused(slot_len(4096, 1408))
+        };
+        assert_eq!(unused(96, 96), [0..5504, 0..0]);
+        assert_eq!(unused(4096 + 96, 4096 + 128), [0..96, 128..4096]);
+        assert_eq!(unused(4000, 4096), [0..4000, 0..0]);
+        assert_eq!(unused(4000, 4192), [96..4000, 0..0]);
+        assert_eq!(unused(32, 32 + 4096), [0..0, 0..0]);
     }
 
     #[test]

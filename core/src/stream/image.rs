@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use crate::limits::FRAME_HEADER;
 use crate::stream::arrivals::{Arrivals, NotTaken, Range};
-use crate::stream::geometry::{Ring, Segments};
+use crate::stream::geometry::{Held, Ring, Segments};
 use crate::stream::{Control, Fragment, earlier};
 use crate::time::Instant;
 use crate::units::Position;
@@ -344,6 +344,11 @@ impl Image {
     /// Everything below has arrived.
     pub fn received(&self) -> Position {
         self.arrivals.contiguous()
+    }
+
+    /// What is not consumed.
+    pub fn held(&self) -> Held {
+        self.ring.held(self.consumed, self.arrivals.end())
     }
 
     /// The window in bytes.

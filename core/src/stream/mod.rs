@@ -16,7 +16,7 @@ mod tests;
 
 pub use arrivals::{Arrivals, NotTaken, RANGES_MAX, Range};
 pub use assembly::{Assembled, Assembly};
-pub use geometry::{Ring, Segments, slot_len};
+pub use geometry::{Held, Ring, Segments, slot_len};
 pub use image::{DataReject, Image, ImageState, ImageTiming, SetupReject};
 pub use publication::{
     ConfigError, OfferError, Publication, PublicationConfig, PublicationTiming, StatusReject,

@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 
 use crate::limits::{FRAME_HEADER, MESSAGE_MAX};
 use crate::stream::cutting::{self, Parts};
-use crate::stream::geometry::{Ring, Segments};
+use crate::stream::geometry::{Held, Ring, Segments};
 use crate::stream::{Control, Output, earlier};
 use crate::time::Instant;
 use crate::units::Position;
@@ -335,6 +335,11 @@ impl Publication {
         let pad = self.pad.filter(|pad| pad.end > self.acked);
         let span = self.tail.since(self.acked);
         span.saturating_sub(pad.map_or(0, Pad::skip))
+    }
+
+    /// What was offered and is not consumed, as far as is known.
+    pub fn held(&self) -> Held {
+        self.ring.held(self.acked, self.tail)
     }
 
     /// How many bytes may be pending at most.

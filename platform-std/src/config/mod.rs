@@ -81,6 +81,10 @@ pub struct Settings {
     /// The longest message of a client. The same on every member.
     #[serde(default = "defaults::message_max")]
     pub message_max: Size,
+    /// How many client sessions may be open at once; a further client is refused with a text. The
+    /// same on every member.
+    #[serde(default = "defaults::sessions_max")]
+    pub sessions_max: u32,
     /// How many bytes a session may have sent and not yet had consumed.
     #[serde(default = "defaults::ingress_window")]
     pub ingress_window: Size,
@@ -242,6 +246,7 @@ impl Settings {
             window: defaults::window(),
             mtu: defaults::mtu(),
             message_max: defaults::message_max(),
+            sessions_max: defaults::sessions_max(),
             ingress_window: defaults::ingress_window(),
             egress_window: defaults::egress_window(),
             timings: Timings::default(),
@@ -320,6 +325,7 @@ impl fmt::Display for Settings {
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
+        writeln!(f, "sessions_max = {}", self.sessions_max)?;
         writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
         writeln!(f, "egress_window = \"{}\"", self.egress_window)?;
         for member in &self.members {
@@ -374,6 +380,9 @@ mod defaults {
     }
     pub fn message_max() -> Size {
         Size(1 << 20)
+    }
+    pub fn sessions_max() -> u32 {
+        1_000
     }
     pub fn ingress_window() -> Size {
         Size(256 << 10)

@@ -10,6 +10,7 @@ use coracle_core::limits::{
 };
 
 use super::{ServiceKind, Settings, Size};
+use crate::node::SESSIONS_MAX;
 use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
@@ -148,6 +149,12 @@ impl Settings {
                 self.window,
                 Size(needed),
                 self.message_max
+            ));
+        }
+        if !(1..=SESSIONS_MAX as u32).contains(&self.sessions_max) {
+            return Err(format!(
+                "`sessions_max` is {}: it must be between 1 and {SESSIONS_MAX}",
+                self.sessions_max
             ));
         }
         for (key, size) in [
@@ -343,6 +350,7 @@ mod tests {
         settings.admin = Admin::Allow;
         settings.checkpoint_every = Size(0);
         settings.timings.sick_after = Some(Span::from_millis(0));
+        settings.sessions_max = 1_024;
         settings.validate().unwrap();
         let again: Settings = toml::from_str(&settings.to_string()).unwrap();
         assert_eq!(again, settings);
@@ -369,7 +377,9 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 18] = [
+        let cases: [(String, &str); 20] = [
+            (refusal(|s| s.sessions_max = 0), "sessions_max"),
+            (refusal(|s| s.sessions_max = 1_025), "between 1 and 1024"),
             (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
             (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (

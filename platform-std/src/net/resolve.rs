@@ -22,21 +22,54 @@ pub fn resolve(endpoint: &str, prefer_v6: bool) -> io::Result<SocketAddr> {
     first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
 }
 
-/// A thread that looks names up. `K` says what for.
+/// What is asked for: for what, the name, and whether an IPv6 address is preferred.
+type Question<K> = (K, String, bool);
+type Answer<K> = (K, Option<SocketAddr>);
+
+/// Looks names up, on a thread that there is once a name is asked for: an address is its own
+/// answer. `K` says what for.
 #[derive(Debug)]
 pub struct Resolver<K> {
-    questions: Sender<(K, String, bool)>,
-    answers: Receiver<(K, Option<SocketAddr>)>,
+    waker: Option<Waker>,
+    questions: Option<Sender<Question<K>>>,
+    outbox: Sender<Answer<K>>,
+    answers: Receiver<Answer<K>>,
 }
 
 impl<K: Send + 'static> Resolver<K> {
-    /// Starts the thread; it ends when the resolver is dropped and its current question answered.
-    ///
-    /// # Errors
-    /// The system refuses another thread.
-    pub fn spawn(waker: Waker) -> io::Result<Self> {
-        let (questions, inbox) = channel::<(K, String, bool)>();
+    /// `waker` is told of each answer that a thread has found.
+    pub fn new(waker: Option<Waker>) -> Self {
         let (outbox, answers) = channel();
+        Self {
+            waker,
+            questions: None,
+            outbox,
+            answers,
+        }
+    }
+
+    /// Asks. The answer comes through `poll`: of an address at once, of a name when it is found,
+    /// unless there is no thread to be had.
+    pub fn ask(&mut self, key: K, endpoint: &str, prefer_v6: bool) {
+        if let Ok(address) = endpoint.parse() {
+            self.outbox.send((key, Some(address))).ok();
+            return;
+        }
+        if self.questions.is_none() {
+            self.questions = self.spawn().ok();
+        }
+        // A dead thread answers nothing; whoever asked asks again after a while, or gives up.
+        let question = (key, endpoint.to_owned(), prefer_v6);
+        let asked = self.questions.as_ref().map(|thread| thread.send(question));
+        if !matches!(asked, Some(Ok(()))) {
+            self.questions = None;
+        }
+    }
+
+    /// Starts the thread; it ends when the resolver is dropped and its current question answered.
+    fn spawn(&self) -> io::Result<Sender<Question<K>>> {
+        let (questions, inbox) = channel::<Question<K>>();
+        let (outbox, waker) = (self.outbox.clone(), self.waker.clone());
         std::thread::Builder::new()
             .name("resolver".into())
             .spawn(move || {
@@ -45,18 +78,12 @@ impl<K: Send + 'static> Resolver<K> {
                     if outbox.send((key, address)).is_err() {
                         return;
                     }
-                    waker.wake();
+                    if let Some(waker) = &waker {
+                        waker.wake();
+                    }
                 }
             })?;
-        Ok(Self { questions, answers })
-    }
-
-    /// Asks. The answer comes through `poll`, unless the thread has died.
-    pub fn ask(&self, key: K, endpoint: &str, prefer_v6: bool) {
-        // A dead thread answers nothing; whoever asked asks again after a while, or gives up.
-        self.questions
-            .send((key, endpoint.to_owned(), prefer_v6))
-            .ok();
+        Ok(questions)
     }
 
     /// The next answer: `None` inside if the name cannot be resolved now.
@@ -81,8 +108,9 @@ mod tests {
     #[test]
     fn answers_carry_their_question() {
         let waker = Waker::new().unwrap();
-        let resolver = Resolver::spawn(waker.clone()).unwrap();
+        let mut resolver = Resolver::new(Some(waker.clone()));
         resolver.ask(7, "127.0.0.1:1", false);
+        assert!(resolver.questions.is_none(), "no thread for an address");
         resolver.ask(8, "not an endpoint", false);
         let mut answers = Vec::new();
         while answers.len() < 2 {

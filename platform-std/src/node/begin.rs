@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use coracle_core::log::NodeState;
+use coracle_core::log::{NodeState, Recovered};
 use coracle_core::node::{Config, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
+use coracle_core::time::Now;
 use coracle_core::units::ClusterId;
 
 use super::memory::Memory;
 use super::peers::Addresses;
-use super::{Core, Hosted, NodeError, SESSIONS, member_id};
+use super::{Core, Hosted, NodeError, member_id};
 use crate::apart::{self, Surroundings};
 use crate::clock::{Clock, random_seed};
 use crate::config::{Idle, Settings};
@@ -32,7 +33,7 @@ pub struct Ground<'a> {
 
 /// A node that has what its directory holds, and its log.
 pub struct Begun {
-    pub node: Core,
+    pub node: Box<Core>,
     pub store: LogStore,
     /// Sets that do not count.
     pub damaged: Vec<Damaged>,
@@ -87,8 +88,7 @@ impl Ground<'_> {
         )?;
         store.set_bytes_max(self.settings.log_max.0);
         let now = self.clock.now();
-        let node = Core::new(config, state, &opened.recovered, now);
-        let mut node = node.map_err(NodeError::Core)?;
+        let mut node = make(config, state, &opened.recovered, now)?;
         if let Some(set) = &opened.snapshot {
             load(set, &mut node, services, memory)?;
         }
@@ -140,6 +140,25 @@ impl Ground<'_> {
     }
 }
 
+/// A node. It is megabytes long and is made by value, perhaps more than once on its way to where it
+/// stays: on a thread of its own, for nobody knows how much stack there is on this one.
+fn make(
+    config: Config,
+    state: NodeState,
+    recovered: &Recovered,
+    now: Now,
+) -> Result<Box<Core>, NodeError> {
+    let made = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(16 * size_of::<Core>());
+        let making = move || Core::new(config, state, recovered, now).map(Box::new);
+        thread
+            .spawn_scoped(scope, making)
+            .map(|thread| thread.join())
+    })?;
+    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    made.map_err(NodeError::Core)
+}
+
 /// How many bytes of log the core may let there be.
 fn log_max(settings: &Settings) -> u64 {
     room(settings.log_max.0, settings.segment_length.0 as u32)
@@ -186,8 +205,7 @@ pub fn core_config(
             session_timeout: t.session_timeout.0,
             egress_timeout: t.egress_timeout.0,
         },
-        // One slot in eight is kept for answering clients that are refused.
-        sessions_max: SESSIONS - SESSIONS / 8,
+        sessions_max: settings.sessions_max as usize,
         segment_length: settings.segment_length.0 as u32,
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,

@@ -2,10 +2,12 @@
 
 use coracle_core::log::{Window, window_len};
 use coracle_core::node::Lent;
+use coracle_core::node::clients::{StreamMemory, Unused, places};
 use coracle_core::stream::slot_len;
 
 use super::{NodeError, SESSIONS};
 use crate::config::Settings;
+use crate::mapped::Mapped;
 
 /// How many clients may be in the middle of a fragmented message at once, at least.
 const REASSEMBLY_SLOTS: usize = 16;
@@ -15,12 +17,16 @@ const SERVICE: usize = 4 << 20;
 /// Bytes that one cold read for a follower asks for.
 const CATCHUP: usize = 1 << 20;
 
+/// What clients' streams may have touched of their windows before what is not in use is given back
+/// to the system.
+pub const STREAMS_KEEP: u64 = 32 << 20;
+
 /// The buffers of `Lent`. Untouched pages cost nothing.
 pub struct Memory {
     pub window: Window<Vec<u8>>,
-    pub ingress: Vec<u8>,
+    pub ingress: Mapped,
     pub reassembly: Vec<u8>,
-    pub egress: Vec<u8>,
+    pub egress: Mapped,
     pub replay: Vec<u8>,
     pub catchup: Vec<u8>,
     pub assembly: Vec<u8>,
@@ -35,13 +41,14 @@ impl Memory {
         let window = Window::new(bytes, mtu, settings.segment_length.0 as u32)
             .map_err(|error| std::io::Error::other(format!("log window: {error:?}")))?;
         // A client's own MTU may be as large as a datagram.
-        let ingress = slot_len(settings.ingress_window.0 as usize, 1 << 16) * SESSIONS;
-        let egress = slot_len(settings.egress_window.0 as usize, mtu) * SESSIONS;
+        let places = places(SESSIONS, settings.sessions_max as usize);
+        let ingress = slot_len(settings.ingress_window.0 as usize, 1 << 16) * places;
+        let egress = slot_len(settings.egress_window.0 as usize, mtu) * places;
         Ok(Self {
             window,
-            ingress: vec![0; ingress],
+            ingress: Mapped::sparse(ingress)?,
             reassembly: vec![0; (message + 64) * REASSEMBLY_SLOTS],
-            egress: vec![0; egress],
+            egress: Mapped::sparse(egress)?,
             // At least one message with all its headers, and the frames around it.
             replay: vec![0; (message * 2).max(CATCHUP)],
             catchup: vec![0; CATCHUP],
@@ -50,12 +57,23 @@ impl Memory {
         })
     }
 
+    /// Gives back to the system what streams have touched and do not use.
+    pub fn forget(&mut self, unused: Unused) {
+        let memory = match unused.memory {
+            StreamMemory::Ingress => &mut self.ingress,
+            StreamMemory::Egress => &mut self.egress,
+        };
+        for range in unused.ranges {
+            memory.forget(range);
+        }
+    }
+
     pub fn lent(&mut self) -> Lent<'_, Window<Vec<u8>>> {
         Lent {
             log: &mut self.window,
-            ingress: &mut self.ingress,
+            ingress: self.ingress.as_mut(),
             reassembly: &mut self.reassembly,
-            egress: &mut self.egress,
+            egress: self.egress.as_mut(),
             replay: &mut self.replay,
             catchup: &mut self.catchup,
             assembly: &mut self.assembly,

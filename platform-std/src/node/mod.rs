@@ -45,6 +45,7 @@ use std::io;
 use std::thread::JoinHandle;
 
 use coracle_core::limits::SERVICES_MAX;
+use coracle_core::node::clients::session_limit;
 use coracle_core::node::{App, ConfigError as CoreConfigError, Halt, Node};
 
 use crate::clock::random_seed;
@@ -55,8 +56,12 @@ use crate::storage::{DataDir, NodeStateFile, StorageError};
 use coracle_core::log::{NodeState, Roster};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, ServiceId, Term};
 
-/// How many client sessions a node has tables for; a further client is refused with a text.
-pub const SESSIONS: usize = 64;
+/// How many client sessions a node has tables for, with some for refusing further ones. Tables that
+/// are not used cost no time, and memory of about 3 KiB for each.
+pub const SESSIONS: usize = 1_056;
+
+/// The most that `sessions_max` may be.
+pub const SESSIONS_MAX: usize = session_limit(SESSIONS, usize::MAX);
 
 /// Why a node ended, or did not start.
 #[derive(Debug)]

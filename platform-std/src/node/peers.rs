@@ -94,7 +94,7 @@ impl Peers {
             .filter_map(|m| Some((MemberId::new(m.id)?, m.member.clone())))
             .collect();
         Ok(Self {
-            resolver: Resolver::spawn(waker.clone())?,
+            resolver: Resolver::new(Some(waker.clone())),
             named,
             prefer_v6: own.is_ipv6(),
             next: Instant::now() + AGAIN,

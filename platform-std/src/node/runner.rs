@@ -14,7 +14,7 @@ use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
 use super::glance::Glance;
 use super::keeper::{Keeper, Turn, purge};
-use super::memory::Memory;
+use super::memory::{Memory, STREAMS_KEEP};
 use super::peers::{Addresses, Peers};
 use super::{Core, Hosted, NodeError, is_initialised};
 use crate::apart::Ended;
@@ -45,7 +45,7 @@ pub struct Runner<S> {
     stop: StopSignal,
     clock: Clock,
     waker: Waker,
-    node: Core,
+    node: Box<Core>,
     services: S,
     services_failed: u64,
     memory: Memory,
@@ -287,6 +287,12 @@ impl<S: Hosted> Runner<S> {
         busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
         busy |= self.transmit(now);
+        // Some, not all: what is given back is a system call each.
+        for _ in 0..4 {
+            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
+            let Some(unused) = unused else { break };
+            self.memory.forget(unused);
+        }
         self.tell_all();
         Ok(busy)
     }

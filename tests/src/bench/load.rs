@@ -109,9 +109,20 @@ impl Load {
     /// # Errors
     /// In words.
     pub fn open(endpoints: &str, shape: Shape) -> Result<Self, String> {
+        Self::open_among(1, endpoints, shape)
+    }
+
+    /// Opens one of so many sessions of this process: the more there are, the smaller are its
+    /// windows.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn open_among(sessions: usize, endpoints: &str, shape: Shape) -> Result<Self, String> {
+        let window = ((4 << 20) / sessions).next_power_of_two().max(128 << 10);
         let mut options = ClientOptions::new(endpoints);
         options.mtu = shape.mtu;
-        options.egress_window = 4 << 20;
+        (options.ingress_window, options.egress_window) = (window, window);
+        options.message_max = options.message_max.min(window / 4);
         let client = Client::connect_with(&options).map_err(|e| e.to_string())?;
         Ok(Self {
             client,

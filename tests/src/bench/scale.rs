@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use super::figure::{Line, Row, Spread, Unit};
 use super::load::{Latencies, Load, Shape, Wait};
 use super::svg::{Panel, Plot};
+use super::usage::resident;
 use super::{Kind, Options, THREE};
+use crate::process::{Cluster, allow_files};
 
 const SIZES: [usize; 7] = [0, 32, 256, 1024, 4096, 16_384, 65_536];
-/// A node has 64 places for sessions, an eighth of which is for those that are refused.
-const SESSIONS: [usize; 5] = [1, 4, 16, 32, 56];
+const SESSIONS: [usize; 6] = [1, 4, 16, 64, 256, 1000];
 const MEMBERS: [u8; 4] = [1, 3, 5, 7];
 /// Messages on their way, all sessions together.
 const IN_FLIGHT: usize = 4096;
@@ -21,6 +22,8 @@ const BYTES: usize = 2 << 20;
 struct Point {
     rates: Vec<f64>,
     p50: Vec<f64>,
+    /// MiB of the node that has most, before the sessions are opened and when the load is over.
+    resident: [Vec<f64>; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -53,6 +56,8 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
         .iter()
         .map(|(_, cases)| cases.iter().map(|_| Point::default()).collect())
         .collect();
+    // Each session is a socket.
+    allow_files(2 * SESSIONS.into_iter().max().unwrap_or(0) as u64)?;
     // A plot needs no five rounds of each of its points.
     for _ in 0..options.rounds.min(3) {
         for ((_, cases), points) in series.iter().zip(&mut found) {
@@ -74,6 +79,11 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
             let label = format!("{x}: p50 alone");
             row.lines
                 .push(Line::new(&label, Unit::Micros, point.p50.clone()));
+            for (when, resident) in ["before", "after load"].into_iter().zip(&point.resident) {
+                let label = format!("{x}: resident {when}");
+                row.lines
+                    .push(Line::new(&label, Unit::Mib, resident.clone()));
+            }
             if let Some(spread) = Spread::of(&point.rates) {
                 panel.add(*x as f64, spread);
             }
@@ -104,11 +114,15 @@ impl Case {
             len: self.len,
             mtu: kind.mtu,
         };
+        point.resident[0].push(self.resident(&cluster)?);
         let mut loads = Vec::new();
-        for _ in 0..self.sessions {
-            loads.push(Load::open(&cluster.endpoints(), shape)?);
+        for at in 0..self.sessions {
+            let endpoints = cluster.endpoints();
+            loads.push(Load::open_among(self.sessions, &endpoints, shape)?);
             // The others must not be taken for dead meanwhile.
-            turns(&mut loads, 0, Duration::from_millis(1))?;
+            if at % 16 == 0 {
+                turns(&mut loads, 0, Duration::from_millis(1))?;
+            }
         }
         let in_flight = IN_FLIGHT.min(BYTES / (self.len + 64)).max(1);
         let of_each = (in_flight / self.sessions).max(1);
@@ -118,6 +132,7 @@ impl Case {
             return Err(format!("no echo in {:?}", options.time));
         }
         point.rates.push(rate / 1000.0);
+        point.resident[1].push(self.resident(&cluster)?);
         for load in &mut loads {
             load.drain()?;
         }
@@ -125,6 +140,11 @@ impl Case {
         let alone = loads[0].closed(options.warm_up())?;
         point.p50.push(alone.latencies.micros(500));
         Ok(())
+    }
+
+    fn resident(&self, cluster: &Cluster) -> Result<f64, String> {
+        let mut nodes = (0..self.members).map(|member| resident(cluster.process(member)));
+        nodes.try_fold(0.0, |most: f64, node| Ok(most.max(node?)))
     }
 }
 

@@ -17,7 +17,9 @@ use super::mirror::Mirror;
 use super::{DATAGRAM_MAX, Inbox, MEMBERS};
 
 /// As many as a node on Linux has room for.
-pub const SESSIONS: usize = 64;
+pub const SESSIONS: usize = coracle_std::node::SESSIONS;
+/// The default of `sessions_max`.
+const SESSIONS_MAX: usize = 1_000;
 /// The settings of a node on Linux, but for smaller windows.
 const SEGMENT: u32 = 16 << 20;
 const MTU: usize = coracle_core::limits::MTU_DEFAULT;
@@ -53,7 +55,7 @@ fn config(member: usize) -> Config {
         members: std::array::from_fn(|n| (n < MEMBERS).then(|| listed(n))),
         timing: Timing::default(),
         sessions: SessionTiming::default(),
-        sessions_max: SESSIONS - SESSIONS / 8,
+        sessions_max: SESSIONS_MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,

@@ -22,6 +22,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How long anything may take on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -124,6 +126,25 @@ pub fn until<T>(what: &str, mut is_so: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "in vain: waited for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Lets this process have so many files open: a session is a socket.
+///
+/// # Errors
+/// In words: the hard limit is lower.
+pub fn allow_files(count: u64) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let (now, most) = (limit.current, limit.maximum);
+    if now.is_none_or(|now| now >= count) {
+        return Ok(());
+    }
+    let raised = Rlimit {
+        current: Some(count),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        format!("{count} files at once are refused ({error}): `ulimit -Hn` is {most:?}")
+    })
 }
 
 /// Says loudly that a test does not run here. In CI nothing is skipped.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use coracle_std::client::{Client, ClientError, Egress, OfferError};
+use coracle_std::client::{Client, ClientError, ClientOptions, Egress, OfferError};
 
 use super::{PATIENCE, run};
 
@@ -21,7 +21,28 @@ impl Session {
     /// Opens a session; `first` is the number of its first message.
     #[track_caller]
     pub fn open(endpoints: &str, first: u64) -> Self {
-        let client = super::until("a session", || Client::connect(endpoints).ok());
+        Self::open_with(&ClientOptions::new(endpoints), first)
+    }
+
+    /// A session of which one process has many: with small windows.
+    #[track_caller]
+    pub fn open_small(endpoints: &str, first: u64) -> Self {
+        Self::open_with(&Self::small(endpoints), first)
+    }
+
+    /// What is asked for by [`Self::open_small`].
+    pub fn small(endpoints: &str) -> ClientOptions {
+        ClientOptions {
+            ingress_window: 64 << 10,
+            egress_window: 64 << 10,
+            message_max: 4 << 10,
+            ..ClientOptions::new(endpoints)
+        }
+    }
+
+    #[track_caller]
+    fn open_with(options: &ClientOptions, first: u64) -> Self {
+        let client = super::until("a session", || Client::connect_with(options).ok());
         Self {
             client,
             in_flight: VecDeque::new(),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use coracle_core::log::{Group, Journal, NodeState};
+use coracle_core::node::clients::StreamMemory;
 use coracle_core::node::{Lent, Node, Recall};
 use coracle_core::units::{ClusterId, Incarnation};
 
@@ -109,6 +110,23 @@ pub struct Process {
     pub unwell: Unwell,
     /// The number of the next node state.
     pub state_seq: u64,
+}
+
+impl Process {
+    /// Memory of clients' streams that is said to hold nothing may be anything.
+    pub fn spoil(&mut self) {
+        let lent = self.memory.lend(&mut self.log);
+        let Some(unused) = self.node.poll_unused(0, &lent) else {
+            return;
+        };
+        let memory = match unused.memory {
+            StreamMemory::Ingress => lent.ingress,
+            StreamMemory::Egress => lent.egress,
+        };
+        for range in unused.ranges {
+            memory[range].fill(0xa5);
+        }
+    }
 }
 
 /// One machine.

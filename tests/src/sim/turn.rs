@@ -213,6 +213,7 @@ impl World {
             {
                 process.node = before;
             }
+            process.spoil();
         }
         self.called(member)
     }

@@ -3,6 +3,7 @@
 use crate::limits::FRAME_HEADER;
 use crate::log::{Log, append, encoded_len};
 use crate::node::clients::link::{Bound, Close, Link, Stage};
+use crate::node::clients::slots::Look;
 use crate::node::clients::{Admission, Clients, Count, Memory, View};
 use crate::session::Authenticator;
 use crate::time::Instant;
@@ -100,7 +101,8 @@ pub(super) enum Taken {
 impl<const N: usize> Clients<N> {
     /// Takes what clients have sent, round and round their streams, and appends to the log what
     /// belongs there; says to clients what is owed to them. True if it left off for the length of
-    /// the call: call again soon. At most 128 fragments, and every egress connection once.
+    /// the call: call again soon. At most 512 fragments and somewhat more than 64 KiB; looks at the
+    /// streams and egress connections that have changed, or still have something to be done.
     ///
     /// While no leader is known nothing is taken.
     pub fn poll_admit<L: Log, A: Authenticator>(
@@ -119,41 +121,43 @@ impl<const N: usize> Clients<N> {
             reassembly: &mut *memory.reassembly,
             auth,
         };
-        if self.is_quiet_to_admit() {
-            return false;
-        }
-        for slot in 0..self.links.high() {
+        self.ingress.note(None);
+        self.links.note(None);
+        let mut from = 0;
+        while let Some(slot) = self.links.looks(Look::Admit).next(from) {
+            from = slot + 1;
             self.settle(slot, &mut turn);
+            let owes = self.links.get(slot).is_some_and(Link::owes);
+            self.links.set_look(Look::Admit, slot, owes);
         }
         if admission.view == View::Unknown {
             return false;
         }
-        let (is_more, is_empty) = self.admit_streams(memory.ingress, &mut turn);
-        self.note_admitted(is_empty);
-        is_more
+        self.admit_streams(memory.ingress, &mut turn)
     }
 
     /// Gives every stream its turn, in a circle. The next call starts with the first one that found
     /// the log full before it had its turn, so that a busy stream cannot keep the log from the
-    /// others. Whether there may be more to take at once, and whether there was nothing at all.
+    /// others. Whether there may be more to take at once.
     fn admit_streams<L: Log, A: Authenticator>(
         &mut self,
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
-    ) -> (bool, bool) {
+    ) -> bool {
         let start = self.admit_next;
-        let next = (start + 1).checked_rem(N).unwrap_or(0);
         // Slots that no stream is in have their place in the circle, but take no time.
-        let high = self.ingress.high();
-        let after = |slot: usize| if slot + 1 < high { slot + 1 } else { 0 };
+        let next = (start + 1).checked_rem(N).unwrap_or(0);
         let mut left = CALL;
         let waiting = self.streams_waiting();
         let each = CALL.share(waiting);
         let mut is_more = false;
-        let mut is_empty = true;
         let mut starved = None;
-        let mut slot = if start < high { start } else { 0 };
-        for _ in 0..high {
+        let mut from = start;
+        // None is added meanwhile, and those that are taken out lie behind.
+        for _ in 0..self.ingress.looks(Look::Admit).len() {
+            let Some(slot) = self.ingress.looks(Look::Admit).next_round(from) else {
+                break;
+            };
             let share = each.min(left);
             let mut rest = share;
             let outcome = self.admit_stream(slot, &mut rest, waiting <= 1, ingress, turn);
@@ -161,23 +165,26 @@ impl<const N: usize> Clients<N> {
             if is_untouched && outcome == Taken::Full {
                 starved = starved.or(Some(slot));
             }
-            is_empty &= is_untouched && outcome == Taken::Yes;
             left = left.without(share, rest);
             is_more |= rest.is_spent() || outcome == Taken::Last;
-            slot = after(slot);
+            if outcome == Taken::Yes && !rest.is_spent() {
+                self.ingress.set_look(Look::Admit, slot, false);
+            }
+            from = slot + 1;
             if left.is_spent() {
-                starved = starved.or(Some(slot));
+                starved = starved.or(Some(from));
                 break;
             }
         }
         self.admit_next = starved.unwrap_or(next);
-        (is_more, is_empty)
+        is_more
     }
 
     /// How many streams have something that was not looked at.
     fn streams_waiting(&self) -> usize {
-        let streams = self.ingress.iter();
-        let waiting = streams.filter(|(_, s)| s.image.received() > s.image.consumed());
+        let slots = self.ingress.looks(Look::Admit).iter();
+        let streams = slots.filter_map(|slot| self.ingress.get(slot));
+        let waiting = streams.filter(|s| s.image.received() > s.image.consumed());
         waiting.count()
     }
 

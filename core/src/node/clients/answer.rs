@@ -39,7 +39,7 @@ impl<const N: usize> Clients<N> {
         let (Some(bytes), Some(publication)) = (bytes, publication) else {
             return Said::Never;
         };
-        match publication.offer(&[bytes], share_mut(egress, slot, N)) {
+        match publication.offer(&[bytes], share_mut(egress, slot, self.places)) {
             Ok(_) => Said::Yes,
             Err(error) if is_temporary(error) => Said::NotNow,
             Err(_) => Said::Never,
@@ -90,10 +90,7 @@ impl<const N: usize> Clients<N> {
             event.term = Some(term);
         }
         if self.say(slot, &Message::SessionEvent(event), egress) != Said::NotNow {
-            let deadline = now.plus(self.config.connect_timeout);
-            if let Some(link) = self.links.get_mut(slot) {
-                link.leave(now, deadline);
-            }
+            self.leave(now, slot);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::wire::cluster::{CloseReason, SessionOpenEvent};
 
 impl<const N: usize> Clients<N> {
     /// Applies a committed open event that starts at `at`, which is the session's id. On the leader
-    /// the client is told. Looks at every session and every link once.
+    /// the client is told. Looks at every link that is being connected.
     ///
     /// Only after `Opened::Yes` does the service hear of the session.
     pub fn apply_open(
@@ -48,12 +48,15 @@ impl<const N: usize> Clients<N> {
     }
 
     /// The link whose open event is the record at this session's position.
-    fn appended(&self, id: SessionId) -> Option<usize> {
-        let mut links = self.links.iter();
-        let found = links.find(
-            |(_, link)| matches!(&link.stage, Stage::Appended { session, .. } if *session == id),
-        );
-        found.map(|(slot, _)| slot)
+    fn appended(&mut self, id: SessionId) -> Option<usize> {
+        let mut from = 0;
+        while let Some((slot, link)) = self.next_connecting(from) {
+            if matches!(&link.stage, Stage::Appended { session, .. } if *session == id) {
+                return Some(slot);
+            }
+            from = slot + 1;
+        }
+        None
     }
 
     fn open_link(
@@ -77,9 +80,10 @@ impl<const N: usize> Clients<N> {
         self.say_greeting(slot, endpoints, egress);
     }
 
-    /// Takes over the open sessions that a snapshot holds: before anything is applied.
-    pub fn restore(&mut self, table: SessionTable<N>) {
-        self.table = table;
+    /// The table, emptied, for the open sessions that a snapshot holds: before anything is applied.
+    pub fn restore(&mut self) -> &mut SessionTable<N> {
+        self.table.clear();
+        &mut self.table
     }
 
     /// A committed message of this session, `payload` bytes without its header, has been handed to
@@ -107,12 +111,11 @@ impl<const N: usize> Clients<N> {
         let closed = self.table.apply_close(session)?;
         self.abandon_all(|owner| owner == Owner::Session(session));
         if let Some(slot) = self.serving(session) {
-            self.served.retain(|(id, _)| *id != session);
-            self.say_closed(slot, session, reason, memory.egress);
-            let deadline = now.plus(self.config.connect_timeout);
-            if let Some(link) = self.links.get_mut(slot) {
-                link.leave(now, deadline);
+            if let Ok(at) = self.served.binary_search_by_key(&session, |(id, _)| *id) {
+                self.served.remove(at);
             }
+            self.say_closed(slot, session, reason, memory.egress);
+            self.leave(now, slot);
         }
         Some(closed)
     }
@@ -133,14 +136,13 @@ impl<const N: usize> Clients<N> {
     pub fn become_leader(&mut self, now: Instant, term: Term) {
         self.step_down(now);
         self.leading = Some(term);
-        if self.links.len() + self.table.len() > N {
-            for slot in 0..N {
+        if self.links.len() + self.table.len() > self.places {
+            for slot in 0..self.places {
                 self.disconnect(slot);
             }
         }
         for at in 0..self.table.len() {
-            if let Some(session) = self.table.iter().nth(at) {
-                let id = session.id;
+            if let Some(id) = self.table.id_at(at) {
                 self.serve(now, id);
             }
         }
@@ -157,12 +159,13 @@ impl<const N: usize> Clients<N> {
             return;
         }
         let deadline = now.plus(self.config.connect_timeout);
-        for (_, link) in self.links.iter_mut() {
+        for (slot, link) in self.links.iter_mut() {
             if link.is_opening() {
                 link.stage = Stage::Answer(Answer::Redirect);
                 link.deadline = deadline;
             } else if link.live().is_some() {
                 link.leave(now, deadline);
+                self.leaving.insert(slot);
             }
         }
     }

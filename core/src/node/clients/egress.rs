@@ -61,7 +61,7 @@ impl<const N: usize> Clients<N> {
             session,
             timestamp,
         };
-        let bytes = share_mut(memory.egress, slot, N);
+        let bytes = share_mut(memory.egress, slot, self.places);
         let Some(link) = self.links.get_mut(slot) else {
             return Ok(());
         };
@@ -137,6 +137,8 @@ impl<const N: usize> Clients<N> {
         };
         let key = self.choose_session_id();
         self.links.put(slot, key, link);
+        self.connecting.insert(slot);
+        self.unresolved.insert(slot);
         Some(slot)
     }
 
@@ -144,12 +146,39 @@ impl<const N: usize> Clients<N> {
         if let Some(slot) = self.links.free() {
             return Some(slot);
         }
-        let is_leaving = |link: &Link| matches!(link.stage, Stage::Leaving { .. });
-        let mut links = self.links.iter();
-        let (slot, _) = links.find(|(_, link)| is_leaving(link))?;
-        drop(links);
-        self.disconnect(slot);
-        Some(slot)
+        loop {
+            let slot = self.leaving.next(0)?;
+            self.leaving.remove(slot);
+            let link = self.links.get(slot);
+            if link.is_some_and(|link| matches!(link.stage, Stage::Leaving { .. })) {
+                self.disconnect(slot);
+                return Some(slot);
+            }
+        }
+    }
+
+    /// Nothing more will be said on this link. What was said is still delivered for a while.
+    pub(super) fn leave(&mut self, now: Instant, slot: usize) {
+        let deadline = now.plus(self.config.connect_timeout);
+        if let Some(link) = self.links.get_mut(slot) {
+            link.leave(now, deadline);
+            self.leaving.insert(slot);
+        }
+    }
+
+    /// The next link from `from` on that is neither open nor leaving. Those that are, and were not
+    /// when this was last asked, are passed over once.
+    pub(super) fn next_connecting(&mut self, from: usize) -> Option<(usize, &Link)> {
+        loop {
+            let slot = self.connecting.next(from)?;
+            let link = self.links.get(slot);
+            if link
+                .is_some_and(|link| !matches!(link.stage, Stage::Open(_) | Stage::Leaving { .. }))
+            {
+                return Some((slot, self.links.get(slot)?));
+            }
+            self.connecting.remove(slot);
+        }
     }
 
     /// Makes the publication of a link whose address is known. A link that cannot have one is
@@ -166,18 +195,19 @@ impl<const N: usize> Clients<N> {
             stream_id: link.request.response_stream_id,
             session_id: key,
             initial_term_id: self.prng.next() as i32,
-            segment_length: self.config.segment_for(share_len(egress_len, N)),
+            segment_length: self.config.segment_for(share_len(egress_len, self.places)),
             mtu: self.config.mtu as u32,
             timing: PublicationTiming::DEFAULT,
         };
-        if let Ok(publication) = Publication::new(now, &config, share_len(egress_len, N)) {
+        if let Ok(publication) = Publication::new(now, &config, share_len(egress_len, self.places))
+        {
             let progress = (publication.acked(), now);
             link.stream = Stream::Ready {
                 publication,
                 progress,
                 was_read: false,
             };
-            self.links.touch();
+            self.links.touch(slot);
         }
     }
 
@@ -245,7 +275,7 @@ impl<const N: usize> Clients<N> {
         match frame {
             Frame::StatusMessage(status) => publication.handle_status(now, status),
             Frame::Nak(nak) => {
-                let bytes = super::slots::share(memory.egress, slot, N);
+                let bytes = super::slots::share(memory.egress, slot, self.places);
                 publication.handle_nak(now, nak, bytes)
             }
             // The client's driver refuses the stream: it will send no more status messages, and the

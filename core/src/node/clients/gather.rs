@@ -32,7 +32,7 @@ impl<const N: usize> Clients<N> {
         ingress: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) -> Taken {
-        let bytes = slots::share(ingress, slot, N);
+        let bytes = slots::share(ingress, slot, self.places);
         while !share.is_spent() {
             let stream = self.ingress.get(slot);
             let Some((stream, fragment)) = stream.and_then(|s| Some((s, s.image.peek(bytes)?)))
@@ -42,6 +42,7 @@ impl<const N: usize> Clients<N> {
             let from = Bound {
                 serial: stream.serial,
                 address: stream.image.source(),
+                slot,
             };
             let mut assembly = stream.assembly;
             let len = FRAME_HEADER + fragment.payload.len();
@@ -127,7 +128,7 @@ impl<const N: usize> Clients<N> {
             owner = Owner::Session(header.session);
         }
         let slots = turn.reassembly.len().checked_div(self.config.message_max);
-        let Some(slot) = self.pool.take(slots.unwrap_or(0)) else {
+        let Some(slot) = self.pool.take(slots.unwrap_or(0), from.slot) else {
             return Taken::Held;
         };
         let gathering = Gathering {
@@ -202,9 +203,11 @@ impl<const N: usize> Clients<N> {
         *assembly = next;
     }
 
-    /// Gives up unfinished messages that `ends` picks by their owners; looks at every stream once.
+    /// Gives up unfinished messages that `ends` picks by their owners; looks at each that there is.
     pub(super) fn abandon_all(&mut self, ends: impl Fn(Owner) -> bool) {
-        for slot in 0..self.ingress.high() {
+        let mut from = 0;
+        while let Some((taken, slot)) = self.pool.next(from) {
+            from = taken + 1;
             let Some(mut assembly) = self.ingress.get(slot).map(|stream| stream.assembly) else {
                 continue;
             };

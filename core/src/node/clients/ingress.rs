@@ -3,8 +3,9 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use crate::lookup::Places;
 use crate::node::clients::gather::Gathering;
-use crate::node::clients::slots::{share_len, share_mut};
+use crate::node::clients::slots::{Look, share_len, share_mut};
 use crate::node::clients::{Clients, Count, Memory, Reject};
 use crate::stream::{DataReject, Image, ImageState, ImageTiming, elicit_setup};
 use crate::time::Instant;
@@ -19,6 +20,9 @@ pub(super) const STRANGERS_MAX: usize = 8;
 /// After this long without a datagram a stream may lose its slot to a new one: Aeron's senders send
 /// at least ten heartbeats in that time.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// For so long it is not looked again whether a stream may lose its slot, if none may.
+const FULL: Duration = Duration::from_millis(10);
 
 /// A sender whose SETUP we have not seen: this member has restarted, or the frame was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,7 +65,9 @@ pub(super) enum Owner {
 /// Which slots of the reassembly memory are taken. More than `N` are never needed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pool<const N: usize> {
-    taken: [bool; N],
+    taken: Places<N>,
+    /// The stream whose message is in a slot that is taken.
+    holders: [usize; N],
     /// Somebody found none free since one was last taken.
     is_wanted: bool,
 }
@@ -69,37 +75,45 @@ pub(super) struct Pool<const N: usize> {
 impl<const N: usize> Pool<N> {
     pub(super) const fn new() -> Self {
         Self {
-            taken: [false; N],
+            taken: Places::new(),
+            holders: [0; N],
             is_wanted: false,
         }
     }
 
-    /// Takes one of the first `count` slots.
-    pub(super) fn take(&mut self, count: usize) -> Option<usize> {
-        let slot = self.taken.iter().take(count).position(|taken| !taken);
+    /// Takes one of the first `count` slots for a stream. Looks at as many as are taken.
+    pub(super) fn take(&mut self, count: usize, holder: usize) -> Option<usize> {
+        let mut slots = 0..count.min(N);
+        let slot = slots.find(|slot| !self.taken.contains(*slot));
         self.is_wanted = slot.is_none();
-        *self.taken.get_mut(slot?)? = true;
-        slot
+        let slot = slot?;
+        *self.holders.get_mut(slot)? = holder;
+        self.taken.insert(slot);
+        Some(slot)
     }
 
     /// True if somebody has been waiting for it.
     pub(super) fn give_back(&mut self, slot: usize) -> bool {
-        if let Some(taken) = self.taken.get_mut(slot) {
-            *taken = false;
-        }
+        self.taken.remove(slot);
         self.is_wanted
+    }
+
+    /// The slots that are taken, with the streams that hold them, from `slot` on.
+    pub(super) fn next(&self, slot: usize) -> Option<(usize, usize)> {
+        let slot = self.taken.next(slot)?;
+        Some((slot, self.holders.get(slot).copied()?))
     }
 
     /// How many slots are taken.
     pub(super) fn taken(&self) -> usize {
-        self.taken.iter().filter(|taken| **taken).count()
+        self.taken.len()
     }
 }
 
 impl<const N: usize> Clients<N> {
     /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
     /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length
-    /// of the datagram and by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    /// of the datagram, and if there is no place for a new stream by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
     ///
     /// # Errors
     /// What the datagram was refused for; it has been counted. The driver may ignore it.
@@ -142,7 +156,7 @@ impl<const N: usize> Clients<N> {
             self.remember_stranger(now, from, data.first());
             return Err(Reject::Refused(Count::UnknownStream));
         };
-        let bytes = share_mut(memory.ingress, slot, N);
+        let bytes = share_mut(memory.ingress, slot, self.places);
         let Some(ingress) = self.ingress.get_mut(slot) else {
             return Err(Reject::Refused(Count::UnknownStream));
         };
@@ -182,7 +196,7 @@ impl<const N: usize> Clients<N> {
         let Some(slot) = self.image_slot(now) else {
             return Err(Reject::Refused(Count::ImageLimit));
         };
-        let len = share_len(memory.ingress.len(), N);
+        let len = share_len(memory.ingress.len(), self.places);
         let timing = ImageTiming::DEFAULT;
         let image = Image::new(now, from, setup, self.receiver_id, len, timing)
             .map_err(|_| Reject::Refused(Count::ImageRefused))?;
@@ -214,20 +228,36 @@ impl<const N: usize> Clients<N> {
     /// A slot for a new stream: a free one, or that of the stream which was silent for longest, if
     /// that is long and no session is bound to it. So streams of clients that crashed, or never
     /// were, keep nobody out for the whole liveness time.
-    fn image_slot(&self, now: Instant) -> Option<usize> {
+    ///
+    /// Only if there is no free one, all streams and links are looked at, and if that was in vain
+    /// not again for a while: anybody may send what asks for a slot.
+    fn image_slot(&mut self, now: Instant) -> Option<usize> {
         if let Some(slot) = self.ingress.free() {
             return Some(slot);
         }
-        let silent = self.ingress.iter().filter(|(_, stream)| {
-            now >= stream.heard_at.plus(SILENCE) && !self.is_bound(stream.serial)
+        if now < self.full_until {
+            return None;
+        }
+        let mut bound = Places::<N>::new();
+        for (_, link) in self.links.iter() {
+            if let Some(by) = link.bound()
+                && self
+                    .ingress
+                    .get(by.slot)
+                    .is_some_and(|s| s.serial == by.serial)
+            {
+                bound.insert(by.slot);
+            }
+        }
+        let silent = self.ingress.iter().filter(|(slot, stream)| {
+            now >= stream.heard_at.plus(SILENCE) && !bound.contains(*slot)
         });
         let longest = silent.min_by_key(|(_, stream)| stream.heard_at);
-        longest.map(|(slot, _)| slot)
-    }
-
-    fn is_bound(&self, serial: u64) -> bool {
-        let mut links = self.links.iter();
-        links.any(|(_, link)| link.bound().is_some_and(|bound| bound.serial == serial))
+        let slot = longest.map(|(slot, _)| slot);
+        if slot.is_none() {
+            self.full_until = now.plus(FULL);
+        }
+        slot
     }
 
     /// Asks an unknown sender for its SETUP, unless there would be no place for it.
@@ -236,20 +266,26 @@ impl<const N: usize> Clients<N> {
             return;
         };
         let stranger = Stranger { from, owed };
-        if self.image_slot(now).is_some() && !self.strangers.contains(&stranger) {
-            // Full: the sender's next heartbeat finds a place.
-            let _unless_full = self.strangers.push(stranger);
+        // Full: the sender's next heartbeat finds a place.
+        let is_needless = self.strangers.is_full() || self.strangers.contains(&stranger);
+        if !is_needless && self.image_slot(now).is_some() {
+            let _there_is_room = self.strangers.push(stranger);
         }
     }
 
     /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
-    /// at each stream twice.
+    /// at the streams that have changed or whose time has come.
     pub(super) fn expire_images(&mut self, now: Instant) {
-        for slot in 0..self.ingress.high() {
-            let state = self.ingress.get(slot).map(|i| i.image.state(now));
-            if state.is_some_and(|state| state != ImageState::Active) {
+        let mut from = 0;
+        while let Some(slot) = self.ingress.looks(Look::Time).next(from) {
+            from = slot + 1;
+            let image = self.ingress.get(slot).map(|stream| &stream.image);
+            let ends = image.is_some_and(|image| image.state(now) != ImageState::Active);
+            let due = image.and_then(Image::poll_timeout).filter(|_| !ends);
+            if ends {
                 self.remove_image(slot);
             }
+            self.ingress.looked_in_time(slot, due);
         }
         self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
     }

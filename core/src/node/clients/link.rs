@@ -70,6 +70,8 @@ pub(super) enum Answer {
 pub(super) struct Bound {
     pub serial: u64,
     pub address: SocketAddr,
+    /// Where that stream is, as long as one with this serial number is there.
+    pub slot: usize,
 }
 
 /// What only the leader knows about an open session.
@@ -157,6 +159,18 @@ impl Link {
         )
     }
 
+    /// May `poll_admit` have something to do here although nothing changes? What waits for the
+    /// client to connect or to read is no such thing: its status message is a change.
+    pub(super) fn owes(&self) -> bool {
+        match &self.stage {
+            _ if matches!(self.stream, Stream::Resolved(_)) => true,
+            // Until a leader is known, or the log has room.
+            Stage::Answer(_) | Stage::Accepted { .. } => self.is_connected(),
+            Stage::Open(live) => matches!(live.close, Close::Owed(_)),
+            Stage::Challenge { .. } | Stage::Appended { .. } | Stage::Leaving { .. } => false,
+        }
+    }
+
     /// Nothing more will be said. What was said is still delivered, until `deadline`.
     pub(super) fn leave(&mut self, now: Instant, deadline: Instant) {
         self.stage = Stage::Leaving { lingers: false };
@@ -237,6 +251,7 @@ mod tests {
         let bound = |serial, last, port| Bound {
             serial,
             address: SocketAddr::from(([10, 0, 0, last], port)),
+            slot: 0,
         };
         assert!(live.bind(bound(5, 1, 40)));
         assert!(!live.bind(bound(6, 2, 40)));

@@ -186,10 +186,24 @@ impl<const N: usize> Clients<N> {
             }
             return true;
         }
-        let mut links = self.links.iter();
-        links.any(|(_, link)| {
-            link.request == *request && !matches!(link.stage, Stage::Leaving { .. })
-        })
+        let mut from = 0;
+        while let Some((slot, link)) = self.next_connecting(from) {
+            if link.request == *request {
+                return true;
+            }
+            from = slot + 1;
+        }
+        false
+    }
+
+    /// How many sessions are being opened. Looks at every link that is being connected.
+    fn opening(&mut self) -> usize {
+        let (mut count, mut from) = (0, 0);
+        while let Some((slot, link)) = self.next_connecting(from) {
+            count += usize::from(link.is_opening());
+            from = slot + 1;
+        }
+        count
     }
 
     fn examine<L: Log, A: Authenticator>(
@@ -199,12 +213,7 @@ impl<const N: usize> Clients<N> {
         from: Bound,
         turn: &mut Turn<'_, L, A>,
     ) -> Stage {
-        let opening = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.is_opening())
-            .count();
-        let sessions = self.table.len() + opening;
+        let sessions = self.table.len() + self.opening();
         if let Err(refusal) = check(asked.version, sessions, self.session_limit()) {
             return self.refuse(refusal);
         }
@@ -263,13 +272,16 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    fn challenged(&self, session: SessionId) -> Option<(usize, Attempt)> {
-        let mut links = self.links.iter();
-        let (slot, link) = links.find(|(_, link)| {
-            matches!(link.stage, Stage::Challenge { said: true, .. })
-                && attempt_session(link.attempt.id) == session
-        })?;
-        Some((slot, link.attempt))
+    fn challenged(&mut self, session: SessionId) -> Option<(usize, Attempt)> {
+        let mut from = 0;
+        while let Some((slot, link)) = self.next_connecting(from) {
+            let was_asked = matches!(link.stage, Stage::Challenge { said: true, .. });
+            if was_asked && attempt_session(link.attempt.id) == session {
+                return Some((slot, link.attempt));
+            }
+            from = slot + 1;
+        }
+        None
     }
 }
 

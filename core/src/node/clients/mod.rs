@@ -23,13 +23,13 @@ mod gather;
 mod ingress;
 mod link;
 mod message;
-mod quiet;
 mod resolve;
 mod slots;
 #[cfg(test)]
 mod tests;
 mod timeouts;
 mod transmit;
+mod unused;
 
 use core::time::Duration;
 
@@ -39,17 +39,21 @@ pub use counters::{COUNTS, Count, Counters};
 pub use egress::{ConfigError, EgressError};
 pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
+pub use unused::{StreamMemory, Unused};
 
+use crate::lookup::Places;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
-use crate::node::clients::quiet::Quiet;
 use crate::node::clients::slots::Slots;
 use crate::node::clients::transmit::Round;
 use crate::prng::Prng;
 use crate::session::SessionTable;
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 use crate::units::{MemberId, SessionId, Term};
 use crate::wire::Reject as Malformed;
+
+/// The most slots that are kept for answering clients that are refused.
+const SPARE_MAX: usize = 32;
 
 /// How many egress session ids are not chosen again for a while after they were used.
 const RETIRED_MAX: usize = 32;
@@ -87,9 +91,9 @@ pub struct ClientsConfig {
 /// The memory that the node was lent, as far as clients need it. Each part is cut in equal slots.
 #[derive(Debug)]
 pub struct Memory<'a> {
-    /// `N` slots, one for each ingress stream.
+    /// One slot for each ingress stream: see [`places`].
     pub ingress: &'a mut [u8],
-    /// `N` slots, one for each egress stream.
+    /// One slot for each egress stream: see [`places`].
     pub egress: &'a mut [u8],
     /// Slots of `message_max` bytes, shared by all ingress streams.
     pub reassembly: &'a mut [u8],
@@ -161,8 +165,54 @@ pub struct Clients<const N: usize> {
     snapshot_asked: bool,
     admit_next: usize,
     round: Round,
-    quiet: Quiet,
+    /// How many slots are used: see [`places`].
+    places: usize,
+    /// The links that are not open and not leaving are among these.
+    connecting: Places<N>,
+    /// Those that are leaving are among these.
+    leaving: Places<N>,
+    /// Those whose address is to be asked for.
+    unresolved: Places<N>,
+    /// Before that time no ingress stream gives way to a new one.
+    full_until: Instant,
+    /// When time was last said to have passed.
+    looked_at: Instant,
+    touched: unused::Touched<N>,
     counters: Counters,
+}
+
+/// How many sessions a node of `capacity` slots admits: `sessions_max`, less if there are not
+/// enough slots to keep one in eight, at least one and at most 32, for answering clients that are
+/// refused.
+pub const fn session_limit(capacity: usize, sessions_max: usize) -> usize {
+    let spare = match capacity {
+        0 | 1 => 0,
+        _ => between(capacity / 8, 1, SPARE_MAX),
+    };
+    let most = capacity - spare;
+    if sessions_max < most {
+        sessions_max
+    } else {
+        most
+    }
+}
+
+/// How many slots a node of `capacity` slots uses, so many being enough for its sessions and for
+/// refusals: the memory that is lent for streams is cut in so many shares.
+pub const fn places(capacity: usize, sessions_max: usize) -> usize {
+    let limit = session_limit(capacity, sessions_max);
+    let places = limit + between(limit / 7, 1, SPARE_MAX);
+    if places < capacity { places } else { capacity }
+}
+
+const fn between(number: usize, least: usize, most: usize) -> usize {
+    if number < least {
+        least
+    } else if number > most {
+        most
+    } else {
+        number
+    }
 }
 
 impl<const N: usize> Clients<N> {
@@ -170,23 +220,31 @@ impl<const N: usize> Clients<N> {
     pub fn new(config: ClientsConfig) -> Self {
         let mut prng = Prng::new(config.seed);
         let receiver_id = prng.next() as i64;
+        let places = places(N, config.sessions_max);
+        let salt = Prng::new(config.seed ^ 0x6c6f_6f6b_7570).next();
         Self {
             config,
             prng,
             receiver_id,
             table: SessionTable::new(),
             leading: None,
-            ingress: Slots::new(),
+            ingress: Slots::new(places, salt),
             serial: 0,
             pool: Pool::new(),
             strangers: Vec::new(),
-            links: Slots::new(),
+            links: Slots::new(places, salt),
             served: Vec::new(),
             retired: Vec::new(),
             snapshot_asked: false,
             admit_next: 0,
             round: Round::default(),
-            quiet: Quiet::default(),
+            places,
+            connecting: Places::new(),
+            leaving: Places::new(),
+            unresolved: Places::new(),
+            full_until: Instant::default(),
+            looked_at: Instant::default(),
+            touched: unused::Touched::new(),
             counters: Counters::default(),
         }
     }
@@ -196,11 +254,9 @@ impl<const N: usize> Clients<N> {
         &self.table
     }
 
-    /// How many sessions this member admits: `sessions_max`, less if there are not enough slots to
-    /// keep one in eight, at least one, for answering clients that are refused.
+    /// How many sessions this member admits: see [`session_limit`].
     pub fn session_limit(&self) -> usize {
-        let spare = if N > 1 { (N / 8).max(1) } else { 0 };
-        self.config.sessions_max.min(N - spare)
+        session_limit(N, self.config.sessions_max)
     }
 
     /// How many sessions this member serves over a connected egress stream; 0 unless it leads.

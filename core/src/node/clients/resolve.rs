@@ -34,9 +34,10 @@ pub struct Resolve {
 
 impl<const N: usize> Clients<N> {
     /// The next host name to look up; each is asked for once a second until it is answered or its
-    /// client is given up. Looks at every egress connection once.
+    /// client is given up. Looks at those that wait for it.
     pub fn poll_resolve(&mut self) -> Option<Resolve> {
-        for slot in 0..self.links.high() {
+        while let Some(slot) = self.unresolved.next(0) {
+            self.unresolved.remove(slot);
             let (Some(key), Some(link)) = (self.links.key(slot), self.links.visit(slot)) else {
                 continue;
             };

@@ -1,40 +1,73 @@
-//! A table of `N` numbered slots, each with a stream session id as its key.
+//! A table of `N` numbered slots, each with a stream session id as its key, and what of them is to
+//! be looked at.
 //!
-//! The slot's number is also its share of the lent memory. Keys lie together, so that finding a
-//! datagram's stream among hundreds touches few cache lines.
+//! The slot's number is also its share of the lent memory.
+//!
+//! With many clients nearly every stream has nothing to say. So whoever changes an item does it
+//! through [`Slots::get_mut`], which notes that; what has not changed, and whose time has not come,
+//! nobody looks at. What an empty turn costs, and one with few streams in it, does not depend on
+//! how many slots are taken.
+
+use crate::lookup::{Lookup, Places, Times, salted};
+use crate::time::Instant;
+
+/// For what a slot is looked at. Each is noted by itself: a look for one is none for the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Look {
+    /// What happens because time passes.
+    Time,
+    /// What is owed on a stream, as datagrams.
+    Send,
+    /// What is to be done on behalf of the log.
+    Admit,
+}
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Slots<T, const N: usize> {
     keys: [Option<i32>; N],
     items: [Option<T>; N],
+    /// By key. Clients choose theirs, so its hashes are salted.
+    found: Lookup<N>,
+    salt: u64,
+    vacant: Places<N>,
+    len: usize,
     /// All slots from here on are free: most tables hold few items, at their start.
     high: usize,
-    /// Counts, round and round, whatever may have changed an item.
-    touches: u32,
+    /// The slot that was changed last, which is in `touched`: nearly always it is the same again.
+    last: usize,
+    /// What may have changed since it was noted for each look.
+    touched: Places<N>,
+    looks: [Places<N>; 3],
+    /// When a slot is to be looked at although nothing has changed it.
+    due: Times<N>,
 }
 
+const NONE: usize = usize::MAX;
+
 impl<T, const N: usize> Slots<T, N> {
-    pub(super) const fn new() -> Self {
+    /// A table of which the first `count` slots are used.
+    pub(super) fn new(count: usize, salt: u64) -> Self {
         Self {
             keys: [None; N],
             items: [const { None }; N],
+            found: Lookup::new(),
+            salt,
+            vacant: Places::first(count),
+            len: 0,
             high: 0,
-            touches: 0,
+            last: NONE,
+            touched: Places::new(),
+            looks: [const { Places::new() }; 3],
+            due: Times::new(),
         }
     }
 
-    /// No slot from here on is taken.
-    pub(super) fn high(&self) -> usize {
-        self.high
-    }
-
-    /// The number of the slot with this key. Compares at most `N` keys.
+    /// The number of the slot with this key.
+    #[inline]
     pub(super) fn find(&self, key: i32) -> Option<usize> {
-        self.keys
-            .iter()
-            .take(self.high)
-            .position(|k| *k == Some(key))
+        let is = |slot| self.keys.get(slot) == Some(&Some(key));
+        self.found.find(hash(key, self.salt), is)
     }
 
     /// The key of a taken slot.
@@ -44,20 +77,21 @@ impl<T, const N: usize> Slots<T, N> {
 
     /// The lowest free slot.
     pub(super) fn free(&self) -> Option<usize> {
-        self.keys.iter().position(Option::is_none)
+        self.vacant.next(0)
     }
 
     /// How many slots are taken.
     pub(super) fn len(&self) -> usize {
-        self.keys.iter().flatten().count()
+        self.len
     }
 
     pub(super) fn get(&self, slot: usize) -> Option<&T> {
         self.items.get(slot)?.as_ref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
-        self.touch();
+        self.touch(slot);
         self.items.get_mut(slot)?.as_mut()
     }
 
@@ -67,30 +101,35 @@ impl<T, const N: usize> Slots<T, N> {
         self.items.get_mut(slot)?.as_mut()
     }
 
-    /// How often an item may have changed: equal counts mean that none has.
-    pub(super) fn touches(&self) -> u32 {
-        self.touches
-    }
-
-    pub(super) fn touch(&mut self) {
-        self.touches = self.touches.wrapping_add(1);
-    }
-
     /// Fills a slot; what was there is forgotten. A slot beyond `N` stays what it is: nothing.
     pub(super) fn put(&mut self, slot: usize, key: i32, item: T) {
-        self.touch();
+        self.remove(slot);
+        self.touch(slot);
         if let (Some(k), Some(i)) = (self.keys.get_mut(slot), self.items.get_mut(slot)) {
             *k = Some(key);
             *i = Some(item);
+            self.found.insert(hash(key, self.salt), slot);
+            self.vacant.remove(slot);
+            self.len += 1;
             self.high = self.high.max(slot + 1);
         }
     }
 
     pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
-        self.touch();
-        *self.keys.get_mut(slot)? = None;
-        let mut taken = self.keys.iter().take(self.high);
-        self.high = taken.rposition(Option::is_some).map_or(0, |last| last + 1);
+        let key = self.keys.get_mut(slot)?.take()?;
+        let (keys, salt) = (&self.keys, self.salt);
+        let hash_of = |other: usize| {
+            let key = keys.get(other).copied().flatten();
+            hash(key.unwrap_or_default(), salt)
+        };
+        self.found.remove(hash(key, salt), slot, hash_of);
+        self.vacant.insert(slot);
+        self.due.set(slot, None);
+        self.len -= 1;
+        while self.high > 0 && self.key(self.high - 1).is_none() {
+            self.high -= 1;
+        }
+        self.touch(slot);
         self.items.get_mut(slot)?.take()
     }
 
@@ -100,12 +139,79 @@ impl<T, const N: usize> Slots<T, N> {
         items.filter_map(|(slot, item)| Some((slot, item.as_ref()?)))
     }
 
-    /// As [`Slots::iter`].
+    /// As [`Slots::iter`]; all count as touched.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
-        self.touch();
+        for slot in 0..self.high {
+            self.touch(slot);
+        }
         let items = self.items.iter_mut().take(self.high).enumerate();
         items.filter_map(|(slot, item)| Some((slot, item.as_mut()?)))
     }
+
+    /// Something in this slot may have changed: it is to be looked at for everything.
+    #[inline]
+    pub(super) fn touch(&mut self, slot: usize) {
+        if self.last != slot {
+            self.last = slot;
+            self.touched.insert(slot);
+        }
+    }
+
+    /// Notes what was touched, and whose time has come, for all looks.
+    pub(super) fn note(&mut self, now: Option<Instant>) {
+        if self.last != NONE {
+            self.last = NONE;
+            self.touched.drain_into(&mut self.looks);
+        }
+        let looks = &mut self.looks;
+        if let Some(now) = now {
+            let come = |slot| looks.iter_mut().for_each(|look| look.insert(slot));
+            self.due.pass(now, come);
+        }
+    }
+
+    /// The slots that are to be looked at, of those that were noted.
+    pub(super) fn looks(&self, look: Look) -> &Places<N> {
+        let [time, send, admit] = &self.looks;
+        match look {
+            Look::Time => time,
+            Look::Send => send,
+            Look::Admit => admit,
+        }
+    }
+
+    /// Whether this slot is to be looked at, from now on and until it is touched.
+    pub(super) fn set_look(&mut self, look: Look, slot: usize, is_wanted: bool) {
+        let [time, send, admit] = &mut self.looks;
+        let slots = match look {
+            Look::Time => time,
+            Look::Send => send,
+            Look::Admit => admit,
+        };
+        match is_wanted {
+            true => slots.insert(slot),
+            false => slots.remove(slot),
+        }
+    }
+
+    /// This slot was looked at for what time brings, which is next at `due`.
+    pub(super) fn looked_in_time(&mut self, slot: usize, due: Option<Instant>) {
+        self.set_look(Look::Time, slot, false);
+        self.due.set(slot, due);
+    }
+
+    /// When some slot is to be looked at because of the time. Of what was touched since, `due`
+    /// tells.
+    pub(super) fn earliest(&self, due: impl Fn(&T) -> Option<Instant>) -> Option<Instant> {
+        let changed = self.touched.iter().chain(self.looks(Look::Time).iter());
+        let changed = changed.filter_map(|slot| due(self.get(slot)?));
+        changed.chain(self.due.least()).min()
+    }
+}
+
+#[inline]
+const fn hash(key: i32, salt: u64) -> u64 {
+    salted(key as u32 as u64, salt)
 }
 
 /// One of `count` equal shares of lent memory, cut down to whole cache lines; empty if there is
@@ -138,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_found_by_its_key_until_it_is_removed() {
-        let mut slots = Slots::<u8, 2>::new();
+        let mut slots = Slots::<u8, 2>::new(2, 0);
         slots.put(1, -7, 70);
         assert_eq!(
             (slots.find(-7), slots.free(), slots.len()),
@@ -146,13 +252,67 @@ mod tests {
         );
         assert_eq!(slots.remove(1), Some(70));
         assert_eq!((slots.find(-7), slots.len()), (None, 0));
-        assert_eq!(slots.high(), 0);
         slots.put(0, 1, 10);
         slots.put(1, 2, 20);
-        assert_eq!((slots.remove(0), slots.high()), (Some(10), 2));
-        assert_eq!((slots.remove(1), slots.high()), (Some(20), 0));
+        assert_eq!((slots.remove(0), slots.iter().count()), (Some(10), 1));
+        assert_eq!((slots.remove(1), slots.iter().count()), (Some(20), 0));
         slots.put(2, 9, 90);
         assert_eq!((slots.find(9), slots.remove(2)), (None, None));
+        assert_eq!((slots.len(), slots.free()), (0, Some(0)));
+    }
+
+    #[test]
+    fn of_slots_that_are_not_used_none_is_free() {
+        let mut slots = Slots::<u8, 4>::new(2, 0);
+        slots.put(0, 1, 10);
+        assert_eq!(slots.free(), Some(1));
+        slots.put(1, 2, 20);
+        assert_eq!(slots.free(), None);
+    }
+
+    #[test]
+    fn what_was_touched_is_looked_at_once_for_each_look() {
+        let mut slots = Slots::<u8, 40>::new(40, 5);
+        slots.put(33, 1, 10);
+        slots.put(2, 2, 20);
+        assert!(slots.looks(Look::Send).is_empty(), "not noted yet");
+        slots.note(None);
+        for look in [Look::Time, Look::Send, Look::Admit] {
+            assert!(slots.looks(look).iter().eq([2, 33]));
+        }
+        slots.set_look(Look::Send, 33, false);
+        slots.note(None);
+        assert!(slots.looks(Look::Send).iter().eq([2]));
+        assert!(slots.looks(Look::Admit).iter().eq([2, 33]));
+        *slots.get_mut(33).unwrap() += 1;
+        slots.note(None);
+        assert!(slots.looks(Look::Send).iter().eq([2, 33]));
+    }
+
+    #[test]
+    fn a_slot_is_looked_at_for_everything_when_its_time_has_come() {
+        let at = |nanos| Some(Instant::from_nanos(nanos));
+        let mut slots = Slots::<u64, 40>::new(40, 5);
+        slots.put(7, 1, 90);
+        slots.put(35, 2, 50);
+        let due = |nanos: &u64| at(*nanos);
+        assert_eq!(slots.earliest(due), at(50));
+        slots.note(at(10));
+        slots.looked_in_time(7, at(90));
+        slots.looked_in_time(35, at(50));
+        slots.set_look(Look::Admit, 7, false);
+        slots.set_look(Look::Admit, 35, false);
+        slots.note(at(49));
+        assert!(slots.looks(Look::Admit).is_empty() && slots.looks(Look::Time).is_empty());
+        slots.note(at(50));
+        assert!(slots.looks(Look::Admit).iter().eq([35]));
+        assert!(slots.looks(Look::Time).iter().eq([35]));
+        slots.remove(35);
+        slots.looked_in_time(35, None);
+        assert_eq!(slots.earliest(due), at(90));
+        slots.remove(7);
+        slots.note(at(90));
+        assert_eq!(slots.earliest(due), None);
     }
 
     #[test]

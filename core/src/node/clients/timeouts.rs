@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::node::clients::link::{Close, Link, Live, Stage, Stream};
+use crate::node::clients::slots::Look;
 use crate::node::clients::{Clients, Count};
 use crate::stream::Publication;
 use crate::time::Instant;
@@ -14,32 +15,40 @@ const LINGER: Duration = Duration::from_millis(250);
 impl<const N: usize> Clients<N> {
     /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and
     /// finds the sessions that are to be closed (they are by [`Clients::poll_admit`], which
-    /// appends). Looks at every ingress stream and every egress connection once.
+    /// appends). Looks at the ingress streams and egress connections that have changed since, or
+    /// whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if !self.is_quiet_in_time(now) {
-            self.expire_images(now);
-            for slot in 0..self.links.high() {
-                self.expire_link(now, slot);
-            }
-            self.note_all_in_time();
+        self.ingress.note(Some(now));
+        self.expire_images(now);
+        self.links.note(Some(now));
+        let mut from = 0;
+        while let Some(slot) = self.links.looks(Look::Time).next(from) {
+            from = slot + 1;
+            self.expire_link(now, slot);
+            let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
+            let link = self.links.get(slot);
+            let due = link.and_then(|link| link.poll_timeout(session, egress));
+            self.links.looked_in_time(slot, due);
         }
-        self.quiet.looked_at = now;
+        self.looked_at = now;
     }
 
     fn expire_link(&mut self, now: Instant, slot: usize) {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
-        let looked_at = self.quiet.looked_at;
+        let looked_at = self.looked_at;
         let Some(link) = self.links.visit(slot) else {
             return;
         };
-        link.note_time(now, looked_at);
+        if link.note_time(now, looked_at) {
+            self.unresolved.insert(slot);
+        }
         match &mut link.stage {
             Stage::Open(_) => {
                 let overdue = link.overdue(now, session, egress);
                 if let (Some(count), Some(live)) = (overdue, link.live_mut())
                     && live.owe_close(CloseReason::Timeout)
                 {
-                    self.links.touch();
+                    self.links.touch(slot);
                     self.count(count);
                 }
             }
@@ -50,16 +59,15 @@ impl<const N: usize> Clients<N> {
     }
 
     /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`]
-    /// will have something to do if nothing arrives. Looks at every stream once.
+    /// may have something to do if nothing arrives; never later than they will. Looks at the streams
+    /// that have changed.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let images = self
-            .ingress
-            .iter()
-            .filter_map(|(_, i)| i.image.poll_timeout());
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
-        let links = self.links.iter();
-        let links = links.filter_map(|(_, link)| link.poll_timeout(session, egress));
-        images.chain(links).min()
+        let images = self.ingress.earliest(|stream| stream.image.poll_timeout());
+        let links = self
+            .links
+            .earliest(|link| link.poll_timeout(session, egress));
+        images.into_iter().chain(links).min()
     }
 }
 
@@ -68,12 +76,16 @@ impl Link {
     ///
     /// Between `looked_at` and the call before it nothing has touched this stream, if it was not
     /// visited then: who had nothing to read at that time had nothing until then.
-    fn note_time(&mut self, now: Instant, looked_at: Instant) {
+    ///
+    /// True if its address is to be asked for again.
+    fn note_time(&mut self, now: Instant, looked_at: Instant) -> bool {
+        let mut asks = false;
         let greets = self.live().is_some_and(|live| live.greeting.is_some());
         match &mut self.stream {
             Stream::Unresolved { asked, retry_at } => {
                 if now >= *retry_at {
                     *asked = false;
+                    asks = true;
                     *retry_at = now.plus(super::resolve::RETRY);
                 }
             }
@@ -100,6 +112,7 @@ impl Link {
                 }
             }
         }
+        asks
     }
 
     /// Is the client silent, or does it not take its egress? A stream that was never connected

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use crate::node::clients::Clients;
 use crate::node::clients::link::Link;
-use crate::node::clients::slots::share;
+use crate::node::clients::slots::{Look, share};
 use crate::stream::{Control, Output, Publication};
 use crate::time::Instant;
 
@@ -20,29 +20,18 @@ pub struct ClientTransmit<'l> {
     pub payload: Output<'l>,
 }
 
-/// Whose turn it is: ingress streams first, then egress streams, round and round.
+/// Whose turn it is: ingress streams first, numbered from 0, then egress streams, numbered from
+/// `N`, round and round.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Round {
     next: usize,
     sent: u8,
 }
 
-impl Round {
-    /// To the next of `images` ingress streams, numbered from 0, and `links` egress streams,
-    /// numbered from `N`.
-    fn advance<const N: usize>(&mut self, images: usize, links: usize) {
-        self.next = match self.next + 1 {
-            next if next < images || (N..N + links).contains(&next) => next,
-            next if next <= N && links > 0 => N,
-            _ => 0,
-        };
-        self.sent = 0;
-    }
-}
-
 impl<const N: usize> Clients<N> {
-    /// The next datagram that is due. Ask until `None`. Looks at every stream at most once; a
-    /// stream sends at most 16 datagrams before the others have had their turn.
+    /// The next datagram that is due. Ask until `None`. Looks at the streams that have changed, or
+    /// whose time has come, since they had nothing to send; a stream sends at most 16 datagrams
+    /// before the others have had their turn.
     pub fn poll_transmit<'l>(
         &mut self,
         now: Instant,
@@ -54,26 +43,55 @@ impl<const N: usize> Clients<N> {
                 payload: Output::Control(Control::StatusMessage(stranger.owed)),
             });
         }
-        if self.is_quiet_to_transmit(now) {
-            return None;
-        }
-        // One more than there are streams: the first may have been in the middle of its turn.
-        let (images, links) = (self.ingress.high(), self.links.high());
-        for _ in 0..=images.max(1) + links {
-            let next = self.round.next;
-            let due = match next.checked_sub(N) {
-                _ if self.round.sent >= BURST_MAX => None,
-                None => self.poll_ingress_control(now, next),
-                Some(slot) => self.poll_egress(now, slot, egress),
-            };
-            if due.is_some() {
-                self.round.sent += 1;
-                return due;
+        self.ingress.note(Some(now));
+        self.links.note(Some(now));
+        while let Some(next) = self.next_to_send() {
+            if next != self.round.next {
+                self.round = Round { next, sent: 0 };
             }
-            self.round.advance::<N>(images, links);
+            if self.round.sent < BURST_MAX {
+                let due = match next.checked_sub(N) {
+                    None => self.poll_ingress_control(now, next),
+                    Some(slot) => self.poll_egress(now, slot, egress),
+                };
+                if due.is_some() {
+                    self.round.sent += 1;
+                    self.note_sent(next, true);
+                    return due;
+                }
+                self.note_sent(next, false);
+            }
+            self.round = Round {
+                next: next + 1,
+                sent: 0,
+            };
         }
-        self.note_nothing_to_transmit();
         None
+    }
+
+    /// The first stream that may have something to send, from the one on whose turn it is.
+    fn next_to_send(&self) -> Option<usize> {
+        let images = self.ingress.looks(Look::Send);
+        let links = self.links.looks(Look::Send);
+        let from = self.round.next;
+        let link = |from| links.next(from).map(|slot| slot + N);
+        match from.checked_sub(N) {
+            None => images
+                .next(from)
+                .or_else(|| link(0))
+                .or_else(|| images.next(0)),
+            Some(from) => link(from).or_else(|| images.next(0)).or_else(|| link(0)),
+        }
+    }
+
+    /// Who has sent may have more to send, and has another time to do so by itself.
+    fn note_sent(&mut self, stream: usize, has_sent: bool) {
+        match stream.checked_sub(N) {
+            None if has_sent => self.ingress.set_look(Look::Time, stream, true),
+            None => self.ingress.set_look(Look::Send, stream, false),
+            Some(slot) if has_sent => self.links.set_look(Look::Time, slot, true),
+            Some(slot) => self.links.set_look(Look::Send, slot, false),
+        }
     }
 
     fn poll_ingress_control<'l>(
@@ -98,7 +116,7 @@ impl<const N: usize> Clients<N> {
         let link = self.links.visit(slot)?;
         let publication: &mut Publication = Link::publication_mut(link)?;
         let to = publication.target();
-        let payload = publication.poll_transmit(now, share(egress, slot, N))?;
+        let payload = publication.poll_transmit(now, share(egress, slot, self.places))?;
         Some(ClientTransmit { to, payload })
     }
 }

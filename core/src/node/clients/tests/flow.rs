@@ -45,6 +45,34 @@ fn a_full_log_closes_the_window_and_loses_nothing() {
 }
 
 #[test]
+fn memory_that_holds_nothing_is_named_and_only_if_there_is_much() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    let sent: Vec<Vec<u8>> = (0..200u8).map(|n| vec![n; 700]).collect();
+    for message in &sent {
+        world.clients[at].say(message);
+    }
+    // Of what is named all is overwritten, at every step.
+    world.run(500);
+    assert_eq!(world.clients[at].replies, sent);
+    let both_ways = 2 * 200 * 700;
+    assert!(world.spoilt > both_ways, "{} bytes", world.spoilt);
+    // Nothing is left.
+    let lent = (world.ingress.len(), world.egress.len());
+    assert_eq!(world.node.poll_unused(0, lent.0, lent.1), None);
+    world.clients[at].say(&[1; 700]);
+    for _ in 0..20 {
+        world.client_sends(at);
+        world.admit(&mut AllowAll);
+    }
+    let little = 700;
+    for _ in 0..2 * SLOTS {
+        assert_eq!(world.node.poll_unused(4 * little, lent.0, lent.1), None);
+    }
+    assert!(world.node.poll_unused(0, lent.0, lent.1).is_some());
+}
+
+#[test]
 fn a_reader_that_pauses_gets_everything() {
     let mut world = World::leading();
     let at = world.join_open();

@@ -10,7 +10,9 @@ use std::vec::Vec;
 use super::client::Client;
 use crate::log::checksum::genesis;
 use crate::log::{Frames, Log, Messages, Window};
-use crate::node::clients::{Admission, Clients, ClientsConfig, EgressError, Memory, Reject, View};
+use crate::node::clients::{
+    Admission, Clients, ClientsConfig, EgressError, Memory, Reject, StreamMemory, View,
+};
 use crate::session::{AllowAll, Authenticator, Opened};
 use crate::stream::{CONTROL_MAX, Output};
 use crate::time::{Instant, Timestamp};
@@ -64,6 +66,8 @@ pub struct World {
     /// How large every echo is made, if larger than the message.
     pub inflate: usize,
     pub heard: Vec<Heard>,
+    /// How many bytes were said to hold nothing.
+    pub spoilt: usize,
     pub clients: Vec<Client>,
     messages: Messages,
     assembly: Vec<u8>,
@@ -91,6 +95,7 @@ impl World {
             echoes: true,
             inflate: 0,
             heard: Vec::new(),
+            spoilt: 0,
             clients: Vec::new(),
             messages: Messages::new(),
             assembly: vec![0; MESSAGE_MAX],
@@ -149,6 +154,22 @@ impl World {
                 self.apply();
             }
             self.node_sends();
+            self.spoil();
+        }
+    }
+
+    /// Memory that is said to hold nothing may be anything.
+    fn spoil(&mut self) {
+        let (ingress, egress) = (self.ingress.len(), self.egress.len());
+        while let Some(unused) = self.node.poll_unused(0, ingress, egress) {
+            let memory = match unused.memory {
+                StreamMemory::Ingress => &mut self.ingress,
+                StreamMemory::Egress => &mut self.egress,
+            };
+            for range in unused.ranges {
+                self.spoilt += range.len();
+                memory[range].fill(0xa5);
+            }
         }
     }
 
