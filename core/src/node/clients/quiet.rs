@@ -71,7 +71,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    pub(super) fn is_quiet_to_admit(&self) -> bool {
+    /// Has nobody anything for the log, and is nobody owed anything, as it was when last looked at?
+    pub fn is_quiet_to_admit(&self) -> bool {
         self.quiet.admit == Some(self.touches())
     }
 

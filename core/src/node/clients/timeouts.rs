@@ -17,13 +17,18 @@ impl<const N: usize> Clients<N> {
     /// appends). Looks at every ingress stream and every egress connection once.
     pub fn handle_timeout(&mut self, now: Instant) {
         if !self.is_quiet_in_time(now) {
-            self.expire_images(now);
-            for slot in 0..self.links.high() {
-                self.expire_link(now, slot);
-            }
-            self.note_all_in_time();
+            self.expire(now);
         }
         self.quiet.looked_at = now;
+    }
+
+    #[inline(never)]
+    fn expire(&mut self, now: Instant) {
+        self.expire_images(now);
+        for slot in 0..self.links.high() {
+            self.expire_link(now, slot);
+        }
+        self.note_all_in_time();
     }
 
     fn expire_link(&mut self, now: Instant, slot: usize) {

@@ -57,6 +57,11 @@ impl<const N: usize> Clients<N> {
         if self.is_quiet_to_transmit(now) {
             return None;
         }
+        self.poll_streams(now, egress)
+    }
+
+    #[inline(never)]
+    fn poll_streams<'l>(&mut self, now: Instant, egress: &'l [u8]) -> Option<ClientTransmit<'l>> {
         // One more than there are streams: the first may have been in the middle of its turn.
         let (images, links) = (self.ingress.high(), self.links.high());
         for _ in 0..=images.max(1) + links {
