@@ -13,7 +13,7 @@ use static_assertions::{
 
 use crate::client::Client;
 use crate::log::{Journal, NodeState, Recovered, Slot, Span};
-use crate::node::{Control, Event, Node, Recall, Status};
+use crate::node::{Event, Node, Recall, Status, Transmit};
 use crate::raft::Raft;
 use crate::units::{ClusterId, Mark, MemberId, Position, SessionId, Tail, Term};
 
@@ -38,7 +38,7 @@ assert_impl_all!(Recall: Send, Copy, Eq);
 assert_impl_all!(Slot: Send, Copy, Eq, Hash);
 assert_impl_all!(Event: Send, Copy, Eq);
 assert_impl_all!(Status: Send, Copy);
-assert_impl_all!(Control: Send, Copy);
+assert_impl_all!(Transmit<'static>: Send, Copy);
 
 // A unit costs what its number costs, and an absent member id costs nothing more.
 assert_eq_size!(Position, u64);
@@ -59,4 +59,4 @@ const_assert!(size_of::<Node<64>>() - size_of::<Node<1>>() <= 63 * (2 << 10));
 const_assert!(size_of::<Client>() <= 8 << 10);
 // What is handed over by value on every turn.
 const_assert!(size_of::<Event>() <= 32);
-const_assert!(size_of::<Control>() <= 512);
+const_assert!(size_of::<Transmit<'static>>() <= 64);

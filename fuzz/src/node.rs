@@ -501,10 +501,10 @@ impl Rig {
         let mut scratch = [0; CONTROL_MAX];
         for _ in 0..choices.below(32) {
             let (node, lent, _) = self.parts();
-            let Some(transmit) = node.poll_transmit(now, &lent) else {
+            let Some(transmit) = node.poll_transmit(now, &lent, &mut scratch) else {
                 break;
             };
-            let bytes = transmit.payload.bytes(&mut scratch);
+            let bytes = transmit.bytes;
             assert!(!bytes.is_empty() && bytes.len() <= MTU.max(CONTROL_MAX));
         }
     }

@@ -373,11 +373,10 @@ where
         let mut scratch = [0; CONTROL_MAX];
         let lent = self.memory.lend(&mut self.window);
         for _ in 0..DATAGRAMS_PER_TURN {
-            let Some(transmit) = self.node.poll_transmit(now, &lent) else {
+            let Some(due) = self.node.poll_transmit(now, &lent, &mut scratch) else {
                 return false;
             };
-            let bytes = transmit.payload.bytes(&mut scratch);
-            self.board.send(transmit.door, transmit.to, bytes);
+            self.board.send(due.door, due.to, due.bytes);
         }
         true
     }

@@ -1,10 +1,10 @@
 //! Writing records: the only place where frames are made.
 
-use super::frame::{Header, seal};
-use super::{Log, Span, segment_base, segment_end};
+use super::frame::{Header, seal, seal_data};
+use super::{LOG_STREAM_ID, Log, Span, segment_base, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
-use crate::wire::frame::{FLAG_BEGIN as BEGIN, FLAG_END as END, align, put};
+use crate::wire::frame::{DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, put};
 
 /// Why a record was not appended. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,8 +37,11 @@ pub fn append<L: Log>(
     let mut chain = log.chain().ok_or(AppendError::ChainUnknown)?;
     let payload_max = payload_max(mtu);
     let start = log.end();
-    if total <= payload_max && fits(log, start, FRAME_HEADER + total) {
-        return append_one(log, start, term, parts, total, chain);
+    let mut run = Appending::open(log, term, mtu)?;
+    if run.push(total, parts) {
+        let (end, chain) = run.end();
+        log.publish(end, chain);
+        return Ok(Span::new(start, end));
     }
     check_room(log, start, total, payload_max)?;
 
@@ -67,40 +70,78 @@ pub fn append<L: Log>(
     Ok(Span::new(start, at))
 }
 
-/// Does a frame of `len` bytes fit in what is left of the segment?
-fn fits<L: Log>(log: &L, at: Position, len: usize) -> bool {
-    align(len) as u64 <= segment_end(at, log.segment_length()).since(at)
+/// Records of one frame each, written one behind the other into room that is looked up once: nearly
+/// all are. What was written is no part of the log before it is published up to [`Self::end`].
+pub struct Appending<'r> {
+    /// What is left, to the end of the segment at most.
+    room: &'r mut [u8],
+    /// A frame that starts behind so many bytes of it lies elsewhere in memory.
+    lap: usize,
+    mtu: usize,
+    at: Position,
+    chain: u32,
+    /// The second and third word of the next frame's header: offset and term, stream and segment.
+    places: u64,
+    stream: u64,
 }
 
-/// As [`append`], for a record that takes one frame at `start`: nearly all do.
-fn append_one<L: Log>(
-    log: &mut L,
-    start: Position,
-    term: Term,
-    parts: &[&[u8]],
-    total: usize,
-    chain: u32,
-) -> Result<Span, AppendError> {
-    let header = header_at(log, start, term, FRAME_HEADER + total, BEGIN | END);
-    let frame = log.room(start).get_mut(..header.aligned());
-    let frame = frame.ok_or(AppendError::Full)?;
-    header.emit(frame);
-    let mut rest = &mut frame[FRAME_HEADER..];
-    if let Some((head, parts)) = parts.split_first() {
-        rest = put(rest, head);
-        for part in parts {
-            let (now, later) = rest.split_at_mut(part.len());
-            now.copy_from_slice(part);
-            rest = later;
+impl<'r> Appending<'r> {
+    /// Behind the last frame of `log`, for records of `term` in frames of at most `mtu` bytes.
+    ///
+    /// # Errors
+    /// [`AppendError::ChainUnknown`].
+    #[inline]
+    pub fn open<L: Log>(log: &'r mut L, term: Term, mtu: usize) -> Result<Self, AppendError> {
+        let chain = log.chain().ok_or(AppendError::ChainUnknown)?;
+        let (at, length) = (log.end(), log.segment_length());
+        let offset = at.since(segment_base(at, length));
+        let segment = at.get() >> length.trailing_zeros();
+        let lap = log.lap_end(at).since(at) as usize;
+        let room = log.room(at);
+        let most = room.len().min((u64::from(length) - offset) as usize);
+        let (room, _) = room.split_at_mut(most);
+        Ok(Self {
+            room,
+            lap,
+            mtu,
+            at,
+            chain,
+            places: offset | u64::from(term.get()) << 32,
+            stream: u64::from(LOG_STREAM_ID as u32) | segment << 32,
+        })
+    }
+
+    /// Writes the concatenation of `parts`, `total` bytes, if it fits here in one frame; else false.
+    #[inline(always)]
+    pub fn push(&mut self, total: usize, parts: &[&[u8]]) -> bool {
+        let length = FRAME_HEADER + total;
+        let aligned = align(length);
+        if aligned > self.room.len().min(self.mtu) || self.lap == 0 {
+            return false;
         }
+        let (frame, room) = core::mem::take(&mut self.room).split_at_mut(aligned);
+        let (_, mut rest) = frame.split_at_mut(FRAME_HEADER);
+        for part in parts {
+            rest = put(rest, part);
+        }
+        if !rest.is_empty() {
+            rest.fill(0);
+        }
+        let whole = u64::from(BEGIN | END) << 40;
+        let words = [length as u64 | whole | DATA, self.places, self.stream];
+        self.chain = seal_data(words, frame, self.chain);
+        self.places += aligned as u64;
+        self.at = self.at.plus(aligned as u64);
+        self.lap = self.lap.saturating_sub(aligned);
+        self.room = room;
+        true
     }
-    if !rest.is_empty() {
-        rest.fill(0);
+
+    /// Where what was written ends, and the chain there.
+    #[inline]
+    pub const fn end(&self) -> (Position, u32) {
+        (self.at, self.chain)
     }
-    let chain = seal(&header, frame, chain);
-    let end = start.plus(header.aligned() as u64);
-    log.publish(end, chain);
-    Ok(Span::new(start, end))
 }
 
 /// How many bytes of log a record of `len` bytes takes at `at`, PADs included. `None` if too long.

@@ -27,7 +27,7 @@ mod slot;
 mod window;
 
 pub use crate::gaps::{Gaps, GapsFull, Span};
-pub use append::{AppendError, append, encoded_len};
+pub use append::{AppendError, Appending, append, encoded_len};
 pub use bounded::Bounded;
 pub use history::{HISTORY_TERMS, History};
 pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};

@@ -1,6 +1,7 @@
 //! Landing frames that arrive in any order, any number of times, from whoever has them.
 
-use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan};
+use super::scan::Alike;
+use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan, segment_end};
 use crate::units::{Position, Term};
 
 /// What became of one call's frames: counts to add up.
@@ -40,15 +41,23 @@ pub fn receive<L: Log, const G: usize>(
 ) -> Received {
     let mut received = Received::default();
     let segment_length = log.segment_length();
-    let Some(at) = scan::stated_position(datagram, segment_length) else {
+    // Nearly always it is the next, with nothing missing before it.
+    let taken = match gaps.is_empty() {
+        true => receive_in_order(log, datagram, &mut term_at, &mut received),
+        false => 0,
+    };
+    let rest = datagram.get(taken..).unwrap_or(&[]);
+    if taken > 0 && rest.is_empty() {
+        return received;
+    }
+    let at = match taken {
+        0 => scan::stated_position(datagram, segment_length),
+        _ => Some(log.end()),
+    };
+    let Some(at) = at else {
         received.malformed = Some(FrameError::BadHeader);
         return received;
     };
-    let (taken, at) = match gaps.is_empty() && at == log.end() {
-        true => receive_in_order(log, datagram, at, &mut term_at, &mut received),
-        false => (0, at),
-    };
-    let rest = datagram.get(taken..).unwrap_or(&[]);
     let mut frames = Frames::new(rest, at, segment_length).verified();
     for frame in frames.by_ref() {
         land(log, gaps, &frame, &mut term_at, &mut received);
@@ -60,43 +69,44 @@ pub fn receive<L: Log, const G: usize>(
     received
 }
 
-/// The frames that are simply the next: how many bytes of them there are, and where they end. What
-/// is behind them is something else.
+/// The DATA frames of one term that are simply the next: how many bytes of them there are. What is
+/// behind them is something else, or is to be looked at more closely.
 fn receive_in_order<L: Log>(
     log: &mut L,
     datagram: &[u8],
-    at: Position,
     term_at: &mut impl FnMut(Position) -> Option<Term>,
     received: &mut Received,
-) -> (usize, Position) {
-    let Some(before) = log.chain() else {
-        return (0, at);
+) -> usize {
+    let (at, segment_length) = (log.end(), log.segment_length());
+    let alike = Alike::new(datagram, at, segment_length);
+    let (Some(before), Some((frames, term))) = (log.chain(), alike) else {
+        return 0;
     };
-    let (lap_end, segment_length) = (log.lap_end(at), log.segment_length());
+    let lap = log.lap_end(at).since(at) as usize;
+    let rest = segment_end(at, segment_length).since(at) as usize;
     let room = log.room(at);
-    let (mut taken, mut end, mut chain) = (0, at, before);
-    for frame in Frames::new(datagram, at, segment_length)
-        .verified()
-        .chained(before)
-    {
-        let is_of_term = term_at(frame.position) == Some(frame.term);
-        // A PAD is longer in the log than in a datagram.
-        let is_plain = !frame.is_pad && frame.position < lap_end;
-        if !is_of_term || !is_plain || taken + frame.bytes.len() > room.len() {
+    let most = room.len().min(rest);
+    let (mut taken, mut last, mut chain, mut count) = (0, 0, before, 0);
+    for frame in frames {
+        let after = taken + frame.aligned_len();
+        if taken >= lap || after > most || !frame.holds(chain) {
             break;
         }
-        taken += frame.bytes.len();
-        (end, chain) = (frame.end(), frame.chain);
-        received.published += 1;
+        (last, taken, chain) = (taken, after, frame.chain());
+        count += 1;
     }
-    let (room, frames) = (room.get_mut(..taken), datagram.get(..taken));
-    if let (Some(room), Some(frames)) = (room, frames)
-        && taken > 0
-    {
-        room.copy_from_slice(frames);
-        log.publish(end, chain);
+    // Terms ascend: what wrote the first and the last has written all between.
+    let is_of_term = [0, last].map(|start| term_at(at.plus(start as u64)));
+    let (Some(room), Some(frames)) = (room.get_mut(..taken), datagram.get(..taken)) else {
+        return 0;
+    };
+    if taken == 0 || is_of_term != [Some(term); 2] {
+        return 0;
     }
-    (taken, end)
+    room.copy_from_slice(frames);
+    log.publish(at.plus(taken as u64), chain);
+    received.published += count;
+    taken
 }
 
 fn land<L: Log, const G: usize>(

@@ -1,12 +1,12 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
 use super::checksum::Checksums;
-use super::frame::{Header, follows};
-use super::{LOG_STREAM_ID, Log};
+use super::frame::{Header, follows, sums_of};
+use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
-use crate::wire::frame::{DATA, FLAG_BEGIN, FLAG_END, VERSION_AND_TYPE, align, words};
+use crate::wire::frame::{DATA, FLAG_BEGIN, FLAG_END, FLAGS_WHOLE, VERSION_AND_TYPE, align, words};
 
 const _: () = assert!(LOG_STREAM_ID == 100);
 
@@ -145,6 +145,12 @@ impl<'a> Frames<'a> {
         self
     }
 
+    /// How many of the bytes are the first `count` of these frames, or as many as there are.
+    pub(crate) fn measure(&self, count: usize) -> usize {
+        let frames = self.clone().take(count);
+        frames.map(|frame| frame.bytes.len()).sum()
+    }
+
     /// Passes over whole frames, `len` bytes of them, that are known to be good.
     pub(crate) fn pass_over(&mut self, len: usize) {
         self.bytes = self.bytes.get(len..).unwrap_or(&[]);
@@ -202,6 +208,15 @@ impl<'a> Iterator for Frames<'a> {
 /// The position that the frame at the start of `bytes` says it has; `None` if it is no log frame.
 pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
     Header::parse(bytes).map(|h| h.position(segment_length))
+}
+
+/// Do `bytes` begin like a DATA frame of a log? Nothing else is checked.
+#[inline]
+pub(crate) fn is_data(bytes: &[u8]) -> bool {
+    bytes.first_chunk().is_some_and(|header| {
+        let [kind, _, stream, _] = words(header);
+        kind & VERSION_AND_TYPE == DATA && stream as u32 == LOG_STREAM_ID as u32
+    })
 }
 
 /// The frame at the start of `bytes`, if it is the one at `at`. Structure only. A PAD may be its
@@ -307,33 +322,114 @@ fn parse_any(
     Ok((frame, header))
 }
 
+/// The frames at the start of some bytes that are DATA, one behind the other, with the same header
+/// as the first but for length, flags, sums and place: so they are of one term, and say that they
+/// are of one segment. Nothing else is checked, and nothing of what bytes hold can do harm.
+#[derive(Clone, Debug)]
+pub(crate) struct Alike<'a> {
+    bytes: &'a [u8],
+    places: u64,
+    stream: u64,
+}
+
+/// One of [`Alike`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain<'a> {
+    /// Its bytes.
+    frame: &'a [u8],
+    /// Length, flags, type and version.
+    kind: u64,
+    /// Both sums that stand in it.
+    sums: Checksums,
+}
+
+impl<'a> Plain<'a> {
+    /// Its length in the log.
+    #[inline(always)]
+    pub const fn aligned_len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// What it carries, if that is a message that takes no other frame.
+    #[inline(always)]
+    pub fn whole(&self) -> Option<&'a [u8]> {
+        let (flags, length) = ((self.kind >> 40) as u8, self.kind as u32 as usize);
+        if flags & FLAGS_WHOLE != FLAGS_WHOLE {
+            return None;
+        }
+        let (_, body) = self.frame.split_first_chunk::<FRAME_HEADER>()?;
+        body.get(..length.wrapping_sub(FRAME_HEADER))
+    }
+
+    /// The chain that stands in it.
+    #[inline(always)]
+    pub const fn chain(&self) -> u32 {
+        self.sums.chain
+    }
+
+    /// Do both of its sums hold, if this is the chain before it?
+    #[inline(always)]
+    pub fn holds(&self, before: u32) -> bool {
+        sums_of(self.frame, false, before) == self.sums
+    }
+}
+
+impl<'a> Alike<'a> {
+    /// From the frame at `at` on, with which `bytes` start, and its term; `None` if that is no DATA
+    /// frame at this place.
+    pub fn new(bytes: &'a [u8], at: Position, segment_length: u32) -> Option<(Self, Term)> {
+        let (first, _) = parse_data(bytes, at, segment_length)?;
+        let [_, places, stream, _] = words(bytes.first_chunk()?);
+        let alike = Self {
+            bytes,
+            places,
+            stream,
+        };
+        Some((alike, first.term))
+    }
+}
+
+impl<'a> Iterator for Alike<'a> {
+    type Item = Plain<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Plain<'a>> {
+        let [kind, places, stream, sums] = words(self.bytes.first_chunk()?);
+        let length = kind as u32 as usize;
+        let is_next = kind & VERSION_AND_TYPE == DATA
+            && places == self.places
+            && stream == self.stream
+            && length >= FRAME_HEADER;
+        if !is_next {
+            return None;
+        }
+        let (frame, rest) = self.bytes.split_at_checked(align(length))?;
+        self.bytes = rest;
+        self.places = places.wrapping_add(frame.len() as u64);
+        Some(Plain {
+            frame,
+            kind,
+            sums: Checksums::from_reserved(sums as i64),
+        })
+    }
+}
+
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
 /// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit.
 ///
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
-    let first = parse(bytes, at, segment_length).ok();
-    let first = first.filter(|(frame, _)| frame.aligned_len <= max_len);
-    let (Some((first, header)), Some(head)) = (first, bytes.first_chunk()) else {
-        return 0;
+    let rest = segment_end(at, segment_length).since(at) as usize;
+    let Some((alike, _)) = Alike::new(bytes, at, segment_length) else {
+        let first = parse(bytes, at, segment_length).ok();
+        let len = first.map_or(0, |(frame, _)| frame.aligned_len);
+        return if len <= max_len { len } else { 0 };
     };
-    let mut len = first.aligned_len;
-    if header.is_pad {
-        return len;
-    }
-    // Those behind it have the same header but for length, flags, sums and place.
-    let [_, places, stream, _] = words(head);
-    let rest = (segment_length - header.segment_offset) as usize;
-    let most = max_len.min(bytes.len()).min(rest);
-    while let Some(head) = bytes.get(len..).and_then(|next| next.first_chunk()) {
-        let [kind, its_places, its_stream, _] = words(head);
-        let length = kind as u32 as usize;
-        let is_next = kind & VERSION_AND_TYPE == DATA
-            && its_places == places + len as u64
-            && its_stream == stream
-            && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
-        let after = len + align(length);
-        if !is_next || after > most {
+    let most = max_len.min(rest);
+    let mut len = 0;
+    for frame in alike {
+        let after = len + frame.aligned_len();
+        if after > most {
             break;
         }
         len = after;

@@ -1,7 +1,7 @@
 //! Terms that the history in memory has forgotten, read from the log itself: each frame names its
 //! term. So the bound of that history never keeps a member from joining.
 
-use super::transmit::Transmit;
+use super::transmit::{Due, Scratch};
 use super::{Consumer, Lent, Node, Recall};
 use crate::log::{Frames, Log, segment_base, starts_frame};
 use crate::raft::State;
@@ -63,7 +63,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The answer, once the bytes are there. Bounded by the memory for recalled bytes.
-    pub(super) fn owed_annals<L: Log>(&mut self, lent: &Lent<'_, L>) -> Option<Transmit<'static>> {
+    pub(super) fn owed_annals<L: Log>(
+        &mut self,
+        lent: &Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         let question = self.annals?;
         if !matches!(self.raft.state(), State::Leader(_)) {
             self.annals = None;
@@ -89,7 +93,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         self.annals = None;
         let history = slice_of(bytes, at, segment);
-        self.say_history(member, history)
+        self.say_history(member, history, scratch)
     }
 }
 

@@ -53,6 +53,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Brings a service that is behind nearer, by a bounded number of frames. True if there may be
     /// more to do at once.
+    #[inline(never)]
     pub(super) fn catch_up<L: Log>(
         &mut self,
         now: Now,
@@ -125,6 +126,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The bytes that a service needs which is behind what the window holds.
+    #[inline(never)]
     pub(super) fn recall_for_services<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         for slot in 0..self.hosts.len() {
             let Some(at) = self.laggard(slot).map(|laggard| laggard.at) else {

@@ -8,11 +8,14 @@ use super::{
 };
 use crate::limits::SERVICES_MAX;
 use crate::log::{Bounded, Log};
+use crate::raft::State;
 use crate::service::Role;
 use crate::session::Authenticator;
 use crate::time::Now;
+use crate::units::MemberId;
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader};
+use crate::wire::member::said_by;
 use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -37,7 +40,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.see_memory(lent);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
-            Door::Member => match self.config.member_at(from) {
+            Door::Member => match self.member_at(from, datagram) {
                 Some(member) if member != self.config.member => {
                     self.handle_member(now, member, datagram, lent)
                 }
@@ -65,6 +68,21 @@ impl<const N: usize, const S: usize> Node<N, S> {
         } else {
             self.see(now);
         }
+    }
+
+    /// Which member speaks: by its address, which is compared first with that of whom it must be.
+    #[inline]
+    fn member_at(&self, from: SocketAddr, datagram: &[u8]) -> Option<MemberId> {
+        let likely = match self.raft.state() {
+            State::Follower(follower) => Some(follower.leader),
+            _ => said_by(datagram),
+        };
+        let is_there = |member: &MemberId| {
+            let known = self.config.address(*member);
+            known.is_some_and(|known| known.member == from)
+        };
+        let likely = likely.filter(is_there);
+        likely.or_else(|| self.config.member_at(from))
     }
 
     fn handle_client<L: Log>(
@@ -113,8 +131,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return false;
         }
-        self.stir();
         self.see_anew(now);
+        if !self.raft.admits() && self.clients.is_quiet_to_admit() {
+            return false;
+        }
+        self.stir();
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();

@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use super::transmit::{Payload, Transmit};
+use super::transmit::{Due, Scratch, What};
 use super::{Consumer, Door, Event, Lent, NAK_REPEAT, Node, ReadError, Recall, Reject};
 use crate::gaps::{Gaps, Span};
 use crate::log::Log;
@@ -179,7 +179,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         now: Instant,
         memory: &[u8],
-    ) -> Option<Transmit<'static>> {
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         let window = window(memory);
         let receiving = self.receiving.as_mut()?;
         let is_asked = receiving.term == self.raft.term() && now >= receiving.next_ask;
@@ -196,7 +197,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             length: receiving.window_end(window).saturating_sub(offset) as u32,
         };
         let leader = receiving.leader;
-        self.say(leader, Body::SnapshotRequest(request))
+        self.say(leader, Body::SnapshotRequest(request), scratch)
     }
 
     /// A part of the snapshot has come.
@@ -402,7 +403,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The next part of a snapshot that is due.
-    pub(super) fn owed_chunk<'l>(&mut self, memory: &'l [u8]) -> Option<Transmit<'l>> {
+    #[inline(never)]
+    pub(super) fn owed_chunk(
+        &mut self,
+        memory: &[u8],
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         if !matches!(self.raft.state(), State::Leader(_)) || self.is_quarantined() {
             self.serving = None;
             return None;
@@ -423,16 +429,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
             is_last: is_end && to == len,
             bytes,
         };
+        let written = chunk.emit(scratch);
         let member = serving.member;
         serving.next = at + to as u64;
         if to == len {
             self.serving = None;
         }
         let to = self.config.address(member)?.member;
-        Some(Transmit {
+        Some(Due {
             door: Door::Member,
             to,
-            payload: Payload::Chunk(chunk),
+            what: What::Written(written?),
         })
     }
 }

@@ -24,6 +24,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
         let log = &mut *lent.log;
+        if self.healing.is_none() && scan::is_data(datagram) {
+            return self.handle_frames(now.instant, from, datagram, log);
+        }
         if let Some((sender, said)) = Frequent::parse(datagram) {
             self.counts_of(from, &sender, said.term())?;
             match &said {

@@ -46,7 +46,7 @@ pub use repair::Repair;
 pub use report::{Counters, Event, Halt, ServiceStatus, Status};
 pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
-pub use transmit::{CONTROL_MAX, Control, Payload, Transmit};
+pub use transmit::{CONTROL_MAX, Transmit};
 
 use crate::limits::ENDPOINTS_MAX;
 use crate::log::{
@@ -489,12 +489,25 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it
     /// knew.
+    #[inline]
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
-        // What moves with time only is looked at once for each moment, what was told at once.
-        if self.sweep.looked_at != now.instant || self.checkpoints.news {
+        // What moves with time only is counted in milliseconds, what was told is looked at at once.
+        let passed = now
+            .instant
+            .nanos()
+            .wrapping_sub(self.sweep.looked_at.nanos());
+        if passed >= NANOS_PER_MILLI || self.checkpoints.news {
             self.sweep.looked_at = now.instant;
             self.look_after(now);
         }
+        let is_same = self.raft.role() == self.role_seen && !self.raft.owes_barrier();
+        if !is_same || self.hole.is_some() || self.history_wanted.is_some() {
+            self.settle_anew(now, log);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_anew<L: Log>(&mut self, now: Now, log: &mut L) {
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
@@ -579,6 +592,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now.wall.max(self.applier.time)
     }
 }
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// How long to wait before a hole is asked for, and before it is asked for again.
 const NAK_DELAY: Duration = Duration::from_millis(1);

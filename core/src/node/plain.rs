@@ -4,20 +4,19 @@
 
 use super::Node;
 use super::apply::Bench;
-use super::host::{At, Audience, Effects, HostMemory, Taking};
-use crate::log::Frames;
+use super::host::{Audience, Effects, HostMemory, Taking};
+use crate::log::scan::Alike;
 use crate::time::Now;
 use crate::wire::cluster::SessionMessage;
-use crate::wire::frame::FLAGS_WHOLE;
 
 impl<const N: usize, const S: usize> Node<N, S> {
-    /// Takes such messages from the start of `frames`, up to the first that is something else, or
-    /// that something else is to be done with. Bounded by `budget`.
+    /// Takes such messages from the start of `bytes`, which hold good frames, up to the first that
+    /// is something else, or that something else is to be done with. Bounded by `budget`.
     pub(super) fn advance_plain(
         &mut self,
         now: Now,
         bench: &mut Bench<'_, '_, '_>,
-        frames: Frames<'_>,
+        bytes: &[u8],
         budget: &mut usize,
     ) {
         #[cfg(test)]
@@ -30,48 +29,43 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         let clear_to = self.checkpoints.clear_to(self.config.checkpoint_every);
-        let commit = self.raft.commit();
-        let mut at = self.at(self.applier.level, self.applier.level);
+        let last = self.raft.commit().min(clear_to.minus(1));
+        let (start, level) = (self.applier.position, self.applier.level);
+        let at = self.at(start, start);
         let ([host], [service]) = (&mut *self.hosts, &mut *bench.services) else {
             return;
         };
-        if host.position != self.applier.level || host.taking != Taking::No {
+        let alike = Alike::new(bytes, start, self.config.segment_length);
+        let Some((mut frames, term)) = alike else {
+            return;
+        };
+        if host.position != level || host.taking != Taking::No {
             return;
         }
-        let opened = self.applier.opened;
         let mut effects = Effects {
             audience: Audience::Clients(&mut self.clients, &mut bench.memory),
             host: HostMemory::of(bench.hosts, 0, 1),
         };
-        let before = *budget;
-        for frame in frames {
-            if *budget == 0 || !service.ready(host.position) {
+        let (before, mut chain) = (*budget, 0);
+        let mut hearing = host.hear(at, self.applier.opened, &mut effects);
+        while *budget > 0 && service.ready(hearing.position()) {
+            let Some(frame) = frames.next() else {
                 break;
-            }
-            let end = frame.end();
-            let is_whole = frame.flags & FLAGS_WHOLE == FLAGS_WHOLE && !frame.is_pad;
-            if !is_whole || end > commit || end >= clear_to {
-                break;
-            }
-            let Some(said) = SessionMessage::quickly(frame.payload) else {
+            };
+            let end = hearing.position().plus(frame.aligned_len() as u64);
+            let message = frame.whole().filter(|_| end <= last);
+            let Some(said) = message.and_then(SessionMessage::quickly) else {
                 break;
             };
             *budget -= 1;
-            at = At {
-                start: frame.position,
-                end,
-                serves: frame.position >= opened,
-                ..at
-            };
-            self.applier.take_plain(&frame, said.header.timestamp);
-            host.execute_message(at, &said, &mut **service, &mut effects);
-            if let Audience::Clients(clients, _) = &mut effects.audience {
-                clients.apply_message(said.header.session, said.payload.len());
-            }
+            chain = frame.chain();
+            hearing.hear(end, &said, &mut **service);
         }
+        let (end, time) = (hearing.position(), hearing.end());
         #[cfg(test)]
         super::tests::plain::note(before - *budget);
         if *budget < before {
+            self.applier.take_plain(end, term, chain, time);
             host.moved = now.instant;
             (host.ready, self.applier.ready) = (true, true);
         }

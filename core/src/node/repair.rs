@@ -28,8 +28,9 @@
 
 use core::time::Duration;
 
-use super::transmit::{Payload, Transmit};
+use super::transmit::{Due, Scratch, What};
 use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
+use crate::limits::FRAME_ALIGNMENT;
 use crate::log::{FrameRef, Frames, Log, Recovered, scan, segment_end};
 use crate::time::Instant;
 use crate::units::{MemberId, MemberSet, Position, Tail, Term};
@@ -37,6 +38,8 @@ use crate::wire::member::{Body, RepairRequest};
 
 /// How many bytes are asked for at once, at most.
 const WINDOW: u64 = 64 * 1024;
+/// Where a frame can end, and so a request.
+const ALIGNMENT: u64 = FRAME_ALIGNMENT as u64;
 /// How long a member has to answer before the next one is asked.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How often the member whose bytes are known to fit is asked in vain before the next one is.
@@ -384,7 +387,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         now: Instant,
         memory: usize,
-    ) -> Option<Transmit<'static>> {
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         if self.repair_deadline().is_none_or(|at| now < at) {
             return None;
         }
@@ -403,15 +407,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let room = match left.saturating_sub(mtu) {
             _ if is_last => left,
             room if room >= mtu => room,
-            _ if healing.is_proven => 1,
+            _ if healing.is_proven => ALIGNMENT,
             _ => {
                 healing.go_on_at(healing.reached());
                 (memory as u64).saturating_sub(mtu)
             }
         };
-        let to = healing.to.min(from.plus(room.clamp(1, WINDOW)));
+        let room = room.clamp(ALIGNMENT, WINDOW) & !(ALIGNMENT - 1);
+        let to = healing.to.min(from.plus(room));
         healing.asked_to = to;
-        self.say(peer, Body::RepairRequest(RepairRequest { term, from, to }))
+        let request = RepairRequest { term, from, to };
+        self.say(peer, Body::RepairRequest(request), scratch)
     }
 
     /// Frames have come: those that are missed here, if they follow. False if they are not for
@@ -560,10 +566,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// The next frames for a damaged member.
-    pub(super) fn owed_repair<'l, L: Log>(
-        &mut self,
-        lent: &'l Lent<'_, L>,
-    ) -> Option<Transmit<'l>> {
+    #[inline(never)]
+    pub(super) fn owed_repair<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
         let mending = self.mending.as_mut()?;
         let bytes = match mending.read {
@@ -585,10 +589,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         mending.from = mending.from.plus(run.len() as u64);
         let to = self.config.address(mending.member)?.member;
-        Some(Transmit {
+        Some(Due {
             door: Door::Member,
             to,
-            payload: Payload::Bytes(scan::sent(run)),
+            what: What::InPlace(scan::sent(run)),
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::log::{Roster, Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, SessionId};
+use crate::wire::frame::DataFrame;
 use crate::wire::member::{
     Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
     SharedSettings, TermBase, Vote,
@@ -264,13 +265,21 @@ impl Bench {
 
     /// How many requests for history are due.
     fn asks(&mut self, ms: u64) -> usize {
+        let said = self.said(ms);
+        let is_ask = |(_, body): &(_, Body)| matches!(body, Body::HistoryRequest(_));
+        said.iter().filter(|said| is_ask(said)).count()
+    }
+
+    /// Everything that is said to members.
+    fn said(&mut self, ms: u64) -> Vec<(SocketAddr, Body)> {
         let lent = lent!(self);
-        let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
-        let is_ask = |t: &Transmit<'_>| match t.payload {
-            Payload::Control(Control::Member(m)) => matches!(m.body, Body::HistoryRequest(_)),
-            _ => false,
-        };
-        due.filter(is_ask).count()
+        let (mut scratch, mut said) = ([0; CONTROL_MAX], Vec::new());
+        while let Some(due) = self.node.poll_transmit(now(ms), &lent, &mut scratch) {
+            let frame = DataFrame::parse(due.bytes);
+            let message = frame.and_then(|frame| MemberMessage::parse_frame(&frame));
+            said.extend(message.map(|message| (due.to, message.body)));
+        }
+        said
     }
 
     fn recall(&mut self) -> Option<Recall> {
@@ -330,16 +339,11 @@ impl Bench {
 
     /// The histories that are due to member 1.
     fn histories(&mut self, ms: u64) -> Vec<HistorySlice> {
-        let lent = lent!(self);
-        let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
-        let of = |t: Transmit<'_>| match t.payload {
-            Payload::Control(Control::Member(m)) => match m.body {
-                Body::NewLeadershipTerm(said) if t.to == address(1) => Some(said.history),
-                _ => None,
-            },
+        let of = |(to, body)| match body {
+            Body::NewLeadershipTerm(said) if to == address(1) => Some(said.history),
             _ => None,
         };
-        due.filter_map(of).collect()
+        self.said(ms).into_iter().filter_map(of).collect()
     }
 
     fn execute(&mut self, service: &mut Terms) {

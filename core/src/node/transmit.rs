@@ -15,42 +15,15 @@ use crate::wire::frame::{Nak, align};
 use crate::wire::member::{
     AppendPosition, Body, CHUNK_HEADER, CHUNK_MAX, CanvassPosition, CommitPosition, HistoryRequest,
     HistorySlice, MEMBER_MESSAGE_MAX, MemberMessage, NewLeadershipTerm, RequestVote, Resign,
-    SnapshotChunk, TransferLeadership, Vote,
+    TransferLeadership, Vote, emit_append, emit_commit,
 };
-use crate::wire::status::{STATUS_LENGTH, StatusReport};
+use crate::wire::status::STATUS_LENGTH;
 
 /// The longest control datagram in bytes.
 pub const CONTROL_MAX: usize = MTU_DEFAULT;
+const _: () = assert!(CONTROL_MAX >= stream::CONTROL_MAX);
 const _: () = assert!(CONTROL_MAX >= MEMBER_MESSAGE_MAX && CONTROL_MAX >= STATUS_LENGTH);
 const _: () = assert!(CONTROL_MAX >= align(CHUNK_HEADER + CHUNK_MAX));
-
-/// A small message that is written out only when it is sent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "lives for one call; boxing needs an allocator"
-)]
-pub enum Control {
-    /// To a member.
-    Member(MemberMessage),
-    /// To the joined leader: send these log bytes again.
-    Nak(Nak),
-    /// To whoever asked.
-    Status(StatusReport),
-}
-
-impl Control {
-    /// Writes it to `out`; how many bytes that were.
-    pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
-        match self {
-            Self::Member(message) => message.emit(out),
-            Self::Nak(nak) => nak.emit(out),
-            Self::Status(report) => report.emit(out),
-        }
-    }
-}
 
 /// One datagram that is due.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -59,9 +32,29 @@ pub struct Transmit<'l> {
     pub door: Door,
     /// Where it goes.
     pub to: SocketAddr,
-    /// What it says.
-    pub payload: Payload<'l>,
+    /// What it says: in place, in the log or an egress stream, or written to the scratch.
+    pub bytes: &'l [u8],
 }
+
+/// As [`Transmit`], of a producer: what is written to the scratch is lent once it is sure that this
+/// one is sent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Due<'l> {
+    pub door: Door,
+    pub to: SocketAddr,
+    pub what: What<'l>,
+}
+
+/// Where a datagram is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum What<'l> {
+    InPlace(&'l [u8]),
+    /// So many bytes, at the start of the scratch.
+    Written(usize),
+}
+
+/// Where messages are written that are nowhere in place.
+pub(super) type Scratch = [u8; CONTROL_MAX];
 
 /// How far a round through the producers has come: those before `next` owe nothing. It stands until
 /// the node is told something, or time moves on.
@@ -75,50 +68,30 @@ pub(super) struct Sweep {
     pub looked_at: Instant,
 }
 
-/// What a datagram says.
-#[derive(Clone, Copy, PartialEq, Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "lives for one call; boxing needs an allocator"
-)]
-pub enum Payload<'l> {
-    /// Bytes of the log or of an egress stream, in place.
-    Bytes(&'l [u8]),
-    /// A small message to or from members, or a status report.
-    Control(Control),
-    /// A part of a snapshot.
-    Chunk(SnapshotChunk<'l>),
-    /// A small message of a client's stream.
-    Client(stream::Control),
-}
-
-impl Payload<'_> {
-    /// The bytes to send: in place, or written to `scratch`.
-    pub fn bytes<'b>(&'b self, scratch: &'b mut [u8; CONTROL_MAX]) -> &'b [u8] {
-        let len = match self {
-            Self::Bytes(bytes) => return bytes,
-            Self::Client(control) => {
-                let mut small = [0; stream::CONTROL_MAX];
-                let bytes = control.emit(&mut small);
-                let (room, _) = scratch.split_at_mut(bytes.len().min(CONTROL_MAX));
-                room.copy_from_slice(bytes);
-                room.len()
-            }
-            Self::Control(control) => control.emit(scratch).unwrap_or(0),
-            Self::Chunk(chunk) => chunk.emit(scratch).unwrap_or(0),
-        };
-        scratch.get(..len).unwrap_or(&[])
-    }
-}
-
 impl<const N: usize, const S: usize> Node<N, S> {
     /// The next datagram due; `None` when nothing more is owed now. Each may be lost, duplicated or
-    /// delayed. Each call does work bounded by the members, the sessions and one datagram.
+    /// delayed. What is not in place is written to `scratch`. Each call does work bounded by the
+    /// members, the sessions and one datagram.
     pub fn poll_transmit<'l, L: Log>(
         &mut self,
         now: Now,
         lent: &'l Lent<'_, L>,
+        scratch: &'l mut Scratch,
     ) -> Option<Transmit<'l>> {
+        let Due { door, to, what } = self.poll_due(now, lent, scratch)?;
+        let bytes = match what {
+            What::InPlace(bytes) => bytes,
+            What::Written(len) => scratch.get(..len)?,
+        };
+        Some(Transmit { door, to, bytes })
+    }
+
+    fn poll_due<'l, L: Log>(
+        &mut self,
+        now: Now,
+        lent: &'l Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'l>> {
         if self.halted.is_some() {
             return None;
         }
@@ -126,9 +99,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.sweep.at != instant {
             (self.sweep.at, self.sweep.next) = (instant, 0);
         }
-        // One after the other and not chained: what is given back is hundreds of bytes long, and
-        // is written once, where the caller wants it. Sending makes no other debts, so whoever owed
-        // nothing is not asked again.
+        // One after the other; sending makes no other debts, so whoever owed nothing is not asked
+        // again.
         macro_rules! first {
             ($($number:literal: $owed:expr),+ $(,)?) => {
                 $(if self.sweep.next <= $number {
@@ -141,19 +113,59 @@ impl<const N: usize, const S: usize> Node<N, S> {
             };
         }
         first!(
-            0: self.owed_message(now, &*lent.log),
-            1: self.owed_annals(lent),
-            2: self.owed_history_request(instant),
-            3: self.owed_nak(instant),
-            4: self.owed_snapshot_request(instant, lent.catchup),
-            5: self.owed_repair_request(instant, lent.catchup.len()),
-            6: self.owed_frames(lent),
-            7: self.owed_status(),
-            8: self.owed_client(now, lent),
-            9: self.owed_repair(lent),
-            10: self.owed_chunk(lent.catchup),
+            0: self.owed_message(now, &*lent.log, scratch),
+            1: self.owed_amiss(now, lent, scratch),
+            2: self.owed_frames(lent),
+            3: self.owed_client(now, lent, scratch),
+            4: self.owed_rarely(lent, scratch),
         );
         None
+    }
+
+    /// What is owed only to who asks, and to a member that is far behind or damaged.
+    #[inline]
+    fn owed_rarely<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'l>> {
+        let nobody_asks = self.status_replies.is_empty() && self.mending.is_none();
+        if nobody_asks && self.serving.is_none() {
+            return None;
+        }
+        let owed = self.owed_status(scratch);
+        owed.or_else(|| self.owed_repair(lent))
+            .or_else(|| self.owed_chunk(lent.catchup, scratch))
+    }
+
+    /// What is owed only while something of this member's own is missing, or of its leader's.
+    #[inline]
+    fn owed_amiss<L: Log>(
+        &mut self,
+        now: Now,
+        lent: &Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
+        let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
+        let is_whole = self.receiving.is_none() && self.healing.is_none();
+        if is_told && is_whole {
+            return None;
+        }
+        self.owed_for_the_missing(now.instant, lent, scratch)
+    }
+
+    #[inline(never)]
+    fn owed_for_the_missing<L: Log>(
+        &mut self,
+        instant: Instant,
+        lent: &Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
+        let owed = self.owed_annals(lent, scratch);
+        owed.or_else(|| self.owed_history_request(instant, scratch))
+            .or_else(|| self.owed_nak(instant, scratch))
+            .or_else(|| self.owed_snapshot_request(instant, lent.catchup, scratch))
+            .or_else(|| self.owed_repair_request(instant, lent.catchup.len(), scratch))
     }
 
     /// The node is told something: whoever owed nothing may owe something now.
@@ -161,23 +173,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.sweep.next = 0;
     }
 
-    fn to_member(&self, member: MemberId, control: Control) -> Option<Transmit<'static>> {
+    /// To a member, the so many bytes that were written.
+    fn to_member(&self, member: MemberId, written: Option<usize>) -> Option<Due<'static>> {
         let to = self.config.address(member)?.member;
-        Some(Transmit {
+        Some(Due {
             door: Door::Member,
             to,
-            payload: Payload::Control(control),
+            what: What::Written(written?),
         })
     }
 
-    pub(super) fn say(&self, member: MemberId, body: Body) -> Option<Transmit<'static>> {
-        self.to_member(
-            member,
-            Control::Member(MemberMessage {
-                sender: self.sender,
-                body,
-            }),
-        )
+    pub(super) fn say(
+        &self,
+        member: MemberId,
+        body: Body,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
+        let sender = self.sender;
+        self.to_member(member, MemberMessage { sender, body }.emit(scratch))
     }
 
     /// The end of the room for frames: past it a leader must not send.
@@ -192,20 +205,59 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .max(self.raft.tail.end)
     }
 
-    fn owed_message<L: Log>(&mut self, now: Now, log: &L) -> Option<Transmit<'static>> {
+    fn owed_message<L: Log>(
+        &mut self,
+        now: Now,
+        log: &L,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         let limit = self.limit(log);
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
-        let body = self.body(now, to, owed, limit);
-        self.say(to, body)
+        let written = match owed {
+            Owed::Append => {
+                let said = self.append_position(now.instant, limit);
+                emit_append(&self.sender, &said, scratch)
+            }
+            Owed::Commit { round } => {
+                emit_commit(&self.sender, &self.commit_position(to, round), scratch)
+            }
+            owed => return self.say_rarely(now, to, owed, scratch),
+        };
+        self.to_member(to, written)
     }
 
-    fn body(&self, now: Now, to: MemberId, owed: Owed, limit: Position) -> Body {
-        let (term, commit) = (self.raft.term(), self.raft.commit());
+    #[inline(never)]
+    fn say_rarely(
+        &self,
+        now: Now,
+        to: MemberId,
+        owed: Owed,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
+        let body = self.body(now, owed)?;
+        self.say(to, body, scratch)
+    }
+
+    fn commit_position(&self, to: MemberId, round: u64) -> CommitPosition {
+        CommitPosition {
+            term: self.raft.term(),
+            commit: self.raft.commit(),
+            end: self.raft.tail.end,
+            round,
+            counts: self.counts_now(to),
+            checkpoint: self.checkpoints.states.agreed(),
+            snapshot: self.checkpoints.snapshots.agreed(),
+        }
+    }
+
+    /// What is not said all the time.
+    fn body(&self, now: Now, owed: Owed) -> Option<Body> {
+        let term = self.raft.term();
         let Tail {
             term: log_term,
             end,
         } = self.raft.tail;
-        match owed {
+        Some(match owed {
             Owed::Canvass => Body::CanvassPosition(CanvassPosition {
                 term,
                 log_term,
@@ -228,22 +280,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Owed::NewLeadershipTerm { history_from } => {
                 self.new_leadership_term(self.history.slice_from(history_from))
             }
-            Owed::Commit { round } => Body::CommitPosition(CommitPosition {
-                term,
-                commit,
-                end,
-                round,
-                counts: self.counts_now(to),
-                checkpoint: self.checkpoints.states.agreed(),
-                snapshot: self.checkpoints.snapshots.agreed(),
-            }),
-            Owed::Append => Body::AppendPosition(self.append_position(now.instant, limit)),
+            Owed::Commit { .. } | Owed::Append => return None,
             Owed::Transfer => {
                 let target = self.raft.transfer_target().unwrap_or(self.config.member);
                 Body::TransferLeadership(TransferLeadership { term, target })
             }
             Owed::Resign => Body::Resign(Resign { term, end }),
-        }
+        })
     }
 
     fn new_leadership_term(&self, history: HistorySlice) -> Body {
@@ -263,8 +306,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &self,
         member: MemberId,
         history: HistorySlice,
-    ) -> Option<Transmit<'static>> {
-        self.say(member, self.new_leadership_term(history))
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
+        self.say(member, self.new_leadership_term(history), scratch)
     }
 
     fn append_position(&self, now: Instant, limit: Position) -> AppendPosition {
@@ -292,7 +336,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    fn owed_history_request(&mut self, now: Instant) -> Option<Transmit<'static>> {
+    fn owed_history_request(
+        &mut self,
+        now: Instant,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'static>> {
         let repeat = self.config.timing.canvass_interval;
         let (leader, term, asking) = self.history_wanted.as_mut()?;
         if now < asking.next {
@@ -304,10 +352,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             from: asking.from,
         };
         let leader = *leader;
-        self.say(leader, Body::HistoryRequest(request))
+        self.say(leader, Body::HistoryRequest(request), scratch)
     }
 
-    fn owed_nak(&mut self, now: Instant) -> Option<Transmit<'static>> {
+    fn owed_nak(&mut self, now: Instant, scratch: &mut Scratch) -> Option<Due<'static>> {
         let State::Follower(follower) = self.raft.state() else {
             return None;
         };
@@ -330,11 +378,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             term_offset: (from.get() % segment) as i32,
             length: to.since(from).min(i32::MAX as u64) as i32,
         };
-        self.to_member(leader, Control::Nak(nak))
+        self.to_member(leader, nak.emit(scratch))
     }
 
     /// Log frames: the followers in turn, each from its own cursor, from wherever the bytes are.
-    fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
+    fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
         let end = self.raft.tail.end;
         let State::Leader(leader) = self.raft.state() else {
             return None;
@@ -363,11 +411,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let Some(address) = self.config.address(member) else {
                 continue;
             };
-            let payload = Payload::Bytes(scan::sent(run));
-            return Some(Transmit {
+            return Some(Due {
                 door: Door::Member,
                 to: address.member,
-                payload,
+                what: What::InPlace(scan::sent(run)),
             });
         }
         None
@@ -383,33 +430,44 @@ impl<const N: usize, const S: usize> Node<N, S> {
         MemberId::new(self.sweep.member)
     }
 
-    fn owed_status(&mut self) -> Option<Transmit<'static>> {
+    #[inline(never)]
+    fn owed_status(&mut self, scratch: &mut Scratch) -> Option<Due<'static>> {
         let (to, nonce) = self.status_replies.pop()?;
-        let report = self.report(nonce);
-        let payload = Payload::Control(Control::Status(report));
-        Some(Transmit {
+        let written = self.report(nonce).emit(scratch)?;
+        Some(Due {
             door: Door::Client,
             to,
-            payload,
+            what: What::Written(written),
         })
     }
 
-    fn owed_client<'l, L: Log>(&mut self, now: Now, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
+    #[inline]
+    fn owed_client<'l, L: Log>(
+        &mut self,
+        now: Now,
+        lent: &'l Lent<'_, L>,
+        scratch: &mut Scratch,
+    ) -> Option<Due<'l>> {
         let transmit = self.clients.poll_transmit(now.instant, &*lent.egress)?;
-        let payload = match transmit.payload {
-            stream::Output::Frames(bytes) => Payload::Bytes(bytes),
-            stream::Output::Control(control) => Payload::Client(control),
+        let what = match transmit.payload {
+            stream::Output::Frames(bytes) => What::InPlace(bytes),
+            stream::Output::Control(control) => {
+                What::Written(control.emit(scratch.first_chunk_mut()?).len())
+            }
         };
-        Some(Transmit {
+        Some(Due {
             door: Door::Client,
             to: transmit.to,
-            payload,
+            what,
         })
     }
 
     /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
     /// it does; bounded by the members.
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        if !self.may_recall() {
+            return None;
+        }
         if self.is_mending() {
             // What a damaged member is sent is in the memory for replay, and leaves first.
             return self.recall_for_followers(lent);
@@ -428,6 +486,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.recall_for_followers(lent))
     }
 
+    /// Whether anybody may need what the window has let go.
+    #[inline]
+    fn may_recall(&self) -> bool {
+        let level = self.applier.level;
+        let is_behind = self.applier.position < self.raft.commit()
+            || self.hosts.iter().any(|host| host.position < level);
+        let end = self.raft.tail.end;
+        let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_bytes(end));
+        let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
+        is_behind || sends || is_asked
+    }
+
+    #[inline(never)]
     fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
         let State::Leader(leader) = self.raft.state() else {
             return None;

@@ -206,6 +206,11 @@ impl Leader {
         self.progress.get(member.slot())
     }
 
+    /// When the next round of heartbeats is due.
+    pub(super) const fn heartbeat_at(&self) -> Instant {
+        self.rounds.next()
+    }
+
     /// It hands over, or has resigned.
     pub(super) const fn is_leaving(&self) -> bool {
         self.transfer.is_some() || self.resigned
@@ -306,7 +311,10 @@ impl Raft {
         };
         let taken = ack.round >= progress.round;
         progress.acknowledge(now, ack, counts, period);
-        self.advance_commit();
+        // One mark that is no higher than what is committed commits nothing.
+        if progress.durable > self.commit {
+            self.advance_commit();
+        }
         taken
     }
 

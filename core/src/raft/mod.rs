@@ -470,16 +470,30 @@ impl Raft {
     }
 
     /// Moves time on: at most one transition a call, each bounded by the number of members.
+    #[inline]
     pub fn handle_timeout(&mut self, now: Instant) {
-        match &self.state {
-            State::Follower(f) if now.since(f.heard) >= self.timing.leader_timeout => {
-                self.begin_canvass(now);
+        let is_due = match &self.state {
+            State::Follower(f) => now >= f.heard.plus(self.timing.leader_timeout),
+            State::Voter { until } => now >= *until,
+            State::Canvass(_) | State::Candidate(_) => true,
+            // All that a leader does in time is done with its heartbeats, unless it goes.
+            State::Leader(l) => {
+                let is_going = l.is_leaving() || self.closing || self.unfit;
+                now >= l.heartbeat_at() || is_going
             }
-            State::Voter { until } if now >= *until => self.begin_canvass(now),
+        };
+        if is_due {
+            self.pass_time(now);
+        }
+    }
+
+    #[inline(never)]
+    fn pass_time(&mut self, now: Instant) {
+        match &self.state {
+            State::Follower(_) | State::Voter { .. } => self.begin_canvass(now),
             State::Canvass(_) => self.canvass_timeout(now),
             State::Candidate(_) => self.candidate_timeout(now),
             State::Leader(_) => self.leader_timeout(now),
-            _ => {}
         }
     }
 

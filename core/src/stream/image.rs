@@ -14,8 +14,8 @@ use crate::stream::{Control, Fragment, earlier};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
-    DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, Kind, Nak, Rttm, Setup,
-    StatusMessage, TYPE_DATA, align,
+    DATA, DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, FLAGS_WHOLE, Kind,
+    Nak, Rttm, Setup, StatusMessage, TYPE_DATA, align, words,
 };
 
 /// How often a receiver reports, in every state and with or without data.
@@ -267,7 +267,27 @@ impl Image {
     /// Consumes the fragment that `peek` has just shown: [`Self::consume`], without looking again.
     pub fn take_peeked(&mut self, fragment: &Fragment<'_>, slot: &[u8]) {
         let len = FRAME_HEADER + fragment.payload.len();
-        self.consumed = self.consumed.plus(align(len) as u64);
+        self.take_to(self.consumed.plus(align(len) as u64), slot);
+    }
+
+    /// The message at `at`, behind what is consumed, if it has arrived in one frame and nothing of
+    /// its header stands out: nearly all do. Else `None`, which says nothing.
+    #[inline]
+    pub fn whole_at<'s>(&self, at: Position, slot: &'s [u8]) -> Option<&'s [u8]> {
+        if at >= self.arrivals.contiguous() || self.joining {
+            return None;
+        }
+        let frame = slot.get(self.ring.offset(at)..)?;
+        let [kind, ..] = words(frame.first_chunk()?);
+        let is_plain = kind >> 32 == DATA >> 32 | u64::from(FLAGS_WHOLE) << 8;
+        frame
+            .get(FRAME_HEADER..kind as u32 as usize)
+            .filter(|_| is_plain)
+    }
+
+    /// Consumes the messages up to `at` that [`Self::whole_at`] has shown.
+    pub fn take_to(&mut self, at: Position, slot: &[u8]) {
+        self.consumed = at;
         if self.is_to_skip(slot) {
             self.skip(slot);
         }

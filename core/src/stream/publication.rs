@@ -162,20 +162,8 @@ impl Publication {
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
-        let framed = match len <= cutting::payload_max(self.mtu) {
-            true => frame::align(FRAME_HEADER + len) as u64,
-            false => cutting::framed(len, self.mtu) as u64,
-        };
-        let rest = self.segments.remaining(self.tail);
-        if framed > rest {
-            self.pad(rest, slot)?;
-        }
-        if self.room() < framed {
-            return Err(OfferError::BackPressured);
-        }
-        match len <= cutting::payload_max(self.mtu) {
-            true => self.write_one(head, parts, framed as usize, len, slot),
-            false => self.write(Parts::new(head, parts), len, slot),
+        if len > cutting::payload_max(self.mtu) || !self.write_one(head, parts, len, slot) {
+            self.write_any(Parts::new(head, parts), len, slot)?;
         }
         Ok(self.tail)
     }
@@ -424,37 +412,54 @@ impl Publication {
         Ok(())
     }
 
-    /// A message in one frame: nearly all are.
-    fn write_one(
+    /// A message in one frame, in this segment: nearly all are. False, and nothing is written, if it
+    /// does not fit there now.
+    #[inline]
+    fn write_one(&mut self, head: &[u8], parts: &[&[u8]], len: usize, slot: &mut [u8]) -> bool {
+        let (at, length) = (self.tail, FRAME_HEADER + len);
+        let aligned = frame::align(length);
+        let place = self.place(at);
+        let fits = aligned as u64 <= self.segments.remaining(at).min(self.room());
+        // The slot is at least as long as the one given at construction, so a place is there.
+        let place = slot.get_mut(place..place + aligned).filter(|_| fits);
+        let Some((header, mut rest)) = place.and_then(|place| place.split_first_chunk_mut()) else {
+            return false;
+        };
+        *header = frame::from_words([
+            length as u64 | u64::from(FLAGS_WHOLE) << 40 | frame::DATA,
+            frame::pair(self.segments.offset(at), self.session_id),
+            frame::pair(self.stream_id, self.segments.id(at)),
+            0,
+        ]);
+        rest = frame::put(rest, head);
+        for part in parts {
+            rest = frame::put(rest, part);
+        }
+        if !rest.is_empty() {
+            rest.fill(0);
+        }
+        self.tail = at.plus(aligned as u64);
+        true
+    }
+
+    /// A message in as many frames as it needs, behind a PAD if they do not fit the segment.
+    #[inline(never)]
+    fn write_any(
         &mut self,
-        head: &[u8],
-        parts: &[&[u8]],
-        aligned: usize,
+        parts: Parts<'_>,
         len: usize,
         slot: &mut [u8],
-    ) {
-        let header = self.header_at(
-            self.tail,
-            (FRAME_HEADER + len) as u64,
-            FLAGS_WHOLE,
-            Kind::Data,
-        );
-        let offset = self.place(self.tail);
-        // The slot is at least as long as the one given at construction, so a place is there.
-        if let Some(place) = slot.get_mut(offset..offset + aligned) {
-            let _written = header.emit(place);
-            let (_, mut rest) = place.split_at_mut(FRAME_HEADER);
-            rest = frame::put(rest, head);
-            for part in parts {
-                let (now, later) = rest.split_at_mut(part.len());
-                now.copy_from_slice(part);
-                rest = later;
-            }
-            if !rest.is_empty() {
-                rest.fill(0);
-            }
+    ) -> Result<(), OfferError> {
+        let framed = cutting::framed(len, self.mtu) as u64;
+        let rest = self.segments.remaining(self.tail);
+        if framed > rest {
+            self.pad(rest, slot)?;
         }
-        self.tail = self.tail.plus(aligned as u64);
+        if self.room() < framed {
+            return Err(OfferError::BackPressured);
+        }
+        self.write(parts, len, slot);
+        Ok(())
     }
 
     fn write(&mut self, mut parts: Parts<'_>, len: usize, slot: &mut [u8]) {
@@ -559,29 +564,31 @@ impl Publication {
     ) -> Option<(&'s [u8], Position)> {
         let start = self.place(from);
         let room = limit.since(from).min(u64::from(self.mtu)) as usize;
-        let mut len = 0;
-        let mut at = from;
         // Not across the end of a segment, even where no PAD stands before it.
-        let tail = tail.min(from.plus(self.segments.remaining(from)));
-        while at < tail && start + len < self.ring.window() as usize {
-            // Frames that were written here lie one behind the other.
-            let Some((sent, taken)) = slot.get(start + len..).and_then(frame::step) else {
+        let most = tail.since(from).min(self.segments.remaining(from)) as usize;
+        // Frames that start here lie side by side; the last of them may be in the slack behind.
+        let side = (self.ring.window() as usize).saturating_sub(start);
+        let (mut len, mut taken) = (0, 0);
+        let bytes = slot.get(start..)?;
+        while taken < most && len < side {
+            let Some((sent, spans)) = bytes.get(len..).and_then(frame::step) else {
                 break;
             };
             if len + sent > room {
                 break;
             }
             len += sent;
-            at = at.plus(taken as u64);
+            taken += spans;
             // A PAD: nothing of it but its header is there.
-            if sent != taken {
+            if sent != spans {
                 break;
             }
         }
+        let at = from.plus(taken as u64);
         if len == 0 {
             return None;
         }
-        Some((slot.get(start..start + len)?, at))
+        Some((bytes.get(..len)?, at))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use coracle_core::log::Window;
-use coracle_core::node::{CONTROL_MAX, Door, Lent, Transmit};
+use coracle_core::node::{CONTROL_MAX, Door, Lent};
 use coracle_core::time::Now;
 
 use super::{Core, NodeError};
@@ -36,7 +36,6 @@ pub struct Doors {
     pub traffic: Traffic,
 }
 
-type Transmits<'l> = heapless::Vec<Transmit<'l>, BATCH>;
 type Datagrams<'l> = heapless::Vec<(SocketAddr, &'l [u8]), BATCH>;
 
 impl Doors {
@@ -95,46 +94,37 @@ impl Doors {
         lent: &Lent<'_, Window<Vec<u8>>>,
     ) -> bool {
         for _ in 0..SENT {
-            let mut transmits = Transmits::new();
-            while !transmits.is_full() {
-                match node.poll_transmit(now, lent) {
-                    Some(transmit) => transmits.push(transmit).unwrap_or_else(|_| unreachable!()),
-                    None => break,
+            let (mut to_members, mut to_clients) = (Datagrams::new(), Datagrams::new());
+            let mut is_all = false;
+            for scratch in self.scratch.iter_mut() {
+                let Some(due) = node.poll_transmit(now, lent, scratch) else {
+                    is_all = true;
+                    break;
+                };
+                let datagrams = match due.door {
+                    Door::Member => &mut to_members,
+                    Door::Client => &mut to_clients,
+                };
+                datagrams
+                    .push((due.to, due.bytes))
+                    .unwrap_or_else(|_| unreachable!("as many as there are places to write"));
+            }
+            // Clients first: what they are told, they wait for.
+            let doors = [
+                (&self.client, &mut self.to_clients, to_clients),
+                (&self.member, &mut self.to_members, to_members),
+            ];
+            for (socket, batch, datagrams) in doors {
+                if !datagrams.is_empty() {
+                    let Sent { taken, refused } = batch.send(socket, &datagrams);
+                    self.traffic.sent += taken;
+                    self.traffic.refused += refused;
                 }
             }
-            if transmits.is_empty() {
-                return false;
-            }
-            self.send(&transmits);
-            if !transmits.is_full() {
+            if is_all {
                 return false;
             }
         }
         true
-    }
-
-    fn send(&mut self, transmits: &Transmits<'_>) {
-        let (mut to_members, mut to_clients) = (Datagrams::new(), Datagrams::new());
-        for (transmit, scratch) in transmits.iter().zip(self.scratch.iter_mut()) {
-            let datagrams = match transmit.door {
-                Door::Member => &mut to_members,
-                Door::Client => &mut to_clients,
-            };
-            let bytes = transmit.payload.bytes(scratch);
-            datagrams
-                .push((transmit.to, bytes))
-                .unwrap_or_else(|_| unreachable!("as many as transmits"));
-        }
-        // Clients first: what they are told, they wait for.
-        for (socket, batch, datagrams) in [
-            (&self.client, &mut self.to_clients, to_clients),
-            (&self.member, &mut self.to_members, to_members),
-        ] {
-            if !datagrams.is_empty() {
-                let Sent { taken, refused } = batch.send(socket, &datagrams);
-                self.traffic.sent += taken;
-                self.traffic.refused += refused;
-            }
-        }
     }
 }

@@ -224,18 +224,12 @@ fn send(
     scratch: &mut [u8; CONTROL_MAX],
     outbox: &mut Inbox,
 ) {
-    loop {
-        // Not moved out of the option: it is hundreds of bytes long.
-        let next = node.poll_transmit(now, lent);
-        let Some(transmit) = &next else {
-            return;
-        };
+    while let Some(transmit) = node.poll_transmit(now, lent, scratch) {
         let from = match transmit.door {
             Door::Member => member_door(id),
             Door::Client => client_door(id),
         };
-        let bytes = transmit.payload.bytes(scratch);
-        assert!(bytes.len() <= DATAGRAM_MAX);
-        outbox.push(from, transmit.to, bytes);
+        assert!(transmit.bytes.len() <= DATAGRAM_MAX);
+        outbox.push(from, transmit.to, transmit.bytes);
     }
 }

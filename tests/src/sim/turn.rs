@@ -267,9 +267,10 @@ impl World {
                 return Ok(false);
             };
             let lent = process.memory.lend(&mut process.log);
-            let sent = process.node.poll_transmit(now, &lent).map(|transmit| {
-                let mut scratch = [0; coracle_core::node::CONTROL_MAX];
-                let bytes: Rc<[u8]> = Rc::from(transmit.payload.bytes(&mut scratch));
+            let mut scratch = [0; coracle_core::node::CONTROL_MAX];
+            let sent = process.node.poll_transmit(now, &lent, &mut scratch);
+            let sent = sent.map(|transmit| {
+                let bytes: Rc<[u8]> = Rc::from(transmit.bytes);
                 let door = match transmit.door {
                     CoreDoor::Member => Door::Member,
                     CoreDoor::Client => Door::Client,

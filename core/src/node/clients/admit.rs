@@ -136,6 +136,13 @@ impl<const N: usize> Clients<N> {
         self.admit_streams(memory.ingress, &mut turn)
     }
 
+    /// Has nobody anything for the log, and is nobody owed anything, as it was when last looked at?
+    pub fn is_quiet_to_admit(&mut self) -> bool {
+        self.ingress.note(None);
+        self.links.note(None);
+        self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty()
+    }
+
     /// Gives every stream its turn, in a circle. The next call starts with the first one that found
     /// the log full before it had its turn, so that a busy stream cannot keep the log from the
     /// others. Whether there may be more to take at once.

@@ -89,12 +89,17 @@ impl<const N: usize> Clients<N> {
     /// A committed message of this session, `payload` bytes without its header, has been handed to
     /// the service: its answer, if any, is in the egress now.
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
+        self.apply_messages(session, self.egress_cost(payload));
+    }
+
+    /// As [`Clients::apply_message`], of several that cost so much together.
+    pub(in crate::node) fn apply_messages(&mut self, session: SessionId, cost: u64) {
         if self.leading.is_none() {
             return;
         }
-        let cost = self.egress_cost(payload);
         let slot = self.serving(session);
-        if let Some(live) = slot.and_then(|slot| self.links.get_mut(slot)?.live_mut()) {
+        // Nobody has more to do for it: whose messages were held up is asked again in any case.
+        if let Some(live) = slot.and_then(|slot| self.links.visit(slot)?.live_mut()) {
             live.in_flight = live.in_flight.saturating_sub(cost);
         }
     }

@@ -100,8 +100,12 @@ impl Counters {
     }
 
     pub(super) fn count(&mut self, count: Count) {
+        self.add(count, 1);
+    }
+
+    pub(super) fn add(&mut self, count: Count, times: u64) {
         if let Some(counter) = self.counts.get_mut(count as usize) {
-            *counter = counter.saturating_add(1);
+            *counter = counter.saturating_add(times);
         }
     }
 

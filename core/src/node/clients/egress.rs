@@ -37,6 +37,7 @@ impl<const N: usize> Clients<N> {
     ///
     /// # Errors
     /// See [`EgressError`].
+    #[inline]
     pub fn offer(
         &mut self,
         session: SessionId,
@@ -52,33 +53,40 @@ impl<const N: usize> Clients<N> {
         if len > self.config.message_max {
             return Err(EgressError::TooLong);
         }
-        let leading = self.leading.filter(|_| serves);
-        let (Some(term), Some(slot)) = (leading, self.serving(session)) else {
-            return Ok(());
+        if let Some(term) = self.leading.filter(|_| serves) {
+            let header = SessionMessageHeader {
+                term,
+                session,
+                timestamp,
+            };
+            self.send(&header, parts, memory.egress);
+        }
+        Ok(())
+    }
+
+    /// One message on the stream of the session that `header` names.
+    #[inline(never)]
+    fn send(&mut self, header: &SessionMessageHeader, parts: &[&[u8]], egress: &mut [u8]) {
+        let Some(slot) = self.serving(header.session) else {
+            return;
         };
-        let header = SessionMessageHeader {
-            term,
-            session,
-            timestamp,
-        };
-        let bytes = share_mut(memory.egress, slot, self.places);
+        let bytes = share_mut(egress, slot, self.places);
         let Some(link) = self.links.get_mut(slot) else {
-            return Ok(());
+            return;
         };
         if link.live().is_none_or(|live| live.greeting.is_some()) {
             self.count(Count::EgressUnheard);
-            return Ok(());
+            return;
         }
         if link.live().is_some_and(|live| live.lost) {
             self.count(Count::EgressOverflow);
-            return Ok(());
+            return;
         }
         let offered = link.publication_mut();
         let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
         if !matches!(offered, Some(Ok(_))) {
             self.overflow(slot);
         }
-        Ok(())
     }
 
     /// Whether this session's client has half a window and more to read.
@@ -238,7 +246,8 @@ impl<const N: usize> Clients<N> {
     }
 
     /// The egress that a message is taken for until it is applied: as if it were echoed.
-    pub(super) fn egress_cost(&self, payload: usize) -> u64 {
+    #[inline]
+    pub(in crate::node) fn egress_cost(&self, payload: usize) -> u64 {
         framed_bound(
             payload.saturating_add(SESSION_HEADER_LENGTH),
             self.config.mtu,
@@ -365,7 +374,7 @@ impl ClientsConfig {
 /// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
 /// frame.
 #[inline]
-fn framed_bound(len: usize, mtu: usize) -> u64 {
+pub(super) fn framed_bound(len: usize, mtu: usize) -> u64 {
     let payload_max = mtu.saturating_sub(FRAME_HEADER);
     if len < payload_max {
         return (len + FRAME_HEADER + FRAME_ALIGNMENT) as u64;

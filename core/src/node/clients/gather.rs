@@ -2,15 +2,21 @@
 //! slot.
 
 use crate::limits::FRAME_HEADER;
-use crate::log::Log;
+use crate::log::{Appending, Log};
 use crate::node::clients::admit::{Budget, Taken, Turn};
+use crate::node::clients::egress::framed_bound;
 use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::{Bound, Link};
 use crate::node::clients::slots;
 use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
-use crate::wire::cluster::Message;
+use crate::wire::cluster::{Message, SessionMessage, SessionMessageHeader};
+use crate::wire::frame::align;
+
+/// How much of a session message's header is equal in all of a session and a term: all but the
+/// timestamp behind it.
+const UNTIMED: usize = 24;
 
 /// A message that is being put together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -60,6 +66,7 @@ impl<const N: usize> Clients<N> {
                         share.shorten();
                     }
                     share.spend(len);
+                    self.admit_alike(slot, &fragment, from, share, bytes, turn);
                 }
                 Taken::Last => {
                     share.spend(len);
@@ -72,6 +79,69 @@ impl<const N: usize> Clients<N> {
             }
         }
         Taken::Yes
+    }
+
+    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the same
+    /// session and term. What [`Clients::take_message`] does with each of them, with all looked at
+    /// once that none of them changes. Stops before the first that is something else, or that is
+    /// refused or has no room: that one is looked at in full.
+    fn admit_alike<L: Log, A: Authenticator>(
+        &mut self,
+        slot: usize,
+        first: &Fragment<'_>,
+        from: Bound,
+        share: &mut Budget,
+        bytes: &[u8],
+        turn: &mut Turn<'_, L, A>,
+    ) {
+        let Some(said) = SessionMessage::quickly(first.payload).filter(|_| first.is_whole()) else {
+            return;
+        };
+        let SessionMessageHeader { term, session, .. } = said.header;
+        let link = match self.term(turn) == Some(term) {
+            true => self.serving(session).and_then(|at| self.links.get_mut(at)),
+            false => None,
+        };
+        let (Some(link), Some(stream)) = (link, self.ingress.get_mut(slot)) else {
+            return;
+        };
+        let most = link.in_flight_max();
+        let live = link.live_mut().filter(|live| live.is_heard_from(from));
+        let (Some(most), Some(live)) = (most, live) else {
+            return;
+        };
+        let (log, mtu) = (&mut *turn.log, self.config.mtu);
+        let Ok(mut run) = Appending::open(log, term, mtu) else {
+            return;
+        };
+        let head = SessionMessageHeader {
+            timestamp: turn.admission.timestamp,
+            ..said.header
+        };
+        let (alike, head) = (said.header.to_bytes(), head.to_bytes());
+        let (mut at, mut count) = (stream.image.consumed(), 0);
+        while !share.is_spent() && live.in_flight <= most {
+            let message = stream.image.whole_at(at, bytes);
+            let Some((start, payload)) = message.and_then(|m| m.split_at_checked(alike.len()))
+            else {
+                break;
+            };
+            let len = alike.len() + payload.len();
+            let is_alike = start.first_chunk::<UNTIMED>() == alike.first_chunk::<UNTIMED>();
+            if !is_alike || len > self.config.message_max || !run.push(len, &[&head, payload]) {
+                break;
+            }
+            live.in_flight = live.in_flight.saturating_add(framed_bound(len, mtu));
+            share.spend(FRAME_HEADER + len);
+            at = at.plus(align(FRAME_HEADER + len) as u64);
+            count += 1;
+        }
+        if count > 0 {
+            let (end, chain) = run.end();
+            log.publish(end, chain);
+            stream.image.take_to(at, bytes);
+            self.counters.add(Count::MessageAppended, count);
+        }
     }
 
     fn take_fragment<L: Log, A: Authenticator>(

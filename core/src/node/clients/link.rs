@@ -185,9 +185,14 @@ impl Link {
     /// always passes.
     pub(super) fn is_half_full(&self) -> bool {
         let in_flight = self.live().map_or(0, |live| live.in_flight);
-        self.publication().is_some_and(|publication| {
-            let used = publication.pending().saturating_add(in_flight);
-            used > u64::from(publication.window()) / 2
+        self.in_flight_max().is_none_or(|most| in_flight > most)
+    }
+
+    /// How much may be in flight for another message to be taken; `None` if nothing may.
+    pub(super) fn in_flight_max(&self) -> Option<u64> {
+        self.publication().map_or(Some(u64::MAX), |publication| {
+            let half = u64::from(publication.window()) / 2;
+            half.checked_sub(publication.pending())
         })
     }
 }
@@ -228,6 +233,11 @@ impl Live {
             self.bound = Some(from);
         }
         allowed
+    }
+
+    /// Is this the stream that its client was heard on last, and is the session not closing?
+    pub(super) fn is_heard_from(&self, from: Bound) -> bool {
+        self.close == Close::No && self.bound == Some(from)
     }
 
     /// Owes the log a close event, unless it is owed or there already.

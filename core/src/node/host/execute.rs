@@ -85,16 +85,26 @@ struct Desk<'e, 'a, 'm, const N: usize> {
     effects: &'e mut Effects<'a, 'm, N>,
     message_max: usize,
     serves: bool,
-    /// The callback is for a record of the log: every member makes it.
-    in_log: bool,
+    cause: Cause,
+}
+
+/// What a callback is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Something that happens on this member alone.
+    Own,
+    /// A record of the log: every member makes it.
+    Record,
+    /// A message of this session, which is open.
+    Said(SessionId),
 }
 
 impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     fn offer(&mut self, session: SessionId, parts: &[&[u8]]) -> Result<(), OfferError> {
-        if !self.in_log {
+        if self.cause == Cause::Own {
             return Err(OfferError::OutsideLog);
         }
-        if self.host.index_of(session).is_none() {
+        if self.cause != Cause::Said(session) && !self.host.knows(session) {
             return Err(OfferError::UnknownSession);
         }
         match &mut self.effects.audience {
@@ -108,7 +118,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     }
 
     fn close_session(&mut self, session: SessionId) -> Result<(), OfferError> {
-        if !self.in_log {
+        if self.cause == Cause::Own {
             return Err(OfferError::OutsideLog);
         }
         let index = self.host.index_of(session);
@@ -122,7 +132,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     }
 
     fn offer_to_log(&mut self, parts: &[&[u8]]) -> Result<(), OfferError> {
-        if !self.in_log {
+        if self.cause == Cause::Own {
             return Err(OfferError::OutsideLog);
         }
         let len = length(parts);
@@ -142,7 +152,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     }
 
     fn schedule_timer(&mut self, correlation: i64, deadline: Timestamp) -> Result<(), TimerError> {
-        if !self.in_log {
+        if self.cause == Cause::Own {
             return Err(TimerError::OutsideLog);
         }
         let memory = &mut *self.effects.host.timers;
@@ -151,7 +161,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     }
 
     fn cancel_timer(&mut self, correlation: i64) -> Result<bool, TimerError> {
-        if !self.in_log {
+        if self.cause == Cause::Own {
             return Err(TimerError::OutsideLog);
         }
         let memory = &mut *self.effects.host.timers;
@@ -160,6 +170,68 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
 
     fn session_at(&self, index: usize) -> Option<SessionId> {
         self.host.sessions.get(index).map(|s| s.id)
+    }
+}
+
+/// A run of session messages into one service: what none of them changes is looked at once.
+pub(in crate::node) struct Hearing<'e, 'a, 'm, const N: usize> {
+    desk: Desk<'e, 'a, 'm, N>,
+    at: At,
+    opened: Position,
+    /// The session of the last message, and whether that is open.
+    speaker: Option<SessionId>,
+    is_open: bool,
+    /// This member leads, and so it has let in its messages for so much of its egress.
+    leads: bool,
+    heard: u64,
+}
+
+impl<const N: usize> Hearing<'_, '_, '_, N> {
+    /// The end of what was heard.
+    #[inline(always)]
+    pub fn position(&self) -> Position {
+        self.at.end
+    }
+
+    /// The next message, which ends at `end`.
+    #[inline(always)]
+    pub fn hear(&mut self, end: Position, said: &SessionMessage<'_>, service: &mut dyn Service) {
+        let session = said.header.session;
+        if self.speaker != Some(session) {
+            self.settle();
+            self.speaker = Some(session);
+            self.is_open = self.desk.host.knows(session);
+            self.desk.cause = Cause::Said(session);
+        }
+        let At { role, member, .. } = self.at;
+        let start = core::mem::replace(&mut self.at.end, end);
+        let desk = &mut self.desk;
+        desk.host.time = desk.host.time.max(said.header.timestamp);
+        desk.host.position = end;
+        desk.serves = start >= self.opened;
+        if self.is_open {
+            let time = desk.host.time;
+            let mut cluster = Cluster::new(time, end, member, role, desk);
+            service.on_session_message(&mut cluster, session, said.payload);
+        }
+        if let (true, Audience::Clients(clients, _)) = (self.leads, &self.desk.effects.audience) {
+            self.heard += clients.egress_cost(said.payload.len());
+        }
+    }
+
+    /// What the last session's messages were let in for is its client's to read now.
+    fn settle(&mut self) {
+        let heard = core::mem::take(&mut self.heard);
+        let audience = &mut self.desk.effects.audience;
+        if let (Audience::Clients(clients, _), Some(session)) = (audience, self.speaker) {
+            clients.apply_messages(session, heard);
+        }
+    }
+
+    /// The run is over: the cluster's time.
+    pub fn end(mut self) -> Timestamp {
+        self.settle();
+        self.desk.host.time
     }
 }
 
@@ -175,12 +247,12 @@ impl<const N: usize> Host<N> {
         let role = at.role;
         if !self.started {
             self.started = true;
-            self.call(at, false, effects, |c| service.on_start(c));
+            self.call(at, Cause::Own, effects, |c| service.on_start(c));
             self.digest = service.digest();
         }
         if role != self.role_told {
             self.role_told = role;
-            self.call(at, false, effects, |c| service.on_role_change(c, role));
+            self.call(at, Cause::Own, effects, |c| service.on_role_change(c, role));
         }
     }
 
@@ -191,7 +263,7 @@ impl<const N: usize> Host<N> {
         service: &mut dyn Service,
         effects: &mut Effects<'_, '_, N>,
     ) {
-        self.call(at, false, effects, |c| service.on_terminate(c));
+        self.call(at, Cause::Own, effects, |c| service.on_terminate(c));
     }
 
     /// Executes one message. Work: that of the callback, and of finding session, timer or message.
@@ -212,7 +284,7 @@ impl<const N: usize> Host<N> {
         self.position = at.end;
         match *record {
             Record::Term(term) => {
-                self.call(at, true, effects, |c| {
+                self.call(at, Cause::Record, effects, |c| {
                     service.on_new_leadership_term(c, &term);
                 });
             }
@@ -221,7 +293,7 @@ impl<const N: usize> Host<N> {
             } => {
                 let id = SessionId::new(at.start);
                 if request.is_some_and(|request| self.open(id, request)) {
-                    self.call(at, true, effects, |c| {
+                    self.call(at, Cause::Record, effects, |c| {
                         service.on_session_open(c, id, principal);
                     });
                 }
@@ -231,7 +303,7 @@ impl<const N: usize> Host<N> {
             } => {
                 if let Some(index) = self.index_of(session) {
                     self.sessions.remove(index);
-                    self.call(at, true, effects, |c| {
+                    self.call(at, Cause::Record, effects, |c| {
                         service.on_session_close(c, session, reason);
                     });
                 }
@@ -239,8 +311,8 @@ impl<const N: usize> Host<N> {
             Record::Message {
                 session, payload, ..
             } => {
-                if self.index_of(session).is_some() {
-                    self.call(at, true, effects, |c| {
+                if self.knows(session) {
+                    self.call(at, Cause::Said(session), effects, |c| {
                         service.on_session_message(c, session, payload);
                     });
                 }
@@ -252,22 +324,29 @@ impl<const N: usize> Host<N> {
         Ok(())
     }
 
-    /// As [`Self::execute`], of a session's message.
-    #[inline(always)]
-    pub fn execute_message(
-        &mut self,
+    /// A run of session messages, each of which [`Self::execute`] would execute alike, begins at
+    /// `at`; those from `opened` on are served.
+    pub fn hear<'e, 'a, 'm>(
+        &'e mut self,
         at: At,
-        said: &SessionMessage<'_>,
-        service: &mut dyn Service,
-        effects: &mut Effects<'_, '_, N>,
-    ) {
-        let session = said.header.session;
-        self.time = self.time.max(said.header.timestamp);
-        self.position = at.end;
-        if self.index_of(session).is_some() {
-            self.call(at, true, effects, |c| {
-                service.on_session_message(c, session, said.payload);
-            });
+        opened: Position,
+        effects: &'e mut Effects<'a, 'm, N>,
+    ) -> Hearing<'e, 'a, 'm, N> {
+        let desk = Desk {
+            host: self,
+            effects,
+            message_max: at.message_max,
+            serves: at.serves,
+            cause: Cause::Record,
+        };
+        Hearing {
+            desk,
+            at,
+            opened,
+            speaker: None,
+            is_open: false,
+            leads: at.role == Role::Leader,
+            heard: 0,
         }
     }
 
@@ -275,7 +354,7 @@ impl<const N: usize> Host<N> {
     fn call(
         &mut self,
         at: At,
-        in_log: bool,
+        cause: Cause,
         effects: &mut Effects<'_, '_, N>,
         callback: impl FnOnce(&mut Cluster<'_>),
     ) {
@@ -285,7 +364,7 @@ impl<const N: usize> Host<N> {
             effects,
             message_max: at.message_max,
             serves: at.serves,
-            in_log,
+            cause,
         };
         callback(&mut Cluster::new(
             time, at.end, at.member, at.role, &mut desk,
@@ -317,7 +396,7 @@ impl<const N: usize> Host<N> {
         self.fired.retain(|arming| *arming != event.arming);
         let memory = &mut *effects.host.timers;
         if let Some(timer) = self.timers.fire(memory, event.correlation, event.arming) {
-            self.call(at, true, effects, |c| {
+            self.call(at, Cause::Record, effects, |c| {
                 service.on_timer_event(c, timer.correlation, timer.deadline);
             });
         }
@@ -339,7 +418,7 @@ impl<const N: usize> Host<N> {
             }
             self.outgoing.pop(effects.host.outgoing, &mut self.ahead);
         }
-        self.call(at, true, effects, |c| {
+        self.call(at, Cause::Record, effects, |c| {
             service.on_service_message(c, from, message.payload);
         });
         Ok(())

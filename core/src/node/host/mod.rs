@@ -178,6 +178,18 @@ impl<const N: usize> Host<N> {
         self.outgoing.queued(&self.ahead)
     }
 
+    /// Has it executed all up to `level`, and was it told and asked all that follows from that?
+    pub fn is_at_rest(&self, level: Position, role: Role) -> bool {
+        let is_told = self.started && self.role_told == role;
+        let is_level = self.position == level && self.digest_at == level;
+        is_told && is_level && self.taking == Taking::No
+    }
+
+    /// Is this session open, as this service sees it?
+    pub fn knows(&self, id: SessionId) -> bool {
+        self.index_of(id).is_some()
+    }
+
     #[inline]
     fn index_of(&self, id: SessionId) -> Option<usize> {
         self.sessions.binary_search_by_key(&id, |s| s.id).ok()

@@ -62,17 +62,6 @@ impl Bench {
         self.node.handle_durable(Mark { term, position });
     }
 
-    /// Everything that is said to members.
-    pub(super) fn said(&mut self, ms: u64) -> Vec<(SocketAddr, Body)> {
-        let lent = lent!(self);
-        let due = core::iter::from_fn(|| self.node.poll_transmit(now(ms), &lent));
-        let body = |t: Transmit<'_>| match t.payload {
-            Payload::Control(Control::Member(m)) => Some((t.to, m.body)),
-            _ => None,
-        };
-        due.filter_map(body).collect()
-    }
-
     fn acknowledgement(&mut self, ms: u64, round: u64) -> AppendPosition {
         self.heartbeat(ms, round, Checkpoint::default());
         let said = self.said(ms);

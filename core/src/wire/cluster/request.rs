@@ -7,6 +7,7 @@ use super::{
 use crate::time::Timestamp;
 use crate::units::{ServiceMessageId, SessionId, Term};
 use crate::wire::Reject;
+use crate::wire::frame::words;
 use crate::wire::sbe::{Opened, write_var};
 
 /// Precedes an application's bytes, in ingress, log and egress alike.
@@ -69,17 +70,15 @@ impl<'a> SessionMessage<'a> {
     /// nothing.
     #[inline]
     pub(crate) fn quickly(bytes: &'a [u8]) -> Option<Self> {
-        let (sbe, rest) = bytes.split_first_chunk()?;
-        let (term, rest) = rest.split_first_chunk()?;
-        let (session, rest) = rest.split_first_chunk()?;
-        let (timestamp, payload) = rest.split_first_chunk()?;
-        if *sbe != SessionMessageHeader::SBE {
+        let (header, payload) = bytes.split_first_chunk()?;
+        let [sbe, term, session, timestamp] = words(header);
+        if sbe != u64::from_le_bytes(SessionMessageHeader::SBE) {
             return None;
         }
         let header = SessionMessageHeader {
-            term: Term::from_wire(i64::from_le_bytes(*term))?,
-            session: SessionId::from_wire(i64::from_le_bytes(*session))?,
-            timestamp: Timestamp(i64::from_le_bytes(*timestamp)),
+            term: Term::from_wire(term as i64)?,
+            session: SessionId::from_wire(session as i64)?,
+            timestamp: Timestamp(timestamp as i64),
         };
         Some(Self { header, payload })
     }

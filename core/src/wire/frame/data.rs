@@ -347,6 +347,23 @@ pub(crate) fn words(header: &[u8; FRAME_HEADER]) -> [u64; FRAME_HEADER / 8] {
     core::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
+/// The header that [`words`] takes apart.
+#[inline(always)]
+pub(crate) fn from_words(words: [u64; FRAME_HEADER / 8]) -> [u8; FRAME_HEADER] {
+    let mut header = [0; FRAME_HEADER];
+    let (parts, _) = header.as_chunks_mut();
+    for (part, word) in parts.iter_mut().zip(words) {
+        *part = word.to_le_bytes();
+    }
+    header
+}
+
+/// One of these words: of two halves, the first in front.
+#[inline(always)]
+pub(crate) const fn pair(first: i32, second: i32) -> u64 {
+    first as u32 as u64 | (second as u32 as u64) << 32
+}
+
 /// Of a frame that was written here, at the start of `bytes`: how many bytes it is long, in a
 /// datagram and in its stream.
 #[inline]

@@ -67,6 +67,13 @@ impl Frequent {
     }
 }
 
+/// The member that a message which comes from one names in its frame's header: nothing is checked.
+#[inline]
+pub(crate) fn said_by(datagram: &[u8]) -> Option<MemberId> {
+    let [_, places, ..] = words(datagram.first_chunk()?);
+    MemberId::from_wire((places >> 32) as i32)
+}
+
 /// Their SBE headers.
 const IS_APPEND: u64 = sbe(APPEND_LENGTH, template::APPEND_POSITION);
 const IS_COMMIT: u64 = sbe(COMMIT_LENGTH, template::COMMIT_POSITION);
@@ -123,7 +130,7 @@ fn commit(b: &Commit, flags: u32) -> Option<Frequent> {
 }
 
 /// Writes an acknowledgement: see [`super::MemberMessage::emit`].
-pub(super) fn emit_append(sender: &Sender, said: &AppendPosition, out: &mut [u8]) -> Option<usize> {
+pub(crate) fn emit_append(sender: &Sender, said: &AppendPosition, out: &mut [u8]) -> Option<usize> {
     const LEN: usize = align(size_of::<Append>());
     let flags = set(said.quarantined, flag::QUARANTINED)
         | set(said.resting, flag::RESTING)
@@ -152,7 +159,7 @@ const _: () = assert!(align(size_of::<Append>()) - size_of::<Append>() == 12);
 const _: () = assert!(align(size_of::<Commit>()) == size_of::<Commit>());
 
 /// Writes a heartbeat: see [`super::MemberMessage::emit`].
-pub(super) fn emit_commit(sender: &Sender, said: &CommitPosition, out: &mut [u8]) -> Option<usize> {
+pub(crate) fn emit_commit(sender: &Sender, said: &CommitPosition, out: &mut [u8]) -> Option<usize> {
     const LEN: usize = size_of::<Commit>();
     let flags = set(said.counts, flag::COUNTS);
     let b: &mut [u8; LEN] = out.first_chunk_mut()?;

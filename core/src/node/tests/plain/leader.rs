@@ -120,12 +120,10 @@ impl Leaders {
         self.pair.each(|bench, _| {
             let readers = readers.borrow_mut().next().unwrap();
             let lent = lent!(bench);
-            while let Some(transmit) = bench.node.poll_transmit(now(ms), &lent) {
-                let is_client = transmit.to.port() == 5000;
-                let mut buffer = [0; CONTROL_MAX];
-                if is_client {
-                    let bytes = transmit.payload.bytes(&mut buffer);
-                    readers.handle(now(ms).instant, bytes);
+            let mut scratch = [0; CONTROL_MAX];
+            while let Some(due) = bench.node.poll_transmit(now(ms), &lent, &mut scratch) {
+                if due.to.port() == 5000 {
+                    readers.handle(now(ms).instant, due.bytes);
                 }
             }
             let mut lent = lent!(bench);
