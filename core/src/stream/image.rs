@@ -237,6 +237,36 @@ impl Image {
         self.status_at = now;
     }
 
+    /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
+    /// arrived that is still here?
+    pub fn is_next(&self, first: &DataHeader) -> bool {
+        !first.is_heartbeat()
+            && !self.joining
+            && self.arrivals.is_level(self.consumed)
+            && self.segments.position(first.term_id, first.term_offset) == Some(self.consumed)
+    }
+
+    /// May such a datagram be taken as it is, with [`Self::pass`]? It has no PAD, and no frame that
+    /// is longer than the SETUP allows.
+    pub fn takes_whole(&self, datagram: &Datagram<'_>) -> bool {
+        let (len, span) = (datagram.bytes().len(), datagram.span() as usize);
+        len == span
+            && len <= self.mtu as usize
+            && span as u64 <= self.segments.remaining(self.consumed)
+    }
+
+    /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
+    /// they arrived: they need no place here.
+    pub fn pass(&mut self, now: Instant, len: usize) {
+        let (start, end) = (self.consumed, self.consumed.plus(len as u64));
+        if self.arrivals.extend(Range { start, end }) {
+            self.heard_at = now;
+            self.consumed = end;
+            self.high_water = self.high_water.max(end);
+            self.watch_for_loss(now);
+        }
+    }
+
     /// The first fragment that is not consumed. Nothing if it has not arrived.
     pub fn peek<'s>(&self, slot: &'s [u8]) -> Option<Fragment<'s>> {
         let frame = self.front(slot)?;

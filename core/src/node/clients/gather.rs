@@ -73,7 +73,7 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    fn take_fragment<L: Log, A: Authenticator>(
+    pub(super) fn take_fragment<L: Log, A: Authenticator>(
         &mut self,
         fragment: &Fragment<'_>,
         from: Bound,

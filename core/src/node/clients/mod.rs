@@ -18,6 +18,7 @@ mod admit;
 mod answer;
 mod apply;
 mod counters;
+mod direct;
 mod egress;
 mod gather;
 mod ingress;
@@ -40,6 +41,7 @@ pub use egress::{ConfigError, EgressError};
 pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
 
+use crate::node::clients::direct::Direct;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
 use crate::node::clients::quiet::Quiet;
@@ -160,6 +162,7 @@ pub struct Clients<const N: usize> {
     /// A session that may has asked for a snapshot.
     snapshot_asked: bool,
     admit_next: usize,
+    direct: Direct,
     round: Round,
     quiet: Quiet,
     counters: Counters,
@@ -185,6 +188,7 @@ impl<const N: usize> Clients<N> {
             retired: Vec::new(),
             snapshot_asked: false,
             admit_next: 0,
+            direct: Direct::new(),
             round: Round::default(),
             quiet: Quiet::default(),
             counters: Counters::default(),

@@ -14,9 +14,13 @@ pub const fn word(digest: u64, value: u64) -> u64 {
 /// Mixes the length and all the bytes into a digest. Work: one pass.
 pub fn bytes(digest: u64, bytes: &[u8]) -> u64 {
     let mut digest = word(digest, bytes.len() as u64);
-    for chunk in bytes.chunks(8) {
+    let (words, rest) = bytes.as_chunks();
+    for value in words {
+        digest = word(digest, u64::from_le_bytes(*value));
+    }
+    if !rest.is_empty() {
         let mut value = [0; 8];
-        for (to, from) in value.iter_mut().zip(chunk) {
+        for (to, from) in value.iter_mut().zip(rest) {
             *to = *from;
         }
         digest = word(digest, u64::from_le_bytes(value));
