@@ -199,41 +199,37 @@ impl Found {
 
 /// The table of `docs/performance.md`.
 pub fn print_table(all: &[Found]) {
-    println!(
-        "\nFor each byte of payload: how often it is copied in user space, and moved by calls."
-    );
-    println!(
-        "{:<7}{:<18}{:<10}{:>8}{:>9}{:>8}{:>10} |{:>7}{:>6}{:>9}{:>6} |{:>13}",
-        "bytes",
-        "durability",
-        "role",
+    println!("\nFor each byte of payload, copies in user space, and what system calls moved:");
+    let heads = [
         "window",
         "further",
         "answer",
         "all bytes",
-        "socket",
-        "out",
-        "storage",
-        "back",
-        "other writes"
-    );
+        "received",
+        "sent",
+        "stored",
+        "read",
+    ];
+    print!("{:<7}{:<18}{:<10}", "bytes", "durability", "role");
+    heads.iter().for_each(|head| print!("{head:>10}"));
+    println!("{:>14}", "other writes");
     for found in all {
         let all_bytes: u64 = found.places.iter().map(|(_, counts)| counts.bytes).sum();
-        let other = found.kinds[Kind::Other as usize].bytes as f64 / found.payload;
-        println!(
-            "{:<7}{:<18}{:<10}{:>8.2}{:>9.2}{:>8.2}{:>10.2} |{:>7.2}{:>6.2}{:>9.2}{:>6.2} |{other:>13.2}",
-            found.len,
-            found.durability,
-            found.role.name(),
+        let of = |bytes: u64| bytes as f64 / found.payload;
+        let figures = [
             found.copies(What::Window),
             found.copies(What::Further),
             found.copies(What::Answer),
-            all_bytes as f64 / found.payload,
+            of(all_bytes),
             found.moved(Kind::Receive),
             found.moved(Kind::Send),
             found.moved(Kind::Write),
             found.moved(Kind::Read),
-        );
+        ];
+        let role = found.role.name();
+        print!("{:<7}{:<18}{role:<10}", found.len, found.durability);
+        figures.iter().for_each(|figure| print!("{figure:>10.2}"));
+        println!("{:>14.2}", of(found.kinds[Kind::Other as usize].bytes));
     }
 }
 

@@ -252,7 +252,7 @@ impl World {
         }
     }
 
-    fn node_sends(&mut self) {
+    pub fn node_sends(&mut self) {
         for _ in 0..10_000 {
             let Some(transmit) = self.node.poll_transmit(self.now, &self.egress) else {
                 return;
