@@ -421,9 +421,14 @@ impl Client {
         self.core.handle_timeout(now, &mut lent);
         if let Some(question) = self.core.poll_resolve() {
             let (member, prefer_v6) = (question.member, self.wires.prefer_v6);
-            self.wires
-                .resolver
-                .ask(member, question.endpoint, prefer_v6);
+            match question.endpoint.parse() {
+                // No name: nobody has to be asked, and nothing allocated for that.
+                Ok(address) => self.core.handle_resolved(member, Some(address)),
+                Err(_) => self
+                    .wires
+                    .resolver
+                    .ask(member, question.endpoint, prefer_v6),
+            }
         }
         while let Some((member, address)) = self.wires.resolver.poll() {
             self.core.handle_resolved(member, address);

@@ -3,6 +3,7 @@
 //! processes, and what these are measured by.
 
 pub mod bench;
+pub mod copies;
 pub mod instructions;
 pub mod process;
 pub mod scenario;

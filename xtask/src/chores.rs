@@ -14,18 +14,24 @@ pub fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_path_buf()
 }
 
-fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+pub fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root()).args(args);
     command
 }
 
-fn words(line: &str) -> std::str::SplitWhitespace<'_> {
+pub fn words(line: &str) -> std::str::SplitWhitespace<'_> {
     line.split_whitespace()
 }
 
 /// Packages that are workspaces of their own, by their folder.
-const APART: [&str; 4] = ["fuzz", "xtask/linkcheck", "tests/net", "tests/peer"];
+const APART: [&str; 5] = [
+    "fuzz",
+    "xtask/linkcheck",
+    "tests/copies",
+    "tests/net",
+    "tests/peer",
+];
 
 pub fn fmt(steps: &mut Steps) {
     steps.run("format", 5, &mut cargo(words("fmt --all --check")));
@@ -41,7 +47,11 @@ pub fn lint(steps: &mut Steps) {
     steps.run("clippy", 30, &mut cargo(words(line)));
     let line = "clippy --release --manifest-path xtask/linkcheck/Cargo.toml -- -D warnings";
     steps.run("clippy xtask/linkcheck", 10, &mut cargo(words(line)));
-    for (folder, flags) in [("fuzz", "--no-default-features"), ("tests/net", "--locked")] {
+    for (folder, flags) in [
+        ("fuzz", "--no-default-features"),
+        ("tests/net", "--locked"),
+        ("tests/copies", "--locked"),
+    ] {
         let line = format!("clippy --all-targets --manifest-path {folder}/Cargo.toml {flags}");
         let mut command = cargo(words(&line));
         let command = command.args(["--", "-D", "warnings"]);
@@ -151,7 +161,7 @@ pub fn planted_build(steps: &mut Steps) {
 }
 
 /// Cargo with the planted bugs switched in, in a target folder of its own.
-fn planted<'a>(args: impl Iterator<Item = &'a str>) -> Command {
+pub fn planted<'a>(args: impl Iterator<Item = &'a str>) -> Command {
     let mut command = cargo(args);
     command
         .env("RUSTFLAGS", "--cfg coracle_planted")

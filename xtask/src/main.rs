@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod chores;
+mod copies;
 mod instructions;
 mod steps;
 mod tidy;
@@ -29,6 +30,8 @@ cargo xtask <chore>
   bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
   instructions [--bless]
                        instructions of the core per message, under callgrind; `--bless` keeps them
+  copies               what nodes copy for each byte of payload, against the limits; and that a copy
+                       too many is found
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
@@ -107,6 +110,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "planted" => chores::planted_build(steps),
         "fuzz" => chores::fuzz(steps, 60),
         "fuzz-smoke" => chores::fuzz_smoke(steps),
+        "copies" => copies::run(steps),
         "instructions" => instructions::run(steps, false),
         "peer" => chores::peer(steps),
         "tshark" => chores::tshark(steps),
@@ -148,5 +152,6 @@ fn ci(steps: &mut Steps) {
     chores::demo(steps, &["--snapshot"]);
     chores::demo(steps, &["--snapshot", "--service", "kv"]);
     chores::soak(steps, &[]);
+    copies::run(steps);
     chores::fuzz(steps, 20);
 }

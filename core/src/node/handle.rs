@@ -12,7 +12,7 @@ use crate::raft::State;
 use crate::service::Role;
 use crate::session::Authenticator;
 use crate::time::Now;
-use crate::units::MemberId;
+use crate::units::{MemberId, Position};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader};
 use crate::wire::member::said_by;
@@ -100,10 +100,45 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
         }
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        let taken = self
-            .clients
-            .handle_datagram(now.instant, from, datagram, &mut memory);
+        let view = self.view();
+        if view != View::Leading {
+            let clients = &mut self.clients;
+            let taken = clients.handle_datagram(now.instant, from, datagram, &mut memory);
+            return taken.map_err(Reject::Client);
+        }
+        let before = lent.log.end();
+        let admission = Admission {
+            view,
+            timestamp: self.timestamp(now),
+            snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
+            endpoints: &self.endpoints,
+        };
+        let end = self.clients_end(lent.log.capacity());
+        let mut log = Bounded::new(&mut *lent.log, end);
+        let taken = self.clients.handle_datagram_leading(
+            now.instant,
+            from,
+            datagram,
+            &admission,
+            &mut log,
+            &mut memory,
+        );
+        let end = lent.log.end();
+        if end > before {
+            self.grown(self.raft.term(), before, end);
+        }
         taken.map_err(Reject::Client)
+    }
+
+    /// How far what clients say may fill the log. What is refused for want of room stays in the
+    /// client's own window.
+    fn clients_end(&self, capacity: u64) -> Position {
+        let room = match self.raft.admits() {
+            true => capacity.saturating_sub(RESERVE),
+            false => 0,
+        };
+        let (clients_end, _) = self.disk_limits();
+        self.applier.position.plus(room).min(clients_end)
     }
 
     /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`;
@@ -155,15 +190,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
             endpoints: &self.endpoints,
         };
-        // What is refused here for want of room stays in the client's own window.
-        let admits = self.raft.admits();
-        let room = if admits {
-            capacity.saturating_sub(RESERVE)
-        } else {
-            0
-        };
-        let end = self.applier.position.plus(room).min(clients_end);
-        let mut log = Bounded::new(lent.log, end);
+        let mut log = Bounded::new(&mut *lent.log, self.clients_end(capacity));
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
         more |= self
             .clients

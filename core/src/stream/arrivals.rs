@@ -100,6 +100,11 @@ impl Arrivals {
         Ok(())
     }
 
+    /// Has everything below `at` arrived, and nothing above?
+    pub fn is_level(&self, at: Position) -> bool {
+        self.contiguous == at && self.ahead.is_empty()
+    }
+
     /// `insert` of a range that is the next, while nothing has arrived ahead; else false.
     #[inline]
     pub fn extend(&mut self, range: Range) -> bool {

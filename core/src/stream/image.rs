@@ -10,12 +10,12 @@ use core::time::Duration;
 use crate::limits::FRAME_HEADER;
 use crate::stream::arrivals::{Arrivals, NotTaken, Range};
 use crate::stream::geometry::{Held, Ring, Segments};
-use crate::stream::{Control, Fragment, earlier};
+use crate::stream::{Control, Fragment, earlier, whole};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
-    DATA, DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, FLAGS_WHOLE, Kind,
-    Nak, Rttm, Setup, StatusMessage, TYPE_DATA, align, words,
+    DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, Kind, Nak, Rttm, Setup,
+    StatusMessage, TYPE_DATA, align,
 };
 
 /// How often a receiver reports, in every state and with or without data.
@@ -237,6 +237,36 @@ impl Image {
         self.status_at = now;
     }
 
+    /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
+    /// arrived that is still here?
+    pub fn is_next(&self, first: &DataHeader) -> bool {
+        !first.is_heartbeat()
+            && !self.joining
+            && self.arrivals.is_level(self.consumed)
+            && self.segments.position(first.term_id, first.term_offset) == Some(self.consumed)
+    }
+
+    /// May such a datagram be taken as it is, with [`Self::pass`]? It has no PAD, and no frame that
+    /// is longer than the SETUP allows.
+    pub fn takes_whole(&self, datagram: &Datagram<'_>) -> bool {
+        let (len, span) = (datagram.bytes().len(), datagram.span() as usize);
+        len == span
+            && len <= self.mtu as usize
+            && span as u64 <= self.segments.remaining(self.consumed)
+    }
+
+    /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
+    /// they arrived: they need no place here.
+    pub fn pass(&mut self, now: Instant, len: usize) {
+        let (start, end) = (self.consumed, self.consumed.plus(len as u64));
+        if self.arrivals.extend(Range { start, end }) {
+            self.heard_at = now;
+            self.consumed = end;
+            self.high_water = self.high_water.max(end);
+            self.watch_for_loss(now);
+        }
+    }
+
     /// The first fragment that is not consumed. Nothing if it has not arrived.
     pub fn peek<'s>(&self, slot: &'s [u8]) -> Option<Fragment<'s>> {
         let frame = self.front(slot)?;
@@ -277,12 +307,7 @@ impl Image {
         if at >= self.arrivals.contiguous() || self.joining {
             return None;
         }
-        let frame = slot.get(self.ring.offset(at)..)?;
-        let [kind, ..] = words(frame.first_chunk()?);
-        let is_plain = kind >> 32 == DATA >> 32 | u64::from(FLAGS_WHOLE) << 8;
-        frame
-            .get(FRAME_HEADER..kind as u32 as usize)
-            .filter(|_| is_plain)
+        whole(slot.get(self.ring.offset(at)..)?)
     }
 
     /// Consumes the messages up to `at` that [`Self::whole_at`] has shown.

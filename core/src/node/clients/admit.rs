@@ -1,4 +1,5 @@
-//! From the clients' windows into the log: the only place of this room that appends.
+//! From the clients' windows into the log: with `direct`, which comes before, the only place of this
+//! room that appends.
 
 use crate::limits::FRAME_HEADER;
 use crate::log::{Log, append, encoded_len};
@@ -13,7 +14,7 @@ use crate::wire::frame::align;
 
 /// What one call looks at. With small messages it is as much as fills some datagrams to each
 /// follower: what a turn costs in system calls and datagrams is shared by all that is in it.
-const CALL: Budget = Budget {
+pub(super) const CALL: Budget = Budget {
     fragments: 512,
     bytes: 64 << 10,
 };
@@ -121,6 +122,7 @@ impl<const N: usize> Clients<N> {
             reassembly: &mut *memory.reassembly,
             auth,
         };
+        self.direct.renew();
         self.ingress.note(None);
         self.links.note(None);
         let mut from = 0;
@@ -183,6 +185,7 @@ impl<const N: usize> Clients<N> {
                 break;
             }
         }
+        self.direct.waits = self.direct.waits && self.streams_waiting() > 0;
         self.admit_next = starved.unwrap_or(next);
         is_more
     }

@@ -5,9 +5,9 @@ use crate::limits::FRAME_HEADER;
 use crate::log::{Appending, Log};
 use crate::node::clients::admit::{Budget, Taken, Turn};
 use crate::node::clients::egress::framed_bound;
-use crate::node::clients::ingress::{Assembly, Owner};
+use crate::node::clients::ingress::{Assembly, Ingress, Owner};
 use crate::node::clients::link::{Bound, Link};
-use crate::node::clients::slots;
+use crate::node::clients::slots::{self, Slots};
 use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
@@ -66,7 +66,7 @@ impl<const N: usize> Clients<N> {
                         share.shorten();
                     }
                     share.spend(len);
-                    self.admit_alike(slot, &fragment, from, share, bytes, turn);
+                    self.admit_alike_waiting(slot, &fragment, from, share, bytes, turn);
                 }
                 Taken::Last => {
                     share.spend(len);
@@ -81,11 +81,8 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the same
-    /// session and term. What [`Clients::take_message`] does with each of them, with all looked at
-    /// once that none of them changes. Stops before the first that is something else, or that is
-    /// refused or has no room: that one is looked at in full.
-    fn admit_alike<L: Log, A: Authenticator>(
+    /// As [`Clients::admit_alike`], of what waits in the window of stream `slot`, where `first` was.
+    fn admit_alike_waiting<L: Log, A: Authenticator>(
         &mut self,
         slot: usize,
         first: &Fragment<'_>,
@@ -94,34 +91,52 @@ impl<const N: usize> Clients<N> {
         bytes: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) {
-        let Some(said) = SessionMessage::quickly(first.payload).filter(|_| first.is_whole()) else {
+        let Some(start) = self.ingress.get(slot).map(|stream| stream.image.consumed()) else {
             return;
         };
+        let behind = |ingress: &Slots<Ingress, N>, len| {
+            let image = &ingress.get(slot)?.image;
+            image.whole_at(start.plus(len), bytes)
+        };
+        let taken = self.admit_alike(first, from, share, turn, behind);
+        if let Some(len) = taken.filter(|len| *len > 0)
+            && let Some(stream) = self.ingress.get_mut(slot)
+        {
+            stream.image.take_to(start.plus(len), bytes);
+        }
+    }
+
+    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the same
+    /// session and term. What [`Clients::take_message`] does with each of them, with all looked at
+    /// once that none of them changes. Stops before the first that is something else, or that is
+    /// refused or has no room: that one is looked at in full. `behind` gives what is in the frame so
+    /// many bytes behind `first`, if that is a whole message. Returns how many bytes it took.
+    pub(super) fn admit_alike<'b, L: Log, A: Authenticator>(
+        &mut self,
+        first: &Fragment<'_>,
+        from: Bound,
+        share: &mut Budget,
+        turn: &mut Turn<'_, L, A>,
+        behind: impl Fn(&Slots<Ingress, N>, u64) -> Option<&'b [u8]>,
+    ) -> Option<u64> {
+        let said = SessionMessage::quickly(first.payload).filter(|_| first.is_whole())?;
         let SessionMessageHeader { term, session, .. } = said.header;
-        let link = match self.term(turn) == Some(term) {
-            true => self.serving(session).and_then(|at| self.links.get_mut(at)),
-            false => None,
-        };
-        let (Some(link), Some(stream)) = (link, self.ingress.get_mut(slot)) else {
-            return;
-        };
-        let most = link.in_flight_max();
-        let live = link.live_mut().filter(|live| live.is_heard_from(from));
-        let (Some(most), Some(live)) = (most, live) else {
-            return;
-        };
+        if self.term(turn) != Some(term) {
+            return None;
+        }
+        let link = self.links.get_mut(self.serving(session)?)?;
+        let most = link.in_flight_max()?;
+        let live = link.live_mut().filter(|live| live.is_heard_from(from))?;
         let (log, mtu) = (&mut *turn.log, self.config.mtu);
-        let Ok(mut run) = Appending::open(log, term, mtu) else {
-            return;
-        };
+        let mut run = Appending::open(log, term, mtu).ok()?;
         let head = SessionMessageHeader {
             timestamp: turn.admission.timestamp,
             ..said.header
         };
         let (alike, head) = (said.header.to_bytes(), head.to_bytes());
-        let (mut at, mut count) = (stream.image.consumed(), 0);
+        let (mut taken, mut count) = (0, 0);
         while !share.is_spent() && live.in_flight <= most {
-            let message = stream.image.whole_at(at, bytes);
+            let message = behind(&self.ingress, taken);
             let Some((start, payload)) = message.and_then(|m| m.split_at_checked(alike.len()))
             else {
                 break;
@@ -133,18 +148,18 @@ impl<const N: usize> Clients<N> {
             }
             live.in_flight = live.in_flight.saturating_add(framed_bound(len, mtu));
             share.spend(FRAME_HEADER + len);
-            at = at.plus(align(FRAME_HEADER + len) as u64);
+            taken += align(FRAME_HEADER + len) as u64;
             count += 1;
         }
         if count > 0 {
             let (end, chain) = run.end();
             log.publish(end, chain);
-            stream.image.take_to(at, bytes);
             self.counters.add(Count::MessageAppended, count);
         }
+        Some(taken)
     }
 
-    fn take_fragment<L: Log, A: Authenticator>(
+    pub(super) fn take_fragment<L: Log, A: Authenticator>(
         &mut self,
         fragment: &Fragment<'_>,
         from: Bound,

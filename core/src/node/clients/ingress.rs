@@ -164,6 +164,7 @@ impl<const N: usize> Clients<N> {
             return Err(Reject::Refused(Count::ForeignSource));
         }
         ingress.heard_at = now;
+        self.direct.waits |= !data.is_heartbeat();
         let taken = ingress.image.handle_data(now, data, bytes);
         taken.map_err(|reject| {
             Reject::Refused(match reject {

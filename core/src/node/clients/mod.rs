@@ -18,6 +18,7 @@ mod admit;
 mod answer;
 mod apply;
 mod counters;
+mod direct;
 mod egress;
 mod gather;
 mod ingress;
@@ -42,6 +43,7 @@ pub use transmit::ClientTransmit;
 pub use unused::{StreamMemory, Unused};
 
 use crate::lookup::Places;
+use crate::node::clients::direct::Direct;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
 use crate::node::clients::link::Link;
 use crate::node::clients::slots::Slots;
@@ -164,6 +166,7 @@ pub struct Clients<const N: usize> {
     /// A session that may has asked for a snapshot.
     snapshot_asked: bool,
     admit_next: usize,
+    direct: Direct,
     round: Round,
     /// How many slots are used: see [`places`].
     places: usize,
@@ -237,6 +240,7 @@ impl<const N: usize> Clients<N> {
             retired: Vec::new(),
             snapshot_asked: false,
             admit_next: 0,
+            direct: Direct::new(),
             round: Round::default(),
             places,
             connecting: Places::new(),

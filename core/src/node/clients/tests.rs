@@ -3,6 +3,7 @@
 
 mod client;
 mod closing;
+mod direct;
 mod flow;
 mod hostile;
 mod opening;

@@ -58,6 +58,8 @@ pub struct World {
     pub reassembly: Vec<u8>,
     pub now: Instant,
     pub view: View,
+    /// Datagrams may go straight into the log, as in a node that leads.
+    pub is_direct: bool,
     pub applied: Position,
     pub commits: bool,
     /// Whether a snapshot could be begun.
@@ -89,6 +91,7 @@ impl World {
             reassembly: vec![0; MESSAGE_MAX],
             now: Instant::from_nanos(1_000_000_000),
             view: View::Leading,
+            is_direct: true,
             applied: Position::ZERO,
             snapshot: Ok(()),
             commits: true,
@@ -183,17 +186,9 @@ impl World {
     }
 
     pub fn client_sends(&mut self, at: usize) {
-        let mut memory = Memory {
-            ingress: &mut self.ingress,
-            egress: &mut self.egress,
-            reassembly: &mut self.reassembly,
-        };
-        let client = &mut self.clients[at];
-        client.flush();
-        for datagram in client.datagrams(self.now) {
-            let _counted =
-                self.node
-                    .handle_datagram(self.now, client.address, &datagram, &mut memory);
+        let address = self.clients[at].address;
+        for datagram in self.due(at) {
+            let _counted = self.inject(address, &datagram);
         }
     }
 
@@ -204,12 +199,7 @@ impl World {
             egress: &mut self.egress,
             reassembly: &mut self.reassembly,
         };
-        let admission = Admission {
-            snapshot: self.snapshot,
-            view: self.view,
-            timestamp: Timestamp(1234),
-            endpoints: ENDPOINTS,
-        };
+        let admission = admission(self.view, self.snapshot);
         self.node
             .poll_admit(self.now, &admission, &mut self.log, &mut memory, auth)
     }
@@ -283,7 +273,7 @@ impl World {
         }
     }
 
-    fn node_sends(&mut self) {
+    pub fn node_sends(&mut self) {
         for _ in 0..10_000 {
             let Some(transmit) = self.node.poll_transmit(self.now, &self.egress) else {
                 return;
@@ -339,8 +329,15 @@ impl World {
             egress: &mut self.egress,
             reassembly: &mut self.reassembly,
         };
+        if !self.is_direct || self.view != View::Leading {
+            return self
+                .node
+                .handle_datagram(self.now, from, datagram, &mut memory);
+        }
+        let admission = admission(self.view, self.snapshot);
+        let log = &mut self.log;
         self.node
-            .handle_datagram(self.now, from, datagram, &mut memory)
+            .handle_datagram_leading(self.now, from, datagram, &admission, log, &mut memory)
     }
 
     pub fn messages_of(&self, session: SessionId) -> Vec<Vec<u8>> {
@@ -357,5 +354,14 @@ impl World {
             _ => None,
         });
         reasons.collect()
+    }
+}
+
+fn admission(view: View, snapshot: Result<(), &'static str>) -> Admission<'static> {
+    Admission {
+        snapshot,
+        view,
+        timestamp: Timestamp(1234),
+        endpoints: ENDPOINTS,
     }
 }

@@ -1,0 +1,158 @@
+//! From a datagram straight into the log: the way of what comes in order while nothing waits. So
+//! payload is copied once, and not into its stream's window before.
+
+use core::net::SocketAddr;
+
+use crate::limits::FRAME_HEADER;
+use crate::log::Log;
+use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
+use crate::node::clients::ingress::{Assembly, Ingress, Owner};
+use crate::node::clients::link::Bound;
+use crate::node::clients::slots::Slots;
+use crate::node::clients::{Admission, Clients, Memory, Reject, View};
+use crate::session::{AllowAll, Authenticator};
+use crate::stream::{Fragment, whole};
+use crate::time::Instant;
+use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
+use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
+
+/// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Direct {
+    left: Budget,
+    /// What a stream's window holds may not have been looked at: that comes first, whoever's it is.
+    pub waits: bool,
+}
+
+impl Direct {
+    pub(super) const fn new() -> Self {
+        Self {
+            left: CALL,
+            waits: false,
+        }
+    }
+
+    /// Once more so much.
+    pub(super) fn renew(&mut self) {
+        self.left = CALL;
+    }
+}
+
+impl<const N: usize> Clients<N> {
+    /// As [`Clients::handle_datagram`] while this member leads: messages of sessions that come in
+    /// order are appended to `log` at once, if nothing waits to be, up to what one call of
+    /// [`Clients::poll_admit`] takes. All else waits for that.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn handle_datagram_leading<L: Log>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        admission: &Admission<'_>,
+        log: &mut L,
+        memory: &mut Memory<'_>,
+    ) -> Result<(), Reject> {
+        let mut turn = Turn {
+            now,
+            admission,
+            log,
+            egress: &mut *memory.egress,
+            reassembly: &mut *memory.reassembly,
+            // Of what is taken here nothing asks it.
+            auth: &mut AllowAll,
+        };
+        let taken = self.take_directly(from, datagram, &mut turn).unwrap_or(0);
+        match datagram.get(taken..) {
+            Some([]) if taken > 0 => Ok(()),
+            rest => self.handle_datagram(now, from, rest.unwrap_or_default(), memory),
+        }
+    }
+
+    /// Takes frames from the start of a datagram, if it is the next of its stream and has nothing
+    /// but frames as they are; returns how many bytes.
+    fn take_directly<L: Log, A: Authenticator>(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        turn: &mut Turn<'_, L, A>,
+    ) -> Option<usize> {
+        let is_free = !self.direct.waits && !self.direct.left.is_spent();
+        if !is_free || turn.admission.view != View::Leading {
+            return None;
+        }
+        let first = DataHeader::parse(datagram).ok()?;
+        if first.stream_id != INGRESS_STREAM_ID {
+            return None;
+        }
+        let slot = self.ingress.find(first.session_id)?;
+        let stream = self.ingress.get(slot)?;
+        let image = &stream.image;
+        if !image.is(from, first.stream_id, first.session_id) || !image.is_next(&first) {
+            return None;
+        }
+        let data = Datagram::parse(datagram).ok()?;
+        if !image.takes_whole(&data) {
+            return None;
+        }
+        let (start, mut assembly) = (image.consumed(), stream.assembly);
+        let bound = Bound {
+            serial: stream.serial,
+            address: from,
+            slot,
+        };
+        let mut left = self.direct.left;
+        let mut taken = 0;
+        while let Some(rest) = datagram.get(taken..) {
+            let Ok(frame) = DataFrame::parse(rest) else {
+                break;
+            };
+            if left.is_spent() || !is_of_a_session(&frame, assembly) {
+                break;
+            }
+            let fragment = Fragment {
+                position: start.plus(taken as u64),
+                flags: frame.header.flags,
+                reserved: frame.header.reserved,
+                payload: frame.payload(),
+            };
+            let outcome = self.take_fragment(&fragment, bound, &mut assembly, turn);
+            if matches!(outcome, Taken::Yes | Taken::Last) {
+                left.spend(FRAME_HEADER + fragment.payload.len());
+                taken += frame.bytes().len();
+            }
+            if outcome != Taken::Yes {
+                break;
+            }
+            let rest = datagram.get(taken..).unwrap_or_default();
+            let behind = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
+            let more = self.admit_alike(&fragment, bound, &mut left, turn, behind);
+            taken += more.unwrap_or(0) as usize;
+        }
+        self.direct.left = left;
+        if let Some(stream) = self.ingress.get_mut(slot) {
+            stream.assembly = assembly;
+            if taken > 0 {
+                stream.heard_at = turn.now;
+                stream.image.pass(turn.now, taken);
+            }
+        }
+        Some(taken)
+    }
+}
+
+/// Is this a message of a session, or a part of one? Clients that have none yet are answered by
+/// whoever knows them: not here.
+fn is_of_a_session(frame: &DataFrame<'_>, assembly: Assembly) -> bool {
+    if frame.header.kind != Kind::Data {
+        return false;
+    }
+    if frame.header.flags & FLAG_BEGIN != 0 {
+        return SessionMessage::quickly(frame.payload()).is_some();
+    }
+    match assembly {
+        Assembly::Gathering(gathering) => matches!(gathering.owner, Owner::Session(_)),
+        Assembly::Idle | Assembly::Skipping => false,
+    }
+}

@@ -1,0 +1,119 @@
+//! Straight from a datagram into the log, where nothing waits; and the same as by the long way.
+
+extern crate std;
+
+use std::vec;
+use std::vec::Vec;
+
+use super::world::{TERM, World};
+use crate::log::Log;
+use crate::node::clients::Count;
+use crate::session::AllowAll;
+
+/// Datagrams of one client arrive, and nothing else happens.
+fn arrive(world: &mut World, at: usize) {
+    let address = world.clients[at].address;
+    for datagram in world.due(at) {
+        world.inject(address, &datagram).unwrap();
+    }
+}
+
+#[test]
+fn what_comes_in_order_is_in_the_log_at_once() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    for (message, frames) in [(vec![1; 100], 1), (vec![2; 4000], 3)] {
+        let before = world.log_end();
+        world.clients[at].say(&message);
+        arrive(&mut world, at);
+        let least = before + message.len() as u64 + 64 + 32 * (frames - 1);
+        assert!(world.log_end() >= least, "{} bytes", message.len());
+        assert!(!world.node.direct.waits);
+    }
+    assert_eq!(world.node.reassemblies(), 0);
+    world.run(10);
+    assert_eq!(world.clients[at].replies, [vec![1; 100], vec![2; 4000]]);
+}
+
+#[test]
+fn what_waits_is_not_overtaken() {
+    let mut world = World::with_log(8192);
+    world.node.become_leader(world.now, TERM);
+    let (a, b) = (world.join_open(), world.join_open());
+    world.commits = false;
+    for n in 0..20 {
+        world.clients[a].say(&[n; 700]);
+    }
+    world.run(5);
+    assert!(world.node.direct.waits, "the log is full");
+    world.apply();
+    // There is room again, and it is for who has waited.
+    let end = world.log.end();
+    world.clients[b].say(&[99; 100]);
+    arrive(&mut world, b);
+    assert_eq!(world.log.end(), end);
+    world.commits = true;
+    world.run(50);
+    assert_eq!(world.clients[a].replies.len(), 20);
+    assert_eq!(world.clients[b].replies, [vec![99; 100]]);
+    assert!(!world.node.direct.waits);
+}
+
+#[test]
+fn no_more_is_taken_at_once_than_by_a_call() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    world.admit(&mut AllowAll);
+    for n in 0..20u8 {
+        for _ in 0..40 {
+            world.clients[at].say(&[n; 32]);
+        }
+        arrive(&mut world, at);
+        world.apply();
+        world.node_sends();
+    }
+    // 512 messages in a call: the others are in their window.
+    let appended = world.node.counters().get(Count::MessageAppended);
+    assert_eq!(appended, 512);
+    assert!(world.node.direct.waits);
+    world.run(100);
+    assert_eq!(world.clients[at].replies.len(), 800);
+    assert!(!world.node.direct.waits);
+}
+
+/// What two clients say, in whichever way it comes in.
+fn story(is_direct: bool) -> Vec<Vec<Vec<u8>>> {
+    let mut world = World::leading();
+    world.is_direct = is_direct;
+    let clients = [world.join_open(), world.join_open()];
+    for n in 0..60u8 {
+        let len = [0, 32, 900, 1344, 1345, 4000][usize::from(n) % 6];
+        for at in clients {
+            world.clients[at].say(&vec![n; len]);
+        }
+        // One datagram of the second is late now and then: it and what follows wait.
+        let [a, b] = clients.map(|at| (world.clients[at].address, world.due(at)));
+        for datagram in a.1 {
+            world.inject(a.0, &datagram).unwrap();
+        }
+        let mut late = b.1;
+        if n % 3 == 0 {
+            late.reverse();
+        }
+        for datagram in late {
+            world.inject(b.0, &datagram).unwrap();
+        }
+        world.run(2);
+    }
+    world.run(200);
+    assert_eq!(world.node.reassemblies(), 0);
+    let said = |at: usize| world.messages_of(world.clients[at].session.unwrap());
+    clients.map(said).into()
+}
+
+#[test]
+fn both_ways_come_to_the_same() {
+    let told = story(true);
+    assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [60, 60]);
+    assert_eq!(told, story(false));
+}
