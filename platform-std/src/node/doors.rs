@@ -7,6 +7,7 @@ use coracle_core::log::Window;
 use coracle_core::node::{CONTROL_MAX, Door, Lent, Transmit};
 use coracle_core::time::Now;
 
+use super::trace::Left;
 use super::{Core, NodeError};
 use crate::net::batch::{BATCH, Sent};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
@@ -34,6 +35,8 @@ pub struct Doors {
     to_clients: SendBatch,
     scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
     pub traffic: Traffic,
+    /// What has left, if somebody wants to know.
+    pub left: Option<Left>,
 }
 
 type Transmits<'l> = heapless::Vec<Transmit<'l>, BATCH>;
@@ -52,6 +55,7 @@ impl Doors {
             to_clients: SendBatch::new(),
             scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
             traffic: Traffic::default(),
+            left: None,
         })
     }
 
@@ -114,6 +118,9 @@ impl Doors {
     }
 
     fn send(&mut self, transmits: &Transmits<'_>) {
+        if let Some(left) = &mut self.left {
+            left.look(transmits);
+        }
         let (mut to_members, mut to_clients) = (Datagrams::new(), Datagrams::new());
         for (transmit, scratch) in transmits.iter().zip(self.scratch.iter_mut()) {
             let datagrams = match transmit.door {
