@@ -27,6 +27,7 @@ cargo xtask <chore>
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
+  elections [flags]    how long a cluster is without a leader, over ranges of its timeouts
   instructions [--bless]
                        instructions of the core per message, under callgrind; `--bless` keeps them
   wrap                 breaks comment lines that are too long
@@ -58,6 +59,10 @@ fn main() -> ExitCode {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             };
+        }
+        ["elections", flags @ ..] => {
+            chores::elections(&mut steps, flags);
+            steps
         }
         ["soak", flags @ ..] => {
             chores::soak(&mut steps, flags);
