@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use coracle_core::log::Window;
 use coracle_core::node::{CONTROL_MAX, Door, Lent, Transmit};
 use coracle_core::time::Now;
 
-use super::trace::Left;
+use super::trace::{Left, Trace};
 use super::{Core, NodeError};
 use crate::net::batch::{BATCH, Sent};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
@@ -57,6 +58,13 @@ impl Doors {
             traffic: Traffic::default(),
             left: None,
         })
+    }
+
+    /// From now on, notes what leaves, for the trace that this gives back.
+    pub fn watch(&mut self, path: PathBuf, segment_length: u32) -> Trace {
+        let (trace, left) = Trace::new(path, segment_length);
+        self.left = Some(left);
+        trace
     }
 
     /// What to poll for readability.

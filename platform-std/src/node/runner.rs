@@ -108,11 +108,7 @@ impl<S: Hosted> Runner<S> {
         let sets = SnapshotStore::open(&dir.snapshots(), cluster, &damaged, &waker)?;
         let keeper = Keeper::new(sets, &mut node)?;
         let mut doors = Doors::bind(member, client)?;
-        let trace = trace.map(|path| {
-            let (trace, left) = Trace::new(path, settings.segment_length.0 as u32);
-            doors.left = Some(left);
-            trace
-        });
+        let trace = trace.map(|path| doors.watch(path, settings.segment_length.0 as u32));
         let peers = Peers::new(&settings, member, &waker)?;
         let counters =
             CountersFile::create(&dir.counters(), settings.cluster, settings.member.into())?;

@@ -2,8 +2,8 @@
 //!
 //! Off unless [`NodeBuilder::trace`](super::NodeBuilder::trace) names a file. Then the marks of a
 //! turn are looked at between its steps, and each one that has moved is noted with the time of the
-//! step. The newest notes are kept in memory that is taken at the start, and written when the member
-//! closes.
+//! step. The newest notes are kept in memory that is taken at the start, and written when the
+//! member closes.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -90,8 +90,8 @@ fn script(path: &PathBuf) -> Result<String, String> {
     }
 }
 
-/// Samples by room: each is a name of a thread, then a line for each function, innermost first, then
-/// an empty line.
+/// Samples by room: each is a name of a thread, then a line for each function, innermost first,
+/// then an empty line.
 fn fold(script: &str) -> Rooms {
     let mut rooms = Rooms::new();
     let mut stack: Vec<&str> = Vec::new();

@@ -7,7 +7,7 @@ use super::trace::Note;
 
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 130.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 36.0;
 const HEAD: f64 = 30.0;
 const LANE: f64 = 15.0;
