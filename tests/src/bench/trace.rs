@@ -94,7 +94,8 @@ pub struct AtWork {
     pub any: f64,
     /// Two at least.
     pub two: f64,
-    /// Two at least, with parts of the log that have nothing in common: what only a pipeline does.
+    /// Two at least, with parts of the log that have nothing in common: what a pipeline does, or a
+    /// follower that is behind the other one.
     pub apart: f64,
 }
 
