@@ -67,12 +67,43 @@ fn load(endpoints: &str, count: u64) {
 
 #[test]
 fn a_member_under_load_allocates_nothing() {
+    let (allocations, dir) = run(false);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(allocations, Some(0));
+}
+
+#[test]
+fn nor_does_one_that_notes_its_stages_and_they_follow_from_one_another() {
+    let (allocations, dir) = run(true);
+    let text = std::fs::read_to_string(dir.join("trace")).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(allocations, Some(0));
+    for stage in ["append", "write", "flush", "commit", "execute", "answer"] {
+        let of_stage = text.lines().filter_map(|line| line.strip_prefix(stage));
+        let numbers = |line: &str| -> Vec<u64> {
+            let words = line.split_whitespace();
+            words.map(|number| number.parse().unwrap()).collect()
+        };
+        let notes: Vec<Vec<u64>> = of_stage.map(numbers).collect();
+        assert!(!notes.is_empty(), "no {stage}");
+        for note in &notes {
+            assert!(note[0] < note[1] && note[2] <= note[3], "{stage} {note:?}");
+        }
+        for pair in notes.windows(2) {
+            assert_eq!(pair[0][1], pair[1][0], "{stage}: a part is missing");
+            assert!(pair[0][3] <= pair[1][3], "{stage} {pair:?}");
+        }
+    }
+}
+
+/// How often a member under load allocates, and its directory.
+fn run(traced: bool) -> (Option<u64>, std::path::PathBuf) {
     let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     let [member, ingress] = sockets
         .each_ref()
         .map(|s| s.local_addr().unwrap().to_string());
     drop(sockets);
-    let name = format!("coracle-allocation-{}", std::process::id());
+    let name = format!("coracle-allocation-{traced}-{}", std::process::id());
     let dir = std::env::temp_dir().join(name);
     let members = vec![MemberSettings {
         id: 0,
@@ -83,6 +114,7 @@ fn a_member_under_load_allocates_nothing() {
     let endpoints = settings.ingress_endpoints();
     let mut member = NodeBuilder::new(settings)
         .init(true)
+        .trace(traced.then(|| dir.join("trace")))
         .start(Echo::default())
         .unwrap();
 
@@ -106,6 +138,5 @@ fn a_member_under_load_allocates_nothing() {
     measured.join().unwrap();
     assert!(member.status().applied.get() > 25_000_000);
     member.close().unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
-    assert_eq!(allocations, Some(0));
+    (allocations, dir)
 }

@@ -188,6 +188,14 @@ pub fn gap(steps: &mut Steps, flags: &[&str]) {
     steps.run(name.trim(), 30, command.args(flags));
 }
 
+/// How long a cluster is without a leader; its own flags.
+pub fn elections(steps: &mut Steps, flags: &[&str]) {
+    let run = "run --release --quiet -p coracle-tests --bin elections --";
+    let mut command = cargo(words(run));
+    let name = format!("elections {}", flags.join(" "));
+    steps.run(name.trim(), 60, command.args(flags));
+}
+
 /// The figures; its own flags. No step among others: `--json` is to be all of its output.
 pub fn bench(flags: &[&str]) -> bool {
     let run = "run --release --quiet -p coracle-tests --bin bench --";

@@ -28,6 +28,7 @@ cargo xtask <chore>
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
+  elections [flags]    how long a cluster is without a leader, over ranges of its timeouts
   instructions [--bless]
                        instructions of the core per message, under callgrind; `--bless` keeps them
   copies               what nodes copy for each byte of payload, against the limits; and that a copy
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             };
+        }
+        ["elections", flags @ ..] => {
+            chores::elections(&mut steps, flags);
+            steps
         }
         ["soak", flags @ ..] => {
             chores::soak(&mut steps, flags);

@@ -1,5 +1,7 @@
 //! `coracle node`: runs one member.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use coracle_core::service::Service;
 use coracle_core::service::echo::Echo;
@@ -45,6 +47,9 @@ pub struct NodeArgs {
     /// Make it first if it is empty, in place of one that was lost: see `coracle init --help`
     #[arg(long, conflicts_with = "init")]
     replace: bool,
+    /// Note when each stage had which part of the log, in this file when the node closes
+    #[arg(long, value_name = "FILE", hide = true)]
+    trace: Option<PathBuf>,
     /// How log lines look
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -70,10 +75,10 @@ pub fn run(args: &NodeArgs) -> Result<(), Failure> {
         (false, false) => None,
     };
     match settings.service {
-        ServiceKind::Echo => run_with(settings, make, Echo::default()),
+        ServiceKind::Echo => run_with(settings, make, args, Echo::default()),
         ServiceKind::Kv => {
             let kv = key_value(&settings)?;
-            run_with(settings, make, kv)
+            run_with(settings, make, args, kv)
         }
     }
 }
@@ -81,11 +86,13 @@ pub fn run(args: &NodeArgs) -> Result<(), Failure> {
 fn run_with(
     settings: Settings,
     make: Option<Make>,
+    args: &NodeArgs,
     service: impl Service + Send + 'static,
 ) -> Result<(), Failure> {
     let on_thread = settings.service_thread;
     let builder = NodeBuilder::new(settings)
         .make(make)
+        .trace(args.trace.clone())
         .stop_signal(StopSignal::register()?);
     match on_thread {
         true => builder.run(Services::new().on_thread(service))?,

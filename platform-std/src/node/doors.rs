@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use coracle_core::log::Window;
 use coracle_core::node::{CONTROL_MAX, Door, Lent};
 use coracle_core::time::Now;
 
+use super::trace::{Left, Trace};
 use super::{Core, NodeError};
 use crate::net::batch::{BATCH, Sent};
 use crate::net::{ReceiveBatch, SendBatch, Socket};
@@ -34,6 +36,8 @@ pub struct Doors {
     to_clients: SendBatch,
     scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
     pub traffic: Traffic,
+    /// What has left, if somebody wants to know.
+    pub left: Option<Left>,
 }
 
 type Datagrams<'l> = heapless::Vec<(SocketAddr, &'l [u8]), BATCH>;
@@ -51,7 +55,15 @@ impl Doors {
             to_clients: SendBatch::new(),
             scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
             traffic: Traffic::default(),
+            left: None,
         })
+    }
+
+    /// From now on, notes what leaves, for the trace that this gives back.
+    pub fn watch(&mut self, path: PathBuf, segment_length: u32) -> Trace {
+        let (trace, left) = Trace::new(path, segment_length);
+        self.left = Some(left);
+        trace
     }
 
     /// What to poll for readability.
@@ -104,6 +116,9 @@ impl Doors {
                     is_all = true;
                     break;
                 };
+                if let Some(left) = &mut self.left {
+                    left.look(due.door, due.bytes);
+                }
                 let datagrams = match due.door {
                     Door::Member => &mut to_members,
                     Door::Client => &mut to_clients,

@@ -36,12 +36,14 @@ mod peers;
 mod runner;
 mod services;
 mod shared;
+mod trace;
 
 pub use runner::Runner;
 pub use services::{Hosted, Services};
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use coracle_core::limits::SERVICES_MAX;
@@ -154,6 +156,7 @@ pub struct NodeBuilder {
     settings: Settings,
     make: Option<Make>,
     stop: StopSignal,
+    trace: Option<PathBuf>,
 }
 
 /// How a directory that is missing or empty is made.
@@ -172,6 +175,7 @@ impl NodeBuilder {
             settings,
             make: None,
             stop: StopSignal::default(),
+            trace: None,
         }
     }
 
@@ -206,6 +210,14 @@ impl NodeBuilder {
         self
     }
 
+    /// For a picture of the pipeline: notes when each stage had which part of the log, and writes
+    /// the newest notes to this file when the member closes.
+    #[must_use]
+    pub fn trace(mut self, path: Option<PathBuf>) -> Self {
+        self.trace = path;
+        self
+    }
+
     /// Runs the member on this thread until it is told to close.
     ///
     /// # Errors
@@ -229,7 +241,7 @@ impl NodeBuilder {
                 None => {}
             }
         }
-        Runner::start(self.settings, services, self.stop)
+        Runner::start(self.settings, services, self.stop, self.trace)
     }
 
     /// Runs the member on a thread of its own.

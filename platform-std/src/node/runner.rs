@@ -1,6 +1,7 @@
 //! The node's thread: facts in, work, debts out, sleep.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
@@ -16,6 +17,7 @@ use super::glance::Glance;
 use super::keeper::{Keeper, Turn, purge};
 use super::memory::{Memory, STREAMS_KEEP};
 use super::peers::{Addresses, Peers};
+use super::trace::Trace;
 use super::{Core, Hosted, NodeError, is_initialised};
 use crate::apart::Ended;
 use crate::clock::{Clock, random_seed};
@@ -65,6 +67,7 @@ pub struct Runner<S> {
     dozing: bool,
     glance: Glance,
     dir: DataDir,
+    trace: Option<Trace>,
 }
 
 impl<S: Hosted> Runner<S> {
@@ -73,6 +76,7 @@ impl<S: Hosted> Runner<S> {
         settings: Settings,
         mut services: S,
         stop: StopSignal,
+        trace: Option<PathBuf>,
     ) -> Result<Self, NodeError> {
         if !is_initialised(&settings) {
             let path = settings.dir.clone();
@@ -103,7 +107,8 @@ impl<S: Hosted> Runner<S> {
         let cluster = ClusterId(settings.cluster);
         let sets = SnapshotStore::open(&dir.snapshots(), cluster, &damaged, &waker)?;
         let keeper = Keeper::new(sets, &mut node)?;
-        let doors = Doors::bind(member, client)?;
+        let mut doors = Doors::bind(member, client)?;
+        let trace = trace.map(|path| doors.watch(path, settings.segment_length.0 as u32));
         let peers = Peers::new(&settings, member, &waker)?;
         let counters =
             CountersFile::create(&dir.counters(), settings.cluster, settings.member.into())?;
@@ -133,6 +138,7 @@ impl<S: Hosted> Runner<S> {
             dozing: false,
             glance: Glance::default(),
             dir,
+            trace,
         })
     }
 
@@ -198,6 +204,9 @@ impl<S: Hosted> Runner<S> {
         self.terminate_services();
         self.publish();
         self.counters.close();
+        if let Some(trace) = &self.trace {
+            trace.write()?;
+        }
         tracing::info!("closed");
         Ok(())
     }
@@ -222,9 +231,11 @@ impl<S: Hosted> Runner<S> {
 
     /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
     fn turn(&mut self) -> Result<bool, NodeError> {
+        self.traced();
         let now = self.clock.now();
         let mut lent = self.memory.lent();
         let mut busy = self.doors.receive(now, &mut self.node, &mut lent)?;
+        self.traced();
         if let Some(result) = self.state.poll() {
             result?;
             if let Some(state) = self.persisting.take() {
@@ -237,6 +248,7 @@ impl<S: Hosted> Runner<S> {
             self.node.handle_durable(mark);
             busy = true;
         }
+        self.traced();
         let mut lent = self.memory.lent();
         self.node.handle_timeout(now, &mut lent);
         busy |= match self.settings.admin {
@@ -245,8 +257,10 @@ impl<S: Hosted> Runner<S> {
                 .node
                 .poll_ingress(now, &mut AllowAdministration, &mut lent),
         };
+        self.traced();
         busy |= self.look_after_services()?;
         busy |= self.execute(now);
+        self.traced();
         if self.state.is_idle()
             && let Some(state) = self.node.poll_persist()
         {
@@ -256,8 +270,32 @@ impl<S: Hosted> Runner<S> {
         // Frames and answers leave before this member writes: nothing in them waits for that, or
         // the core would not give them out.
         busy |= self.transmit(now);
+        self.traced();
+        busy |= self.turn_of_storage(now)?;
+        self.peers.poll(&mut self.node);
+        busy |= self.transmit(now);
+        self.traced();
+        self.give_back();
+        self.tell_all();
+        Ok(busy)
+    }
+
+    /// Stream memory that holds nothing, to the system. Some, not all: each is a system call.
+    fn give_back(&mut self) {
+        for _ in 0..4 {
+            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
+            let Some(unused) = unused else { break };
+            self.memory.forget(unused);
+        }
+    }
+
+    /// The part of a turn that writes, reads and takes snapshots.
+    fn turn_of_storage(&mut self, now: Now) -> Result<bool, NodeError> {
+        let mut busy = false;
         let joined = self.node.joined();
-        if let Some(mark) = self.store.write(joined, &mut self.memory.window)? {
+        let mark = self.store.write(joined, &mut self.memory.window)?;
+        self.traced();
+        if let Some(mark) = mark {
             self.node.handle_durable(mark);
             let mut lent = self.memory.lent();
             self.node.handle_timeout(now, &mut lent);
@@ -284,17 +322,14 @@ impl<S: Hosted> Runner<S> {
             // Whatever this member's state was, it is the leader's now.
             self.node.handle_rebuilt();
         }
-        busy |= turn != Turn::Idle;
-        self.peers.poll(&mut self.node);
-        busy |= self.transmit(now);
-        // Some, not all: what is given back is a system call each.
-        for _ in 0..4 {
-            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
-            let Some(unused) = unused else { break };
-            self.memory.forget(unused);
+        Ok(busy | (turn != Turn::Idle))
+    }
+
+    /// A step of the turn has ended.
+    fn traced(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.step(&self.node, &self.store, self.doors.left.as_mut());
         }
-        self.tell_all();
-        Ok(busy)
     }
 
     /// Hands the services what is committed. True if there is more.

@@ -19,6 +19,9 @@ use crate::worker::Worker;
 /// How many files ahead of the one being written exist already.
 const AHEAD: usize = 2;
 
+/// The most that is read for services at once: it is still in a cache when it is executed.
+const REPLAY_MAX: usize = 512 << 10;
+
 /// A cold read: into the buffer that comes with it.
 struct ReadJob {
     at: Position,
@@ -330,6 +333,11 @@ impl LogStore {
         if !reader.is_idle() {
             return Some(bytes);
         }
+        let len = if consumer == 0 {
+            len.min(REPLAY_MAX)
+        } else {
+            len
+        };
         reader.submit(ReadJob { at, len, bytes });
         None
     }

@@ -1,18 +1,24 @@
 //! The bench: figures of clusters of real processes on loopback, beside the physical limits of the
 //! same run.
 
+pub mod catchup;
 pub mod chain;
+pub mod curves;
 pub mod failover;
 pub mod figure;
 pub mod flush;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod pipeline;
+pub mod profile;
 pub mod resources;
 pub mod scale;
 pub mod start;
 pub mod svg;
 pub mod throughput;
+pub mod timeline;
+pub mod trace;
 pub mod usage;
 
 use std::path::PathBuf;
@@ -25,7 +31,9 @@ use figure::Row;
 use machine::{Machine, load_average};
 
 /// The rows, in the order in which they run.
-pub const ROWS: &str = "abcdefgh";
+pub const ROWS: &str = "abcdefghi";
+/// The row that is a timeline of the pipeline, and runs only if it is asked for.
+pub const PIPELINE: &str = "p";
 
 /// What to run, and how long.
 #[derive(Clone, Debug)]
@@ -40,9 +48,11 @@ pub struct Options {
     pub messages: u64,
     /// As short as it can be and still show that all of it works.
     pub is_quick: bool,
+    /// A profile instead of figures.
+    pub is_profile: bool,
     /// JSON instead of text.
     pub is_json: bool,
-    /// Where the plot of the last row goes.
+    /// Where the plot of the last row, or the timeline, goes.
     pub svg: PathBuf,
 }
 
@@ -146,6 +156,12 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if options.has('h') {
         add(scale::measure(options)?);
+    }
+    if options.has('i') {
+        add(catchup::measure(options)?);
+    }
+    if options.has('p') {
+        add(pipeline::measure(options)?);
     }
     let load_after = load_average();
     if options.is_json {

@@ -13,7 +13,7 @@ use super::load::{Load, Shape, Wait};
 use crate::process::{Cluster, PATIENCE, Plan};
 
 /// A frame of a 32-byte message in the log.
-const FRAME: u64 = 96;
+pub const FRAME: u64 = 96;
 
 #[derive(Default)]
 struct Found {
@@ -29,15 +29,22 @@ struct Found {
 /// # Errors
 /// In words.
 pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
+    Ok(vec![replay('g', options.messages, options.rounds)?])
+}
+
+/// Measures with so many messages in the log.
+///
+/// # Errors
+/// In words.
+pub fn replay(id: char, count: u64, rounds: usize) -> Result<Row, String> {
     let mut found = Found::default();
-    for _ in 0..options.rounds {
-        found.add(options.messages)?;
+    for _ in 0..rounds {
+        found.add(count)?;
     }
-    let count = options.messages;
     let what = format!(
         "start of three nodes to the first echo; {count} messages of 32 B without a snapshot"
     );
-    let mut row = Row::new('g', &what);
+    let mut row = Row::new(id, &what);
     let empty = Line::new("empty log", Unit::Millis, found.empty);
     let long = Line::new("long log", Unit::Millis, found.long);
     let rate = Line::new("messages by what it adds", Unit::Kilo, found.rate);
@@ -56,7 +63,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
          replay: from its first message to its last"
             .into(),
     );
-    Ok(vec![row])
+    Ok(row)
 }
 
 impl Found {

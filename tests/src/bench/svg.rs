@@ -94,11 +94,7 @@ impl Plot {
                 .flat_map(|(_, s)| [s.min, s.max])
                 .map(|v| v.max(0.01)),
         );
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" \
-             height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-        );
+        let mut svg = open(width, height);
         text(&mut svg, LEFT, 20.0, "start", &self.title);
         for value in y.powers() {
             let at = TOP + HEIGHT * (1.0 - y.at(value));
@@ -151,7 +147,17 @@ impl Panel {
     }
 }
 
-fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], colour: &str) {
+/// A white sheet, to which what is drawn is added, and `</svg>`.
+pub fn open(width: f64, height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" \
+         height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    )
+}
+
+/// A straight line.
+pub fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], colour: &str) {
     writeln!(
         svg,
         "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{colour}\"/>"
@@ -159,7 +165,8 @@ fn line(svg: &mut String, [x1, y1, x2, y2]: [f64; 4], colour: &str) {
     .ok();
 }
 
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
+/// Words, which start, end, or have their middle at `x`.
+pub fn text(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
     writeln!(
         svg,
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>"

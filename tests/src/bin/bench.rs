@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use coracle_tests::bench::{Options, ROWS, chain, run};
+use coracle_tests::bench::{Options, PIPELINE, ROWS, chain, profile, run};
 use coracle_tests::process::root;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -13,6 +13,8 @@ Measures clusters of real node processes on loopback, with the library's client,
 limits of the same run. docs/performance.md explains each row.
 
 usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [--svg FILE] [--json]
+       bench --pipeline [--rounds N] [--seconds S] [--svg FILE] [--json]
+       bench --profile [--seconds S]
 
   --rows LIST   only these rows:
                   a  the raw chain, its flushes, its datagrams
@@ -23,11 +25,15 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
                   f  processor time when idle, resident memory
                   g  start to first echo, replay
                   h  sizes, sessions, members; a plot
+                  i  ten times as many messages to replay; a follower that was away
+  --pipeline    only a timeline of a leader and a follower, beside that with one message on its
+                way, and how the two compare
+  --profile     only where processor time goes under load, as `perf` sees it
   --quick       all of it in a few minutes, for CI: too short to say much
   --rounds N    how often each is measured, in turns (default 5)
   --seconds S   how long each load lasts (default 3)
   --messages N  in the log that is replayed (default 1000000)
-  --svg FILE    where the plot goes (default target/bench.svg)
+  --svg FILE    where the plot goes (default target/bench.svg, target/pipeline.svg)
   --json        JSON instead of text";
 
 fn main() -> ExitCode {
@@ -53,7 +59,11 @@ fn main() -> ExitCode {
         default(panic);
         end_children();
     }));
-    match run(&options) {
+    let done = match options.is_profile {
+        true => profile::run(&options),
+        false => run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("bench: {text}");
@@ -64,6 +74,7 @@ fn main() -> ExitCode {
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut rows, mut svg, mut is_json, mut is_quick) = (ROWS.to_owned(), None, false, false);
+    let mut is_profile = false;
     let (mut rounds, mut seconds, mut messages) = (None, None, None);
     while let Some(flag) = arguments.next() {
         let mut next = || arguments.next().ok_or_else(|| format!("{flag} needs more"));
@@ -77,22 +88,33 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--rounds" => rounds = Some(number(next()?)?.max(1.0) as usize),
             "--seconds" => seconds = Some(number(next()?)?),
             "--messages" => messages = Some(number(next()?)?.max(1.0) as u64),
+            "--pipeline" => rows = PIPELINE.to_owned(),
+            "--profile" => is_profile = true,
             "--quick" => is_quick = true,
             "--json" => is_json = true,
             _ => return Err(HELP.to_owned()),
         }
     }
-    if let Some(row) = rows.chars().find(|row| !ROWS.contains(*row)) {
+    let is_pipeline = rows == PIPELINE;
+    if let Some(row) = rows
+        .chars()
+        .find(|row| !is_pipeline && !ROWS.contains(*row))
+    {
         return Err(format!("there is no row `{row}`\n\n{HELP}"));
     }
+    let plot = match is_pipeline {
+        true => "target/pipeline.svg",
+        false => "target/bench.svg",
+    };
     Ok(Options {
         rows,
         rounds: rounds.unwrap_or(if is_quick { 1 } else { 5 }),
         time: Duration::from_secs_f64(seconds.unwrap_or(if is_quick { 0.5 } else { 3.0 })),
         messages: messages.unwrap_or(if is_quick { 100_000 } else { 1_000_000 }),
         is_quick,
+        is_profile,
         is_json,
-        svg: svg.unwrap_or_else(|| root().join("target/bench.svg")),
+        svg: svg.unwrap_or_else(|| root().join(plot)),
     })
 }
 

@@ -19,6 +19,7 @@ pub mod client;
 pub mod clock;
 pub mod disk;
 pub mod divergence;
+pub mod elections;
 pub mod ghost;
 pub mod installs;
 pub mod member;

@@ -5,10 +5,13 @@
 
 use std::fmt;
 
+use coracle_core::raft::Timing;
+
 use super::clock::{MILLI, Nanos, SECOND};
 use super::member::SEGMENT;
 use super::net::LinkPlan;
 use super::rng::Rng;
+use super::start::LEADER_TIMEOUT;
 
 /// The sort of trouble that a run leans towards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -233,6 +236,8 @@ pub struct Plan {
     pub safety: Nanos,
     /// How long after that the cluster may take to be level and serve.
     pub liveness: Nanos,
+    /// Elections and heartbeats.
+    pub timing: Timing,
 }
 
 impl Plan {
@@ -268,6 +273,7 @@ impl Plan {
             log_max,
             safety: rng.range(2, 12) * SECOND,
             liveness: 60 * SECOND,
+            timing: Timing::from_leader_timeout(LEADER_TIMEOUT),
         }
     }
 

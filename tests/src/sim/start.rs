@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Slot, Window, window_len};
 use coracle_core::node::{App, Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
-use coracle_core::raft::Timing;
 use coracle_core::units::{Incarnation, MemberId, Term};
 
 use super::away::Services;
@@ -273,7 +272,7 @@ impl World {
             cluster: CLUSTER,
             member: MemberId::new(member as u8).unwrap_or_else(|| unreachable!("at most 7")),
             members,
-            timing: Timing::from_leader_timeout(LEADER_TIMEOUT),
+            timing: self.plan.timing,
             sessions: SessionTiming {
                 session_timeout: Duration::from_secs(3),
                 egress_timeout: Duration::from_secs(2),

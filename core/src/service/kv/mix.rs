@@ -33,9 +33,14 @@ pub fn bytes(digest: u64, bytes: &[u8]) -> u64 {
         let folded = a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48);
         digest = word(digest, folded);
     }
-    for chunk in rest.chunks(8) {
+    // Whole words on their own: of a length that is not known, eight bytes are a call to copy them.
+    let (words, rest) = rest.as_chunks();
+    for value in words {
+        digest = word(digest, u64::from_le_bytes(*value));
+    }
+    if !rest.is_empty() {
         let mut value = [0; 8];
-        for (to, from) in value.iter_mut().zip(chunk) {
+        for (to, from) in value.iter_mut().zip(rest) {
             *to = *from;
         }
         digest = word(digest, u64::from_le_bytes(value));
