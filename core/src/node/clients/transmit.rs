@@ -28,14 +28,10 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// To the next of `images` ingress streams, numbered from 0, and `links` egress streams,
-    /// numbered from `N`.
-    fn advance<const N: usize>(&mut self, images: usize, links: usize) {
-        self.next = match self.next + 1 {
-            next if next < images || (N..N + links).contains(&next) => next,
-            next if next <= N && links > 0 => N,
-            _ => 0,
-        };
+    /// To the next of `count` streams.
+    fn advance(&mut self, count: usize) {
+        let next = self.next + 1;
+        self.next = if next < count { next } else { 0 };
         self.sent = 0;
     }
 }
@@ -64,9 +60,9 @@ impl<const N: usize> Clients<N> {
     fn poll_streams<'l>(&mut self, now: Instant, egress: &'l [u8]) -> Option<ClientTransmit<'l>> {
         // One more than there are streams: the first may have been in the middle of its turn.
         let (images, links) = (self.ingress.high(), self.links.high());
-        for _ in 0..=images.max(1) + links {
+        for _ in 0..=images + links {
             let next = self.round.next;
-            let due = match next.checked_sub(N) {
+            let due = match next.checked_sub(images) {
                 _ if self.round.sent >= BURST_MAX => None,
                 None => self.poll_ingress_control(now, next),
                 Some(slot) => self.poll_egress(now, slot, egress),
@@ -75,7 +71,7 @@ impl<const N: usize> Clients<N> {
                 self.round.sent += 1;
                 return due;
             }
-            self.round.advance::<N>(images, links);
+            self.round.advance(images + links);
         }
         self.note_nothing_to_transmit();
         None
