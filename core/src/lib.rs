@@ -14,7 +14,7 @@
 //!     node.handle_durable(mark of journal.durable());
 //!     if let Some(state) = node.poll_persist()    { write, flush, node.handle_persisted(state) }
 //!     if let Some(recall) = node.poll_recall(&lent) { read, node.handle_recalled(recall, len) }
-//!     while let Some(transmit) = node.poll_transmit(now, &lent) { send it }
+//!     while let Some(transmit) = node.poll_transmit(now, &lent, &mut scratch) { send it }
 //!     sleep until a datagram, a flush, or node.poll_timeout()
 //! }
 //! ```

@@ -183,25 +183,40 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.originate_actions(now, &mut log);
         let mut log = Bounded::new(&mut *lent.log, room.min(clients_end));
         let mut more = self.originate(now, &mut log, lent.services);
-        let view = self.view();
+        match self.clients.is_quiet_to_admit() {
+            true => self.clients.renew(),
+            false => more |= self.admit(now, auth, lent),
+        }
+        let end = lent.log.end();
+        if end > before {
+            self.grown(self.raft.term(), before, end);
+        }
+        more
+    }
+
+    /// What clients have sent. What is refused here for want of room stays in the client's own
+    /// window.
+    fn admit<L: Log>(
+        &mut self,
+        now: Now,
+        auth: &mut impl Authenticator,
+        lent: &mut Lent<'_, L>,
+    ) -> bool {
         let admission = Admission {
-            view,
+            view: self.view(),
             timestamp: self.timestamp(now),
             snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
             endpoints: &self.endpoints,
         };
-        let mut log = Bounded::new(&mut *lent.log, self.clients_end(capacity));
+        let end = self.clients_end(lent.log.capacity());
+        let mut log = Bounded::new(&mut *lent.log, end);
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        more |= self
+        let more = self
             .clients
             .poll_admit(now.instant, &admission, &mut log, &mut memory, auth);
         if self.clients.take_snapshot_asked() {
             // It was told that this can be done.
             let _begun = self.request_snapshot().is_ok();
-        }
-        let end = lent.log.end();
-        if end > before {
-            self.grown(self.raft.term(), before, end);
         }
         more
     }

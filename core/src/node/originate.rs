@@ -47,8 +47,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let timestamp = self.timestamp(now);
         let mut more = false;
         for slot in 0..self.hosts.len() {
-            let is_behind = self.hosts[slot].position < self.applier.opened;
-            if is_behind && !Planted::TimersOfAServiceThatIsBehind.is_active() {
+            let host = &self.hosts[slot];
+            let is_behind = host.position < self.applier.opened;
+            if !host.owes(timestamp)
+                || is_behind && !Planted::TimersOfAServiceThatIsBehind.is_active()
+            {
                 continue;
             }
             let share = HostMemory::of(memory, slot, self.hosts.len());

@@ -48,7 +48,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let (before, mut chain) = (*budget, 0);
         let mut hearing = host.hear(at, self.applier.opened, &mut effects);
-        while *budget > 0 && service.ready(hearing.position()) {
+        while *budget > 0 && service.ready(hearing.level()) {
             let Some(frame) = frames.next() else {
                 break;
             };

@@ -153,7 +153,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let commit = self.raft.commit();
         let new_life = |member: MemberId| {
             let progress = leader.progress.get(member.slot())?;
-            let incarnation = progress.incarnation.filter(|_| progress.joined)?;
+            // One that counts is the one that the roster names.
+            let is_strange = progress.joined && !progress.counts;
+            let incarnation = progress.incarnation.filter(|_| is_strange)?;
             let is_level = progress.durable.plus(LEVEL) >= commit;
             let is_new = is_level && !self.is_admitted(member, incarnation);
             is_new.then_some((member, incarnation))

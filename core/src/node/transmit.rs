@@ -76,7 +76,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         now: Now,
         lent: &'l Lent<'_, L>,
-        scratch: &'l mut Scratch,
+        scratch: &'l mut [u8; CONTROL_MAX],
     ) -> Option<Transmit<'l>> {
         let Due { door, to, what } = self.poll_due(now, lent, scratch)?;
         let bytes = match what {

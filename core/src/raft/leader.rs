@@ -362,16 +362,21 @@ impl Raft {
         };
         let minority = usize::from(Planted::CommitWithAMinority.is_active());
         let quorum = (self.members.quorum() - minority).max(1);
+        let mark_of = |member: MemberId| match leader.of(member) {
+            _ if member == self.me => self.acknowledged(),
+            Some(p) if p.joined && p.counts => p.durable,
+            _ => Position::ZERO,
+        };
+        // As long as too few have more than what is committed there is nothing to rank.
+        let ahead = self.members.iter().filter(|m| mark_of(*m) > self.commit);
+        if ahead.count() < quorum {
+            return;
+        }
         // The largest marks, as many as a quorum, in descending order.
         let mut best = [Position::ZERO; MEMBERS_MAX];
         let best = best.get_mut(..quorum).unwrap_or_default();
         for member in self.members.iter() {
-            let progress = leader.progress.get(member.slot());
-            let mut mark = match progress {
-                _ if member == self.me => self.acknowledged(),
-                Some(p) if p.joined && p.counts => p.durable,
-                _ => Position::ZERO,
-            };
+            let mut mark = mark_of(member);
             for place in &mut *best {
                 if mark > *place {
                     core::mem::swap(place, &mut mark);
@@ -465,11 +470,13 @@ impl Raft {
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
+        let mut behind = None;
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
             };
             if p.joined && p.history_from.is_none() {
+                behind = behind.or((p.commit_told < commit).then_some(member));
                 continue;
             }
             let history_from = p.history_from.take();
@@ -487,23 +494,13 @@ impl Raft {
                 return Some((target, Owed::Transfer));
             }
         }
+        // With a round to everybody, and else whoever was not told of what is committed.
+        let member = leader.rounds.take().or(behind)?;
+        if let Some(p) = leader.progress.get_mut(member.slot()) {
+            p.commit_told = commit;
+        }
         let round = leader.round;
-        if let Some(member) = leader.rounds.take() {
-            if let Some(p) = leader.progress.get_mut(member.slot()) {
-                p.commit_told = commit;
-            }
-            return Some((member, Owed::Commit { round }));
-        }
-        for member in others.iter() {
-            let Some(p) = leader.progress.get_mut(member.slot()) else {
-                continue;
-            };
-            if p.joined && p.commit_told < commit {
-                p.commit_told = commit;
-                return Some((member, Owed::Commit { round }));
-            }
-        }
-        None
+        Some((member, Owed::Commit { round }))
     }
 
     /// Hands leadership to `target`: clients' messages wait until it has everything and stands, or

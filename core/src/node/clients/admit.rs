@@ -145,6 +145,12 @@ impl<const N: usize> Clients<N> {
         self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty()
     }
 
+    /// As [`Clients::poll_admit`] where that would find nothing to do: datagrams may go straight
+    /// into the log again.
+    pub fn renew(&mut self) {
+        self.direct.renew();
+    }
+
     /// Gives every stream its turn, in a circle. The next call starts with the first one that found
     /// the log full before it had its turn, so that a busy stream cannot keep the log from the
     /// others. Whether there may be more to take at once.

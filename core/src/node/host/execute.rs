@@ -193,6 +193,12 @@ impl<const N: usize> Hearing<'_, '_, '_, N> {
         self.at.end
     }
 
+    /// How far the service has come: the end of a whole message.
+    #[inline(always)]
+    pub fn level(&self) -> Position {
+        self.desk.host.position
+    }
+
     /// The next message, which ends at `end`.
     #[inline(always)]
     pub fn hear(&mut self, end: Position, said: &SessionMessage<'_>, service: &mut dyn Service) {

@@ -148,6 +148,11 @@ impl<const N: usize> Host<N> {
         self.fired.clear();
     }
 
+    /// Whether a leader has something of this service's to append: a timer that is due, or a message.
+    pub fn owes(&self, now: Timestamp) -> bool {
+        self.next_due.is_some_and(|due| due <= now) || self.queued() > 0
+    }
+
     /// The first timer that is not on its way through the log, if there is room for another one.
     pub fn next_timer(&self, memory: &HostMemory<'_>) -> Option<Timer> {
         if self.fired.is_full() {

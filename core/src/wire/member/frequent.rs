@@ -5,7 +5,7 @@ use super::{
     AppendPosition, CONSENSUS_STREAM_ID, Checkpoint, CommitPosition, SCHEMA_ID, SCHEMA_VERSION,
     Sender,
 };
-use crate::limits::FRAME_HEADER;
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, POSITION_MAX};
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use crate::wire::frame::{DATA, FLAGS_WHOLE, VERSION_AND_TYPE, align, words};
 use crate::wire::sbe::HEADER;
@@ -30,6 +30,7 @@ type Front = [u8; OWN];
 impl Frequent {
     /// The one that this datagram is, of our own version and with nothing wrong; else `None`, which
     /// says nothing: see [`super::MemberMessage::parse_frame`].
+    #[inline]
     pub fn parse(datagram: &[u8]) -> Option<(Sender, Self)> {
         let front = datagram.first_chunk::<OWN>()?;
         let [kind, places, stream, _] = words(front.first_chunk()?);
@@ -87,11 +88,18 @@ const fn sbe(own: usize, template: u16) -> u64 {
 
 #[inline(always)]
 fn append(b: &Append, flags: u32) -> Option<Frequent> {
+    let [received, durable, applied, checkpoint, snapshot] = positions([
+        u64_at::<{ OWN + 8 }, _>(b),
+        u64_at::<{ OWN + 16 }, _>(b),
+        u64_at::<{ OWN + 24 }, _>(b),
+        u64_at::<{ OWN + 52 }, _>(b),
+        u64_at::<{ OWN + 68 }, _>(b),
+    ])?;
     Some(Frequent::Append(AppendPosition {
         term: Term::from_wire(u64_at::<OWN, _>(b) as i64)?,
-        received: position(u64_at::<{ OWN + 8 }, _>(b))?,
-        durable: position(u64_at::<{ OWN + 16 }, _>(b))?,
-        applied: position(u64_at::<{ OWN + 24 }, _>(b))?,
+        received,
+        durable,
+        applied,
         window: u32_at::<{ OWN + 32 }, _>(b),
         flush_age_ms: u32_at::<{ OWN + 36 }, _>(b),
         round: u64_at::<{ OWN + 40 }, _>(b),
@@ -100,11 +108,11 @@ fn append(b: &Append, flags: u32) -> Option<Frequent> {
         resting: flags & flag::RESTING != 0,
         votes: flags & flag::VOTES != 0,
         checkpoint: Checkpoint {
-            position: position(u64_at::<{ OWN + 52 }, _>(b))?,
+            position: checkpoint,
             digest: u64_at::<{ OWN + 60 }, _>(b),
         },
         snapshot: Checkpoint {
-            position: position(u64_at::<{ OWN + 68 }, _>(b))?,
+            position: snapshot,
             digest: u64_at::<{ OWN + 76 }, _>(b),
         },
     }))
@@ -112,18 +120,24 @@ fn append(b: &Append, flags: u32) -> Option<Frequent> {
 
 #[inline(always)]
 fn commit(b: &Commit, flags: u32) -> Option<Frequent> {
+    let [commit, end, checkpoint, snapshot] = positions([
+        u64_at::<{ OWN + 8 }, _>(b),
+        u64_at::<{ OWN + 16 }, _>(b),
+        u64_at::<{ OWN + 32 }, _>(b),
+        u64_at::<{ OWN + 48 }, _>(b),
+    ])?;
     Some(Frequent::Commit(CommitPosition {
         term: Term::from_wire(u64_at::<OWN, _>(b) as i64)?,
-        commit: position(u64_at::<{ OWN + 8 }, _>(b))?,
-        end: position(u64_at::<{ OWN + 16 }, _>(b))?,
+        commit,
+        end,
         round: u64_at::<{ OWN + 24 }, _>(b),
         counts: flags & flag::COUNTS != 0,
         checkpoint: Checkpoint {
-            position: position(u64_at::<{ OWN + 32 }, _>(b))?,
+            position: checkpoint,
             digest: u64_at::<{ OWN + 40 }, _>(b),
         },
         snapshot: Checkpoint {
-            position: position(u64_at::<{ OWN + 48 }, _>(b))?,
+            position: snapshot,
             digest: u64_at::<{ OWN + 56 }, _>(b),
         },
     }))
@@ -206,10 +220,15 @@ fn put_u32<const AT: usize, const LEN: usize>(bytes: &mut [u8; LEN], value: u32)
     }
 }
 
+/// All are aligned, and below the highest: looked at together.
 #[inline(always)]
-fn position(value: u64) -> Option<Position> {
-    Position::from_wire(value as i64).filter(|position| position.is_aligned())
+fn positions<const COUNT: usize>(values: [u64; COUNT]) -> Option<[Position; COUNT]> {
+    let bits = values.iter().fold(0, |bits, value| bits | value);
+    let is_good = bits < POSITION_MAX && bits.is_multiple_of(FRAME_ALIGNMENT as u64);
+    is_good.then(|| values.map(Position::new))
 }
+
+const _: () = assert!(POSITION_MAX.is_power_of_two());
 
 #[inline(always)]
 fn u64_at<const AT: usize, const LEN: usize>(bytes: &[u8; LEN]) -> u64 {
