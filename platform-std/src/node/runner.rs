@@ -287,12 +287,7 @@ impl<S: Hosted> Runner<S> {
         busy |= turn != Turn::Idle;
         self.peers.poll(&mut self.node);
         busy |= self.transmit(now);
-        // Some, not all: what is given back is a system call each.
-        for _ in 0..4 {
-            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
-            let Some(unused) = unused else { break };
-            self.memory.forget(unused);
-        }
+        self.give_back();
         self.tell_all();
         Ok(busy)
     }
@@ -331,6 +326,15 @@ impl<S: Hosted> Runner<S> {
             }
         }
         Ok(busy)
+    }
+
+    /// Gives back stream memory in which nothing is. Some, not all: it is a system call each.
+    fn give_back(&mut self) {
+        for _ in 0..4 {
+            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
+            let Some(unused) = unused else { return };
+            self.memory.forget(unused);
+        }
     }
 
     fn terminate_services(&mut self) {
