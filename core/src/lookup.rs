@@ -76,6 +76,7 @@ impl<const N: usize> Places<N> {
     }
 
     /// Is there none?
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -164,11 +165,17 @@ impl<const N: usize> Times<N> {
         (self.least < NEVER).then_some(self.least)
     }
 
+    /// Whether some place's time may have come.
+    #[inline]
+    pub fn may_come(&self, now: Instant) -> bool {
+        now >= self.least
+    }
+
     /// Calls `come` with each place whose time has come, and has none from then on. If none can
     /// have, that takes no time; else a look at a time for every 32 places, and at all of a block
     /// that may have one.
     pub fn pass(&mut self, now: Instant, mut come: impl FnMut(usize)) {
-        if now < self.least {
+        if !self.may_come(now) {
             return;
         }
         let mut least = NEVER;

@@ -151,7 +151,12 @@ fn check(cluster: &Cluster, members: &[u8], answered: &[Vec<u64>]) {
 fn a_thousand_sessions_live_through_a_change_of_leaders_and_one_more_is_refused() {
     allow_files(2 * SESSIONS as u64).unwrap();
     let mut plan = Plan::new();
-    plan.extra.push_str("sessions_max = 1000\n");
+    // It is about sessions, not about how fast the disk is, nor whether the machine is busy.
+    plan.extra.push_str(
+        "sessions_max = 1000\ndurability = \"replication-only\"\n\
+         timings = { leader_timeout = \"2 s\", session_timeout = \"30 s\", \
+         egress_timeout = \"30 s\" }\n",
+    );
     let mut cluster = Cluster::start("sessions", plan);
     let endpoints = cluster.endpoints();
     let idle = cluster.resident_kib();

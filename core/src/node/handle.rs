@@ -261,8 +261,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// Stream memory that holds nothing, if streams have touched more than `keep` bytes of what they
-    /// are lent: a driver may give it back to its system. See `Clients::poll_unused`.
+    /// Stream memory that holds nothing, if streams have touched more than `keep` bytes of what
+    /// they are lent: a driver may give it back to its system. See `Clients::poll_unused`.
     pub fn poll_unused<L: Log>(&mut self, keep: u64, lent: &Lent<'_, L>) -> Option<Unused> {
         let (ingress, egress) = (lent.ingress.len(), lent.egress.len());
         self.clients.poll_unused(keep, ingress, egress)

@@ -85,7 +85,9 @@ pub struct Settings {
     /// same on every member.
     #[serde(default = "defaults::sessions_max")]
     pub sessions_max: u32,
-    /// How many bytes a session may have sent and not yet had consumed.
+    /// How many bytes a session may have sent and not yet had consumed. This, and the next, for
+    /// each session that there may be, is reserved as addresses; memory is taken by what is in
+    /// them, and by 32 MiB of what was.
     #[serde(default = "defaults::ingress_window")]
     pub ingress_window: Size,
     /// How many bytes of answers are kept for a client that has not taken them yet.

@@ -280,15 +280,6 @@ impl<S: Hosted> Runner<S> {
         Ok(busy)
     }
 
-    /// Stream memory that holds nothing, to the system. Some, not all: each is a system call.
-    fn give_back(&mut self) {
-        for _ in 0..4 {
-            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
-            let Some(unused) = unused else { break };
-            self.memory.forget(unused);
-        }
-    }
-
     /// The part of a turn that writes, reads and takes snapshots.
     fn turn_of_storage(&mut self, now: Now) -> Result<bool, NodeError> {
         let mut busy = false;
@@ -366,6 +357,15 @@ impl<S: Hosted> Runner<S> {
             }
         }
         Ok(busy)
+    }
+
+    /// Gives back stream memory in which nothing is. Some, not all: it is a system call each.
+    fn give_back(&mut self) {
+        for _ in 0..4 {
+            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
+            let Some(unused) = unused else { return };
+            self.memory.forget(unused);
+        }
     }
 
     fn terminate_services(&mut self) {

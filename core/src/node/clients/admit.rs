@@ -125,6 +125,9 @@ impl<const N: usize> Clients<N> {
         self.direct.renew();
         self.ingress.note(None);
         self.links.note(None);
+        if self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty() {
+            return false;
+        }
         let mut from = 0;
         while let Some(slot) = self.links.looks(Look::Admit).next(from) {
             from = slot + 1;

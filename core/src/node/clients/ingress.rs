@@ -113,7 +113,8 @@ impl<const N: usize> Pool<N> {
 impl<const N: usize> Clients<N> {
     /// Takes a datagram from the client door: SETUP, DATA and heartbeats of ingress streams; status
     /// messages, NAKs and round-trip measurements of egress streams. Work is bounded by the length
-    /// of the datagram, and if there is no place for a new stream by `N`. Nothing is acted on here: see [`Clients::poll_admit`].
+    /// of the datagram, and if there is no place for a new stream by `N`. Nothing is acted on here:
+    /// see [`Clients::poll_admit`].
     ///
     /// # Errors
     /// What the datagram was refused for; it has been counted. The driver may ignore it.
@@ -274,8 +275,8 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Forgets the streams that ended or fell silent, and what strangers have not finished. Looks
-    /// at the streams that have changed or whose time has come.
+    /// Forgets the streams that ended or fell silent. Looks at those that have changed or whose
+    /// time has come.
     pub(super) fn expire_images(&mut self, now: Instant) {
         let mut from = 0;
         while let Some(slot) = self.ingress.looks(Look::Time).next(from) {
@@ -288,7 +289,6 @@ impl<const N: usize> Clients<N> {
             }
             self.ingress.looked_in_time(slot, due);
         }
-        self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
     }
 
     fn remove_image(&mut self, slot: usize) {

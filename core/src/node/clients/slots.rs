@@ -158,19 +158,21 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     /// Notes what was touched, and whose time has come, for all looks.
+    #[inline]
     pub(super) fn note(&mut self, now: Option<Instant>) {
         if self.last != NONE {
             self.last = NONE;
             self.touched.drain_into(&mut self.looks);
         }
-        let looks = &mut self.looks;
-        if let Some(now) = now {
+        if let Some(now) = now.filter(|now| self.due.may_come(*now)) {
+            let looks = &mut self.looks;
             let come = |slot| looks.iter_mut().for_each(|look| look.insert(slot));
             self.due.pass(now, come);
         }
     }
 
     /// The slots that are to be looked at, of those that were noted.
+    #[inline]
     pub(super) fn looks(&self, look: Look) -> &Places<N> {
         let [time, send, admit] = &self.looks;
         match look {

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::node::clients::ingress::Owner;
 use crate::node::clients::link::{Close, Link, Live, Stage, Stream};
 use crate::node::clients::slots::Look;
 use crate::node::clients::{Clients, Count};
@@ -19,18 +20,29 @@ impl<const N: usize> Clients<N> {
     /// whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ingress.note(Some(now));
-        self.expire_images(now);
+        if !self.ingress.looks(Look::Time).is_empty() {
+            self.expire_images(now);
+        }
+        if self.pool.taken() > 0 {
+            self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
+        }
         self.links.note(Some(now));
+        if !self.links.looks(Look::Time).is_empty() {
+            self.expire_links(now);
+        }
+        self.looked_at = now;
+    }
+
+    fn expire_links(&mut self, now: Instant) {
+        let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
         let mut from = 0;
         while let Some(slot) = self.links.looks(Look::Time).next(from) {
             from = slot + 1;
             self.expire_link(now, slot);
-            let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
             let link = self.links.get(slot);
             let due = link.and_then(|link| link.poll_timeout(session, egress));
             self.links.looked_in_time(slot, due);
         }
-        self.looked_at = now;
     }
 
     fn expire_link(&mut self, now: Instant, slot: usize) {
@@ -59,8 +71,8 @@ impl<const N: usize> Clients<N> {
     }
 
     /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`]
-    /// may have something to do if nothing arrives; never later than they will. Looks at the streams
-    /// that have changed.
+    /// may have something to do if nothing arrives; never later than they will. Looks at the
+    /// streams that have changed.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
         let images = self.ingress.earliest(|stream| stream.image.poll_timeout());

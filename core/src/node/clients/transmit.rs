@@ -45,6 +45,9 @@ impl<const N: usize> Clients<N> {
         }
         self.ingress.note(Some(now));
         self.links.note(Some(now));
+        if self.ingress.looks(Look::Send).is_empty() && self.links.looks(Look::Send).is_empty() {
+            return None;
+        }
         while let Some(next) = self.next_to_send() {
             if next != self.round.next {
                 self.round = Round { next, sent: 0 };
