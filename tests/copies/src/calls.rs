@@ -33,7 +33,7 @@ unsafe fn many(kind: Kind, pieces: &[iovec], moved: ssize_t) -> ssize_t {
 unsafe fn message(kind: Kind, header: &msghdr, moved: ssize_t) -> ssize_t {
     // SAFETY: a message that the kernel took has so many pieces there.
     unsafe {
-        let pieces = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen as usize);
+        let pieces = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen);
         many(kind, pieces, moved)
     }
 }

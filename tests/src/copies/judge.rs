@@ -48,7 +48,12 @@ enum What {
 impl What {
     fn of(place: &str) -> Self {
         let is = |files: &[&str]| files.iter().any(|file| place.starts_with(file));
-        if is(&["core/src/log/append.rs:", "core/src/log/receive.rs:"]) {
+        // The third is of frames that come ahead of others.
+        if is(&[
+            "core/src/log/append.rs:",
+            "core/src/log/receive.rs:",
+            "core/src/log/scan.rs:",
+        ]) {
             Self::Window
         } else if is(&[
             "core/src/stream/publication.rs:",

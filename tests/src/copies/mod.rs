@@ -23,6 +23,9 @@ use table::Table;
 /// Of this byte messages consist: `tests/copies/src/lib.rs` looks for it.
 const MARK: u8 = 0xA5;
 
+/// How often a load is tried until its leader is not lost.
+const TRIES: usize = 4;
+
 /// One load. So little is in flight that no window fills: what waits in one is copied once more.
 struct Load {
     len: usize,
@@ -61,13 +64,30 @@ pub fn run(preload: &Path, expect: Expect) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
     for durability in ["replication-only", "durable"] {
         for load in &LOADS {
-            let found = measure(preload, durability, load)?;
+            let found = measure_in_some_try(preload, durability, load)?;
             found.iter().for_each(Found::print_places);
             all.extend(found);
         }
     }
     judge::print_table(&all);
     Ok(all.iter().filter_map(|found| found.judge(expect)).collect())
+}
+
+/// On a busy machine a leader may be lost meanwhile: then what was counted is of no use.
+fn measure_in_some_try(
+    preload: &Path,
+    durability: &str,
+    load: &Load,
+) -> Result<Vec<Found>, String> {
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match measure(preload, durability, load) {
+            Ok(found) => return Ok(found),
+            Err(error) => last = error,
+        }
+        println!("{} B, {durability}: {last}; once more", load.len);
+    }
+    Err(last)
 }
 
 /// What the leader and both followers have copied for the load, the leader first.
@@ -82,7 +102,7 @@ fn measure(preload: &Path, durability: &str, load: &Load) -> Result<Vec<Found>, 
     session.echo(load)?;
     cluster.level();
     if cluster.leader() != leader {
-        return Err("another leader was elected meanwhile: run it again".into());
+        return Err("another leader was elected meanwhile".into());
     }
     let mut found = Vec::new();
     for member in [leader, (leader + 1) % 3, (leader + 2) % 3] {
@@ -108,8 +128,10 @@ fn counters(cluster: &Cluster, member: u8) -> PathBuf {
 
 fn start(preload: &Path, durability: &str, load: &Load) -> Cluster {
     let mut plan = Plan::new();
-    plan.extra =
-        format!("service = \"echo\"\nsegment_length = \"8MiB\"\ndurability = \"{durability}\"\n");
+    plan.extra = format!(
+        "service = \"echo\"\nsegment_length = \"8MiB\"\ndurability = \"{durability}\"\n\
+         timings.leader_timeout = \"2s\"\n"
+    );
     let mut cluster = Cluster::prepare(&format!("copies-{durability}-{}", load.len), plan);
     for member in 0..3 {
         let file = counters(&cluster, member);
@@ -149,7 +171,7 @@ impl Session {
             while asked < load.count && asked - answered < load.in_flight {
                 match self.client.offer(text) {
                     Ok(_) => asked += 1,
-                    Err(OfferError::BackPressured) => break,
+                    Err(OfferError::BackPressured | OfferError::NotConnected) => break,
                     Err(error) => return Err(format!("the cluster takes no message: {error:?}")),
                 }
             }

@@ -1,5 +1,5 @@
-//! From the clients' windows into the log: with `direct`, which comes before, the only place of this
-//! room that appends.
+//! From the clients' windows into the log: with `direct`, which comes before, the only place of
+//! this room that appends.
 
 use crate::limits::FRAME_HEADER;
 use crate::log::{Log, append, encoded_len};
