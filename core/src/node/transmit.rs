@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
-use crate::log::{Frames, LOG_STREAM_ID, Log, scan};
+use crate::log::{Frames, LOG_STREAM_ID, Log};
 use crate::node::Lent;
 use crate::planted::Planted;
 use crate::raft::{Owed, State};
@@ -69,8 +69,8 @@ pub struct Transmit<'l> {
 pub(super) struct Sweep {
     at: Instant,
     next: u8,
-    /// Which follower was last sent log bytes.
-    member: u8,
+    /// Which follower was last sent log bytes; or all were.
+    pub member: u8,
     /// When this member's health was last looked after.
     pub looked_at: Instant,
 }
@@ -333,56 +333,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.to_member(leader, Control::Nak(nak))
     }
 
-    /// Log frames: the followers in turn, each from its own cursor, from wherever the bytes are.
-    fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Transmit<'l>> {
-        let end = self.raft.tail.end;
-        let State::Leader(leader) = self.raft.state() else {
-            return None;
-        };
-        if !leader.owes_bytes(end) {
-            return None;
-        }
-        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-        for _ in 0..crate::limits::MEMBERS_MAX {
-            let member = self.take_turn()?;
-            let Some(progress) = self.raft.progress_mut(member) else {
-                continue;
-            };
-            let Some((from, to)) = progress.due(end) else {
-                continue;
-            };
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
-            let least = if progress.resend.is_some() { mtu } else { 0 };
-            let wanted = (to.since(from) as usize).max(least).min(bytes.len());
-            let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
-            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
-                continue;
-            };
-            progress.sent(from, from.plus(run.len() as u64));
-            let Some(address) = self.config.address(member) else {
-                continue;
-            };
-            let payload = Payload::Bytes(scan::sent(run));
-            return Some(Transmit {
-                door: Door::Member,
-                to: address.member,
-                payload,
-            });
-        }
-        None
-    }
-
-    fn take_turn(&mut self) -> Option<MemberId> {
-        let next = self.sweep.member + 1;
-        self.sweep.member = if next < crate::limits::MEMBERS_MAX as u8 {
-            next
-        } else {
-            0
-        };
-        MemberId::new(self.sweep.member)
-    }
-
     fn owed_status(&mut self) -> Option<Transmit<'static>> {
         let (to, nonce) = self.status_replies.pop()?;
         let report = self.report(nonce);
@@ -426,46 +376,5 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.recall_for_services(lent)
             .or_else(|| self.recall_repair(lent))
             .or_else(|| self.recall_for_followers(lent))
-    }
-
-    fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        let State::Leader(leader) = self.raft.state() else {
-            return None;
-        };
-        if self.is_serving() {
-            return None;
-        }
-        let (end, mtu) = (self.raft.tail.end, self.config.mtu);
-        let mut wanted = None;
-        let progress = match leader.owes_bytes(end) {
-            true => &leader.progress[..],
-            false => &[],
-        };
-        for progress in progress {
-            let Some((from, _)) = progress.due(end) else {
-                continue;
-            };
-            // What was purged is here no more: that member will ask for a snapshot.
-            if from >= lent.log.start() || from < self.start.base {
-                continue;
-            }
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // A PAD whose header alone was recalled is a frame, but not one that can be sent.
-            let run = scan::run(bytes, from, mtu, self.config.segment_length);
-            if (1..=bytes.len()).contains(&run) {
-                // Somebody still reads what was recalled last: others wait for their turn.
-                return None;
-            }
-            // Read already, and no frame starts there: who asked for it is no follower of ours.
-            if !self.sources.has_catchup_from(from) {
-                wanted = wanted.or(Some(from));
-            }
-        }
-        let other = self.recall_annals(lent);
-        if let Some(recall) = other.or_else(|| self.recall_snapshot(lent.catchup)) {
-            return Some(recall);
-        }
-        let len = lent.catchup.len();
-        wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
     }
 }

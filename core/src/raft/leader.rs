@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::group::Hearing;
 use super::health::Worst;
 use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
@@ -34,6 +35,8 @@ pub struct Progress {
     pub sent: Position,
     /// What it has asked for again.
     pub resend: Option<(Position, Position)>,
+    /// Whether it hears what is sent to all followers at once.
+    pub(super) hearing: Hearing,
     /// When it was last heard, if ever in this term.
     pub heard: Option<Instant>,
     /// When `received` last grew, or the cursor was last set back.
@@ -69,6 +72,7 @@ impl Progress {
             limit: Position::ZERO,
             sent: end,
             resend: None,
+            hearing: Hearing::NEW,
             heard: None,
             moved: now,
             ages: Ages {
@@ -110,6 +114,7 @@ impl Progress {
         self.heard = Some(now);
         self.round = ack.round;
         self.sent = self.sent.max(self.received);
+        self.hearing.has(self.received);
         self.durable = self.durable.max(ack.durable.min(ack.received));
         self.applied = self.applied.max(ack.applied);
         self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
@@ -415,6 +420,7 @@ impl Raft {
             leader.round += 1;
         }
         for progress in &mut leader.progress {
+            progress.listen_again(now);
             // Nothing new for a while: what was sent is lost, and so is the request for it.
             let stuck = progress.joined && progress.sent > progress.received;
             if stuck && now.since(progress.moved) >= patience {

@@ -3,6 +3,7 @@
 //! Every key has a default except who the members are. Unknown keys are errors, so that a misspelt
 //! one is not silently ignored. `node --check` prints the outcome.
 
+mod multicast;
 mod quantity;
 mod validate;
 
@@ -78,6 +79,15 @@ pub struct Settings {
     /// The largest datagram that is sent, a multiple of 32. The same on every member.
     #[serde(default = "defaults::mtu")]
     pub mtu: Size,
+    /// `address:port` of an IPv4 multicast group: a leader sends each byte of the log once for all
+    /// followers, through the interface of its `member` endpoint. The same on every member: one
+    /// that does not hear the group is sent the log alone. Without this each follower is sent a
+    /// copy of its own.
+    #[serde(default)]
+    pub log_multicast: Option<String>,
+    /// How many hops away from its leader a member may be to hear that; 1: on the same network.
+    #[serde(default = "defaults::log_multicast_hops")]
+    pub log_multicast_hops: u8,
     /// The longest message of a client. The same on every member.
     #[serde(default = "defaults::message_max")]
     pub message_max: Size,
@@ -240,6 +250,8 @@ impl Settings {
             admin: Admin::default(),
             window: defaults::window(),
             mtu: defaults::mtu(),
+            log_multicast: None,
+            log_multicast_hops: defaults::log_multicast_hops(),
             message_max: defaults::message_max(),
             ingress_window: defaults::ingress_window(),
             egress_window: defaults::egress_window(),
@@ -318,6 +330,11 @@ impl fmt::Display for Settings {
         writeln!(f, "admin = \"{admin}\"")?;
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
+        match &self.log_multicast {
+            Some(group) => writeln!(f, "log_multicast = {}", quoted(group))?,
+            None => writeln!(f, "# log_multicast: off; for example \"239.1.1.1:9200\"")?,
+        }
+        writeln!(f, "log_multicast_hops = {}", self.log_multicast_hops)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
         writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
         writeln!(f, "egress_window = \"{}\"", self.egress_window)?;
@@ -370,6 +387,9 @@ mod defaults {
     }
     pub fn mtu() -> Size {
         Size(coracle_core::limits::MTU_DEFAULT as u64)
+    }
+    pub fn log_multicast_hops() -> u8 {
+        1
     }
     pub fn message_max() -> Size {
         Size(1 << 20)

@@ -8,6 +8,7 @@ pub mod flush;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod multicast;
 pub mod resources;
 pub mod scale;
 pub mod start;
@@ -20,12 +21,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::{Cluster, Plan};
+use crate::process::{Cluster, Plan, free_ports};
 use figure::Row;
 use machine::{Machine, load_average};
 
 /// The rows, in the order in which they run.
-pub const ROWS: &str = "abcdefgh";
+pub const ROWS: &str = "abcdefghm";
 
 /// What to run, and how long.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct Kind {
     pub mtu: usize,
     /// How many members.
     pub members: u8,
+    /// Whether the log is sent to all followers at once.
+    pub multicast: bool,
 }
 
 /// Three nodes, the usual datagrams.
@@ -77,6 +80,7 @@ pub const THREE: Kind = Kind {
     is_durable: false,
     mtu: coracle_core::limits::MTU_DEFAULT,
     members: 3,
+    multicast: false,
 };
 
 impl Kind {
@@ -95,6 +99,13 @@ impl Kind {
              ingress_window = \"4MiB\"\negress_window = \"4MiB\"\nwindow = \"16MiB\"\n",
             self.idle, self.mtu
         );
+        if self.multicast {
+            // A group of this cluster alone: others may run on this machine.
+            let [port] = free_ports(1)[..] else {
+                unreachable!("as many as were asked for")
+            };
+            plan.extra += &format!("log_multicast = \"239.255.66.1:{port}\"\n");
+        }
         plan
     }
 
@@ -146,6 +157,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if options.has('h') {
         add(scale::measure(options)?);
+    }
+    if options.has('m') {
+        add(multicast::measure(options)?);
     }
     let load_after = load_average();
     if options.is_json {

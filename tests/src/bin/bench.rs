@@ -23,6 +23,7 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
                   f  processor time when idle, resident memory
                   g  start to first echo, replay
                   h  sizes, sessions, members; a plot
+                  m  the log by multicast and to each follower; long datagrams
   --quick       all of it in a few minutes, for CI: too short to say much
   --rounds N    how often each is measured, in turns (default 5)
   --seconds S   how long each load lasts (default 3)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
+use super::check_sent::is_log_frame;
 use super::clock::{MILLI, Nanos};
 use super::rng::Rng;
 use super::stats::{Fault, Stats};
@@ -38,6 +39,9 @@ pub fn client_address(client: u8, life: u16) -> SocketAddr {
     let port = 20_000 + (life % 20_000);
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, client + 1)), port)
 }
+
+/// The group that a leader may send the log to, at every member's member door.
+pub const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 9002);
 
 /// Who is at `address`, and at which of a member's doors.
 pub fn peer_at(address: SocketAddr) -> Option<(Peer, Door)> {
@@ -108,6 +112,10 @@ pub struct Net {
     /// Bit `to` of `blocked[from]`: nothing gets through that way.
     blocked: [u32; PEERS],
     archive: VecDeque<Datagram>,
+    /// How many datagrams of log from one to another are lost next, for a scenario.
+    losing: Vec<(Peer, Peer, usize)>,
+    /// Bytes of log that were sent to each member alone and, last, to all, for a scenario.
+    log_sent: [usize; 8],
 }
 
 impl Net {
@@ -118,6 +126,8 @@ impl Net {
             rng,
             blocked: [0; PEERS],
             archive: VecDeque::new(),
+            losing: Vec::new(),
+            log_sent: [0; 8],
         }
     }
 
@@ -151,6 +161,37 @@ impl Net {
         self.archive.clear();
     }
 
+    /// The next `count` datagrams of log from `from` to `to` are lost.
+    pub fn lose_log(&mut self, from: Peer, to: Peer, count: usize) {
+        self.losing.push((from, to, count));
+    }
+
+    fn loses(&mut self, from: Peer, to: Peer, bytes: &[u8]) -> bool {
+        let is_left = |l: &&mut (Peer, Peer, usize)| (l.0, l.1) == (from, to) && l.2 > 0;
+        match self.losing.iter_mut().find(is_left) {
+            Some(losing) if is_log_frame(bytes) => {
+                losing.2 -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A member sends a datagram of log.
+    pub fn note_log(&mut self, to: SocketAddr, len: usize, stats: &mut Stats) {
+        let to_one = peer_at(to).map(|(peer, _)| usize::from(peer));
+        self.log_sent[to_one.unwrap_or(7)] += len;
+        match to_one {
+            Some(_) => stats.log_to_one += len as u64,
+            None => stats.log_to_all += len as u64,
+        }
+    }
+
+    /// Bytes of log sent since this was last asked: to each member alone and, last, to all.
+    pub fn take_log_sent(&mut self) -> [usize; 8] {
+        std::mem::take(&mut self.log_sent)
+    }
+
     /// Takes one datagram and says when it, or what becomes of it, arrives.
     pub fn send(
         &mut self,
@@ -163,7 +204,7 @@ impl Net {
         else {
             return;
         };
-        if self.is_cut(from, to) {
+        if self.is_cut(from, to) || self.loses(from, to, &datagram.bytes) {
             return;
         }
         if self.plan.replay > 0 {
