@@ -39,7 +39,7 @@ pub struct Progress {
     pub(super) hearing: Hearing,
     /// When it was last heard, if ever in this term.
     pub heard: Option<Instant>,
-    /// When `received` last grew, or the cursor was last set back.
+    /// When `received` last grew, or the cursor was last set back, or nothing was on its way.
     pub moved: Instant,
     /// For how long its disk and its services have kept work waiting.
     pub ages: Ages,
@@ -421,8 +421,12 @@ impl Raft {
         }
         for progress in &mut leader.progress {
             progress.listen_again(now);
-            // Nothing new for a while: what was sent is lost, and so is the request for it.
             let stuck = progress.joined && progress.sent > progress.received;
+            if !stuck {
+                // Nothing is on its way: the wait for it begins when something is.
+                progress.moved = now;
+            }
+            // Nothing new for a while: what was sent is lost, and so is the request for it.
             if stuck && now.since(progress.moved) >= patience {
                 progress.sent = progress.received;
                 progress.resend = None;

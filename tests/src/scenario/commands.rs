@@ -9,7 +9,7 @@
 //! power all | M..           their machines lose power
 //! patient all | M..         their timeouts wait      eager all | M..       and go on
 //! cut A B | cut A>B | heal  links
-//! lose A>B K                the next K datagrams of log on this link are lost
+//! lose A>B K                the next K datagrams that A sends to all do not reach B
 //! elect M                   the others are patient until M leads
 //! wait MS                   time passes
 //! leader                    time passes until a leader has committed in its term

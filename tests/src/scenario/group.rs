@@ -12,13 +12,13 @@ pub fn plan(members: usize) -> Plan {
     }
 }
 
-/// Datagrams of log that do not arrive.
+/// Datagrams to all that do not reach one.
 pub fn lose(world: &mut World, words: &[&str]) -> Said {
     let [link, count] = words else {
         return Err("from whom > to whom, and how many?".into());
     };
     let (from, to) = one_way(world, link)?;
-    world.net.lose_log(from, to, number(count)?);
+    world.net.lose(from, to, number(count)?);
     Ok(String::new())
 }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-use super::check_sent::is_log_frame;
 use super::clock::{MILLI, Nanos};
 use super::rng::Rng;
 use super::stats::{Fault, Stats};
@@ -112,7 +111,7 @@ pub struct Net {
     /// Bit `to` of `blocked[from]`: nothing gets through that way.
     blocked: [u32; PEERS],
     archive: VecDeque<Datagram>,
-    /// How many datagrams of log from one to another are lost next, for a scenario.
+    /// How many datagrams from one to all do not reach another next, for a scenario.
     losing: Vec<(Peer, Peer, usize)>,
     /// Bytes of log that were sent to each member alone and, last, to all, for a scenario.
     log_sent: [usize; 8],
@@ -161,19 +160,21 @@ impl Net {
         self.archive.clear();
     }
 
-    /// The next `count` datagrams of log from `from` to `to` are lost.
-    pub fn lose_log(&mut self, from: Peer, to: Peer, count: usize) {
+    /// The next `count` datagrams that `from` sends to all do not reach `to`.
+    pub fn lose(&mut self, from: Peer, to: Peer, count: usize) {
         self.losing.push((from, to, count));
     }
 
-    fn loses(&mut self, from: Peer, to: Peer, bytes: &[u8]) -> bool {
+    /// Whether a datagram that `from` sends to all is one that `to` does not hear.
+    pub fn loses(&mut self, from: SocketAddr, to: Peer) -> bool {
+        let from = peer_at(from).map_or(Peer::MAX, |(from, _)| from);
         let is_left = |l: &&mut (Peer, Peer, usize)| (l.0, l.1) == (from, to) && l.2 > 0;
         match self.losing.iter_mut().find(is_left) {
-            Some(losing) if is_log_frame(bytes) => {
+            Some(losing) => {
                 losing.2 -= 1;
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 
@@ -204,7 +205,7 @@ impl Net {
         else {
             return;
         };
-        if self.is_cut(from, to) || self.loses(from, to, &datagram.bytes) {
+        if self.is_cut(from, to) {
             return;
         }
         if self.plan.replay > 0 {

@@ -266,9 +266,9 @@ impl World {
             self.send_to_one(datagram);
             return;
         }
-        let members = 0..self.members.len() as u8;
-        for to in members.map(|id| member_address(id, Door::Member)) {
-            if to != datagram.from {
+        for id in 0..self.members.len() as u8 {
+            let to = member_address(id, Door::Member);
+            if to != datagram.from && !self.net.loses(datagram.from, id) {
                 let datagram = datagram.clone();
                 self.send_to_one(Datagram { to, ..datagram });
             }
