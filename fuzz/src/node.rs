@@ -159,7 +159,7 @@ impl Rig {
             1024,
         ];
         Self {
-            node: Node::new(config(sends_to_all), state, &recovered, now).expect("a good configuration"),
+            node: Node::new(config(sends_to_all), state, &recovered, now).expect("it is good"),
             log: window(),
             memory: lengths.map(|len| vec![0; len]),
             journal: recovered.journal(CLUSTER, SEGMENT),

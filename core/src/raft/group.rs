@@ -128,8 +128,8 @@ impl Raft {
         }
     }
 
-    /// A follower has asked for the bytes from `from` on again. True if it seems not to hear what is sent to all: it
-    /// is served alone from now on, and tried again after a while.
+    /// A follower has asked for the bytes from `from` on again. True if it seems not to hear what
+    /// is sent to all: it is served alone from now on, and tried again after a while.
     pub fn note_missed(&mut self, now: Instant, member: MemberId, from: Position) -> bool {
         let until = now.plus(self.timing.leader_timeout * REST_OF_TIMEOUTS);
         let progress = self.progress_mut(member);

@@ -330,11 +330,7 @@ impl fmt::Display for Settings {
         writeln!(f, "admin = \"{admin}\"")?;
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
-        match &self.log_multicast {
-            Some(group) => writeln!(f, "log_multicast = {}", quoted(group))?,
-            None => writeln!(f, "# log_multicast: off; for example \"239.1.1.1:9200\"")?,
-        }
-        writeln!(f, "log_multicast_hops = {}", self.log_multicast_hops)?;
+        self.fmt_multicast(f)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
         writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
         writeln!(f, "egress_window = \"{}\"", self.egress_window)?;

@@ -1,5 +1,6 @@
 //! The multicast group of the log.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::Settings;
@@ -22,6 +23,17 @@ impl Settings {
             interface,
             hops: self.log_multicast_hops,
         })
+    }
+
+    pub(super) fn fmt_multicast(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.log_multicast {
+            Some(group) => {
+                let quoted = toml::Value::String(group.clone());
+                writeln!(f, "log_multicast = {quoted}")?;
+            }
+            None => writeln!(f, "# log_multicast: off; for example \"239.1.1.1:9200\"")?,
+        }
+        writeln!(f, "log_multicast_hops = {}", self.log_multicast_hops)
     }
 
     pub(super) fn validate_multicast(&self) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! UDP: the two doors of a node, the group of the log, datagrams in batches, and names to addresses.
+//! UDP: the two doors of a node, the group of the log, datagrams in batches, and names to
+//! addresses.
 
 pub mod batch;
 pub mod group;

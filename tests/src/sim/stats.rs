@@ -213,8 +213,8 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}, services away {}, hand-overs of the unwell {}, log sent to all {} \
-             KiB, to one {} KiB",
+             purges {}, installs {}, services away {}, hand-overs of the unwell {}, \
+             log sent to all {} KiB, to one {} KiB",
             self.timers,
             self.said,
             self.snapshots,
