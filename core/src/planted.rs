@@ -28,11 +28,12 @@ pub enum Planted {
     HandsOverWithoutRest,
     ASlotForgetsTheLastJoin,
     AnUnwellLeaderStays,
+    WhoIsBehindIsLeftToTheGroup,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -55,6 +56,7 @@ impl Planted {
         Self::HandsOverWithoutRest,
         Self::ASlotForgetsTheLastJoin,
         Self::AnUnwellLeaderStays,
+        Self::WhoIsBehindIsLeftToTheGroup,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

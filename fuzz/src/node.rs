@@ -101,7 +101,7 @@ struct Rig {
     their_history: Vec<TermBase>,
 }
 
-fn config() -> Config {
+fn config(sends_to_all: bool) -> Config {
     let listed = |n: usize| MemberAddress {
         member: address(n as u8, 9000),
         ingress: "localhost:9001".parse().expect("it fits"),
@@ -110,6 +110,7 @@ fn config() -> Config {
         cluster: CLUSTER,
         member: member(0),
         members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
+        log_group: sends_to_all.then(|| SocketAddr::from(([239, 1, 1, 1], 9000))),
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,
@@ -127,7 +128,7 @@ fn config() -> Config {
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(sends_to_all: bool) -> Self {
         let state = NodeState {
             cluster: CLUSTER,
             member: member(0),
@@ -158,7 +159,7 @@ impl Rig {
             1024,
         ];
         Self {
-            node: Node::new(config(), state, &recovered, now).expect("a good configuration"),
+            node: Node::new(config(sends_to_all), state, &recovered, now).expect("it is good"),
             log: window(),
             memory: lengths.map(|len| vec![0; len]),
             journal: recovered.journal(CLUSTER, SEGMENT),
@@ -533,7 +534,8 @@ impl Rig {
 /// Lets the bytes choose calls, and checks after each; says how far the log was executed, in
 /// records.
 pub fn run(bytes: &[u8]) -> usize {
-    let mut rig = Rig::new();
+    // Not a choice of the bytes, which mean the same in either.
+    let mut rig = Rig::new(bytes.len() % 2 == 1);
     let mut choices = Choices(bytes);
     let (mut commit, mut applied, mut joined) = Default::default();
     while !choices.0.is_empty() && rig.node.halted().is_none() {

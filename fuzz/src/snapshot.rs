@@ -118,6 +118,7 @@ fn node() -> Node<SESSIONS> {
         cluster: CLUSTER,
         member,
         members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,

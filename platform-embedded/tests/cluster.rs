@@ -46,6 +46,7 @@ fn config(member: usize, seed: u64) -> Config {
         cluster: CLUSTER,
         member: id(member),
         members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,

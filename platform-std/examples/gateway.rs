@@ -55,8 +55,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let answer = format!("{total} at {} as {:?}\n", status.applied.get(), status.role);
             devices.send_to(answer.as_bytes(), device)?;
         }
-        let [disk, members, clients] = node.fds();
-        wait(&[disk, members, clients, devices.as_fd()], sleep)?;
+        let fds: Vec<_> = node.fds().into_iter().chain([devices.as_fd()]).collect();
+        wait(&fds, sleep)?;
     }
     Ok(node.close()?)
 }

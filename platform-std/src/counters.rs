@@ -104,6 +104,10 @@ counters! {
     SettingsDiffer = "settings_differ",
     /// Services that have panicked on their threads since the node started.
     ServicesFailed = "services_failed",
+    /// Bytes of log frames that this member has sent as a leader: once to all, or once to each.
+    LogSent = "log_sent",
+    /// Requests to send log frames again that this member has made.
+    Naks = "naks",
 }
 
 /// One consistent reading, indexed by [`Counter`].

@@ -53,4 +53,5 @@ stories! {
     install = "install"
     rotten_log = "rotten-log"
     full_log = "full-log"
+    multicast = "multicast"
 }

@@ -100,6 +100,11 @@ pub struct Config {
     pub member: MemberId,
     /// All members, this one too, by slot.
     pub members: [Option<MemberAddress>; MEMBERS_MAX],
+    /// Where a leader sends the log to all followers at once: a multicast group that the driver of
+    /// each has joined, and whose datagrams it hands over as those of the member door. Without one
+    /// each follower is sent a copy of its own. Only what this member does as a leader depends on
+    /// it: members may differ.
+    pub log_group: Option<SocketAddr>,
     /// Elections and heartbeats.
     pub timing: Timing,
     /// Client sessions.
@@ -152,6 +157,8 @@ pub enum ConfigError {
     Services,
     /// The bound of the log is less than eight segments, or than two snapshots apart.
     LogMax,
+    /// `log_group` is no multicast address, has no port, or is not of the family of this member's.
+    LogGroup,
     /// A heartbeat or canvass interval is zero or not well below the leader timeout.
     Timing,
     /// The node state is of another cluster or another member.
@@ -173,6 +180,9 @@ impl core::fmt::Display for ConfigError {
             Self::Services => "there is no service, or more than this node has room for",
             Self::LogMax => {
                 "the bound of the log is below eight segments, or below two snapshot periods"
+            }
+            Self::LogGroup => {
+                "the log's group is no multicast address and port of the member endpoint's family"
             }
             Self::Timing => {
                 "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
@@ -216,6 +226,13 @@ impl Config {
         let least = (SEGMENTS_MIN * u64::from(segment)).max(2 * self.snapshots.every_bytes);
         if self.log_max != 0 && self.log_max < least {
             return Err(ConfigError::LogMax);
+        }
+        let own = self.address(self.member).map(|a| a.member.is_ipv4());
+        let fits = |group: SocketAddr| {
+            group.ip().is_multicast() && group.port() != 0 && Some(group.is_ipv4()) == own
+        };
+        if self.log_group.is_some_and(|group| !fits(group)) {
+            return Err(ConfigError::LogGroup);
         }
         let timing = &self.timing;
         let third = timing.leader_timeout / 3;

@@ -39,7 +39,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         if frame_type(datagram).map_err(Reject::Wire)? == TYPE_NAK {
             let nak = Nak::parse(datagram).map_err(Reject::Wire)?;
-            return self.handle_nak(from, &nak, log);
+            return self.handle_nak(now.instant, from, &nak, log);
         }
         let header = DataHeader::parse(datagram).map_err(Reject::Wire)?;
         match header.stream_id {
@@ -417,7 +417,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// A follower misses bytes. Only a frame boundary of this very log is answered.
-    fn handle_nak<L: Log>(&mut self, from: MemberId, nak: &Nak, log: &L) -> Result<(), Reject> {
+    fn handle_nak<L: Log>(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        nak: &Nak,
+        log: &L,
+    ) -> Result<(), Reject> {
         let joined = Term::from_session_id(nak.session_id);
         if nak.stream_id != LOG_STREAM_ID || joined != Some(self.raft.term()) {
             self.counters.stale += 1;
@@ -438,6 +444,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         if at >= log.start() {
             self.raft.handle_nak(from, at, at.plus(length));
+            if self.config.log_group.is_some() && self.raft.note_missed(now, from, at) {
+                self.event(Event::DeafToGroup(from));
+            }
         }
         Ok(())
     }

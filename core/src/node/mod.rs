@@ -17,6 +17,7 @@ mod checkpoint;
 pub mod clients;
 mod config;
 mod container;
+mod frames;
 mod handle;
 mod health;
 mod host;

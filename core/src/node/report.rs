@@ -37,6 +37,9 @@ pub enum Event {
     SessionOpened(SessionId),
     /// A client session was closed.
     SessionClosed(SessionId),
+    /// This follower seems not to hear what is sent to all at once: it is sent the log alone for a
+    /// while.
+    DeafToGroup(MemberId),
     /// A snapshot of this position is on this member's disk.
     SnapshotStored(Position),
     /// This member has no snapshot of this position, and goes on.
@@ -165,6 +168,8 @@ pub struct Counters {
     pub elections: u64,
     /// Steps of the wall clock by more than a second.
     pub clock_steps: u64,
+    /// Bytes of log frames that this leader has sent: once to all, or once to each.
+    pub log_sent: u64,
 }
 
 /// The state of one member at one moment.

@@ -53,6 +53,7 @@ fn config(members: u8) -> Config {
         cluster: CLUSTER,
         member: id(0),
         members: core::array::from_fn(|n| (n < usize::from(members)).then(|| address_of(n as u8))),
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
-use crate::log::{Frames, LOG_STREAM_ID, Log, scan};
+use crate::log::{Frames, LOG_STREAM_ID, Log};
 use crate::node::Lent;
 use crate::planted::Planted;
 use crate::raft::{Owed, State};
@@ -62,8 +62,8 @@ pub(super) type Scratch = [u8; CONTROL_MAX];
 pub(super) struct Sweep {
     at: Instant,
     next: u8,
-    /// Which follower was last sent log bytes.
-    member: u8,
+    /// Which follower was last sent log bytes; or all were.
+    pub member: u8,
     /// When this member's health was last looked after.
     pub looked_at: Instant,
 }
@@ -381,55 +381,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.to_member(leader, nak.emit(scratch))
     }
 
-    /// Log frames: the followers in turn, each from its own cursor, from wherever the bytes are.
-    fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        let end = self.raft.tail.end;
-        let State::Leader(leader) = self.raft.state() else {
-            return None;
-        };
-        if !leader.owes_bytes(end) {
-            return None;
-        }
-        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-        for _ in 0..crate::limits::MEMBERS_MAX {
-            let member = self.take_turn()?;
-            let Some(progress) = self.raft.progress_mut(member) else {
-                continue;
-            };
-            let Some((from, to)) = progress.due(end) else {
-                continue;
-            };
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
-            let least = if progress.resend.is_some() { mtu } else { 0 };
-            let wanted = (to.since(from) as usize).max(least).min(bytes.len());
-            let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
-            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
-                continue;
-            };
-            progress.sent(from, from.plus(run.len() as u64));
-            let Some(address) = self.config.address(member) else {
-                continue;
-            };
-            return Some(Due {
-                door: Door::Member,
-                to: address.member,
-                what: What::InPlace(scan::sent(run)),
-            });
-        }
-        None
-    }
-
-    fn take_turn(&mut self) -> Option<MemberId> {
-        let next = self.sweep.member + 1;
-        self.sweep.member = if next < crate::limits::MEMBERS_MAX as u8 {
-            next
-        } else {
-            0
-        };
-        MemberId::new(self.sweep.member)
-    }
-
     #[inline(never)]
     fn owed_status(&mut self, scratch: &mut Scratch) -> Option<Due<'static>> {
         let (to, nonce) = self.status_replies.pop()?;
@@ -496,47 +447,5 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_bytes(end));
         let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
         is_behind || sends || is_asked
-    }
-
-    #[inline(never)]
-    fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        let State::Leader(leader) = self.raft.state() else {
-            return None;
-        };
-        if self.is_serving() {
-            return None;
-        }
-        let (end, mtu) = (self.raft.tail.end, self.config.mtu);
-        let mut wanted = None;
-        let progress = match leader.owes_bytes(end) {
-            true => &leader.progress[..],
-            false => &[],
-        };
-        for progress in progress {
-            let Some((from, _)) = progress.due(end) else {
-                continue;
-            };
-            // What was purged is here no more: that member will ask for a snapshot.
-            if from >= lent.log.start() || from < self.start.base {
-                continue;
-            }
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // A PAD whose header alone was recalled is a frame, but not one that can be sent.
-            let run = scan::run(bytes, from, mtu, self.config.segment_length);
-            if (1..=bytes.len()).contains(&run) {
-                // Somebody still reads what was recalled last: others wait for their turn.
-                return None;
-            }
-            // Read already, and no frame starts there: who asked for it is no follower of ours.
-            if !self.sources.has_catchup_from(from) {
-                wanted = wanted.or(Some(from));
-            }
-        }
-        let other = self.recall_annals(lent);
-        if let Some(recall) = other.or_else(|| self.recall_snapshot(lent.catchup)) {
-            return Some(recall);
-        }
-        let len = lent.catchup.len();
-        wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
     }
 }

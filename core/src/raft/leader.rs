@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::group::Hearing;
 use super::health::Worst;
 use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
@@ -34,9 +35,11 @@ pub struct Progress {
     pub sent: Position,
     /// What it has asked for again.
     pub resend: Option<(Position, Position)>,
+    /// Whether it hears what is sent to all followers at once.
+    pub(super) hearing: Hearing,
     /// When it was last heard, if ever in this term.
     pub heard: Option<Instant>,
-    /// When `received` last grew, or the cursor was last set back.
+    /// When `received` last grew, or the cursor was last set back, or nothing was on its way.
     pub moved: Instant,
     /// For how long its disk and its services have kept work waiting.
     pub ages: Ages,
@@ -69,6 +72,7 @@ impl Progress {
             limit: Position::ZERO,
             sent: end,
             resend: None,
+            hearing: Hearing::NEW,
             heard: None,
             moved: now,
             ages: Ages {
@@ -110,6 +114,7 @@ impl Progress {
         self.heard = Some(now);
         self.round = ack.round;
         self.sent = self.sent.max(self.received);
+        self.hearing.has(self.received);
         self.durable = self.durable.max(ack.durable.min(ack.received));
         self.applied = self.applied.max(ack.applied);
         self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
@@ -428,8 +433,13 @@ impl Raft {
             leader.round += 1;
         }
         for progress in &mut leader.progress {
-            // Nothing new for a while: what was sent is lost, and so is the request for it.
+            progress.listen_again(now);
             let stuck = progress.joined && progress.sent > progress.received;
+            if !stuck {
+                // Nothing is on its way: the wait for it begins when something is.
+                progress.moved = now;
+            }
+            // Nothing new for a while: what was sent is lost, and so is the request for it.
             if stuck && now.since(progress.moved) >= patience {
                 progress.sent = progress.received;
                 progress.resend = None;

@@ -5,10 +5,12 @@
 //! emission, so that no order of calls can let a promise leave too early.
 //!
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
+//! - `group`: the log sent to all followers at once
 //! - `leader`: progress of followers, commit, check-quorum, transfer (Raft 5.3, 5.4.2, 6.2)
 //! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
 mod election;
+mod group;
 mod health;
 mod leader;
 mod owed;

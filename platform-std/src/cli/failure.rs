@@ -70,7 +70,7 @@ impl From<NodeError> for Failure {
         let code = match &error {
             NodeError::Config(_) | NodeError::Core(_) => 2,
             NodeError::Storage(_) | NodeError::Halted(_) => 3,
-            NodeError::Bind(_) | NodeError::Name { .. } => 4,
+            NodeError::Bind(_) | NodeError::Group(_) | NodeError::Name { .. } => 4,
             NodeError::System(_) | NodeError::Service(_) => 1,
         };
         Self::new(code, error.to_string())

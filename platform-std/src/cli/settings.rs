@@ -65,6 +65,15 @@ pub struct SettingsArgs {
     /// Take a snapshot after so many bytes of log; an eighth of --log-max unless given
     #[arg(long, value_name = "SIZE")]
     pub snapshot_every: Option<Size>,
+    /// A multicast group for the log, e.g. 239.1.1.1:9200; the same on every member
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(
+        long_help = "The IPv4 multicast group, for example 239.1.1.1:9200, to which a leader sends \
+        each byte of the log once for all followers; the same on every member. A member that does \
+        not hear it, or has lost something, is sent the log alone. Without this each follower is \
+        sent a copy of its own"
+    )]
+    pub log_multicast: Option<String>,
     /// Which sessions may make the cluster take a snapshot
     #[arg(long, value_enum)]
     #[arg(
@@ -105,6 +114,9 @@ impl SettingsArgs {
         settings.durability = self.durability.unwrap_or(settings.durability);
         settings.log_max = self.log_max.unwrap_or(settings.log_max);
         settings.snapshot_every = self.snapshot_every.or(settings.snapshot_every);
+        if self.log_multicast.is_some() {
+            settings.log_multicast.clone_from(&self.log_multicast);
+        }
         settings.admin = self.admin.unwrap_or(settings.admin);
         settings.idle = self.idle.unwrap_or(settings.idle);
         settings.validate()?;

@@ -3,6 +3,7 @@
 //! Every key has a default except who the members are. Unknown keys are errors, so that a misspelt
 //! one is not silently ignored. `node --check` prints the outcome.
 
+mod multicast;
 mod quantity;
 mod validate;
 
@@ -78,6 +79,15 @@ pub struct Settings {
     /// The largest datagram that is sent, a multiple of 32. The same on every member.
     #[serde(default = "defaults::mtu")]
     pub mtu: Size,
+    /// `address:port` of an IPv4 multicast group: a leader sends each byte of the log once for all
+    /// followers, through the interface of its `member` endpoint. The same on every member: one
+    /// that does not hear the group is sent the log alone. Without this each follower is sent a
+    /// copy of its own.
+    #[serde(default)]
+    pub log_multicast: Option<String>,
+    /// How many hops away from its leader a member may be to hear that; 1: on the same network.
+    #[serde(default = "defaults::log_multicast_hops")]
+    pub log_multicast_hops: u8,
     /// The longest message of a client. The same on every member.
     #[serde(default = "defaults::message_max")]
     pub message_max: Size,
@@ -247,6 +257,8 @@ impl Settings {
             admin: Admin::default(),
             window: defaults::window(),
             mtu: defaults::mtu(),
+            log_multicast: None,
+            log_multicast_hops: defaults::log_multicast_hops(),
             message_max: defaults::message_max(),
             sessions_max: defaults::sessions_max(),
             ingress_window: defaults::ingress_window(),
@@ -326,6 +338,7 @@ impl fmt::Display for Settings {
         writeln!(f, "admin = \"{admin}\"")?;
         writeln!(f, "window = \"{}\"", self.window)?;
         writeln!(f, "mtu = \"{}\"", self.mtu)?;
+        self.fmt_multicast(f)?;
         writeln!(f, "message_max = \"{}\"", self.message_max)?;
         writeln!(f, "sessions_max = {}", self.sessions_max)?;
         writeln!(f, "ingress_window = \"{}\"", self.ingress_window)?;
@@ -379,6 +392,9 @@ mod defaults {
     }
     pub fn mtu() -> Size {
         Size(coracle_core::limits::MTU_DEFAULT as u64)
+    }
+    pub fn log_multicast_hops() -> u8 {
+        1
     }
     pub fn message_max() -> Size {
         Size(1 << 20)

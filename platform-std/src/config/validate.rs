@@ -64,6 +64,7 @@ impl Settings {
     /// [`ConfigError::Value`] for the first that does not hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_members()
+            .and_then(|()| self.validate_multicast())
             .and_then(|()| self.validate_sizes())
             .and_then(|()| self.validate_kv())
             .and_then(|()| self.validate_snapshots())

@@ -51,28 +51,31 @@ impl Socket {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let made = || -> io::Result<Self> {
-            let domain = Domain::for_address(address);
-            let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-            if address.is_ipv6() {
-                // `[::]` shall not take IPv4 too: only the configured address is bound.
-                socket.set_only_v6(true)?;
-            }
-            socket.set_nonblocking(true)?;
-            socket.set_recv_buffer_size(BUFFER_BYTES)?;
-            socket.set_send_buffer_size(BUFFER_BYTES)?;
-            socket.bind(&SockAddr::from(address))?;
-            let socket: UdpSocket = socket.into();
-            let local = socket.local_addr()?;
-            Ok(Self { socket, local })
-        };
-        made().map_err(|error| BindError { address, error })
+        udp(address, false).map_err(|error| BindError { address, error })
     }
 
     /// The address that is bound, with the port that port 0 became.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
+}
+
+/// A bound socket; `is_shared`: others may bind the same address, if they all say so.
+pub(super) fn udp(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // `[::]` shall not take IPv4 too: only the configured address is bound.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(is_shared)?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(BUFFER_BYTES)?;
+    socket.set_send_buffer_size(BUFFER_BYTES)?;
+    socket.bind(&SockAddr::from(address))?;
+    let socket: UdpSocket = socket.into();
+    let local = socket.local_addr()?;
+    Ok(Socket { socket, local })
 }
 
 impl AsFd for Socket {

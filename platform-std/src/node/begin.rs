@@ -1,5 +1,6 @@
 //! What a node begins with: at the start of its process, and after a snapshot was installed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use coracle_core::log::{NodeState, Recovered};
@@ -193,6 +194,7 @@ pub fn core_config(
         cluster: ClusterId(settings.cluster),
         member: member_id(settings)?,
         members: addresses.table,
+        log_group: settings.log_group().map(SocketAddr::V4),
         timing: Timing {
             heartbeat_interval: t.heartbeat.0,
             leader_timeout: t.leader_timeout.0,

@@ -1,4 +1,4 @@
-//! The two sockets of a node, and the batches that go through them.
+//! The sockets of a node, two and one for the log's group, and the batches that go through them.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,10 +8,11 @@ use coracle_core::log::Window;
 use coracle_core::node::{CONTROL_MAX, Door, Lent};
 use coracle_core::time::Now;
 
+use super::peers::Places;
 use super::trace::{Left, Trace};
-use super::{Core, NodeError};
+use super::{Core, Fds, NodeError};
 use crate::net::batch::{BATCH, Sent};
-use crate::net::{ReceiveBatch, SendBatch, Socket};
+use crate::net::{Group, ReceiveBatch, SendBatch, Socket};
 
 /// How many batches are sent in one turn at most: other work comes round.
 const SENT: usize = 2;
@@ -31,6 +32,9 @@ pub struct Traffic {
 pub struct Doors {
     member: Socket,
     client: Socket,
+    /// What a leader sends to all followers at once. From the same address as all else that it
+    /// sends, so that the check of the source is the same.
+    group: Option<Socket>,
     inbound: ReceiveBatch,
     to_members: SendBatch,
     to_clients: SendBatch,
@@ -43,13 +47,23 @@ pub struct Doors {
 type Datagrams<'l> = heapless::Vec<(SocketAddr, &'l [u8]), BATCH>;
 
 impl Doors {
-    pub fn bind(member: SocketAddr, client: SocketAddr) -> Result<Self, NodeError> {
-        let (member, client) = (Socket::bind(member)?, Socket::bind(client)?);
-        ReceiveBatch::join(&member);
-        ReceiveBatch::join(&client);
+    pub fn bind(places: &Places, group: Option<Group>) -> Result<Self, NodeError> {
+        let member = Socket::bind(places.member)?;
+        let client = Socket::bind(places.client)?;
+        let group = match group {
+            Some(group) => {
+                group.prepare(&member, &places.others)?;
+                Some(group.listen()?)
+            }
+            None => None,
+        };
+        for socket in [&member, &client].into_iter().chain(&group) {
+            ReceiveBatch::join(socket);
+        }
         Ok(Self {
             member,
             client,
+            group,
             inbound: ReceiveBatch::new(),
             to_members: SendBatch::new(),
             to_clients: SendBatch::new(),
@@ -66,9 +80,12 @@ impl Doors {
         trace
     }
 
-    /// What to poll for readability.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.member.as_fd(), self.client.as_fd()]
+    /// What to poll for readability, behind `first`.
+    pub fn fds<'a>(&'a self, first: BorrowedFd<'a>) -> Fds<'a> {
+        let sockets = [&self.member, &self.client].into_iter().chain(&self.group);
+        std::iter::once(first)
+            .chain(sockets.map(AsFd::as_fd))
+            .collect()
     }
 
     /// Hands the node what has arrived. True if anything has.
@@ -79,11 +96,19 @@ impl Doors {
         lent: &mut Lent<'_, Window<Vec<u8>>>,
     ) -> Result<bool, NodeError> {
         let mut any = false;
-        for (door, socket) in [(Door::Member, &self.member), (Door::Client, &self.client)] {
+        let own = self.member.local();
+        let doors = [(Door::Member, &self.member), (Door::Client, &self.client)];
+        // What is said to the group is for members, and by members.
+        let group = self.group.as_ref().map(|socket| (Door::Member, socket));
+        for (door, socket) in doors.into_iter().chain(group) {
             let before = self.traffic.received;
             while self.inbound.receive(socket)? {
                 any = true;
                 for (from, bytes) in self.inbound.datagrams() {
+                    // A leader on a machine with other members hears what it says to the group.
+                    if door == Door::Member && from == own {
+                        continue;
+                    }
                     self.traffic.received += 1;
                     // One copy too many, for `cargo xtask copies` to find.
                     #[cfg(coracle_planted)]

@@ -40,6 +40,11 @@ pub fn tell(event: Event) {
                 "receiving a snapshot: the log is too old"
             );
         }
+        Event::DeafToGroup(member) => tracing::warn!(
+            member = member.get(),
+            "this member does not hear log_multicast: it is sent the log alone for a while. Look \
+             at its own setting, and at whether the network between passes multicast"
+        ),
         Event::LogHealed(to) => {
             let to = to.get();
             tracing::warn!(to, "the damage in the log is healed from the others");

@@ -43,6 +43,7 @@ pub use services::{Hosted, Services};
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
@@ -52,6 +53,7 @@ use coracle_core::node::{App, ConfigError as CoreConfigError, Halt, Node};
 
 use crate::clock::random_seed;
 use crate::config::{ConfigError, Settings};
+use crate::net::GroupError;
 use crate::net::socket::BindError;
 use crate::signals::StopSignal;
 use crate::storage::{DataDir, NodeStateFile, StorageError};
@@ -77,6 +79,8 @@ pub enum NodeError {
     Storage(StorageError),
     /// A socket could not be bound.
     Bind(BindError),
+    /// The multicast group of the log cannot be used.
+    Group(GroupError),
     /// An endpoint of this member has no address.
     Name {
         /// The endpoint.
@@ -92,6 +96,9 @@ pub enum NodeError {
     Service(ServiceId),
 }
 
+/// What is readable when there is work; see [`Runner::fds`].
+pub type Fds<'a> = heapless::Vec<BorrowedFd<'a>, 4>;
+
 /// The core's node, as large as it is here.
 type Core = Node<SESSIONS, SERVICES_MAX>;
 
@@ -102,6 +109,7 @@ impl fmt::Display for NodeError {
             Self::Core(error) => error.fmt(f),
             Self::Storage(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
+            Self::Group(error) => error.fmt(f),
             Self::Name { endpoint, error } => write!(
                 f,
                 "this member's own endpoint `{endpoint}` has no address: {error}. Correct it, or \
@@ -141,6 +149,12 @@ impl From<StorageError> for NodeError {
 impl From<BindError> for NodeError {
     fn from(error: BindError) -> Self {
         Self::Bind(error)
+    }
+}
+
+impl From<GroupError> for NodeError {
+    fn from(error: GroupError) -> Self {
+        Self::Group(error)
     }
 }
 

@@ -41,6 +41,13 @@ pub struct Addresses {
     pub table: [Option<MemberAddress>; MEMBERS_MAX],
 }
 
+/// Where this member is, and on which hosts the others are, as far as that is known.
+pub struct Places {
+    pub member: SocketAddr,
+    pub client: SocketAddr,
+    pub others: Vec<IpAddr>,
+}
+
 impl Addresses {
     /// Looks all names up. Its own must have an address; others may get one later.
     pub fn resolve(settings: &Settings) -> Result<Self, NodeError> {
@@ -81,6 +88,19 @@ impl Addresses {
             client,
             table,
         })
+    }
+}
+
+impl Addresses {
+    /// What the sockets need to know of them.
+    pub fn places(&self) -> Places {
+        let members = self.table.iter().flatten().map(|entry| entry.member);
+        let others = members.filter(|address| *address != self.member);
+        Places {
+            member: self.member,
+            client: self.client,
+            others: others.map(|address| address.ip()).collect(),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The node's thread: facts in, work, debts out, sleep.
 
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use super::keeper::{Keeper, Turn, purge};
 use super::memory::{Memory, STREAMS_KEEP};
 use super::peers::{Addresses, Peers};
 use super::trace::Trace;
-use super::{Core, Hosted, NodeError, is_initialised};
+use super::{Core, Fds, Hosted, NodeError, is_initialised};
 use crate::apart::Ended;
 use crate::clock::{Clock, random_seed};
 use crate::config::{Admin, Idle, Settings};
@@ -89,7 +88,7 @@ impl<S: Hosted> Runner<S> {
         let count = services.count();
         let mut memory = Memory::new(&settings, count)?;
         let addresses = Addresses::resolve(&settings)?;
-        let (member, client) = (addresses.member, addresses.client);
+        let (member, places) = (addresses.member, addresses.places());
         let clock = Clock::new();
         let config = core_config(&settings, addresses, count)?;
         let ground = Ground {
@@ -107,7 +106,7 @@ impl<S: Hosted> Runner<S> {
         let cluster = ClusterId(settings.cluster);
         let sets = SnapshotStore::open(&dir.snapshots(), cluster, &damaged, &waker)?;
         let keeper = Keeper::new(sets, &mut node)?;
-        let mut doors = Doors::bind(member, client)?;
+        let mut doors = Doors::bind(&places, settings.group(member))?;
         let trace = trace.map(|path| doors.watch(path, settings.segment_length.0 as u32));
         let peers = Peers::new(&settings, member, &waker)?;
         let counters =
@@ -171,10 +170,9 @@ impl<S: Hosted> Runner<S> {
         Ok(sleep)
     }
 
-    /// What is readable when there is work: the disk threads' signal, and both sockets.
-    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        let [member, client] = self.doors.fds();
-        [self.waker.fd(), member, client]
+    /// What is readable when there is work: the disk threads' signal, and the sockets.
+    pub fn fds(&self) -> Fds<'_> {
+        self.doors.fds(self.waker.fd())
     }
 
     /// The service, as of the last message that was executed, or all of them.
@@ -563,6 +561,8 @@ impl<S: Hosted> Runner<S> {
                 status.settings_differ.to_wire().into(),
             ),
             (Counter::ServicesFailed, self.services_failed),
+            (Counter::LogSent, self.node.counters().log_sent),
+            (Counter::Naks, self.node.counters().naks),
         ]);
     }
 }

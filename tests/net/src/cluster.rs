@@ -241,20 +241,38 @@ impl Cluster {
     /// # Errors
     /// What it says, when `patience` ran out.
     pub fn await_step_down(&mut self, id: usize, patience: Duration) -> Result<(), String> {
-        let data = data_of(&self.scratch, id);
-        let data = data.to_str().ok_or("the path is not text")?;
         let deadline = Instant::now() + patience;
         loop {
             self.check_alive()?;
-            let output = self.run(&["status", "--json", "--dir", data])?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            let value: Value = serde_json::from_str(text.trim()).unwrap_or_default();
+            let value = self.counters(id)?;
             match value["role"].as_str() {
                 Some(role) if role != "leader" => return Ok(()),
-                _ if Instant::now() > deadline => return Err(format!("node {id} says {text}")),
+                _ if Instant::now() > deadline => return Err(format!("node {id} says {value}")),
                 _ => std::thread::sleep(Duration::from_millis(50)),
             }
         }
+    }
+
+    /// What node `id`'s counters file says, whatever its network is like; null if there is none.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn counters(&self, id: usize) -> Result<Value, String> {
+        let data = data_of(&self.scratch, id);
+        let data = data.to_str().ok_or("the path is not text")?;
+        let output = self.run(&["status", "--json", "--dir", data])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(serde_json::from_str(text.trim()).unwrap_or_default())
+    }
+
+    /// One counter of node `id`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn counter(&self, id: usize, name: &str) -> Result<u64, String> {
+        let counters = self.counters(id)?;
+        let number = counters[name].as_u64();
+        number.ok_or_else(|| format!("node {id} has no counter {name}: {counters}"))
     }
 
     /// Waits until every node is level: the same term, positions and digest.
@@ -327,6 +345,11 @@ impl Cluster {
         let text = std::fs::read_to_string(&self.nodes[id].output).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" / ")
+    }
+
+    /// All that node `id` has printed.
+    pub fn output(&self, id: usize) -> String {
+        std::fs::read_to_string(&self.nodes[id].output).unwrap_or_default()
     }
 
     fn run(&self, words: &[&str]) -> Result<Output, String> {

@@ -11,3 +11,4 @@ pub mod gate;
 pub mod namespace;
 pub mod relay;
 pub mod scratch;
+pub mod stage;

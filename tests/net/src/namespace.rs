@@ -52,7 +52,12 @@ impl Network {
         };
         ip(&["netns", "add", &network.hub])?;
         let hub = network.hub.as_str();
-        ip(&["-n", hub, "link", "add", "bridge0", "type", "bridge"])?;
+        let plain = ["mcast_snooping", "0"];
+        ip(&[
+            &["-n", hub, "link", "add", "bridge0", "type", "bridge"],
+            &plain[..],
+        ]
+        .concat())?;
         ip(&["-n", hub, "link", "set", "bridge0", "up"])?;
         for host in &network.hosts {
             ip(&["netns", "add", &host.namespace])?;
@@ -95,6 +100,32 @@ impl Network {
             "eth0",
             "up",
         ])
+    }
+
+    /// Whether the network hands a host what is sent to groups; all else arrives in any case.
+    ///
+    /// # Errors
+    /// The command that failed.
+    pub fn set_hears_groups(&self, host: usize, hears: bool) -> Result<(), String> {
+        let port = self.hosts[host].port.as_str();
+        let state = if hears { "on" } else { "off" };
+        let words = ["type", "bridge_slave", "mcast_flood", state];
+        ip(&[&["-n", &self.hub, "link", "set", "dev", port], &words[..]].concat())
+    }
+
+    /// How many bytes a host has sent through its link, headers and all.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub fn bytes_sent(&self, host: usize) -> Result<u64, String> {
+        let file = "/sys/class/net/eth0/statistics/tx_bytes";
+        let output = self.hosts[host].command("cat").arg(file).output();
+        let output = output.map_err(|error| format!("ip does not start: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let said = || String::from_utf8_lossy(&output.stderr).into_owned();
+        text.trim()
+            .parse()
+            .map_err(|_| format!("{file}: {text} {}", said()))
     }
 
     /// Takes a host's link away altogether, with its address.

@@ -1,7 +1,8 @@
 //! Three nodes in three network namespaces with addresses of their own.
 
-use coracle_net::cluster::{Addresses, Cluster, Plan};
+use coracle_net::cluster::Cluster;
 use coracle_net::namespace::{self, Host, Network};
+use coracle_net::stage::{plan, send};
 use coracle_net::{gate, say};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -82,42 +83,6 @@ fn namespaces_self_test() {
     say!("namespaces_self_test: two cuts, two returns");
 }
 
-/// Three members on the first three hosts, the client on the fourth.
-fn plan(network: &Network) -> Plan {
-    let (client, hosts) = network.hosts().split_last().expect("four hosts");
-    let list: Vec<Addresses> = hosts
-        .iter()
-        .map(|host| Addresses {
-            member: format!("{}:9000", host.address),
-            ingress: format!("{}:9001", host.address),
-        })
-        .collect();
-    Plan {
-        views: vec![list; hosts.len()],
-        wrappers: hosts.iter().map(Host::wrapper).collect(),
-        client: client.wrapper(),
-        settings: "service = \"echo\"".to_owned(),
-    }
-}
-
-/// Sends `count` lines from the client's host and checks the echo.
-fn send(cluster: &Cluster, round: &str, count: usize) {
-    let text: String = (0..count)
-        .map(|number| format!("{round} line {number}\n"))
-        .collect();
-    let file = cluster.file(round);
-    std::fs::write(&file, &text).expect("a scratch file can be written");
-    let config = cluster.config(0).to_str().expect("it is text");
-    let mut command = cluster.command(&["send", "--config", config, "--file"]);
-    let output = command.arg(&file).output().expect("the program starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "send: {}: {errors}", output.status);
-    assert!(
-        output.stdout == text.as_bytes(),
-        "send: the replies are not the lines: {errors}"
-    );
-}
-
 /// The leader is cut off and steps down, the others go on, it comes back and is level again: once
 /// with its link down, so that its own sends fail, and once with its link taken away altogether.
 #[test]
@@ -127,9 +92,9 @@ fn namespaces_leader_is_cut_off_and_comes_back() {
         return;
     }
     let network = Network::build(4).expect("it worked for the probe");
-    let mut cluster = Cluster::start("namespaces", &plan(&network)).expect("the nodes start");
+    let mut cluster = Cluster::start("namespaces", &plan(&network, "")).expect("the nodes start");
     let mut leader = cluster.await_leader(PATIENCE).expect("a leader");
-    send(&cluster, "first", 1_000);
+    send(&cluster, "first", 1_000, 0);
     for round in ["down", "gone"] {
         let cut = leader;
         match round {
@@ -147,7 +112,7 @@ fn namespaces_leader_is_cut_off_and_comes_back() {
                 leader != cut
             })
             .expect("the others elect");
-        send(&cluster, round, 1_000);
+        send(&cluster, round, 1_000, 0);
         match round {
             "down" => network.set_link_up(cut),
             _ => network.restore_link(cut),
@@ -160,6 +125,6 @@ fn namespaces_leader_is_cut_off_and_comes_back() {
         );
         leader = cluster.await_leader(PATIENCE).expect("a leader");
     }
-    send(&cluster, "last", 100);
+    send(&cluster, "last", 100, 0);
     cluster.await_level(PATIENCE).expect("all members level");
 }

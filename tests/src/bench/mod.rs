@@ -10,6 +10,7 @@ pub mod flush;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod multicast;
 pub mod pipeline;
 pub mod profile;
 pub mod resources;
@@ -26,12 +27,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::{Cluster, Plan};
+use crate::process::{Cluster, Plan, free_ports};
 use figure::Row;
 use machine::{Machine, load_average};
 
 /// The rows, in the order in which they run.
-pub const ROWS: &str = "abcdefghi";
+pub const ROWS: &str = "abcdefghim";
 /// The row that is a timeline of the pipeline, and runs only if it is asked for.
 pub const PIPELINE: &str = "p";
 
@@ -79,6 +80,8 @@ pub struct Kind {
     pub mtu: usize,
     /// How many members.
     pub members: u8,
+    /// Whether the log is sent to all followers at once.
+    pub multicast: bool,
 }
 
 /// Three nodes, the usual datagrams.
@@ -87,6 +90,7 @@ pub const THREE: Kind = Kind {
     is_durable: false,
     mtu: coracle_core::limits::MTU_DEFAULT,
     members: 3,
+    multicast: false,
 };
 
 impl Kind {
@@ -105,6 +109,13 @@ impl Kind {
              ingress_window = \"4MiB\"\negress_window = \"4MiB\"\nwindow = \"16MiB\"\n",
             self.idle, self.mtu
         );
+        if self.multicast {
+            // A group of this cluster alone: others may run on this machine.
+            let [port] = free_ports(1)[..] else {
+                unreachable!("as many as were asked for")
+            };
+            plan.extra += &format!("log_multicast = \"239.255.66.1:{port}\"\n");
+        }
         plan
     }
 
@@ -162,6 +173,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if options.has('p') {
         add(pipeline::measure(options)?);
+    }
+    if options.has('m') {
+        add(multicast::measure(options)?);
     }
     let load_after = load_average();
     if options.is_json {

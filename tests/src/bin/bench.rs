@@ -26,6 +26,7 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
                   g  start to first echo, replay
                   h  sizes, sessions, members; a plot
                   i  ten times as many messages to replay; a follower that was away
+                  m  the log by multicast and to each follower; long datagrams
   --pipeline    only a timeline of a leader and a follower, beside that with one message on its
                 way, and how the two compare
   --profile     only where processor time goes under load, as `perf` sees it

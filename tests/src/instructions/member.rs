@@ -53,6 +53,7 @@ fn config(member: usize) -> Config {
         cluster: CLUSTER,
         member: id(member),
         members: std::array::from_fn(|n| (n < MEMBERS).then(|| listed(n))),
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: SESSIONS_MAX,

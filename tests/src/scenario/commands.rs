@@ -1,13 +1,15 @@
 //! The commands of a story, one line each.
 //!
 //! ```text
-//! cluster N [bounded]       N members with empty, initialised directories, all down; with logs of
-//!                           eight segments at most and longer messages
+//! cluster N [bounded | multicast]
+//!                           N members with empty, initialised directories, all down; with logs of
+//!                           eight segments at most and longer messages; with a group for the log
 //! disk M T T T [in TERM]    member M's directory holds one record for each T, written in that term
 //! start all | M..           processes start          crash all | M..       they are killed
 //! power all | M..           their machines lose power
 //! patient all | M..         their timeouts wait      eager all | M..       and go on
 //! cut A B | cut A>B | heal  links
+//! lose A>B K                the next K datagrams that A sends to all do not reach B
 //! elect M                   the others are patient until M leads
 //! wait MS                   time passes
 //! leader                    time passes until a leader has committed in its term
@@ -27,10 +29,11 @@
 //! wipe M.. | rot M          M dies and its directory is emptied; its newest snapshot rots
 //! rot-log M                 M is down, and a part of its log rots
 //! roles | logs | said       what there is to see
+//! sent                      bytes of log that were sent since: to all at once, and to one
 //! heard | snapshots         what services have heard since; what is on the disks
 //! ```
 
-use super::services;
+use super::{group, services};
 use crate::sim::check::{Checked, Violation};
 use crate::sim::clock::MILLI;
 use crate::sim::member::Process;
@@ -58,6 +61,7 @@ impl Stage {
             let members = number(rest.first().ok_or("how many?")?)?;
             let plan = match rest.get(1) {
                 Some(&"bounded") => services::bounded(members),
+                Some(&"multicast") => group::plan(members),
                 _ => Plan::scripted(members),
             };
             self.world = Some(World::new(plan, 400));
@@ -115,6 +119,8 @@ impl Stage {
             "roles" => Ok(roles(world)),
             "logs" => Ok(logs(world)),
             "said" => Ok(std::mem::take(&mut world.said).concat()),
+            "lose" => group::lose(world, rest),
+            "sent" => Ok(group::sent(world)),
             _ => services::perform(world, command, rest),
         }
     }
@@ -178,11 +184,15 @@ fn disk(world: &mut World, words: &[&str]) -> Said {
     Ok(String::new())
 }
 
+pub(super) fn one_way(world: &World, word: &str) -> Result<(u8, u8), String> {
+    let (from, to) = word.split_once('>').ok_or("from whom > to whom?")?;
+    Ok((member(world, from)? as u8, member(world, to)? as u8))
+}
+
 fn cut(world: &mut World, words: &[&str]) -> Said {
-    if let [one_way] = words {
-        let (from, to) = one_way.split_once('>').ok_or("from whom > to whom?")?;
-        let (from, to) = (member(world, from)?, member(world, to)?);
-        world.net.cut(from as u8, to as u8);
+    if let [word] = words {
+        let (from, to) = one_way(world, word)?;
+        world.net.cut(from, to);
         return Ok(String::new());
     }
     let (a, b) = two(world, words)?;

@@ -9,6 +9,7 @@
 
 mod commands;
 mod disk;
+mod group;
 mod services;
 
 use std::path::Path;

@@ -39,6 +39,9 @@ pub fn client_address(client: u8, life: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, client + 1)), port)
 }
 
+/// The group that a leader may send the log to, at every member's member door.
+pub const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 9002);
+
 /// Who is at `address`, and at which of a member's doors.
 pub fn peer_at(address: SocketAddr) -> Option<(Peer, Door)> {
     let IpAddr::V4(ip) = address.ip() else {
@@ -108,6 +111,10 @@ pub struct Net {
     /// Bit `to` of `blocked[from]`: nothing gets through that way.
     blocked: [u32; PEERS],
     archive: VecDeque<Datagram>,
+    /// How many datagrams from one to all do not reach another next, for a scenario.
+    losing: Vec<(Peer, Peer, usize)>,
+    /// Bytes of log that were sent to each member alone and, last, to all, for a scenario.
+    log_sent: [usize; 8],
 }
 
 impl Net {
@@ -118,6 +125,8 @@ impl Net {
             rng,
             blocked: [0; PEERS],
             archive: VecDeque::new(),
+            losing: Vec::new(),
+            log_sent: [0; 8],
         }
     }
 
@@ -149,6 +158,39 @@ impl Net {
     /// No old datagram comes back from here on.
     pub fn forget_archive(&mut self) {
         self.archive.clear();
+    }
+
+    /// The next `count` datagrams that `from` sends to all do not reach `to`.
+    pub fn lose(&mut self, from: Peer, to: Peer, count: usize) {
+        self.losing.push((from, to, count));
+    }
+
+    /// Whether a datagram that `from` sends to all is one that `to` does not hear.
+    pub fn loses(&mut self, from: SocketAddr, to: Peer) -> bool {
+        let from = peer_at(from).map_or(Peer::MAX, |(from, _)| from);
+        let is_left = |l: &&mut (Peer, Peer, usize)| (l.0, l.1) == (from, to) && l.2 > 0;
+        match self.losing.iter_mut().find(is_left) {
+            Some(losing) => {
+                losing.2 -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A member sends a datagram of log.
+    pub fn note_log(&mut self, to: SocketAddr, len: usize, stats: &mut Stats) {
+        let to_one = peer_at(to).map(|(peer, _)| usize::from(peer));
+        self.log_sent[to_one.unwrap_or(7)] += len;
+        match to_one {
+            Some(_) => stats.log_to_one += len as u64,
+            None => stats.log_to_all += len as u64,
+        }
+    }
+
+    /// Bytes of log sent since this was last asked: to each member alone and, last, to all.
+    pub fn take_log_sent(&mut self) -> [usize; 8] {
+        std::mem::take(&mut self.log_sent)
     }
 
     /// Takes one datagram and says when it, or what becomes of it, arrives.

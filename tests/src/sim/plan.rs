@@ -208,6 +208,8 @@ pub struct Plan {
     pub members: usize,
     /// How many clients.
     pub clients: usize,
+    /// Whether leaders send the log to all followers at once.
+    pub multicast: bool,
     /// The longest datagram that any stream is cut to.
     pub mtu: usize,
     /// The links while faults last.
@@ -254,6 +256,8 @@ impl Plan {
             profile,
             members,
             clients: rng.range(1, 5) as usize,
+            // Of a generator of its own, so that all else that a seed means stays as it was.
+            multicast: Rng::new(seed ^ 0x6d75_6c74_6963_6173).chance(300_000),
             mtu: rng.pick(&[256, 288, 512, 512, 1024, 1408]),
             link: link(&mut rng, profile),
             disk: disk(&mut rng),
@@ -282,6 +286,7 @@ impl Plan {
         Self {
             members,
             clients: 1,
+            multicast: false,
             mtu: 512,
             turn: TurnPlan {
                 most: 1_000,
@@ -393,12 +398,16 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {:?}, {} members, {} clients, mtu {}, faults for {} ms",
+            "seed {}: {:?}, {} members, {} clients, mtu {}, {}, faults for {} ms",
             self.seed,
             self.profile,
             self.members,
             self.clients,
             self.mtu,
+            match self.multicast {
+                true => "log by multicast",
+                false => "log to each",
+            },
             self.safety / MILLI
         )?;
         writeln!(f, "  {:?}", self.link)?;

@@ -15,7 +15,7 @@ use super::ghost::GhostLog;
 use super::installs::{Incoming, begin_of};
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
 use super::mind::SERVICES;
-use super::net::{Door, member_address};
+use super::net::{Door, GROUP, member_address};
 use super::repairs::needless;
 use super::snapshots::Damage;
 use super::spy::SpyLog;
@@ -272,6 +272,7 @@ impl World {
             cluster: CLUSTER,
             member: MemberId::new(member as u8).unwrap_or_else(|| unreachable!("at most 7")),
             members,
+            log_group: self.plan.multicast.then_some(GROUP),
             timing: self.plan.timing,
             sessions: SessionTiming {
                 session_timeout: Duration::from_secs(3),

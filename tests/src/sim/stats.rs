@@ -132,6 +132,10 @@ pub struct Stats {
     pub installs: u64,
     /// Leaderships that were handed over because a disk or a service stood still.
     pub hand_overs: u64,
+    /// Bytes of log that leaders have sent to all at once.
+    pub log_to_all: u64,
+    /// Bytes of log that leaders have sent to one.
+    pub log_to_one: u64,
     faults: Faults,
 }
 
@@ -176,6 +180,8 @@ impl Stats {
         self.purges += other.purges;
         self.installs += other.installs;
         self.hand_overs += other.hand_overs;
+        self.log_to_all += other.log_to_all;
+        self.log_to_one += other.log_to_one;
         for (mine, theirs) in self.faults.0.iter_mut().zip(other.faults.0) {
             *mine += theirs;
         }
@@ -207,7 +213,8 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}, services away {}, hand-overs of the unwell {}",
+             purges {}, installs {}, services away {}, hand-overs of the unwell {}, \
+             log sent to all {} KiB, to one {} KiB",
             self.timers,
             self.said,
             self.snapshots,
@@ -215,7 +222,9 @@ impl fmt::Display for Stats {
             self.purges,
             self.installs,
             self.parted,
-            self.hand_overs
+            self.hand_overs,
+            self.log_to_all / 1024,
+            self.log_to_one / 1024
         )?;
         write!(f, "faults:")?;
         for (name, count) in Fault::NAMES.iter().zip(self.faults.0) {

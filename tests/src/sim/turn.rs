@@ -17,7 +17,7 @@ use super::disk::Name;
 use super::ghost::Row;
 use super::member::{Member, Process, SEGMENT};
 use super::mind::SERVICES;
-use super::net::{Datagram, Door, FIRST_CLIENT, member_address, peer_at};
+use super::net::{Datagram, Door, FIRST_CLIENT, GROUP, member_address, peer_at};
 use super::stats::Fault;
 use super::storage::{DATA_AT, segment_of};
 use super::world::{Stop, What, World};
@@ -311,7 +311,12 @@ impl World {
     fn check_sent(&mut self, member: usize, to: SocketAddr, bytes: &Rc<[u8]>) -> Checked {
         let id = member as u8;
         if is_log_frame(bytes) {
+            self.net.note_log(to, bytes.len(), &mut self.stats);
             return self.checker.sent_log(id, u64::from(SEGMENT), bytes);
+        }
+        if to == GROUP {
+            let detail = format!("n{member} sent all others something that is no log");
+            return broken("Only The Log Goes To All", detail);
         }
         let message = DataFrame::parse(bytes).and_then(|f| MemberMessage::parse_frame(&f));
         match (message, peer_at(to)) {

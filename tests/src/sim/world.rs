@@ -12,7 +12,7 @@ use super::clock::{MILLI, Nanos};
 use super::divergence::Divergence;
 use super::member::{Member, SESSIONS};
 use super::mind::SERVICES;
-use super::net::{Datagram, Net};
+use super::net::{Datagram, Door, GROUP, Net, member_address};
 use super::plan::Plan;
 use super::rng::Rng;
 use super::stats::{Fault, Stats};
@@ -259,8 +259,23 @@ impl World {
         Ok(true)
     }
 
-    /// Sends a datagram on its way.
+    /// Sends a datagram on its way. One to the group is on its way to each other member by itself:
+    /// what is lost for one is not lost for all.
     pub fn send(&mut self, datagram: Datagram) {
+        if datagram.to != GROUP {
+            self.send_to_one(datagram);
+            return;
+        }
+        for id in 0..self.members.len() as u8 {
+            let to = member_address(id, Door::Member);
+            if to != datagram.from && !self.net.loses(datagram.from, id) {
+                let datagram = datagram.clone();
+                self.send_to_one(Datagram { to, ..datagram });
+            }
+        }
+    }
+
+    fn send_to_one(&mut self, datagram: Datagram) {
         let Self {
             net,
             stats,

@@ -179,6 +179,7 @@ fn open<'w>(
         cluster: CLUSTER,
         member: member_id(n)?,
         members,
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,

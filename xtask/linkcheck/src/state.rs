@@ -226,6 +226,7 @@ fn config(member: MemberId) -> Result<Config, Failed> {
         cluster: CLUSTER,
         member,
         members,
+        log_group: None,
         timing: Timing::default(),
         sessions: SessionTiming::default(),
         sessions_max: usize::MAX,

@@ -1,0 +1,133 @@
+//! Log bytes to followers: to all of them at once if there is a group for that, and to each alone.
+
+use super::transmit::{Due, What};
+use super::{Consumer, Door, Lent, Node, Recall};
+use crate::limits::MEMBERS_MAX;
+use crate::log::{Log, scan};
+use crate::raft::State;
+use crate::units::{MemberId, Position};
+
+/// The turn of all, behind those of the members.
+const ALL: u8 = MEMBERS_MAX as u8;
+
+impl<const N: usize, const S: usize> Node<N, S> {
+    /// Log frames: all at once and the followers in turn, each from its own cursor, from wherever
+    /// the bytes are.
+    pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
+        let end = self.raft.tail.end;
+        let State::Leader(leader) = self.raft.state() else {
+            return None;
+        };
+        if !leader.owes_bytes(end) {
+            return None;
+        }
+        let group = self.config.log_group;
+        let edge = group.and_then(|_| leader.edge());
+        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
+        for _ in 0..=MEMBERS_MAX {
+            let member = self.take_turn();
+            let Some((from, to, is_resend)) = self.due_to(member, end, edge) else {
+                continue;
+            };
+            let to_whom = match member {
+                Some(member) => self.config.address(member).map(|address| address.member),
+                None => group,
+            };
+            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
+            let least = if is_resend { mtu } else { 0 };
+            let wanted = (to.since(from) as usize).max(least).min(bytes.len());
+            let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
+            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
+                continue;
+            };
+            let sent_to = from.plus(run.len() as u64);
+            self.raft.frames_sent(member, from, sent_to);
+            let Some(to) = to_whom else {
+                continue;
+            };
+            let bytes = scan::sent(run);
+            self.counters.log_sent += bytes.len() as u64;
+            return Some(Due {
+                door: Door::Member,
+                to,
+                what: What::InPlace(bytes),
+            });
+        }
+        None
+    }
+
+    /// What `member` is to be sent alone or, without one, all; and whether it was asked for again.
+    #[inline]
+    fn due_to(
+        &self,
+        member: Option<MemberId>,
+        end: Position,
+        edge: Option<Position>,
+    ) -> Option<(Position, Position, bool)> {
+        let State::Leader(leader) = self.raft.state() else {
+            return None;
+        };
+        let Some(member) = member else {
+            let (from, to) = leader.due_to_all(end, edge?)?;
+            return Some((from, to, false));
+        };
+        let progress = leader.progress.get(member.slot())?;
+        let (from, to) = progress.due_alone(end, edge)?;
+        Some((from, to, progress.resend.is_some()))
+    }
+
+    /// Whose turn it is; `None`: everybody's.
+    fn take_turn(&mut self) -> Option<MemberId> {
+        let last = match self.config.log_group {
+            Some(_) => ALL,
+            None => ALL - 1,
+        };
+        let next = self.sweep.member + 1;
+        self.sweep.member = if next <= last { next } else { 0 };
+        MemberId::new(self.sweep.member)
+    }
+
+    /// Bytes that followers are owed and that the window has let go.
+    #[inline(never)]
+    pub(super) fn recall_for_followers<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let State::Leader(leader) = self.raft.state() else {
+            return None;
+        };
+        if self.is_serving() {
+            return None;
+        }
+        let (end, mtu) = (self.raft.tail.end, self.config.mtu);
+        let mut wanted = None;
+        let progress = match leader.owes_bytes(end) {
+            true => &leader.progress[..],
+            false => &[],
+        };
+        for progress in progress {
+            let Some((from, _)) = progress.due(end) else {
+                continue;
+            };
+            // What was purged is here no more: that member will ask for a snapshot.
+            if from >= lent.log.start() || from < self.start.base {
+                continue;
+            }
+            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+            // A PAD whose header alone was recalled is a frame, but not one that can be sent.
+            let run = scan::run(bytes, from, mtu, self.config.segment_length);
+            if (1..=bytes.len()).contains(&run) {
+                // Somebody still reads what was recalled last: others wait for their turn.
+                return None;
+            }
+            // Read already, and no frame starts there: who asked for it is no follower of ours.
+            if !self.sources.has_catchup_from(from) {
+                wanted = wanted.or(Some(from));
+            }
+        }
+        let other = self.recall_annals(lent);
+        if let Some(recall) = other.or_else(|| self.recall_snapshot(lent.catchup)) {
+            return Some(recall);
+        }
+        let len = lent.catchup.len();
+        wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
+    }
+}
