@@ -67,6 +67,10 @@ fn run(kind: &Kind, options: &Options, found: &mut Found) -> Result<(), String> 
     let taken = Taken::so_far(&cluster, kind.members)?;
     let count = echoed.latencies.count() as f64;
     found.rates.push(echoed.rate / 1000.0);
+    if taken.leader != before.leader {
+        // An election in the run: the counters of two leaders are not one's.
+        return Ok(());
+    }
     let log = taken.log - before.log;
     found.sent.push((taken.sent - before.sent) / log);
     found.naks.push((taken.naks - before.naks) * 1000.0 / count);
@@ -108,6 +112,7 @@ fn row(kind: &Kind, found: &Found) -> Row {
 /// What was taken since the processes began.
 #[derive(Default)]
 struct Taken {
+    leader: u8,
     /// The leader, a follower on average.
     seconds: [f64; 2],
     log: f64,
@@ -123,6 +128,7 @@ impl Taken {
             let (reading, time) = (reader.read(), run_time(cluster.process(member))?);
             taken.naks += reading.get(Counter::Naks) as f64;
             if reading.get(Counter::Role) == LEADER {
+                taken.leader = member;
                 taken.seconds[0] += time;
                 taken.log += reading.get(Counter::Appended) as f64;
                 taken.sent += reading.get(Counter::LogSent) as f64;
