@@ -5,10 +5,13 @@
 //! tail.
 
 mod config;
+mod pad;
 
 pub use config::{ConfigError, OfferError, PublicationConfig, PublicationTiming, StatusReject};
 
 use core::net::SocketAddr;
+
+use pad::Pad;
 
 use crate::limits::{FRAME_HEADER, MESSAGE_MAX};
 use crate::stream::cutting::{self, Parts};
@@ -29,25 +32,6 @@ struct Resend {
     next: Position,
     end: Position,
     linger_until: Instant,
-}
-
-/// The last PAD: it stands for bytes that are never stored.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-struct Pad {
-    start: Position,
-    end: Position,
-}
-
-impl Pad {
-    /// The bytes that it stands for and does not take in the slot.
-    const fn skip(self) -> u64 {
-        self.end.since(self.start) - FRAME_HEADER as u64
-    }
-
-    const fn is_inside(self, at: Position) -> bool {
-        at.get() > self.start.get() && at.get() < self.end.get()
-    }
 }
 
 /// The send side of one stream.
@@ -327,7 +311,8 @@ impl Publication {
 
     /// What was offered and is not consumed, as far as is known.
     pub fn held(&self) -> Held {
-        self.ring.held(self.acked, self.tail)
+        let [start, end] = [self.acked, self.tail].map(|at| self.stored(at));
+        self.ring.held(start, end)
     }
 
     /// How many bytes may be pending at most.
@@ -373,9 +358,13 @@ impl Publication {
 
     /// Where in the slot the frame at `at` lies, if that is not below `acked`.
     fn place(&self, at: Position) -> usize {
+        self.ring.offset(self.stored(at))
+    }
+
+    /// The position without what PADs stand for, of which only headers are in the slot.
+    fn stored(&self, at: Position) -> Position {
         let pad = self.pad.filter(|pad| at >= pad.end);
-        let skipped = self.skipped + pad.map_or(0, Pad::skip);
-        self.ring.offset(at.minus(skipped))
+        at.minus(self.skipped + pad.map_or(0, Pad::skip))
     }
 
     fn header_at(&self, at: Position, len: u64, flags: u8, kind: Kind) -> DataHeader {
