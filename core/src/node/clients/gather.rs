@@ -80,10 +80,10 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the same
-    /// session and term. What [`Clients::take_message`] does with each of them, with all looked at
-    /// once that none of them changes. Stops before the first that is something else, or that is
-    /// refused or has no room: that one is looked at in full.
+    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the
+    /// same session and term. What [`Clients::take_message`] does with each of them, with all
+    /// looked at once that none of them changes. Stops before the first that is something else, or
+    /// that is refused or has no room: that one is looked at in full.
     fn admit_alike<L: Log, A: Authenticator>(
         &mut self,
         slot: usize,
