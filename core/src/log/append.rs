@@ -111,7 +111,8 @@ impl<'r> Appending<'r> {
         })
     }
 
-    /// Writes the concatenation of `parts`, `total` bytes, if it fits here in one frame; else false.
+    /// Writes the concatenation of `parts`, `total` bytes, if it fits here in one frame; else
+    /// false.
     #[inline(always)]
     pub fn push(&mut self, total: usize, parts: &[&[u8]]) -> bool {
         let length = FRAME_HEADER + total;

@@ -142,8 +142,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// Looks after this member's health. Called with datagrams and timeouts, once in a millisecond or
-    /// when something was told; bounded by the members and by what they have told.
+    /// Looks after this member's health. Called with datagrams and timeouts, once in a millisecond
+    /// or when something was told; bounded by the members and by what they have told.
     #[inline(never)]
     pub(super) fn look_after(&mut self, now: Now) {
         let instant = now.instant;

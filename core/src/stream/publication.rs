@@ -401,8 +401,8 @@ impl Publication {
         Ok(())
     }
 
-    /// A message in one frame, in this segment: nearly all are. False, and nothing is written, if it
-    /// does not fit there now.
+    /// A message in one frame, in this segment: nearly all are. False, and nothing is written, if
+    /// it does not fit there now.
     #[inline]
     fn write_one(&mut self, head: &[u8], parts: &[&[u8]], len: usize, slot: &mut [u8]) -> bool {
         let (at, length) = (self.tail, FRAME_HEADER + len);

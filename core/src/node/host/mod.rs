@@ -148,7 +148,8 @@ impl<const N: usize> Host<N> {
         self.fired.clear();
     }
 
-    /// Whether a leader has something of this service's to append: a timer that is due, or a message.
+    /// Whether a leader has something of this service's to append: a timer that is due, or a
+    /// message.
     pub fn owes(&self, now: Timestamp) -> bool {
         self.next_due.is_some_and(|due| due <= now) || self.queued() > 0
     }
