@@ -8,6 +8,7 @@ pub mod flush;
 pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod peers;
 pub mod resources;
 pub mod scale;
 pub mod start;
@@ -44,6 +45,10 @@ pub struct Options {
     pub is_json: bool,
     /// Where the plot of the last row goes.
     pub svg: PathBuf,
+    /// Whether other systems do the same work.
+    pub has_peers: bool,
+    /// Aeron's jars, as a Java class path, where the user has them.
+    pub aeron: Option<String>,
 }
 
 impl Options {
@@ -55,6 +60,11 @@ impl Options {
     /// What a load runs before it is measured: caches, branch predictors, windows, cold files.
     pub fn warm_up(&self) -> Duration {
         self.time / 4
+    }
+
+    /// The same where some run on a virtual machine that compiles what it has run for a while.
+    pub fn peer_warm_up(&self) -> Duration {
+        self.warm_up().max(Duration::from_secs(1))
     }
 }
 
@@ -146,6 +156,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if options.has('h') {
         add(scale::measure(options)?);
+    }
+    if options.has_peers {
+        add(peers::measure(options)?);
     }
     let load_after = load_average();
     if options.is_json {
