@@ -86,15 +86,15 @@ pub fn run(work: &Work, dir: &Path) -> Result<Value, String> {
     let (mut members, ports) = started?;
     runtime.block_on(async {
         let leader = leader(&mut members, &ports).await?;
-        let mut found = Found::new();
         let connections = work.in_flight.div_ceil(ON_ONE);
         let mut channels = Vec::new();
         for _ in 0..connections {
             channels.push(connect(leader).await?);
         }
-        flood(&channels, work, work.warm_up).await?;
+        flood(&channels, work, work.warm_up, &mut Found::new()).await?;
+        let mut found = Found::new();
         let before = Taken::so_far(&mut members)?;
-        found.join(&flood(&channels, work, work.time).await?)?;
+        flood(&channels, work, work.time, &mut found).await?;
         let after = Taken::so_far(&mut members)?;
         found.between(&before, &after);
         Ok(found.json())
@@ -182,7 +182,12 @@ async fn leader(members: &mut Processes, ports: &[u16]) -> Result<u16, String> {
 }
 
 /// So many callers, each of which has one request on its way.
-async fn flood(channels: &[Channel], work: &Work, time: Duration) -> Result<Found, String> {
+async fn flood(
+    channels: &[Channel],
+    work: &Work,
+    time: Duration,
+    all: &mut Found,
+) -> Result<(), String> {
     let began = Instant::now();
     let mut callers = Vec::new();
     for number in 0..work.in_flight {
@@ -203,17 +208,22 @@ async fn flood(channels: &[Channel], work: &Work, time: Duration) -> Result<Foun
                 if answer.header.is_none_or(|header| header.revision == 0) {
                     return Err("etcd changed nothing".to_owned());
                 }
-                found.push(due.elapsed());
+                found.push((due.elapsed(), began.elapsed() <= time));
             }
             Ok(found)
         }));
     }
-    let mut all = Found::new();
+    all.lasted(time);
     for caller in callers {
         let found = caller.await.map_err(|error| error.to_string())??;
-        found.into_iter().for_each(|time| all.add(time));
+        for (time, is_in_time) in found {
+            match is_in_time {
+                true => all.add(time),
+                false => all.add_late(),
+            }
+        }
     }
-    Ok(all)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -29,8 +29,11 @@ pub struct Work {
 
 /// What came of it.
 pub struct Found {
+    /// Of answers that came in the time.
     latencies: Histogram<u64>,
     seconds: f64,
+    /// Answers that came after the time, to what was asked in it.
+    late: u64,
     members: f64,
     client: f64,
 }
@@ -49,6 +52,7 @@ impl Found {
         Self {
             latencies: latencies.expect("bounds that are some"),
             seconds: 0.0,
+            late: 0,
             members: 0.0,
             client: 0.0,
         }
@@ -59,15 +63,18 @@ impl Found {
         self.latencies.saturating_record(time.as_nanos() as u64);
     }
 
-    /// The answers of another client of the same load.
-    pub fn join(&mut self, other: &Self) -> Result<(), String> {
-        let joined = self.latencies.add(&other.latencies);
-        joined.map_err(|error| error.to_string())
+    /// An answer that came after the time.
+    pub fn add_late(&mut self) {
+        self.late += 1;
     }
 
-    /// What was measured between two looks at the machine.
+    /// How long answers were counted.
+    pub fn lasted(&mut self, time: Duration) {
+        self.seconds = time.as_secs_f64();
+    }
+
+    /// What all answers took of the machine, also the late ones.
     pub fn between(&mut self, before: &Taken, after: &Taken) {
-        self.seconds = (after.at - before.at).as_secs_f64();
         self.members = after.members - before.members;
         self.client = after.client - before.client;
     }
@@ -75,21 +82,21 @@ impl Found {
     /// The line that the bench reads.
     pub fn json(&self) -> Value {
         let count = self.latencies.len() as f64;
+        let all = count + self.late as f64;
         let micros = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1000.0;
         json!({
             "count": self.latencies.len(),
             "rate": count / self.seconds,
             "p50_us": micros(0.5),
             "p99_us": micros(0.99),
-            "members_us": self.members * 1e6 / count,
-            "client_us": self.client * 1e6 / count,
+            "members_us": self.members * 1e6 / all,
+            "client_us": self.client * 1e6 / all,
         })
     }
 }
 
-/// A look at the clock and at the processor time of all processes.
+/// A look at the processor time of all processes.
 pub struct Taken {
-    at: Instant,
     members: f64,
     client: f64,
 }
@@ -101,7 +108,6 @@ impl Taken {
         Ok(Self {
             members: members.run_time()?,
             client: run_time(std::process::id())?,
-            at: Instant::now(),
         })
     }
 }
@@ -156,8 +162,11 @@ impl Client {
             }
             self.turn(Some(found))?;
         }
+        found.lasted(began.elapsed());
         while !self.asked.is_empty() {
+            let before = self.asked.len();
             self.turn(None)?;
+            (self.asked.len()..before).for_each(|_| found.add_late());
         }
         Ok(())
     }
@@ -249,17 +258,11 @@ mod tests {
         for micros in 1..=1000 {
             found.add(Duration::from_micros(micros));
         }
-        let mut other = Found::new();
-        other.add(Duration::from_micros(1000));
-        found.join(&other).unwrap();
-        let at = Instant::now();
-        let taken = |at, members, client| Taken {
-            at,
-            members,
-            client,
-        };
-        let later = at + Duration::from_secs(2);
-        found.between(&taken(at, 1.0, 1.0), &taken(later, 1.2002, 1.1001));
+        found.add(Duration::from_micros(1000));
+        (0..999).for_each(|_| found.add_late());
+        found.lasted(Duration::from_secs(2));
+        let taken = |members, client| Taken { members, client };
+        found.between(&taken(1.0, 1.0), &taken(1.4, 1.2));
         let line = found.json();
         assert_eq!(line["count"], 1001);
         for (key, expected) in [

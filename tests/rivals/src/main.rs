@@ -62,8 +62,12 @@ fn chosen(arguments: &mut Arguments) -> Result<Option<Value>, String> {
                 "openraft" => open::node::run(&member),
                 _ => return Err(HELP.into()),
             };
-            let named = |error| format!("{system}, member {}: {error}", member.id);
-            ended.map(|()| None).map_err(named)
+            match ended {
+                Err(error) if !wire::is_end(&error) => {
+                    Err(format!("{system}, member {}: {error}", member.id))
+                }
+                _ => Ok(None),
+            }
         }
         _ => Err(HELP.into()),
     }

@@ -138,6 +138,12 @@ impl Wire {
     }
 }
 
+/// Whether the other end has gone, as all do at the end of a measurement.
+pub fn is_end(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
@@ -174,6 +180,7 @@ mod tests {
         assert_eq!(one.out.len(), 0);
         drop(one);
         Wait::Block.idle([&other].into_iter(), PATIENCE).unwrap();
-        assert!(other.receive().is_err(), "the other end is closed");
+        let error = other.receive().unwrap_err();
+        assert!(is_end(&error), "the other end is closed: {error}");
     }
 }

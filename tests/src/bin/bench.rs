@@ -93,7 +93,13 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
     if aeron.is_some() && !has_peers {
         return Err("--aeron-classpath is of --peers".into());
     }
-    let rows = rows.unwrap_or_else(|| if has_peers { String::new() } else { ROWS.to_owned() });
+    let rows = rows.unwrap_or_else(|| {
+        if has_peers {
+            String::new()
+        } else {
+            ROWS.to_owned()
+        }
+    });
     if let Some(row) = rows.chars().find(|row| !ROWS.contains(*row)) {
         return Err(format!("there is no row `{row}`\n\n{HELP}"));
     }

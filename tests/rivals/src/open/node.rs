@@ -52,7 +52,7 @@ async fn serve(member: &Member) -> io::Result<()> {
     if member.id == 1 {
         let raft = raft.clone();
         let nodes = nodes(&member.ports);
-        tokio::spawn(async move { raft.initialize(nodes).await.map_err(io::Error::other) });
+        tokio::spawn(async move { tell(raft.initialize(nodes).await.map_err(io::Error::other)) });
     }
     accept(listener, raft).await
 }
@@ -62,20 +62,17 @@ pub async fn accept(listener: TcpListener, raft: Raft) -> io::Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
         let raft = raft.clone();
-        tokio::spawn(async move {
-            let served = connection(socket, raft).await;
-            if let Err(error) = served
-                && !is_end(&error)
-            {
-                eprintln!("openraft, a connection: {error}");
-            }
-        });
+        tokio::spawn(async move { tell(connection(socket, raft).await) });
     }
 }
 
-fn is_end(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+/// Why a connection ended, unless the other end just went.
+fn tell(ended: io::Result<()>) {
+    if let Err(error) = ended
+        && !crate::wire::is_end(&error)
+    {
+        eprintln!("openraft, a connection: {error}");
+    }
 }
 
 async fn connection(socket: TcpStream, raft: Raft) -> io::Result<()> {
@@ -147,7 +144,7 @@ type Batch = std::pin::Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 async fn client(mut reader: Reader, writer: OwnedWriteHalf, raft: Raft) -> io::Result<()> {
     let (batches, receiver) = mpsc::channel::<Batch>(BATCHES);
-    tokio::spawn(answer(receiver, writer));
+    tokio::spawn(async { tell(answer(receiver, writer).await) });
     loop {
         let mut texts = Vec::new();
         while let Some(frame) = reader.ready()? {

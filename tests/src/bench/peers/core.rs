@@ -13,8 +13,7 @@ use crate::instructions::Cluster;
 use crate::process::root;
 
 /// Messages at once, how often in one run, and the two lengths between which instructions count.
-const LOADS: [(usize, usize, [usize; 2]); 2] =
-    [(256, 2000, [20, 120]), (1, 20_000, [200, 1200])];
+const LOADS: [(usize, usize, [usize; 2]); 2] = [(256, 2000, [20, 120]), (1, 20_000, [200, 1200])];
 
 const WAYS: [(&str, &str, bool); 3] = [
     ("raft-rs", "raft-rs, no codec", false),
@@ -29,7 +28,11 @@ const WAYS: [(&str, &str, bool); 3] = [
 pub fn measure(options: &Options, program: &Program) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for (batch, rounds, lengths) in LOADS {
-        let rounds = if options.is_quick { rounds / 10 } else { rounds };
+        let rounds = if options.is_quick {
+            rounds / 10
+        } else {
+            rounds
+        };
         let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); WAYS.len()]);
         for _ in 0..options.rounds {
             ours.push(own(batch, rounds) / 1000.0);
@@ -42,7 +45,8 @@ pub fn measure(options: &Options, program: &Program) -> Result<Vec<Row>, String>
         }
         let what = format!("peers, cores alone, three nodes in memory, 32 B, batches of {batch}");
         let mut row = Row::new('p', &what);
-        row.lines.push(Line::new("Coracle, codec", Unit::Kilo, ours.clone()));
+        row.lines
+            .push(Line::new("Coracle, codec", Unit::Kilo, ours.clone()));
         for ((_, name, _), rates) in WAYS.iter().zip(theirs) {
             let line = Line::new(name, Unit::Kilo, rates);
             row.lines.push(line.beside("Coracle", ours.clone()));
@@ -104,7 +108,11 @@ fn instructions(
         for (total, rounds) in totals.iter_mut().zip(lengths) {
             let words = words(batch, rounds, *has_codec);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+            let tool = [
+                "valgrind",
+                "--tool=callgrind",
+                "--callgrind-out-file=/dev/null",
+            ];
             let output = finish(&mut program.core(system, &words, &tool), "valgrind")?;
             *total = collected(&String::from_utf8_lossy(&output.stderr))
                 .ok_or("callgrind has not said what it counted")?;

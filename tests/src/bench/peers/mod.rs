@@ -2,8 +2,8 @@
 //! and over which transport, is in `tests/rivals/README.md`, where they are: in a workspace of
 //! their own, which only this builds.
 
-mod core;
 mod coracle;
+mod core;
 mod rival;
 
 use std::collections::BTreeMap;
@@ -161,12 +161,7 @@ fn present(versions: &Value, options: &Options) -> Result<Vec<System>, String> {
     Ok(systems)
 }
 
-fn run(
-    system: System,
-    work: &Work,
-    options: &Options,
-    program: &Program,
-) -> Result<Found, String> {
+fn run(system: System, work: &Work, options: &Options, program: &Program) -> Result<Found, String> {
     let scratch = Scratch::new("peers");
     match system {
         System::Coracle(wait) => coracle::run(wait, work, options),
@@ -182,7 +177,8 @@ fn versions_row(versions: &Value, systems: &[System]) -> Row {
         row.notes.push(format!("{name} {version}"));
     }
     if systems.contains(&System::Aeron) {
-        row.notes.push("Aeron Cluster: that of the given class path".into());
+        row.notes
+            .push("Aeron Cluster: that of the given class path".into());
     }
     row
 }
@@ -191,15 +187,19 @@ fn row(work: &Work, all: &[(System, &[Found])]) -> Row {
     let mut row = Row::new('p', &work.what());
     // A rate says the same as the latency where one message is on its way, and less precisely.
     if work.in_flight > 1 {
-        row.lines.extend(lines(all, "", Unit::Kilo, |found| found.rate / 1000.0));
+        row.lines
+            .extend(lines(all, "", Unit::Kilo, |found| found.rate / 1000.0));
     }
     let (unit, scale) = match work.in_flight {
         1 => (Unit::Micros, 1.0),
         _ => (Unit::Millis, 1000.0),
     };
-    row.lines.extend(lines(all, " p50", unit, |found| found.p50 / scale));
-    row.lines.extend(lines(all, " p99", unit, |found| found.p99 / scale));
-    row.lines.extend(lines(all, " time", Unit::Micros, |found| found.members));
+    row.lines
+        .extend(lines(all, " p50", unit, |found| found.p50 / scale));
+    row.lines
+        .extend(lines(all, " p99", unit, |found| found.p99 / scale));
+    row.lines
+        .extend(lines(all, " time", Unit::Micros, |found| found.members));
     let note = "ratios are to Coracle in the same round: latencies and times above 1 and rates \
         below 1 are worse than its; `time` is processor time of all three members for a message";
     row.notes.push(note.into());
@@ -272,7 +272,11 @@ mod tests {
         }
         let p50 = row.lines.iter().find(|l| l.label == "etcd p50").unwrap();
         assert_eq!((p50.unit, p50.runs[0]), (Unit::Millis, 2.0));
-        assert!(row.notes.iter().any(|note| note.contains("--unsafe-no-fsync")));
+        assert!(
+            row.notes
+                .iter()
+                .any(|note| note.contains("--unsafe-no-fsync"))
+        );
     }
 
     #[test]

@@ -71,7 +71,13 @@ impl Program {
         eprintln!("building tests/rivals (minutes, the first time)");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo
-            .args(["build", "--release", "--locked", "--quiet", "--manifest-path"])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--manifest-path",
+            ])
             .arg(root().join("tests/rivals/Cargo.toml"))
             .arg("--target-dir")
             .arg(&target)
@@ -254,7 +260,8 @@ mod tests {
         };
         let work = super::super::work(288, 4096, true);
         let words = arguments(&work, &options, Wait::Block).join(" ");
-        let expected = "--len 288 --in-flight 4096 --seconds 1.5 --warm-up 1 --wait block --durable";
+        let expected =
+            "--len 288 --in-flight 4096 --seconds 1.5 --warm-up 1 --wait block --durable";
         assert_eq!(words, expected);
     }
 }
