@@ -123,17 +123,20 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     let systems = present(&versions, options)?;
     let works = &WORKS[..if options.is_quick { QUICK } else { WORKS.len() }];
     let mut found: BTreeMap<(Work, usize), Rounds> = BTreeMap::new();
+    let mut failed = Vec::new();
     for round in 0..options.rounds {
         for work in works {
             for (at, system) in systems.iter().enumerate() {
                 eprintln!("round {}: {}: {}", round + 1, work.what(), system.name());
-                let one = run(*system, work, options, &program)
-                    .map_err(|error| format!("{}, {}: {error}", system.name(), work.what()))?;
+                let what = format!("{}, {}", system.name(), work.what());
+                let mut one = || run(*system, work, options, &program);
+                let one = again(&what, &mut one, &mut failed)?;
                 found.entry((*work, at)).or_default().push(one);
             }
         }
     }
     let mut rows = vec![versions_row(&versions, &systems)];
+    rows[0].notes.extend(failed);
     for work in works {
         let of = |at| found.get(&(*work, at)).map_or(&[][..], Vec::as_slice);
         let all: Vec<(System, &[Found])> = systems.iter().copied().zip((0..).map(of)).collect();
@@ -141,6 +144,29 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     }
     rows.extend(core::measure(options, &program)?);
     Ok(rows)
+}
+
+/// Runs of one figure before it is given up.
+const TRIES: usize = 3;
+
+/// A run, and another one if it fails: on a busy machine a leader is replaced now and then, and
+/// what its clients had on their way is lost. Which ones failed is in the report.
+fn again(
+    what: &str,
+    run: &mut dyn FnMut() -> Result<Found, String>,
+    failed: &mut Vec<String>,
+) -> Result<Found, String> {
+    for _ in 1..TRIES {
+        match run() {
+            Ok(found) => return Ok(found),
+            Err(error) => {
+                let text = format!("FAILED: {what}: {error}");
+                eprintln!("{text}");
+                failed.push(text);
+            }
+        }
+    }
+    run().map_err(|error| format!("{what}: {error}"))
 }
 
 /// Those that can run here; what is missing is said, and fails where nothing may be missing.
@@ -277,6 +303,31 @@ mod tests {
                 .iter()
                 .any(|note| note.contains("--unsafe-no-fsync"))
         );
+    }
+
+    #[test]
+    fn what_fails_is_run_again_and_told() {
+        let (mut failed, mut left) = (Vec::new(), 2);
+        let mut run = || {
+            left -= 1;
+            if left < 0 {
+                Ok(found(1.0))
+            } else {
+                Err("no leader".to_owned())
+            }
+        };
+        assert_eq!(again("x", &mut run, &mut failed), Ok(found(1.0)));
+        assert_eq!(failed, ["FAILED: x: no leader"; 2]);
+        left = TRIES as i32;
+        let mut run = || {
+            left -= 1;
+            if left < 0 {
+                Ok(found(1.0))
+            } else {
+                Err("no leader".to_owned())
+            }
+        };
+        assert!(again("x", &mut run, &mut failed).is_err());
     }
 
     #[test]
