@@ -31,12 +31,15 @@ openraft::declare_raft_types!(
 /// One of its members.
 pub type Raft = openraft::Raft<Types, store::Machine>;
 
-/// Settings that its authors' own cluster benchmark has, with election timeouts like those of the
-/// others here, and with a log that is bounded by snapshots as seldom as memory allows.
-fn config() -> Result<Arc<Config>, String> {
+/// As long as raft-rs waits here too, in milliseconds.
+const ELECTION: u64 = 1000;
+
+/// Settings that its authors' own cluster benchmark has, with a log that is bounded by snapshots as
+/// seldom as memory allows.
+fn config(election_timeout: u64) -> Result<Arc<Config>, String> {
     let config = Config {
-        election_timeout_min: 1000,
-        election_timeout_max: 2000,
+        election_timeout_min: election_timeout,
+        election_timeout_max: 2 * election_timeout,
         heartbeat_interval: 100,
         max_payload_entries: 1024,
         purge_batch_size: 1024,

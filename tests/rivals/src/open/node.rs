@@ -33,7 +33,7 @@ pub fn run(member: &Member) -> io::Result<()> {
 
 /// A member, without its port.
 pub async fn start(id: u64, wal: Option<&Path>) -> io::Result<Raft> {
-    let config = super::config().map_err(io::Error::other)?;
+    let config = super::config(super::ELECTION).map_err(io::Error::other)?;
     let (log, network) = (Log::open(wal)?, Network { id });
     let raft = Raft::new(id, config, network, log, Machine::default());
     raft.await.map_err(io::Error::other)

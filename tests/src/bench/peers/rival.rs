@@ -62,31 +62,17 @@ const OPENS: [&str; 4] = [
 ];
 
 impl Program {
-    /// Builds it, in a folder of its own in the project's target folder.
+    /// Builds it, in a folder of its own in the project's target folder. Or what `CORACLE_RIVALS`
+    /// names is taken.
     ///
     /// # Errors
     /// In words.
     pub fn build(aeron: Option<String>) -> Result<Self, String> {
-        let target = root().join("target/rivals");
-        eprintln!("building tests/rivals (minutes, the first time)");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "--quiet",
-                "--manifest-path",
-            ])
-            .arg(root().join("tests/rivals/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&target)
-            .current_dir(root());
-        finish(&mut cargo, "tests/rivals does not build")?;
-        let program = Self {
-            path: target.join("release/rivals"),
-            aeron,
+        let path = match std::env::var_os("CORACLE_RIVALS") {
+            Some(path) => path.into(),
+            None => built()?,
         };
+        let program = Self { path, aeron };
         if let Some(jars) = &program.aeron {
             let mut javac = Command::new("javac");
             javac.args(["-cp", jars, "-d"]).arg(program.classes());
@@ -164,6 +150,26 @@ impl Program {
         command.args(["core", system]).args(words);
         command
     }
+}
+
+fn built() -> Result<PathBuf, String> {
+    let target = root().join("target/rivals");
+    eprintln!("building tests/rivals (minutes, the first time)");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--manifest-path",
+        ])
+        .arg(root().join("tests/rivals/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(root());
+    finish(&mut cargo, "tests/rivals does not build")?;
+    Ok(target.join("release/rivals"))
 }
 
 fn named(system: System) -> &'static str {
