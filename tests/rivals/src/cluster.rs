@@ -107,11 +107,8 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let listeners: io::Result<Vec<TcpListener>> = (0..count)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)))
         .collect();
-    let ports = listeners?
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect();
-    ports
+    let port = |listener: &TcpListener| Ok(listener.local_addr()?.port());
+    listeners?.iter().map(port).collect()
 }
 
 /// Processes that end with this value.

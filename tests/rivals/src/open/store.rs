@@ -95,8 +95,10 @@ fn disk(path: &Path) -> io::Result<mpsc::Sender<Group>> {
             }
             let result = wal.flush();
             for done in done {
-                let result = result.as_ref().map(|()| ());
-                done.tell(result.map_err(|error| io::Error::other(error.to_string())));
+                done.tell(match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(io::Error::other(error.to_string())),
+                });
             }
         }
     });
