@@ -25,12 +25,13 @@ pub fn words(line: &str) -> std::str::SplitWhitespace<'_> {
 }
 
 /// Packages that are workspaces of their own, by their folder.
-const APART: [&str; 5] = [
+const APART: [&str; 6] = [
     "fuzz",
     "xtask/linkcheck",
     "tests/copies",
     "tests/net",
     "tests/peer",
+    "tests/rivals",
 ];
 
 pub fn fmt(steps: &mut Steps) {
@@ -141,6 +142,25 @@ pub fn peer(steps: &mut Steps) {
         let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
         steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
     }
+}
+
+/// The other systems that `bench --peers` measures: their servers' tests, and one short round.
+pub fn rivals(steps: &mut Steps) {
+    let cargo = |line: &str| {
+        let mut command = cargo(words(line));
+        let apart = "--locked --manifest-path tests/rivals/Cargo.toml --target-dir target/rivals";
+        command.args(words(apart));
+        command
+    };
+    // In release, which the bench builds in any case.
+    steps.run("test tests/rivals", 30, &mut cargo("test --release"));
+    let mut clippy = cargo("clippy --release --all-targets");
+    steps.run(
+        "clippy tests/rivals",
+        15,
+        clippy.args(["--", "-D", "warnings"]),
+    );
+    steps.check("bench --peers", || bench(&["--peers", "--quick"]));
 }
 
 /// Links and runs a `no_std`, `no_main` binary that drives every door of `core`.

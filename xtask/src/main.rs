@@ -24,6 +24,7 @@ cargo xtask <chore>
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
+  rivals               what `bench --peers` measures: tests of its servers, and one short round
 
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
@@ -118,6 +119,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "copies" => copies::run(steps),
         "instructions" => instructions::run(steps, false),
         "peer" => chores::peer(steps),
+        "rivals" => chores::rivals(steps),
         "tshark" => chores::tshark(steps),
         "netns" => chores::netns(steps),
         _ => return false,
@@ -158,5 +160,6 @@ fn ci(steps: &mut Steps) {
     chores::demo(steps, &["--snapshot", "--service", "kv"]);
     chores::soak(steps, &[]);
     copies::run(steps);
+    chores::rivals(steps);
     chores::fuzz(steps, 20);
 }

@@ -11,6 +11,7 @@ pub mod latency;
 pub mod load;
 pub mod machine;
 pub mod multicast;
+pub mod peers;
 pub mod pipeline;
 pub mod profile;
 pub mod resources;
@@ -55,6 +56,10 @@ pub struct Options {
     pub is_json: bool,
     /// Where the plot of the last row, or the timeline, goes.
     pub svg: PathBuf,
+    /// Whether other systems do the same work.
+    pub has_peers: bool,
+    /// Aeron's jars, as a Java class path, where the user has them.
+    pub aeron: Option<String>,
 }
 
 impl Options {
@@ -66,6 +71,11 @@ impl Options {
     /// What a load runs before it is measured: caches, branch predictors, windows, cold files.
     pub fn warm_up(&self) -> Duration {
         self.time / 4
+    }
+
+    /// The same where some run on a virtual machine that compiles what it has run for a while.
+    pub fn peer_warm_up(&self) -> Duration {
+        self.warm_up().max(Duration::from_secs(1))
     }
 }
 
@@ -176,6 +186,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     if options.has('m') {
         add(multicast::measure(options)?);
+    }
+    if options.has_peers {
+        add(peers::measure(options)?);
     }
     let load_after = load_average();
     if options.is_json {

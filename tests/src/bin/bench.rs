@@ -13,6 +13,7 @@ Measures clusters of real node processes on loopback, with the library's client,
 limits of the same run. docs/performance.md explains each row.
 
 usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [--svg FILE] [--json]
+             [--peers [--aeron-classpath JARS]]
        bench --pipeline [--rounds N] [--seconds S] [--svg FILE] [--json]
        bench --profile [--seconds S]
 
@@ -35,7 +36,11 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
   --seconds S   how long each load lasts (default 3)
   --messages N  in the log that is replayed (default 1000000)
   --svg FILE    where the plot goes (default target/bench.svg, target/pipeline.svg)
-  --json        JSON instead of text";
+  --json        JSON instead of text
+  --peers       raft-rs, openraft and etcd (Debian: etcd-server) on the same work, in turns with
+                Coracle; of the rows above only those that --rows names
+  --aeron-classpath JARS
+                with --peers: Aeron Cluster too, from these jars, with a JDK";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,9 +79,10 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let (mut rows, mut svg, mut is_json, mut is_quick) = (ROWS.to_owned(), None, false, false);
+    let (mut rows, mut svg, mut is_json, mut is_quick) = (None, None, false, false);
     let mut is_profile = false;
     let (mut rounds, mut seconds, mut messages) = (None, None, None);
+    let (mut has_peers, mut aeron) = (false, None);
     while let Some(flag) = arguments.next() {
         let mut next = || arguments.next().ok_or_else(|| format!("{flag} needs more"));
         let number = |text: String| {
@@ -84,18 +90,30 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             number.ok_or_else(|| format!("{flag}: `{text}` is no number that makes sense"))
         };
         match flag.as_str() {
-            "--rows" => rows = next()?.replace(',', ""),
+            "--rows" => rows = Some(next()?.replace(',', "")),
+            "--peers" => has_peers = true,
+            "--aeron-classpath" => aeron = Some(next()?),
             "--svg" => svg = Some(PathBuf::from(next()?)),
             "--rounds" => rounds = Some(number(next()?)?.max(1.0) as usize),
             "--seconds" => seconds = Some(number(next()?)?),
             "--messages" => messages = Some(number(next()?)?.max(1.0) as u64),
-            "--pipeline" => rows = PIPELINE.to_owned(),
+            "--pipeline" => rows = Some(PIPELINE.to_owned()),
             "--profile" => is_profile = true,
             "--quick" => is_quick = true,
             "--json" => is_json = true,
             _ => return Err(HELP.to_owned()),
         }
     }
+    if aeron.is_some() && !has_peers {
+        return Err("--aeron-classpath is of --peers".into());
+    }
+    let rows = rows.unwrap_or_else(|| {
+        if has_peers {
+            String::new()
+        } else {
+            ROWS.to_owned()
+        }
+    });
     let is_pipeline = rows == PIPELINE;
     if let Some(row) = rows
         .chars()
@@ -116,6 +134,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         is_profile,
         is_json,
         svg: svg.unwrap_or_else(|| root().join(plot)),
+        has_peers,
+        aeron,
     })
 }
 
