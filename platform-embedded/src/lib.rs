@@ -14,9 +14,12 @@
 #![forbid(unsafe_code)]
 
 mod device;
+mod keeper;
+mod nor;
 mod store;
 mod superloop;
 
 pub use device::{Clock, Network, Storage};
-pub use store::{Store, StoreError};
+pub use nor::Nor;
+pub use store::{Layout, Sink, Source, Store, StoreError, Wear, Worn};
 pub use superloop::{Application, Memory, Next, OpenError, Superloop, TurnError};

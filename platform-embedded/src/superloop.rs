@@ -2,7 +2,8 @@
 
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
 use coracle_core::node::{
-    CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError,
+    CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError, Snapshot,
+    SnapshotRefusal,
 };
 use coracle_core::raft::TransferError;
 use coracle_core::service::Service;
@@ -11,7 +12,8 @@ use coracle_core::time::{Instant, Now};
 use coracle_core::units::MemberId;
 
 use crate::device::{Clock, Network, Storage};
-use crate::store::{Store, StoreError};
+use crate::keeper::begin;
+use crate::store::{Store, StoreError, Wear};
 
 /// How many datagrams one turn receives, and sends, at most.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -65,6 +67,11 @@ pub enum OpenError<E> {
     Config(ConfigError),
     /// A piece of [`Memory`] is shorter than said there.
     TooLittleMemory,
+    /// The log may grow larger than the device has room for, or snapshots are on and it has none
+    /// for them: see [`Store::log_max`] and [`Store::takes_snapshots`].
+    TooLittleStorage,
+    /// More services than the one that a superloop has.
+    Services,
 }
 
 /// Why a node stops. It must not be turned again: restart it, or see to its device.
@@ -75,6 +82,14 @@ pub enum TurnError<E> {
     Store(StoreError<E>),
     /// The node refuses to go on.
     Halted(Halt),
+    /// The node began anew, with a snapshot or a healed log, and could not.
+    Open(OpenError<E>),
+}
+
+impl<E> From<StoreError<E>> for TurnError<E> {
+    fn from(error: StoreError<E>) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// What runs on a node, and who may connect to it.
@@ -89,30 +104,32 @@ pub struct Application<S, A> {
 /// A node with its application, its memory and its board. `N` is the number of client sessions.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Superloop<T, D, S, A, B, const N: usize> {
-    node: Node<N>,
-    journal: Journal,
-    window: Window<B>,
-    memory: Rest<B>,
+    pub(super) node: Node<N>,
+    pub(super) journal: Journal,
+    pub(super) window: Window<B>,
+    pub(super) memory: Rest<B>,
     datagram: B,
-    application: Application<S, A>,
-    board: T,
-    store: Store<D>,
+    pub(super) application: Application<S, A>,
+    pub(super) board: T,
+    pub(super) store: Store<D>,
+    /// A snapshot that is written, and waits for the log to be durable up to it.
+    pub(super) written: Option<Snapshot>,
 }
 
 /// The memory besides the window.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Rest<B> {
+pub struct Rest<B> {
     ingress: B,
     reassembly: B,
     egress: B,
-    replay: B,
-    catchup: B,
+    pub(super) replay: B,
+    pub(super) catchup: B,
     assembly: B,
     services: B,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
-    fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
+    pub(super) fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
         Lent {
             log: window,
             ingress: self.ingress.as_mut(),
@@ -151,7 +168,7 @@ where
             ingress,
             reassembly,
             egress,
-            mut replay,
+            replay,
             catchup,
             assembly,
             services,
@@ -166,28 +183,43 @@ where
         let length = config.segment_length;
         let mut window = Window::new(log, config.mtu, length).map_err(OpenError::Window)?;
         let (mut store, state) = Store::open(device, length).map_err(OpenError::Store)?;
-        let recovered = store
-            .recover(config.cluster, &mut window, replay.as_mut())
-            .map_err(OpenError::Store)?;
-        let journal = recovered.journal(config.cluster, length);
-        let node = Node::new(config, state, &recovered, board.now()).map_err(OpenError::Config)?;
+        if config.log_max > store.log_max()
+            || (config.snapshots.enabled && !store.takes_snapshots())
+        {
+            return Err(OpenError::TooLittleStorage);
+        }
+        if config.services != 1 {
+            return Err(OpenError::Services);
+        }
+        let mut memory = Rest {
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+            services,
+        };
+        let mut application = application;
+        let service = &mut application.service;
+        let now = board.now();
+        let (node, journal) = begin(
+            (config, state, now),
+            &mut store,
+            &mut window,
+            &mut memory,
+            service,
+        )?;
         Ok(Self {
             node,
             journal,
             window,
-            memory: Rest {
-                ingress,
-                reassembly,
-                egress,
-                replay,
-                catchup,
-                assembly,
-                services,
-            },
+            memory,
             datagram,
             application,
             board,
             store,
+            written: None,
         })
     }
 
@@ -202,8 +234,9 @@ where
         let mut lent = self.memory.lend(&mut self.window);
         self.node.handle_timeout(now, &mut lent);
         is_busy |= self.serve(now);
-        is_busy |= self.make_durable(now).map_err(TurnError::Store)?;
+        is_busy |= self.make_durable(now)?;
         is_busy |= self.recall();
+        is_busy |= self.keep()?;
         is_busy |= self.send(now);
         if let Some(halt) = self.node.halted() {
             return Err(TurnError::Halted(halt));
@@ -235,6 +268,14 @@ where
         self.node.transfer(now, target)
     }
 
+    /// Asks for a snapshot: the leader makes every member take one.
+    ///
+    /// # Errors
+    /// See [`SnapshotRefusal`].
+    pub fn request_snapshot(&mut self) -> Result<(), SnapshotRefusal> {
+        self.node.request_snapshot()
+    }
+
     /// The next event, oldest first. Lossy: who wants them all asks after each turn.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.node.poll_event()
@@ -253,6 +294,11 @@ where
     /// The storage device, to look at it.
     pub fn device(&self) -> &D {
         self.store.device()
+    }
+
+    /// How often what of the storage was erased.
+    pub fn wear(&self) -> Wear {
+        self.store.wear()
     }
 
     /// The board.
@@ -353,9 +399,14 @@ where
             Consumer::Replay => self.memory.replay.as_mut(),
             Consumer::Repair => self.memory.replay.as_mut(),
             Consumer::Catchup | Consumer::Annals => self.memory.catchup.as_mut(),
-            // There are no snapshots on this platform yet: nobody is told of one.
-            Consumer::Snapshot { .. } => {
-                self.node.handle_recalled(recall, Err(ReadError));
+            Consumer::Snapshot { position, section } => {
+                let into = self.memory.catchup.as_mut();
+                let len = recall.len.min(into.len());
+                let into = into.get_mut(..len).unwrap_or_default();
+                let at = recall.at.get();
+                let read = self.store.read_snapshot(position, section, at, into);
+                let read = read.ok().flatten().ok_or(ReadError);
+                self.node.handle_recalled(recall, read);
                 return true;
             }
         };

@@ -31,6 +31,8 @@ pub struct Caller {
     assembly: Vec<u8>,
     seed: u64,
     next: u64,
+    /// After so many keys the first is put again.
+    pub keys: u64,
     /// The version of each key that was acknowledged.
     pub acknowledged: BTreeMap<u64, u64>,
     pub sessions: u64,
@@ -49,6 +51,7 @@ impl Caller {
             assembly: vec![0; 8 * 1024],
             seed: 0,
             next: 0,
+            keys: u64::MAX,
             acknowledged: BTreeMap::new(),
             sessions: 0,
         }
@@ -94,12 +97,12 @@ impl Caller {
                 let Reply::Done { version } = reply else {
                     panic!("{reply:?}");
                 };
-                let before = self.acknowledged.insert(number, version);
-                assert_eq!(before, None, "answered once");
+                let before = self.acknowledged.insert(number % self.keys, version);
+                assert!(before < Some(version), "answered once, and in order");
             }
         }
-        let key = self.next.to_be_bytes();
-        let value = value_of(self.next);
+        let key = (self.next % self.keys).to_be_bytes();
+        let value = value_of(self.next % self.keys);
         let request = Request::Put {
             key: &key,
             value: &value,

@@ -1,0 +1,258 @@
+//! Records: what a flush says of the log, and what is where on the device.
+//!
+//! They are written one behind the other through a few units, and round again; the newest of each
+//! kind counts. Every unit begins with one of each, so that the oldest unit holds nothing that is
+//! missed when it is erased.
+//!
+//! ```text
+//! 0 "CrcR" | 4 version u16 | 6 kind u8 | 7 zero | 8 sequence u64 | 16 fields | CRC-32C u32
+//! slot, 96 bytes:  16 the first 64 bytes of core's sector, and its sum
+//! root, 192 bytes: 16 unit u32, record units u32, snapshot units u32, segment length u32
+//!                  32 log start u64 | 40 slots of this sequence and below count no more u64
+//!                  48 unit that is replaced u32 (all ones: none), by which spare u32
+//!                  56 two snapshots: position u64, lengths of both sections u32 (zeros: none)
+//!                  88 erasures of each part, five u32
+//! ```
+
+use coracle_core::castagnoli::crc32c;
+use coracle_core::log::{SECTOR, SectorError, Slot};
+use coracle_core::units::Position;
+
+use super::layout::PARTS;
+
+/// What records are multiples of.
+pub(super) const CELL: usize = 96;
+/// The length of a root.
+pub(super) const ROOT: usize = 2 * CELL;
+const MAGIC: [u8; 4] = *b"CrcR";
+const VERSION: u16 = 1;
+const KIND_ROOT: u8 = 1;
+const KIND_SLOT: u8 = 2;
+const BODY: usize = 16;
+/// All that a slot's sector has before its zeros.
+const SLOT_HEAD: usize = 64;
+const NONE: u32 = u32::MAX;
+
+/// A unit whose content is in a spare one until it is written again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Alias {
+    /// Which unit of the device.
+    pub unit: u32,
+    pub spare: u32,
+}
+
+/// A complete snapshot: where its state is that of the log, and its sections' lengths.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Entry {
+    pub position: Position,
+    pub lengths: [u32; 2],
+}
+
+/// What is where on a device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Root {
+    pub unit: u32,
+    pub ring_units: u32,
+    pub snapshot_units: u32,
+    pub segment_length: u32,
+    /// Where the log starts.
+    pub start: Position,
+    /// Slots up to this record are of a log that is no more.
+    pub floor: u64,
+    pub alias: Option<Alias>,
+    pub snapshots: [Option<Entry>; 2],
+    pub erased: [u32; PARTS],
+}
+
+/// A record that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Record {
+    Root(Root),
+    Slot(Slot),
+}
+
+struct Bytes<const N: usize>([u8; N]);
+
+impl<const N: usize> Bytes<N> {
+    fn new(kind: u8, seq: u64) -> Self {
+        let mut bytes = Self([0; N]);
+        bytes.put(0, &MAGIC);
+        bytes.put(4, &VERSION.to_le_bytes());
+        bytes.put(6, &[kind]);
+        bytes.put(8, &seq.to_le_bytes());
+        bytes
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(room) = self.0.get_mut(at..at + bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+    }
+
+    fn u32(&mut self, at: usize, value: u32) {
+        self.put(at, &value.to_le_bytes());
+    }
+
+    fn seal(mut self) -> [u8; N] {
+        let sum = crc32c(self.0.get(..N - 4).unwrap_or_default());
+        self.u32(N - 4, sum);
+        self.0
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    array(bytes, at).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    array(bytes, at).map(u64::from_le_bytes)
+}
+
+/// A slot as a record.
+pub(super) fn encode_slot(seq: u64, slot: &Slot) -> [u8; CELL] {
+    let sector = slot.encode();
+    let (head, rest) = sector.split_at(SLOT_HEAD);
+    let (zeros, sum) = rest.split_at(rest.len() - 4);
+    assert!(zeros.iter().all(|byte| *byte == 0), "a slot is short");
+    let mut bytes = Bytes::<CELL>::new(KIND_SLOT, seq);
+    bytes.put(BODY, head);
+    bytes.put(BODY + SLOT_HEAD, sum);
+    bytes.seal()
+}
+
+impl Root {
+    pub fn encode(&self, seq: u64) -> [u8; ROOT] {
+        let mut bytes = Bytes::<ROOT>::new(KIND_ROOT, seq);
+        bytes.u32(16, self.unit);
+        bytes.u32(20, self.ring_units);
+        bytes.u32(24, self.snapshot_units);
+        bytes.u32(28, self.segment_length);
+        bytes.put(32, &self.start.get().to_le_bytes());
+        bytes.put(40, &self.floor.to_le_bytes());
+        bytes.u32(48, self.alias.map_or(NONE, |alias| alias.unit));
+        bytes.u32(52, self.alias.map_or(0, |alias| alias.spare));
+        for (n, entry) in self.snapshots.iter().enumerate() {
+            let at = 56 + 16 * n;
+            let position = entry.map_or(0, |entry| entry.position.get());
+            let [own, service] = entry.map_or([0; 2], |entry| entry.lengths);
+            bytes.put(at, &position.to_le_bytes());
+            bytes.u32(at + 8, own);
+            bytes.u32(at + 12, service);
+        }
+        for (n, erased) in self.erased.iter().enumerate() {
+            bytes.u32(88 + 4 * n, *erased);
+        }
+        bytes.seal()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let entry = |at| {
+            let position = Position::from_wire(u64_at(bytes, at)? as i64)?;
+            let lengths = [u32_at(bytes, at + 8)?, u32_at(bytes, at + 12)?];
+            (lengths != [0; 2]).then_some(Entry { position, lengths })
+        };
+        let mut erased = [0; PARTS];
+        for (n, part) in erased.iter_mut().enumerate() {
+            *part = u32_at(bytes, 88 + 4 * n)?;
+        }
+        let (unit, spare) = (u32_at(bytes, 48)?, u32_at(bytes, 52)?);
+        Some(Self {
+            unit: u32_at(bytes, 16)?,
+            ring_units: u32_at(bytes, 20)?,
+            snapshot_units: u32_at(bytes, 24)?,
+            segment_length: u32_at(bytes, 28)?,
+            start: Position::from_wire(u64_at(bytes, 32)? as i64)?,
+            floor: u64_at(bytes, 40)?,
+            alias: (unit != NONE).then_some(Alias { unit, spare }),
+            snapshots: [entry(56), entry(72)],
+            erased,
+        })
+    }
+}
+
+/// The record at the start of `bytes`, which are as many as there are up to the unit's end, and a
+/// root's length at most. `None` if there is none that is whole.
+///
+/// # Errors
+/// [`SectorError::NewerVersion`]: this device must not be used.
+pub(super) fn decode(bytes: &[u8]) -> Result<Option<(u64, Record)>, SectorError> {
+    if array(bytes, 0) != Some(MAGIC) {
+        return Ok(None);
+    }
+    let kind = bytes.get(6).copied().unwrap_or_default();
+    let len = if kind == KIND_ROOT { ROOT } else { CELL };
+    let Some((body, sum)) = bytes.get(..len).and_then(|b| b.split_at_checked(len - 4)) else {
+        return Ok(None);
+    };
+    if u32_at(sum, 0) != Some(crc32c(body)) {
+        return Ok(None);
+    }
+    let version = array(body, 4).map_or(0, u16::from_le_bytes);
+    if version > VERSION {
+        return Err(SectorError::NewerVersion(version));
+    }
+    let Some(seq) = u64_at(body, 8) else {
+        return Ok(None);
+    };
+    let record = match kind {
+        KIND_ROOT => Root::decode(body).map(Record::Root),
+        KIND_SLOT => decode_slot(body)?.map(Record::Slot),
+        _ => None,
+    };
+    Ok(record.map(|record| (seq, record)))
+}
+
+fn decode_slot(body: &[u8]) -> Result<Option<Slot>, SectorError> {
+    let mut sector = [0; SECTOR];
+    let (head, rest) = sector.split_at_mut(SLOT_HEAD);
+    let (_, sum) = rest.split_at_mut(rest.len() - 4);
+    let from = body.get(BODY..BODY + SLOT_HEAD + 4);
+    let Some((from_head, from_sum)) = from.and_then(|b| b.split_at_checked(SLOT_HEAD)) else {
+        return Ok(None);
+    };
+    head.copy_from_slice(from_head);
+    sum.copy_from_slice(from_sum);
+    match Slot::decode(&sector) {
+        Err(SectorError::NewerVersion(version)) => Err(SectorError::NewerVersion(version)),
+        slot => Ok(slot.ok()),
+    }
+}
+
+/// Where the next record goes: units that are filled one after the other, and round again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Cursor {
+    pub unit: u32,
+    pub used: u32,
+}
+
+impl Cursor {
+    /// Behind a unit of which it is not known what was written to it last, and how well: it is left
+    /// as it is.
+    pub const fn behind(unit: u32) -> Self {
+        Self {
+            unit,
+            used: u32::MAX,
+        }
+    }
+
+    pub const fn has_room(&self, len: usize, unit_len: u32) -> bool {
+        self.used as u64 + len as u64 <= unit_len as u64
+    }
+
+    /// To the next of so many units.
+    pub const fn advance(&mut self, units: u32) {
+        self.unit = (self.unit + 1) % units;
+        self.used = 0;
+    }
+
+    /// Takes room; says where in the unit.
+    pub const fn take(&mut self, len: usize) -> u64 {
+        let at = self.used;
+        self.used += len as u32;
+        at as u64
+    }
+}
