@@ -60,8 +60,8 @@ pub trait Storage {
     /// The device's own.
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Self::Error>;
 
-    /// Makes all bytes of `[at, at + len)` ones; both are multiples of the erase size. Not called on
-    /// a device that rewrites in place.
+    /// Makes all bytes of `[at, at + len)` ones; both are multiples of the erase size. Not called
+    /// on a device that rewrites in place.
     ///
     /// # Errors
     /// The device's own.

@@ -9,9 +9,9 @@ pub(crate) const GRANULE: usize = 32;
 
 /// A NOR flash. Inside a chip's flash or on SPI, it is what every HAL's driver implements.
 ///
-/// Nothing is ever written twice between two erasures, not even to clear more bits: so flash with an
-/// error-correcting code does as well. Whoever wants to use a part of a chip gives a driver of that
-/// part (`embassy-embedded-hal` and others have one).
+/// Nothing is ever written twice between two erasures, not even to clear more bits: so flash with
+/// an error-correcting code does as well. Whoever wants to use a part of a chip gives a driver of
+/// that part (`embassy-embedded-hal` and others have one).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Nor<F> {
     flash: F,

@@ -1,4 +1,5 @@
-//! Snapshots on small devices: the log goes round for ever, and who has missed too much is sent one.
+//! Snapshots on small devices: the log goes round for ever, and who has missed too much is sent
+//! one.
 
 mod board;
 

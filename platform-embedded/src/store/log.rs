@@ -25,7 +25,7 @@ impl<S: Storage> Store<S> {
                 return Err(StoreError::Full);
             }
             match self.is_blank(span.start)? {
-                true => self.put_log(span, log, self.place(span.start))?,
+                true => self.put_log(span, span, log, self.place(span.start))?,
                 false => self.make_anew(span, log)?,
             }
             self.blank = Some(span.end);
@@ -54,21 +54,26 @@ impl<S: Storage> Store<S> {
         Ok(true)
     }
 
-    /// Writes bytes of the window to a place on the device.
+    /// Writes a piece of a group's bytes to a place on the device.
     fn put_log<L: Log>(
         &mut self,
-        span: Span,
+        group: Span,
+        piece: Span,
         log: &L,
         place: u64,
     ) -> Result<(), StoreError<S::Error>> {
-        let mut at = span.start;
-        while at < span.end {
+        // The window is asked for whole frames: what is in the middle of one may be elsewhere.
+        let mut at = group.start;
+        while at < piece.end {
             let run = log.read(at);
-            let len = (run.len() as u64).min(span.end.since(at));
-            let run = run.get(..len as usize).unwrap_or_default();
             assert!(!run.is_empty(), "the window keeps what was not written");
-            self.write(place + at.since(span.start), run)?;
-            at = at.plus(len);
+            let skip = (piece.start.since(at)).min(run.len() as u64);
+            let end = piece.end.since(at).min(run.len() as u64);
+            let bytes = run.get(skip as usize..end as usize).unwrap_or_default();
+            if !bytes.is_empty() {
+                self.write(place + at.plus(skip).since(piece.start), bytes)?;
+            }
+            at = at.plus(run.len() as u64);
         }
         Ok(())
     }
@@ -85,11 +90,11 @@ impl<S: Storage> Store<S> {
             let piece = Span::new(at, stop);
             if skip == 0 && at >= self.trusted {
                 self.erase(Part::Log, place)?;
-                self.put_log(piece, log, place)?;
+                self.put_log(span, piece, log, place)?;
             } else {
                 let spare = self.open_spare()?;
                 self.copy(place - skip, spare, skip)?;
-                self.put_log(piece, log, spare + skip)?;
+                self.put_log(span, piece, log, spare + skip)?;
                 self.exchange(place - skip)?;
             }
             at = stop;

@@ -264,14 +264,13 @@ impl<S: Storage> Store<S> {
     fn begin_records(&mut self) -> Result<(), StoreError<S::Error>> {
         self.ring.advance(self.map.ring_units);
         self.erase(Part::Ring, self.map.ring(self.ring.unit))?;
-        self.put_root()?;
-        self.slot.map_or(Ok(()), |slot| self.put_slot(slot))
+        self.put_root()
     }
 
     fn put_root(&mut self) -> Result<(), StoreError<S::Error>> {
         self.seq += 1;
         let at = self.map.ring(self.ring.unit) + self.ring.take(ROOT);
-        self.write(at, &self.root.encode(self.seq))
+        self.write(at, &self.root.encode(self.seq, self.slot.as_ref()))
     }
 
     fn put_slot(&mut self, slot: Slot) -> Result<(), StoreError<S::Error>> {
@@ -346,14 +345,17 @@ fn scan<S: Storage>(device: &mut S, map: &Map) -> Result<Found, StoreError<S::Er
             if seq > found.seq {
                 (found.seq, found.unit) = (seq, unit);
             }
-            match record {
-                Record::Root(root) if found.root.is_none_or(|(best, _)| best < seq) => {
-                    found.root = Some((seq, root));
+            let slot = match record {
+                Record::Root(root, slot) => {
+                    if found.root.is_none_or(|(best, _)| best < seq) {
+                        found.root = Some((seq, root));
+                    }
+                    slot
                 }
-                Record::Slot(slot) if found.slot.is_none_or(|(best, _)| best < seq) => {
-                    found.slot = Some((seq, slot));
-                }
-                Record::Root(_) | Record::Slot(_) => {}
+                Record::Slot(slot) => Some(slot),
+            };
+            if let Some(slot) = slot.filter(|_| found.slot.is_none_or(|(best, _)| best < seq)) {
+                found.slot = Some((seq, slot));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Records: what a flush says of the log, and what is where on the device.
 //!
-//! They are written one behind the other through a few units, and round again; the newest of each
-//! kind counts. Every unit begins with one of each, so that the oldest unit holds nothing that is
-//! missed when it is erased.
+//! They are written one behind the other through a few units, and round again; the newest counts.
+//! Every unit begins with a root, which has the newest slot in it, so that no other unit holds
+//! anything that is missed when it is erased.
 //!
 //! ```text
 //! 0 "CrcR" | 4 version u16 | 6 kind u8 | 7 zero | 8 sequence u64 | 16 fields | CRC-32C u32
@@ -11,7 +11,7 @@
 //!                  32 log start u64 | 40 slots of this sequence and below count no more u64
 //!                  48 unit that is replaced u32 (all ones: none), by which spare u32
 //!                  56 two snapshots: position u64, lengths of both sections u32 (zeros: none)
-//!                  88 erasures of each part, five u32
+//!                  88 erasures of each part, five u32; 112 the newest slot, as above (or zeros)
 //! ```
 
 use coracle_core::castagnoli::crc32c;
@@ -29,8 +29,11 @@ const VERSION: u16 = 1;
 const KIND_ROOT: u8 = 1;
 const KIND_SLOT: u8 = 2;
 const BODY: usize = 16;
+/// Where a root has the newest slot.
+const ROOT_SLOT: usize = 112;
 /// All that a slot's sector has before its zeros.
 const SLOT_HEAD: usize = 64;
+const _: () = assert!(ROOT_SLOT + SLOT_HEAD + 4 <= ROOT - 4);
 const NONE: u32 = u32::MAX;
 
 /// A unit whose content is in a spare one until it is written again.
@@ -67,7 +70,8 @@ pub(super) struct Root {
 /// A record that was read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Record {
-    Root(Root),
+    /// With the newest slot.
+    Root(Root, Option<Slot>),
     Slot(Slot),
 }
 
@@ -87,6 +91,15 @@ impl<const N: usize> Bytes<N> {
         if let Some(room) = self.0.get_mut(at..at + bytes.len()) {
             room.copy_from_slice(bytes);
         }
+    }
+
+    fn slot(&mut self, at: usize, slot: &Slot) {
+        let sector = slot.encode();
+        let (head, rest) = sector.split_at(SLOT_HEAD);
+        let (zeros, sum) = rest.split_at(rest.len() - 4);
+        assert!(zeros.iter().all(|byte| *byte == 0), "a slot is short");
+        self.put(at, head);
+        self.put(at + SLOT_HEAD, sum);
     }
 
     fn u32(&mut self, at: usize, value: u32) {
@@ -114,18 +127,13 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// A slot as a record.
 pub(super) fn encode_slot(seq: u64, slot: &Slot) -> [u8; CELL] {
-    let sector = slot.encode();
-    let (head, rest) = sector.split_at(SLOT_HEAD);
-    let (zeros, sum) = rest.split_at(rest.len() - 4);
-    assert!(zeros.iter().all(|byte| *byte == 0), "a slot is short");
     let mut bytes = Bytes::<CELL>::new(KIND_SLOT, seq);
-    bytes.put(BODY, head);
-    bytes.put(BODY + SLOT_HEAD, sum);
+    bytes.slot(BODY, slot);
     bytes.seal()
 }
 
 impl Root {
-    pub fn encode(&self, seq: u64) -> [u8; ROOT] {
+    pub fn encode(&self, seq: u64, slot: Option<&Slot>) -> [u8; ROOT] {
         let mut bytes = Bytes::<ROOT>::new(KIND_ROOT, seq);
         bytes.u32(16, self.unit);
         bytes.u32(20, self.ring_units);
@@ -145,6 +153,9 @@ impl Root {
         }
         for (n, erased) in self.erased.iter().enumerate() {
             bytes.u32(88 + 4 * n, *erased);
+        }
+        if let Some(slot) = slot {
+            bytes.slot(ROOT_SLOT, slot);
         }
         bytes.seal()
     }
@@ -199,18 +210,21 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(u64, Record)>, SectorError>
         return Ok(None);
     };
     let record = match kind {
-        KIND_ROOT => Root::decode(body).map(Record::Root),
-        KIND_SLOT => decode_slot(body)?.map(Record::Slot),
+        KIND_ROOT => {
+            let slot = decode_slot(body, ROOT_SLOT)?;
+            Root::decode(body).map(|root| Record::Root(root, slot))
+        }
+        KIND_SLOT => decode_slot(body, BODY)?.map(Record::Slot),
         _ => None,
     };
     Ok(record.map(|record| (seq, record)))
 }
 
-fn decode_slot(body: &[u8]) -> Result<Option<Slot>, SectorError> {
+fn decode_slot(body: &[u8], at: usize) -> Result<Option<Slot>, SectorError> {
     let mut sector = [0; SECTOR];
     let (head, rest) = sector.split_at_mut(SLOT_HEAD);
     let (_, sum) = rest.split_at_mut(rest.len() - 4);
-    let from = body.get(BODY..BODY + SLOT_HEAD + 4);
+    let from = body.get(at..at + SLOT_HEAD + 4);
     let Some((from_head, from_sum)) = from.and_then(|b| b.split_at_checked(SLOT_HEAD)) else {
         return Ok(None);
     };

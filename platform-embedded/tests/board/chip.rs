@@ -135,8 +135,10 @@ impl NorFlash for Chip {
         }
         if done < most as usize {
             // Of the word that was being written, some bits are.
-            for n in len..len + WORD {
-                self.bytes[at + n] = bytes[n] | self.prng.below(256) as u8;
+            let (from, to) = (len, len + WORD);
+            let torn = self.bytes[at + from..at + to].iter_mut();
+            for (byte, meant) in torn.zip(&bytes[from..to]) {
+                *byte = meant | self.prng.below(256) as u8;
             }
             self.words[words.start + done] = Word::Weak;
         }

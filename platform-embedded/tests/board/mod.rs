@@ -1,11 +1,12 @@
-//! A board that does not exist: a disk in memory that loses what was not flushed, or a flash chip, a
-//! network of queues, a clock that is set by hand.
+//! A board that does not exist: a disk in memory that loses what was not flushed, or a flash chip,
+//! a network of queues, a clock that is set by hand.
 
 // Not every test uses all of it.
 #![allow(dead_code)]
 
 pub mod chip;
 pub mod client;
+pub mod rig;
 pub mod trio;
 
 use std::cell::RefCell;
@@ -227,6 +228,11 @@ pub struct Handle(Rc<RefCell<Device>>);
 impl Handle {
     pub fn new(device: Device) -> Self {
         Self(Rc::new(RefCell::new(device)))
+    }
+
+    /// Another device that holds the same.
+    pub fn fork(&self) -> Self {
+        Self::new(self.0.borrow().clone())
     }
 
     pub fn with<R>(&self, what: impl FnOnce(&mut Device) -> R) -> R {
