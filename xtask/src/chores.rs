@@ -14,13 +14,13 @@ pub fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_path_buf()
 }
 
-fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+pub fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root()).args(args);
     command
 }
 
-fn words(line: &str) -> std::str::SplitWhitespace<'_> {
+pub fn words(line: &str) -> std::str::SplitWhitespace<'_> {
     line.split_whitespace()
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Caller, value_of};
+use super::client::Caller;
 use super::{Board, Device, Handle, Kind, PowerCut, World};
 use coracle_core::log::{NodeState, Roster};
 use coracle_core::node::{App, Config, MemberAddress, SessionTiming, SnapshotPolicy};
@@ -16,10 +16,23 @@ use coracle_core::service::kv::Kv;
 use coracle_core::session::AllowAll;
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
 use coracle_embedded::{
-    Application, Layout, Memory, Next, OpenError, Store, StoreError, Superloop, TurnError,
+    Application, Layout, Memory, Next, OpenError, Profile, Store, StoreError, Superloop, TurnError,
 };
 
-pub const SESSIONS: usize = 2;
+/// What most tests run with.
+pub const ROOMY: Profile = Profile {
+    sessions: SESSIONS,
+    mtu: MTU,
+    client_mtu: MTU,
+    message_max: MESSAGE_MAX,
+    log_window: 32 * 1024,
+    ingress_window: 32 * 1024,
+    egress_window: 32 * 1024,
+    reassemblies: 2,
+    catchup: 8 * 1024,
+    services: 1024,
+};
+pub const SESSIONS: usize = Profile::TINY.sessions;
 pub const SEGMENT: u32 = 64 * 1024;
 pub const SEGMENTS: usize = 40;
 pub const SNAPSHOT: u32 = 512 * 1024;
@@ -65,17 +78,19 @@ pub fn config(member: usize, seed: u64, log_max: u64) -> Config {
     }
 }
 
-pub fn memory() -> Memory<Vec<u8>> {
+fn memory(profile: &Profile) -> Memory<Vec<u8>> {
+    let mut bytes = vec![0; profile.total()];
+    let memory = profile.split(&mut bytes).expect("as many as it says");
     Memory {
-        log: vec![0; 32 * 1024 + MTU],
-        ingress: vec![0; SESSIONS * 64 * 1024],
-        reassembly: vec![0; 2 * (MESSAGE_MAX + 64)],
-        egress: vec![0; SESSIONS * 64 * 1024],
-        replay: vec![0; 2 * MESSAGE_MAX + MTU],
-        catchup: vec![0; 8 * 1024],
-        assembly: vec![0; MESSAGE_MAX + 64],
-        services: vec![0; 1024],
-        datagram: vec![0; 2048],
+        log: memory.log.to_vec(),
+        ingress: memory.ingress.to_vec(),
+        reassembly: memory.reassembly.to_vec(),
+        egress: memory.egress.to_vec(),
+        replay: memory.replay.to_vec(),
+        catchup: memory.catchup.to_vec(),
+        assembly: memory.assembly.to_vec(),
+        services: memory.services.to_vec(),
+        datagram: memory.datagram.to_vec(),
     }
 }
 
@@ -94,6 +109,7 @@ pub struct Cluster {
     pub members: [Option<Member>; 3],
     pub devices: [Handle; 3],
     pub log_max: u64,
+    pub profile: Profile,
     /// The terms whose durability was looked at.
     pub terms: [Term; 3],
     pub prng: Prng,
@@ -104,6 +120,10 @@ pub struct Cluster {
 impl Cluster {
     /// A log of `log_max` bytes with snapshots; 0: none, until the device is full.
     pub fn new(seed: u64, kind: Kind, log_max: u64) -> Self {
+        Self::of(ROOMY, seed, kind, log_max)
+    }
+
+    pub fn of(profile: Profile, seed: u64, kind: Kind, log_max: u64) -> Self {
         let devices = [0, 1, 2].map(|n| {
             let state = NodeState {
                 cluster: CLUSTER,
@@ -133,6 +153,7 @@ impl Cluster {
             members: [None, None, None],
             devices,
             log_max,
+            profile,
             terms: [Term::ZERO; 3],
             prng: Prng::new(seed),
             starts: seed * 1000,
@@ -157,9 +178,10 @@ impl Cluster {
             service: Kv::new(vec![0; 4 * 1024 * 1024]),
             authenticator: AllowAll,
         };
-        let config = config(n, self.starts, self.log_max);
+        let mut config = config(n, self.starts, self.log_max);
+        self.profile.apply(&mut config);
         let device = self.devices[n].clone();
-        match Superloop::open(board, device, application, config, memory()) {
+        match Superloop::open(board, device, application, config, memory(&self.profile)) {
             Ok(member) => self.members[n] = Some(member),
             Err(OpenError::Store(StoreError::Device(PowerCut))) => self.cut_power(n),
             Err(error) => panic!("what a power cut leaves can be recovered: {error:?}"),
@@ -266,7 +288,7 @@ impl Cluster {
                 let entry = entry.expect("what was acknowledged is not lost");
                 // What was put again and not yet answered is newer.
                 assert!(entry.version >= *version);
-                assert!(entry.value == value_of(*number));
+                assert!(entry.value == caller.value_of(*number));
             }
         }
     }
