@@ -6,21 +6,23 @@ use core::convert::Infallible;
 use core::mem::size_of;
 use core::net::SocketAddr;
 
-use coracle_core::node::{Door, Node};
+use coracle_core::node::{Config, Door, Node};
 use coracle_core::session::AllowAll;
 use coracle_core::time::Now;
-use coracle_embedded::{Clock, Network, Nor, Profile, Superloop};
+use coracle_embedded::{
+    Application, Clock, Memory, Network, Next, Nor, OpenError, Profile, Superloop, TurnError,
+};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, ReadNorFlash};
 
 #[path = "interlock.rs"]
-#[allow(dead_code, unused_attributes)]
+#[allow(dead_code, unused_attributes, clippy::duplicate_mod)]
 mod interlock;
 #[path = "telemetry.rs"]
-#[allow(dead_code, unused_attributes)]
+#[allow(dead_code, unused_attributes, clippy::duplicate_mod)]
 mod telemetry;
 
 /// A board that takes no memory itself.
-struct Board;
+pub struct Board;
 
 impl Clock for Board {
     fn now(&mut self) -> Now {
@@ -40,7 +42,7 @@ impl Network for Board {
 }
 
 /// A chip without a driver.
-struct Chip;
+pub struct Chip;
 
 impl ErrorType for Chip {
     type Error = Infallible;
@@ -71,7 +73,8 @@ impl NorFlash for Chip {
     }
 }
 
-type Member<const N: usize> =
+/// A member of `N` sessions.
+pub type Member<const N: usize> =
     Superloop<Board, Nor<Chip>, interlock::Interlock, AllowAll, &'static mut [u8], N>;
 
 macro_rules! sizes {
@@ -101,3 +104,31 @@ sizes! {
     CORACLE_APPLIANCE_MEMORY = Profile::APPLIANCE.total(), at most 24 * 1024 * 1024;
     CORACLE_TELEMETRY = size_of::<telemetry::Telemetry>(), at most 14 * 1024;
 }
+
+/// The deepest that a tiny member goes: with this, its frames are made for the machine as well.
+///
+/// # Errors
+/// See `TurnError`.
+pub fn turn(member: &mut TinyMember) -> Result<Next, TurnError<Infallible>> {
+    member.turn()
+}
+
+/// The same of a start.
+///
+/// # Errors
+/// See `OpenError`.
+pub fn open(
+    board: Board,
+    flash: Chip,
+    config: Config,
+    memory: Memory<&'static mut [u8]>,
+) -> Result<TinyMember, OpenError<Infallible>> {
+    let application = Application {
+        service: interlock::Interlock::new(),
+        authenticator: AllowAll,
+    };
+    Superloop::open(board, Nor::new(flash), application, config, memory)
+}
+
+/// See [`turn`].
+pub type TinyMember = Member<TINY>;

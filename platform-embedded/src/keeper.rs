@@ -1,40 +1,51 @@
 //! What makes the log short, and whole: snapshots taken and received, segments given up, damage
 //! healed.
 
-use coracle_core::log::{Journal, NodeState, Window, segment_base};
-use coracle_core::node::{Config, Install, Node, SnapshotStep};
+use coracle_core::log::{Recovered, Window, segment_base};
+use coracle_core::node::{Install, Node, SnapshotStep};
 use coracle_core::prng::Prng;
 use coracle_core::service::Service;
 use coracle_core::session::Authenticator;
 use coracle_core::snapshot::SnapshotError;
-use coracle_core::time::Now;
+use coracle_core::units::ClusterId;
 use embedded_io::ErrorKind;
 
 use crate::device::{Clock, Network, Storage};
 use crate::store::{Store, StoreError};
 use crate::superloop::{OpenError, Rest, Superloop, TurnError};
 
-/// A node that has what its device holds. Work: the log and the snapshots once.
-pub fn begin<D: Storage, S: Service, B: AsRef<[u8]> + AsMut<[u8]>, const N: usize>(
-    (config, state, now): (Config, NodeState, Now),
+/// Reads what the device holds. Work: the log and the snapshots once.
+///
+/// A frame of its own: what is found is not on the stack when a node is made of it, but for this.
+#[inline(never)]
+pub fn recover<D: Storage, B: AsRef<[u8]> + AsMut<[u8]>>(
+    cluster: ClusterId,
     store: &mut Store<D>,
     window: &mut Window<B>,
-    memory: &mut Rest<B>,
+    scratch: &mut B,
+) -> Result<Recovered, StoreError<D::Error>> {
+    store.recover(cluster, window, scratch.as_mut())
+}
+
+/// Gives node and service what the newest snapshot holds, if there is one.
+///
+/// # Errors
+/// [`StoreError::Snapshot`].
+#[inline(never)]
+pub fn load<D: Storage, S: Service, B: AsRef<[u8]> + AsMut<[u8]>, const N: usize>(
+    node: &mut Node<N>,
+    store: &mut Store<D>,
+    (window, memory): (&mut Window<B>, &mut Rest<B>),
     service: &mut S,
-) -> Result<(Node<N>, Journal), OpenError<D::Error>> {
-    let (cluster, length) = (config.cluster, config.segment_length);
-    let recovered = store
-        .recover(cluster, window, memory.replay.as_mut())
-        .map_err(OpenError::Store)?;
-    let journal = recovered.journal(cluster, length);
-    let node = Node::new(config, state, &recovered, now);
-    let mut node = node.map_err(OpenError::Config)?;
-    if let Some(mut source) = store.source() {
-        let mut lent = memory.lend(window);
-        node.load_snapshot(&mut source, &mut [service], &mut lent)
-            .map_err(|error| OpenError::Store(StoreError::Snapshot(error)))?;
+) -> Result<(), OpenError<D::Error>> {
+    let Some(mut source) = store.source() else {
+        return Ok(());
+    };
+    let mut lent = memory.lend(window);
+    match node.load_snapshot(&mut source, &mut [service], &mut lent) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(OpenError::Store(StoreError::Snapshot(error))),
     }
-    Ok((node, journal))
 }
 
 impl<T, D, S, A, B, const N: usize> Superloop<T, D, S, A, B, N>
@@ -174,25 +185,27 @@ where
     }
 
     /// The node starts again, with what the device holds now.
+    #[inline(never)]
     fn begin_anew(&mut self) -> Result<(), TurnError<D::Error>> {
         // The snapshot may be of the newest term: the state must not be older than the log.
         if let Some(state) = self.node.poll_persist() {
             self.store.write_state(&state)?;
         }
         let now = self.board.now();
-        let mut config = self.node.config().clone();
-        let mut prng = Prng::new(config.seed ^ now.instant.nanos());
-        config.seed = prng.below(u64::MAX);
+        let config = self.node.config();
+        let (cluster, length) = (config.cluster, config.segment_length);
+        let seed = Prng::new(config.seed ^ now.instant.nanos()).below(u64::MAX);
         let state = self.store.state();
         self.written = None;
-        let begun = begin(
-            (config, state, now),
-            &mut self.store,
-            &mut self.window,
-            &mut self.memory,
-            &mut self.application.service,
-        );
-        (self.node, self.journal) = begun.map_err(TurnError::Open)?;
-        Ok(())
+        let scratch = &mut self.memory.replay;
+        let found = recover(cluster, &mut self.store, &mut self.window, scratch);
+        let recovered = found.map_err(OpenError::Store).map_err(TurnError::Open)?;
+        self.journal = recovered.journal(cluster, length);
+        // In its place: it is the largest thing there is, and the stack has no room for another.
+        let begun = self.node.begin_anew(seed, state, &recovered, now);
+        begun.map_err(|error| TurnError::Open(OpenError::Config(error)))?;
+        let lent = (&mut self.window, &mut self.memory);
+        let service = &mut self.application.service;
+        load(&mut self.node, &mut self.store, lent, service).map_err(TurnError::Open)
     }
 }

@@ -12,7 +12,7 @@ use coracle_core::time::{Instant, Now};
 use coracle_core::units::MemberId;
 
 use crate::device::{Clock, Network, Storage};
-use crate::keeper::begin;
+use crate::keeper::{load, recover};
 use crate::store::{Store, StoreError, Wear};
 
 /// How many datagrams one turn receives, and sends, at most.
@@ -168,7 +168,7 @@ where
             ingress,
             reassembly,
             egress,
-            replay,
+            mut replay,
             catchup,
             assembly,
             services,
@@ -191,6 +191,14 @@ where
         if config.services != 1 {
             return Err(OpenError::Services);
         }
+        let (scratch, now) = (&mut replay, board.now());
+        let found = recover(config.cluster, &mut store, &mut window, scratch);
+        let recovered = found.map_err(OpenError::Store)?;
+        let journal = recovered.journal(config.cluster, length);
+        let mut node = match Node::new(config, state, &recovered, now) {
+            Ok(node) => node,
+            Err(error) => return Err(OpenError::Config(error)),
+        };
         let mut memory = Rest {
             ingress,
             reassembly,
@@ -201,15 +209,8 @@ where
             services,
         };
         let mut application = application;
-        let service = &mut application.service;
-        let now = board.now();
-        let (node, journal) = begin(
-            (config, state, now),
-            &mut store,
-            &mut window,
-            &mut memory,
-            service,
-        )?;
+        let lent = (&mut window, &mut memory);
+        load(&mut node, &mut store, lent, &mut application.service)?;
         Ok(Self {
             node,
             journal,

@@ -1,15 +1,15 @@
-//! The profiles: how large they are, and that the least of them does all that the others do; and the
-//! examples.
+//! The profiles: how large they are, and that the least of them does all that the others do; and
+//! the examples.
 
 mod board;
 #[path = "../examples/interlock.rs"]
-#[allow(unused_attributes, dead_code)]
+#[allow(unused_attributes, dead_code, clippy::duplicate_mod)]
 mod interlock;
 #[path = "../examples/sizes.rs"]
-#[allow(unused_attributes)]
+#[allow(unused_attributes, dead_code)]
 mod sizes;
 #[path = "../examples/telemetry.rs"]
-#[allow(unused_attributes)]
+#[allow(unused_attributes, clippy::duplicate_mod)]
 mod telemetry;
 
 use board::client::Caller;
@@ -93,7 +93,7 @@ fn a_telemetry_device_sends_to_whoever_leads() {
             cluster.step();
             device.turn(&mut board).expect("as configured");
             let now = board.now().instant;
-            if now.nanos() / 1_000_000 % 20 == 0 {
+            if (now.nanos() / 1_000_000).is_multiple_of(20) {
                 sent += u32::from(device.send(now, b"42.1 degrees"));
             }
         }

@@ -1,8 +1,8 @@
 //! Core and the embedded platform, built for machines that have no `std` at all.
 //!
-//! A target that rustup has installed is built for as it is. Else Debian's compiler is used with the
-//! library's own source (`rustc-web`, `rust-web-src`): they are of one version, and `core` is built
-//! from that. A link is not needed: what is built are libraries.
+//! A target that rustup has installed is built for as it is. Else Debian's compiler is used with
+//! the library's own source (`rustc-web`, `rust-web-src`): they are of one version, and `core` is
+//! built from that. A link is not needed: what is built are libraries.
 
 use std::path::Path;
 use std::process::Command;
