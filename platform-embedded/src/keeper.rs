@@ -96,7 +96,8 @@ where
                 self.written = Some(snapshot);
                 Ok(true)
             }
-            SnapshotStep::Failed(..) => {
+            SnapshotStep::Failed(position, _) => {
+                warn!("no snapshot was taken at {}", position.get());
                 self.store.abandon_snapshot();
                 Ok(true)
             }
@@ -112,9 +113,13 @@ where
         };
         self.written = None;
         let cluster = self.node.config().cluster;
-        match self.store.finish_snapshot(cluster)? {
-            true => self.node.handle_snapshot_stored(snapshot),
-            false => self.node.handle_snapshot_failed(snapshot.position),
+        let position = snapshot.position;
+        if self.store.finish_snapshot(cluster)? {
+            info!("snapshot stored at {}", position.get());
+            self.node.handle_snapshot_stored(snapshot);
+        } else {
+            warn!("the snapshot at {} cannot be read back", position.get());
+            self.node.handle_snapshot_failed(position);
         }
         Ok(true)
     }
@@ -146,6 +151,7 @@ where
             Install::Finish { .. } => {
                 let cluster = self.node.config().cluster;
                 if self.store.finish_snapshot(cluster)? {
+                    info!("a snapshot from the leader takes the log's place");
                     self.begin_anew()?;
                     // Whatever this member's state was, it is the leader's now.
                     self.node.handle_rebuilt();
@@ -166,6 +172,7 @@ where
         self.store.repair(repair.at, bytes.unwrap_or_default())?;
         self.node.handle_repaired(repair);
         if self.node.is_healed() {
+            info!("the log is healed");
             self.begin_anew()?;
         }
         Ok(true)
@@ -178,6 +185,7 @@ where
         let below = self.node.purgeable().min(newest);
         if below > self.store.start() {
             self.store.purge(below)?;
+            info!("the log starts at {}", below.get());
             self.node.handle_purged(below);
             self.journal.handle_purged(below);
         }

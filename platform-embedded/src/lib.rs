@@ -13,6 +13,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod fmt;
+
 mod device;
 mod keeper;
 mod nor;

@@ -19,6 +19,7 @@ const MESSAGE_HEADER: usize = 64;
 /// static mut MEMORY: [u8; PROFILE.total()] = [0; PROFILE.total()];
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Profile {
     /// Client sessions, each with a stream in and one out.
     pub sessions: usize,

@@ -46,6 +46,7 @@ pub struct Memory<B> {
 
 /// What to do until the next turn.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Next {
     /// There is more to do: turn again at once.
     Now,
@@ -57,6 +58,7 @@ pub enum Next {
 
 /// Why a node does not start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum OpenError<E> {
     /// See [`StoreError`].
@@ -76,6 +78,7 @@ pub enum OpenError<E> {
 
 /// Why a node stops. It must not be turned again: restart it, or see to its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum TurnError<E> {
     /// The device failed, or is full. What was acknowledged is durable.

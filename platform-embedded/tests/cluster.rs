@@ -7,6 +7,7 @@ use board::Kind;
 use board::client::Caller;
 use board::trio::{Cluster, SEGMENT, address, endpoints};
 use coracle_core::units::Position;
+use coracle_embedded::Storage;
 
 #[test]
 fn three_boards_elect_a_leader_and_are_level() {
@@ -134,4 +135,35 @@ fn a_full_device_is_an_error_and_not_a_loss() {
     (0..3).for_each(|n| cluster.start(n));
     let held = cluster.running().map(|m| m.node().status().durable.get());
     assert!(held.min() > Some(38 * u64::from(SEGMENT)));
+}
+
+/// Bytes of a log rot while its member is off; the others have them, and they are written again.
+#[test]
+fn a_log_that_has_rotten_is_healed_from_the_others() {
+    for kind in [Kind::Disk, Kind::Flash] {
+        let mut cluster = Cluster::new(6, kind, 0);
+        let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
+        for _ in 0..600 {
+            cluster.step();
+            caller.turn();
+        }
+        cluster.run_until("level", Cluster::is_level);
+        let bytes = |cluster: &Cluster| {
+            let mut bytes = vec![0; 20_000];
+            let mut device = cluster.devices[1].clone();
+            device.read(0, &mut bytes).unwrap();
+            bytes
+        };
+        let before = bytes(&cluster);
+        cluster.cut_power(1);
+        // Where two units meet, and a place of its own.
+        for (at, len) in [(8_000, 300), (15_000, 5)] {
+            cluster.devices[1].with(|device| device.rot(at, len));
+        }
+        assert_ne!(bytes(&cluster), before);
+        cluster.start(1);
+        cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+        assert_eq!(bytes(&cluster), before);
+        cluster.assert_has_all(&caller);
+    }
 }

@@ -19,6 +19,7 @@ pub(super) const RING_MIN: u32 = 2;
 
 /// How a device is divided: decided once, when it is formatted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Layout {
     /// The length of a log segment, as in the node's configuration.
     pub segment_length: u32,
@@ -143,6 +144,7 @@ impl Map {
 
 /// One of the parts of a device, and how often a unit of it was erased.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Worn {
     /// How many units there are.
     pub units: u32,
@@ -162,6 +164,7 @@ impl Worn {
 
 /// How often what was erased since the device was formatted. A power cut forgets the last few.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Wear {
     /// Term and vote: a unit for each few elections.
     pub state: Worn,

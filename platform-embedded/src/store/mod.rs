@@ -35,6 +35,7 @@ const PIECE: usize = 256;
 
 /// Why a device cannot be used, or no longer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum StoreError<E> {
     /// The device failed.

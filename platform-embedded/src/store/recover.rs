@@ -63,6 +63,10 @@ impl<S: Storage> Store<S> {
         ) {
             (Plan::Keep, _) => {}
             (Plan::Replace, Some(set)) => {
+                warn!(
+                    "the log is replaced by the snapshot at {}",
+                    set.position.get()
+                );
                 self.restart_log(set.position)?;
                 recovered = self.scan_log(cluster, capacity, scratch)?;
             }
@@ -73,6 +77,12 @@ impl<S: Storage> Store<S> {
             (Plan::SnapshotMissing | Plan::Replace | Plan::StartAtSnapshot, _) => {
                 return Err(StoreError::SnapshotMissing);
             }
+        }
+        if let Some(at) = recovered.corrupt {
+            warn!(
+                "the log is damaged at {}: others are asked for it",
+                at.get()
+            );
         }
         self.start_chain = recovered.start.chain;
         self.trusted = recovered.tail.end;

@@ -270,3 +270,80 @@ impl Cursor {
         at as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_core::units::{ClusterId, Term};
+
+    fn root() -> Root {
+        Root {
+            unit: 4096,
+            ring_units: 8,
+            snapshot_units: 32,
+            segment_length: 65_536,
+            start: Position::new(131_072),
+            floor: 5,
+            alias: Some(Alias { unit: 9, spare: 1 }),
+            snapshots: [
+                None,
+                Some(Entry {
+                    position: Position::new(140_000),
+                    lengths: [500, 7_000],
+                }),
+            ],
+            erased: [1, 2, 3, 4, 5],
+        }
+    }
+
+    fn slot() -> Slot {
+        Slot {
+            seq: 77,
+            cluster: ClusterId(6),
+            joined: Term::new(3),
+            confirmed: Position::new(140_032),
+            intended: Position::new(140_064),
+            chain: Some(8),
+            segment_length: 65_536,
+            segment: Position::new(131_072),
+        }
+    }
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let with = root().encode(12, Some(&slot()));
+        let read = Record::Root(root(), Some(slot()));
+        assert_eq!(decode(&with), Ok(Some((12, read))));
+        let without = root().encode(13, None);
+        assert_eq!(decode(&without), Ok(Some((13, Record::Root(root(), None)))));
+        let alone = encode_slot(14, &slot());
+        assert_eq!(decode(&alone), Ok(Some((14, Record::Slot(slot())))));
+    }
+
+    #[test]
+    fn damaged_records_are_none() {
+        let whole = root().encode(12, Some(&slot()));
+        for at in 0..whole.len() {
+            let mut damaged = whole;
+            damaged[at] ^= 0x10;
+            assert_eq!(decode(&damaged), Ok(None), "{at}");
+            assert_eq!(decode(&whole[..at]), Ok(None), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_an_error() {
+        let mut bytes = Bytes(root().encode(12, None));
+        bytes.put(4, &(VERSION + 1).to_le_bytes());
+        let bytes = bytes.seal();
+        assert_eq!(decode(&bytes), Err(SectorError::NewerVersion(VERSION + 1)));
+    }
+
+    /// The format is on devices: it changes with its version only.
+    #[test]
+    fn the_format_is_what_it_was() {
+        let sum = |bytes: &[u8]| u32_at(bytes, bytes.len() - 4);
+        assert_eq!(sum(&root().encode(12, Some(&slot()))), Some(725_346_459));
+        assert_eq!(sum(&encode_slot(14, &slot())), Some(2_397_534_007));
+    }
+}

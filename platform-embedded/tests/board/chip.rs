@@ -29,7 +29,7 @@ enum Word {
 /// See the module's text.
 #[derive(Clone, Debug)]
 pub struct Chip {
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     words: Vec<Word>,
     /// After so many more writes and erasures the power goes.
     pub calls_left: u64,

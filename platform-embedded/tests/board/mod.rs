@@ -158,6 +158,18 @@ impl Device {
         }
     }
 
+    /// Bytes rot.
+    pub fn rot(&mut self, at: usize, len: usize) {
+        let rotten = match self {
+            Self::Disk(disk) => {
+                disk.seen[at..at + len].iter_mut().for_each(|b| *b = !*b);
+                disk.safe[at..at + len].iter_mut()
+            }
+            Self::Flash(nor) => nor.flash_mut().bytes[at..at + len].iter_mut(),
+        };
+        rotten.for_each(|byte| *byte = !*byte);
+    }
+
     /// How often each unit was erased; none on a disk.
     pub fn erased(&self) -> Vec<u32> {
         match self {
