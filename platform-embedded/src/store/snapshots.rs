@@ -187,8 +187,14 @@ impl<S: Storage> Store<S> {
         if stored != Some(offset) {
             return Ok(false);
         }
-        let mut sink = Sink { store: self, index };
-        Ok(sink.write_all(bytes).is_ok())
+        let mut left = bytes;
+        while !left.is_empty() {
+            let Ok(len) = self.write_section(index, left)? else {
+                return Ok(false);
+            };
+            left = left.get(len..).unwrap_or_default();
+        }
+        Ok(true)
     }
 
     /// Reads bytes of a complete set; fewer than asked for where its section ends. `None` if it is
@@ -339,6 +345,47 @@ impl<S: Storage> Store<S> {
         Ok(true)
     }
 
+    /// Writes the next bytes of a section, as many as go at once; or says why it does not take them.
+    fn write_section(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+    ) -> Result<Result<usize, ErrorKind>, StoreError<S::Error>> {
+        let Some(draft) = &mut self.draft else {
+            return Ok(Err(ErrorKind::Other));
+        };
+        let Some(sheet) = draft.sheets.get_mut(index) else {
+            return Ok(Err(ErrorKind::Unsupported));
+        };
+        let (at, used) = (sheet.len, sheet.len as usize % GRANULE);
+        if bytes.len() > (sheet.room - sheet.len) as usize {
+            return Ok(Err(ErrorKind::OutOfMemory));
+        }
+        let (len, whole) = if used == 0 && bytes.len() >= GRANULE {
+            let len = bytes.len() - bytes.len() % GRANULE;
+            (len, bytes.get(..len).map(|bytes| (at, bytes)))
+        } else {
+            let len = bytes.len().min(GRANULE - used);
+            let room = sheet.rest.get_mut(used..used + len).unwrap_or_default();
+            room.copy_from_slice(bytes.get(..len).unwrap_or_default());
+            (len, None)
+        };
+        let rest = sheet.rest;
+        let whole = match whole {
+            None if used + len == GRANULE => Some((at - used as u32, &rest[..])),
+            whole => whole,
+        };
+        if let Some((at, bytes)) = whole {
+            self.put_sheet(index, at, bytes)?;
+        }
+        if let Some(draft) = &mut self.draft
+            && let Some(sheet) = draft.sheets.get_mut(index)
+        {
+            sheet.len += len as u32;
+        }
+        Ok(Ok(len))
+    }
+
     /// Writes granules of a section, and erases what they come to.
     fn put_sheet(
         &mut self,
@@ -379,40 +426,9 @@ impl<S> ErrorType for Sink<'_, S> {
 
 impl<S: Storage> Write for Sink<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        let draft = self.store.draft.as_mut().ok_or(ErrorKind::Other)?;
-        let sheet = draft
-            .sheets
-            .get_mut(self.index)
-            .ok_or(ErrorKind::Unsupported)?;
-        let (at, used) = (sheet.len, sheet.len as usize % GRANULE);
-        let left = (sheet.room - sheet.len) as usize;
-        if bytes.len() > left {
-            return Err(ErrorKind::OutOfMemory);
-        }
-        let (len, whole) = if used == 0 && bytes.len() >= GRANULE {
-            let len = bytes.len() - bytes.len() % GRANULE;
-            (len, bytes.get(..len).map(|bytes| (at, bytes)))
-        } else {
-            let len = bytes.len().min(GRANULE - used);
-            let room = sheet.rest.get_mut(used..used + len).unwrap_or_default();
-            room.copy_from_slice(bytes.get(..len).unwrap_or_default());
-            (len, None)
-        };
-        let rest = sheet.rest;
-        let whole = match whole {
-            None if used + len == GRANULE => Some((at - used as u32, &rest[..])),
-            whole => whole,
-        };
-        if let Some((at, bytes)) = whole {
-            let put = self.store.put_sheet(self.index, at, bytes);
-            put.map_err(|_| ErrorKind::Other)?;
-        }
-        if let Some(draft) = &mut self.store.draft
-            && let Some(sheet) = draft.sheets.get_mut(self.index)
-        {
-            sheet.len += len as u32;
-        }
-        Ok(len)
+        let written = self.store.write_section(self.index, bytes);
+        // A device that fails here fails again at the next write of the log, which stops the node.
+        written.unwrap_or(Err(ErrorKind::Other))
     }
 
     /// Nothing is flushed before the set is complete.

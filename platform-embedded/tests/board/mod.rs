@@ -120,13 +120,26 @@ pub enum Device {
 pub enum Kind {
     Disk,
     Flash,
+    /// The first member has a disk, the others flash.
+    Mixed,
+}
+
+impl Kind {
+    /// Of one member.
+    pub fn of(self, member: usize) -> Self {
+        match (self, member) {
+            (Self::Mixed, 0) => Self::Disk,
+            (Self::Mixed, _) => Self::Flash,
+            (kind, _) => kind,
+        }
+    }
 }
 
 impl Device {
     pub fn new(kind: Kind, len: usize) -> Self {
         match kind {
             Kind::Disk => Self::Disk(Disk::new(len)),
-            Kind::Flash => Self::Flash(Nor::new(Chip::new(len))),
+            Kind::Flash | Kind::Mixed => Self::Flash(Nor::new(Chip::new(len))),
         }
     }
 

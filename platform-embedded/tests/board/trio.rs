@@ -145,7 +145,7 @@ impl Cluster {
                 bytes => bytes as usize,
             };
             let others = 2 * layout.snapshot_max as usize + 12 * 4096;
-            let blank = Device::new(kind, segments + others);
+            let blank = Device::new(kind.of(n), segments + others);
             Handle::new(Store::format_as(blank, &layout, &state).unwrap())
         });
         let mut cluster = Self {
