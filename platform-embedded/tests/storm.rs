@@ -1,6 +1,6 @@
 //! Random storms: a bad network, and the power of any member at any moment, on members with disks
-//! and with flash in one cluster. One leader for each term, terms that never go back, equal states at
-//! equal positions, and nothing lost that was acknowledged.
+//! and with flash in one cluster. One leader for each term, terms that never go back, equal states
+//! at equal positions, and nothing lost that was acknowledged.
 
 mod board;
 

@@ -345,7 +345,7 @@ impl<S: Storage> Store<S> {
         Ok(true)
     }
 
-    /// Writes the next bytes of a section, as many as go at once; or says why it does not take them.
+    /// Writes the next bytes of a section, as many as go at once; or says why it takes none.
     fn write_section(
         &mut self,
         index: usize,
