@@ -276,7 +276,8 @@ impl Rig {
             self.store.write_group(&group, &self.window)?;
             self.window.set_written(self.journal.written());
             let mark = self.journal.handle_flushed();
-            self.promise.end = mark.position.get();
+            // What an earlier life has acknowledged stays so.
+            self.promise.end = self.promise.end.max(mark.position.get());
             self.window.release(mark.position);
         }
         Ok(())
