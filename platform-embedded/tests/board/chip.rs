@@ -97,7 +97,7 @@ impl ReadNorFlash for Chip {
         assert!(at.is_multiple_of(4) && bytes.len().is_multiple_of(4));
         bytes.copy_from_slice(&self.bytes[at..at + bytes.len()]);
         for (n, byte) in bytes.iter_mut().enumerate() {
-            if self.words[(at + n) / WORD] == Word::Weak && self.prng.below(4) == 0 {
+            if self.words[(at + n) / WORD] == Word::Weak && self.prng.below(16) == 0 {
                 *byte ^= 1 << self.prng.below(8);
             }
         }
@@ -137,8 +137,9 @@ impl NorFlash for Chip {
             // Of the word that was being written, some bits are.
             let (from, to) = (len, len + WORD);
             let torn = self.bytes[at + from..at + to].iter_mut();
+            let depth = [0, 0xff][self.prng.below(2) as usize];
             for (byte, meant) in torn.zip(&bytes[from..to]) {
-                *byte = meant | self.prng.below(256) as u8;
+                *byte = meant | (self.prng.below(256) as u8 & depth);
             }
             self.words[words.start + done] = Word::Weak;
         }
