@@ -30,9 +30,11 @@ pub trait Network {
 
 /// A block or flash device, or a part of one. All calls block until they are done.
 ///
-/// What a returned `write` has written may be lost until `flush` has returned; each sector of 512
-/// bytes is then written whole, torn, or not at all. Adapters over devices that erase do so within
-/// `write`, which rewrites what it is given.
+/// There are two kinds. A disk rewrites in place, and what a returned `write` has written may be
+/// lost until `flush` has returned. Each sector of 512 bytes is then written whole, torn, or not at
+/// all; where it is torn, bytes that are the same before and after stay. It implements the four
+/// calls without a default. NOR flash is behind [`Nor`](crate::Nor), which makes a device of any
+/// `embedded_storage` driver: it must erase before it writes, and a returned `write` is durable.
 pub trait Storage {
     /// Why a call failed. Nothing is retried: a node whose storage fails stops.
     type Error: core::fmt::Debug;
@@ -40,17 +42,33 @@ pub trait Storage {
     /// How many bytes there are.
     fn capacity(&self) -> u64;
 
+    /// The least that can be erased, a power of two, if bytes can be written only once between two
+    /// erasures; `None` if the device rewrites in place.
+    fn erase_size(&self) -> Option<u32> {
+        None
+    }
+
     /// Reads at a byte offset; all of `into`.
     ///
     /// # Errors
     /// The device's own.
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), Self::Error>;
 
-    /// Writes at a byte offset that is a multiple of 32.
+    /// Writes at a byte offset that is a multiple of 32, so many bytes too.
     ///
     /// # Errors
     /// The device's own.
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Makes all bytes of `[at, at + len)` ones; both are multiples of the erase size. Not called
+    /// on a device that rewrites in place.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn erase(&mut self, at: u64, len: u64) -> Result<(), Self::Error> {
+        let _ = (at, len);
+        Ok(())
+    }
 
     /// Returns when all that was written would survive a power cut.
     ///

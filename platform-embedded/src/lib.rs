@@ -13,10 +13,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod fmt;
+
 mod device;
+mod keeper;
+mod nor;
+mod profile;
 mod store;
 mod superloop;
 
 pub use device::{Clock, Network, Storage};
-pub use store::{Store, StoreError};
+pub use nor::Nor;
+pub use profile::Profile;
+pub use store::{Layout, Sink, Source, Store, StoreError, Wear, Worn};
 pub use superloop::{Application, Memory, Next, OpenError, Superloop, TurnError};

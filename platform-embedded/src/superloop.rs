@@ -2,7 +2,8 @@
 
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
 use coracle_core::node::{
-    CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError,
+    CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError, Snapshot,
+    SnapshotRefusal,
 };
 use coracle_core::raft::TransferError;
 use coracle_core::service::Service;
@@ -11,7 +12,8 @@ use coracle_core::time::{Instant, Now};
 use coracle_core::units::MemberId;
 
 use crate::device::{Clock, Network, Storage};
-use crate::store::{Store, StoreError};
+use crate::keeper::{load, recover};
+use crate::store::{Store, StoreError, Wear};
 
 /// How many datagrams one turn receives, and sends, at most.
 const DATAGRAMS_PER_TURN: usize = 64;
@@ -44,6 +46,7 @@ pub struct Memory<B> {
 
 /// What to do until the next turn.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Next {
     /// There is more to do: turn again at once.
     Now,
@@ -55,6 +58,7 @@ pub enum Next {
 
 /// Why a node does not start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum OpenError<E> {
     /// See [`StoreError`].
@@ -65,16 +69,30 @@ pub enum OpenError<E> {
     Config(ConfigError),
     /// A piece of [`Memory`] is shorter than said there.
     TooLittleMemory,
+    /// The log may grow larger than the device has room for, or snapshots are on and it has none
+    /// for them: see [`Store::log_max`] and [`Store::takes_snapshots`].
+    TooLittleStorage,
+    /// More services than the one that a superloop has.
+    Services,
 }
 
 /// Why a node stops. It must not be turned again: restart it, or see to its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum TurnError<E> {
     /// The device failed, or is full. What was acknowledged is durable.
     Store(StoreError<E>),
     /// The node refuses to go on.
     Halted(Halt),
+    /// The node began anew, with a snapshot or a healed log, and could not.
+    Open(OpenError<E>),
+}
+
+impl<E> From<StoreError<E>> for TurnError<E> {
+    fn from(error: StoreError<E>) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// What runs on a node, and who may connect to it.
@@ -89,30 +107,32 @@ pub struct Application<S, A> {
 /// A node with its application, its memory and its board. `N` is the number of client sessions.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Superloop<T, D, S, A, B, const N: usize> {
-    node: Node<N>,
-    journal: Journal,
-    window: Window<B>,
-    memory: Rest<B>,
+    pub(super) node: Node<N>,
+    pub(super) journal: Journal,
+    pub(super) window: Window<B>,
+    pub(super) memory: Rest<B>,
     datagram: B,
-    application: Application<S, A>,
-    board: T,
-    store: Store<D>,
+    pub(super) application: Application<S, A>,
+    pub(super) board: T,
+    pub(super) store: Store<D>,
+    /// A snapshot that is written, and waits for the log to be durable up to it.
+    pub(super) written: Option<Snapshot>,
 }
 
 /// The memory besides the window.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Rest<B> {
+pub struct Rest<B> {
     ingress: B,
     reassembly: B,
     egress: B,
-    replay: B,
-    catchup: B,
+    pub(super) replay: B,
+    pub(super) catchup: B,
     assembly: B,
     services: B,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
-    fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
+    pub(super) fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
         Lent {
             log: window,
             ingress: self.ingress.as_mut(),
@@ -166,28 +186,44 @@ where
         let length = config.segment_length;
         let mut window = Window::new(log, config.mtu, length).map_err(OpenError::Window)?;
         let (mut store, state) = Store::open(device, length).map_err(OpenError::Store)?;
-        let recovered = store
-            .recover(config.cluster, &mut window, replay.as_mut())
-            .map_err(OpenError::Store)?;
+        if config.log_max > store.log_max()
+            || (config.snapshots.enabled && !store.takes_snapshots())
+        {
+            return Err(OpenError::TooLittleStorage);
+        }
+        if config.services != 1 {
+            return Err(OpenError::Services);
+        }
+        let (scratch, now) = (&mut replay, board.now());
+        let found = recover(config.cluster, &mut store, &mut window, scratch);
+        let recovered = found.map_err(OpenError::Store)?;
         let journal = recovered.journal(config.cluster, length);
-        let node = Node::new(config, state, &recovered, board.now()).map_err(OpenError::Config)?;
+        let mut node = match Node::new(config, state, &recovered, now) {
+            Ok(node) => node,
+            Err(error) => return Err(OpenError::Config(error)),
+        };
+        let mut memory = Rest {
+            ingress,
+            reassembly,
+            egress,
+            replay,
+            catchup,
+            assembly,
+            services,
+        };
+        let mut application = application;
+        let lent = (&mut window, &mut memory);
+        load(&mut node, &mut store, lent, &mut application.service)?;
         Ok(Self {
             node,
             journal,
             window,
-            memory: Rest {
-                ingress,
-                reassembly,
-                egress,
-                replay,
-                catchup,
-                assembly,
-                services,
-            },
+            memory,
             datagram,
             application,
             board,
             store,
+            written: None,
         })
     }
 
@@ -202,8 +238,9 @@ where
         let mut lent = self.memory.lend(&mut self.window);
         self.node.handle_timeout(now, &mut lent);
         is_busy |= self.serve(now);
-        is_busy |= self.make_durable(now).map_err(TurnError::Store)?;
+        is_busy |= self.make_durable(now)?;
         is_busy |= self.recall();
+        is_busy |= self.keep()?;
         is_busy |= self.send(now);
         if let Some(halt) = self.node.halted() {
             return Err(TurnError::Halted(halt));
@@ -235,6 +272,14 @@ where
         self.node.transfer(now, target)
     }
 
+    /// Asks for a snapshot: the leader makes every member take one.
+    ///
+    /// # Errors
+    /// See [`SnapshotRefusal`].
+    pub fn request_snapshot(&mut self) -> Result<(), SnapshotRefusal> {
+        self.node.request_snapshot()
+    }
+
     /// The next event, oldest first. Lossy: who wants them all asks after each turn.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.node.poll_event()
@@ -253,6 +298,11 @@ where
     /// The storage device, to look at it.
     pub fn device(&self) -> &D {
         self.store.device()
+    }
+
+    /// How often what of the storage was erased.
+    pub fn wear(&self) -> Wear {
+        self.store.wear()
     }
 
     /// The board.
@@ -353,9 +403,14 @@ where
             Consumer::Replay => self.memory.replay.as_mut(),
             Consumer::Repair => self.memory.replay.as_mut(),
             Consumer::Catchup | Consumer::Annals => self.memory.catchup.as_mut(),
-            // There are no snapshots on this platform yet: nobody is told of one.
-            Consumer::Snapshot { .. } => {
-                self.node.handle_recalled(recall, Err(ReadError));
+            Consumer::Snapshot { position, section } => {
+                let into = self.memory.catchup.as_mut();
+                let len = recall.len.min(into.len());
+                let into = into.get_mut(..len).unwrap_or_default();
+                let at = recall.at.get();
+                let read = self.store.read_snapshot(position, section, at, into);
+                let read = read.ok().flatten().ok_or(ReadError);
+                self.node.handle_recalled(recall, read);
                 return true;
             }
         };

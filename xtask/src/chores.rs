@@ -172,6 +172,8 @@ pub fn linkcheck(steps: &mut Steps) {
 pub fn defmt(steps: &mut Steps) {
     let line = "clippy -p coracle-core --features defmt -- -D warnings";
     steps.run("defmt feature", 10, &mut cargo(words(line)));
+    let line = "clippy -p coracle-embedded --features defmt -- -D warnings";
+    steps.run("defmt on a board", 10, &mut cargo(words(line)));
 }
 
 /// The planted bugs must compile, and only with the switch.

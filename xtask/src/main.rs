@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bare;
 mod chores;
 mod copies;
 mod instructions;
@@ -21,6 +22,8 @@ cargo xtask <chore>
   soak [--times N] [--away]  a log of 16 MiB, written N times over (default 20) by real processes;
                        with --away a member is missing for a while
   linkcheck            links and runs a no_std binary that drives every door of core
+  bare                 core and platform-embedded for machines where there is no std, and how large
+                       things are there
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
@@ -111,6 +114,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "tidy" => chores::tidy(steps),
         "wrap" => chores::wrap(steps),
         "unit" => chores::unit(steps),
+        "bare" => bare::run(steps),
         "linkcheck" => chores::linkcheck(steps),
         "defmt" => chores::defmt(steps),
         "planted" => chores::planted_build(steps),
@@ -136,6 +140,7 @@ fn test(steps: &mut Steps) {
     chores::defmt(steps);
     chores::planted_build(steps);
     chores::linkcheck(steps);
+    bare::run(steps);
     chores::fuzz_smoke(steps);
     chores::sim(steps, 20, &["--seeds", "0..100"]);
     chores::sim(steps, 10, &["--seconds", "10"]);

@@ -3,14 +3,25 @@
 
 use core::time::Duration;
 
+use super::apply::Applier;
+use super::checkpoint::Checkpoints;
+use super::clients::Clients;
+use super::health::Health;
 use super::host::Host;
-use super::{Config, clients};
+use super::repair::Healing;
+use super::roster::Heard;
+use super::settings::Shared;
+use super::snapshot::Snapshots;
+use super::sources::Sources;
+use super::transmit::Sweep;
+use super::{Config, ConfigError, Counters, Node, clients};
 use crate::limits::ENDPOINTS_MAX;
-use crate::log::{NodeState, Recovered};
-use crate::raft::{Ballot, Start};
-use crate::time::Instant;
-use crate::units::ServiceId;
-use crate::wire::member::TermBase;
+use crate::log::{Gaps, NodeState, Recovered};
+use crate::raft::{Ballot, Raft, Start};
+use crate::service::Role;
+use crate::time::{Instant, Now};
+use crate::units::{Position, ServiceId};
+use crate::wire::member::{HistorySlice, Sender, TermBase};
 
 pub(super) fn clients_config(config: &Config) -> clients::ClientsConfig {
     clients::ClientsConfig {
@@ -81,4 +92,98 @@ pub(super) fn endpoints(config: &Config) -> heapless::String<ENDPOINTS_MAX> {
         let _fits = write!(list, "{comma}{member}={}", address.ingress).is_ok();
     }
     list
+}
+
+impl<const N: usize, const S: usize> Node<N, S> {
+    /// The same as [`Self::new`] with the configuration that it has and another seed, in its place:
+    /// for who has no room for two. If it fails, what it was is lost as well.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    #[inline(never)]
+    pub fn begin_anew(
+        &mut self,
+        seed: u64,
+        state: NodeState,
+        recovered: &Recovered,
+        now: Now,
+    ) -> Result<(), ConfigError> {
+        if recovered.tail.term.max(recovered.joined) > state.term {
+            return Err(ConfigError::StateBehindLog);
+        }
+        self.config.seed = seed;
+        self.become_anew(&state, recovered, now);
+        Ok(())
+    }
+
+    /// What `Node::new` makes, one part after the other. All of them are named here, so that none
+    /// is forgotten.
+    fn become_anew(&mut self, state: &NodeState, recovered: &Recovered, now: Now) {
+        self.sender = Sender {
+            cluster: self.config.cluster,
+            incarnation: state.incarnation,
+            member: self.config.member,
+        };
+        let Self {
+            config,
+            sender: _,
+            votes,
+            raft,
+            history,
+            gaps,
+            known,
+            history_wanted,
+            annals,
+            hole,
+            leader_end,
+            clients,
+            endpoints: _,
+            applier,
+            hosts: own_hosts,
+            snapshots,
+            checkpoints,
+            health,
+            shared,
+            receiving,
+            serving,
+            healing,
+            mending,
+            start,
+            sources,
+            clock,
+            roster,
+            heard,
+            status_replies,
+            events: _,
+            counters,
+            halted,
+            role_seen,
+            sweep,
+        } = self;
+        *votes = state.votes;
+        let began = raft_start(config, state, *votes, recovered);
+        *raft = Raft::new(began, now.instant);
+        raft.set_unfit(now.instant, state.quarantined);
+        history.clone_from(&recovered.history);
+        *gaps = Gaps::new();
+        *known = HistorySlice::EMPTY;
+        (*history_wanted, *annals, *hole) = (None, None, None);
+        (*leader_end, *clock, *roster) = (Position::ZERO, now, state.roster);
+        *clients = Clients::new(clients_config(config));
+        *applier = Applier::new();
+        *own_hosts = hosts(config.services, now.instant);
+        *snapshots = Snapshots::new(now.instant);
+        *checkpoints = Checkpoints::new();
+        *health = Health::new(now.instant, state.quarantined);
+        *shared = Shared::default();
+        (*receiving, *serving, *mending) = (None, None, None);
+        *healing = Healing::of(recovered, config.member, now.instant);
+        *start = log_start(recovered);
+        *sources = Sources::new();
+        *heard = Heard::new((state.roster.at, *votes));
+        status_replies.clear();
+        *counters = Counters::default();
+        (*halted, *role_seen) = (None, Role::Follower);
+        *sweep = Sweep::default();
+    }
 }

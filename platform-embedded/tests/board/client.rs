@@ -16,7 +16,7 @@ const SEGMENT: usize = 64 * 1024;
 const MTU: usize = 1408;
 
 /// The value of the key of this number: all lengths up to two frames and more.
-pub fn value_of(number: u64) -> Vec<u8> {
+fn value_of(number: u64) -> Vec<u8> {
     vec![number as u8; (number as usize * 397) % 3_500]
 }
 
@@ -31,6 +31,11 @@ pub struct Caller {
     assembly: Vec<u8>,
     seed: u64,
     next: u64,
+    mtu: u32,
+    /// No value is longer than this.
+    value_max: usize,
+    /// After so many keys the first is put again.
+    pub keys: u64,
     /// The version of each key that was acknowledged.
     pub acknowledged: BTreeMap<u64, u64>,
     pub sessions: u64,
@@ -49,9 +54,24 @@ impl Caller {
             assembly: vec![0; 8 * 1024],
             seed: 0,
             next: 0,
+            mtu: MTU as u32,
+            value_max: usize::MAX,
+            keys: u64::MAX,
             acknowledged: BTreeMap::new(),
             sessions: 0,
         }
+    }
+
+    /// Sends no longer datagrams, and no longer values.
+    pub fn limit(&mut self, mtu: usize, value_max: usize) {
+        (self.mtu, self.value_max) = (mtu as u32, value_max);
+    }
+
+    /// The value that this client gives the key of this number.
+    pub fn value_of(&self, number: u64) -> Vec<u8> {
+        let mut value = value_of(number);
+        value.truncate(self.value_max);
+        value
     }
 
     fn open(&mut self) -> Client {
@@ -61,6 +81,7 @@ impl Caller {
         let channel = format!("aeron:udp?endpoint={}", self.address);
         let config = ClientConfig {
             segment_length: SEGMENT as u32,
+            mtu: self.mtu,
             ..ClientConfig::new(&channel, &self.endpoints, self.seed).unwrap()
         };
         Client::new(
@@ -78,6 +99,7 @@ impl Caller {
             _ => self.open(),
         };
         let now = self.world.borrow().now;
+        let value = self.value_of(self.next % self.keys);
         let mut lent = lent(&mut self.ingress, &mut self.egress, &mut self.assembly);
         while let Some((from, bytes)) = {
             let mut world = self.world.borrow_mut();
@@ -94,12 +116,11 @@ impl Caller {
                 let Reply::Done { version } = reply else {
                     panic!("{reply:?}");
                 };
-                let before = self.acknowledged.insert(number, version);
-                assert_eq!(before, None, "answered once");
+                let before = self.acknowledged.insert(number % self.keys, version);
+                assert!(before < Some(version), "answered once, and in order");
             }
         }
-        let key = self.next.to_be_bytes();
-        let value = value_of(self.next);
+        let key = (self.next % self.keys).to_be_bytes();
         let request = Request::Put {
             key: &key,
             value: &value,

@@ -1,17 +1,24 @@
-//! A board that does not exist: flash in memory that loses what was not flushed, a network of
-//! queues, a clock that is set by hand.
+//! A board that does not exist: a disk in memory that loses what was not flushed, or a flash chip,
+//! a network of queues, a clock that is set by hand.
 
+// Not every test uses all of it.
+#![allow(dead_code)]
+
+pub mod chip;
 pub mod client;
+pub mod rig;
+pub mod trio;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use chip::Chip;
 use coracle_core::node::Door;
 use coracle_core::prng::Prng;
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_embedded::{Clock, Network, Storage};
+use coracle_embedded::{Clock, Network, Nor, Storage};
 
 const SECTOR: usize = 512;
 
@@ -19,30 +26,30 @@ const SECTOR: usize = 512;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PowerCut;
 
-/// Flash that survives a power cut sector by sector: what was not flushed is there, not there, or
+/// A disk that survives a power cut sector by sector: what was not flushed is there, not there, or
 /// torn.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Flash {
+pub struct Disk {
     safe: Vec<u8>,
     seen: Vec<u8>,
     /// After so many more writes and flushes the power goes.
     pub calls_left: u64,
-    pub flushes: u64,
+    pub calls: u64,
 }
 
-impl Flash {
+impl Disk {
     pub fn new(len: usize) -> Self {
         let blank = vec![0xff; len];
         Self {
             safe: blank.clone(),
             seen: blank,
             calls_left: u64::MAX,
-            flushes: 0,
+            calls: 0,
         }
     }
 
     /// What a board finds that starts again.
-    pub fn after_power_cut(mut self, prng: &mut Prng) -> Self {
+    pub fn start_again(&mut self, prng: &mut Prng) {
         let pairs = self.safe.chunks_mut(SECTOR).zip(self.seen.chunks(SECTOR));
         for (safe, seen) in pairs.filter(|(safe, seen)| safe != seen) {
             let len = match prng.below(3) {
@@ -54,21 +61,26 @@ impl Flash {
         }
         self.seen.clone_from(&self.safe);
         self.calls_left = u64::MAX;
-        self
     }
 
-    /// The first bytes as they are without what was not flushed.
-    pub fn safe(&self, len: usize) -> &[u8] {
-        &self.safe[..len]
+    /// The same without what was not flushed.
+    pub fn safe(&self) -> Self {
+        Self {
+            safe: self.safe.clone(),
+            seen: self.safe.clone(),
+            calls_left: u64::MAX,
+            calls: 0,
+        }
     }
 
     fn call(&mut self) -> Result<(), PowerCut> {
         self.calls_left = self.calls_left.checked_sub(1).ok_or(PowerCut)?;
+        self.calls += 1;
         Ok(())
     }
 }
 
-impl Storage for Flash {
+impl Storage for Disk {
     type Error = PowerCut;
 
     fn capacity(&self) -> u64 {
@@ -92,8 +104,192 @@ impl Storage for Flash {
     fn flush(&mut self) -> Result<(), PowerCut> {
         self.call()?;
         self.safe.clone_from(&self.seen);
-        self.flushes += 1;
         Ok(())
+    }
+}
+
+/// Either kind of device.
+#[derive(Clone, Debug)]
+pub enum Device {
+    Disk(Disk),
+    Flash(Nor<Chip>),
+}
+
+/// Which kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Disk,
+    Flash,
+    /// The first member has a disk, the others flash.
+    Mixed,
+}
+
+impl Kind {
+    /// Of one member.
+    pub fn of(self, member: usize) -> Self {
+        match (self, member) {
+            (Self::Mixed, 0) => Self::Disk,
+            (Self::Mixed, _) => Self::Flash,
+            (kind, _) => kind,
+        }
+    }
+}
+
+impl Device {
+    pub fn new(kind: Kind, len: usize) -> Self {
+        match kind {
+            Kind::Disk => Self::Disk(Disk::new(len)),
+            Kind::Flash | Kind::Mixed => Self::Flash(Nor::new(Chip::new(len))),
+        }
+    }
+
+    /// What a board finds that starts again after a power cut.
+    pub fn start_again(&mut self, prng: &mut Prng) {
+        match self {
+            Self::Disk(disk) => disk.start_again(prng),
+            Self::Flash(nor) => nor.flash_mut().start_again(prng),
+        }
+    }
+
+    /// As it is without what a power cut may take away.
+    pub fn safe(&self) -> Self {
+        match self {
+            Self::Disk(disk) => Self::Disk(disk.safe()),
+            Self::Flash(nor) => {
+                let mut nor = nor.clone();
+                nor.flash_mut().start_again(&mut Prng::new(1));
+                Self::Flash(nor)
+            }
+        }
+    }
+
+    /// After so many more calls that change something the power goes.
+    pub fn cut_after(&mut self, calls: u64) {
+        match self {
+            Self::Disk(disk) => disk.calls_left = calls,
+            Self::Flash(nor) => nor.flash_mut().calls_left = calls,
+        }
+    }
+
+    /// Bytes rot.
+    pub fn rot(&mut self, at: usize, len: usize) {
+        let rotten = match self {
+            Self::Disk(disk) => {
+                disk.seen[at..at + len].iter_mut().for_each(|b| *b = !*b);
+                disk.safe[at..at + len].iter_mut()
+            }
+            Self::Flash(nor) => nor.flash_mut().bytes[at..at + len].iter_mut(),
+        };
+        rotten.for_each(|byte| *byte = !*byte);
+    }
+
+    /// How often each unit was erased; none on a disk.
+    pub fn erased(&self) -> Vec<u32> {
+        match self {
+            Self::Disk(_) => Vec::new(),
+            Self::Flash(nor) => nor.flash().erased.clone(),
+        }
+    }
+
+    /// How many calls there were that change something.
+    pub fn calls(&self) -> u64 {
+        match self {
+            Self::Disk(disk) => disk.calls,
+            Self::Flash(nor) => nor.flash().calls,
+        }
+    }
+}
+
+impl Storage for Device {
+    type Error = PowerCut;
+
+    fn capacity(&self) -> u64 {
+        match self {
+            Self::Disk(disk) => disk.capacity(),
+            Self::Flash(nor) => nor.capacity(),
+        }
+    }
+
+    fn erase_size(&self) -> Option<u32> {
+        match self {
+            Self::Disk(disk) => disk.erase_size(),
+            Self::Flash(nor) => nor.erase_size(),
+        }
+    }
+
+    fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), PowerCut> {
+        match self {
+            Self::Disk(disk) => disk.read(at, into),
+            Self::Flash(nor) => nor.read(at, into),
+        }
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PowerCut> {
+        match self {
+            Self::Disk(disk) => disk.write(at, bytes),
+            Self::Flash(nor) => nor.write(at, bytes),
+        }
+    }
+
+    fn erase(&mut self, at: u64, len: u64) -> Result<(), PowerCut> {
+        match self {
+            Self::Disk(_) => panic!("it rewrites in place"),
+            Self::Flash(nor) => nor.erase(at, len),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), PowerCut> {
+        match self {
+            Self::Disk(disk) => disk.flush(),
+            Self::Flash(nor) => nor.flush(),
+        }
+    }
+}
+
+/// A device that outlives the node that has it.
+#[derive(Clone, Debug)]
+pub struct Handle(Rc<RefCell<Device>>);
+
+impl Handle {
+    pub fn new(device: Device) -> Self {
+        Self(Rc::new(RefCell::new(device)))
+    }
+
+    /// Another device that holds the same.
+    pub fn fork(&self) -> Self {
+        Self::new(self.0.borrow().clone())
+    }
+
+    pub fn with<R>(&self, what: impl FnOnce(&mut Device) -> R) -> R {
+        what(&mut self.0.borrow_mut())
+    }
+}
+
+impl Storage for Handle {
+    type Error = PowerCut;
+
+    fn capacity(&self) -> u64 {
+        self.0.borrow().capacity()
+    }
+
+    fn erase_size(&self) -> Option<u32> {
+        self.0.borrow().erase_size()
+    }
+
+    fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), PowerCut> {
+        self.with(|device| device.read(at, into))
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PowerCut> {
+        self.with(|device| device.write(at, bytes))
+    }
+
+    fn erase(&mut self, at: u64, len: u64) -> Result<(), PowerCut> {
+        self.with(|device| device.erase(at, len))
+    }
+
+    fn flush(&mut self) -> Result<(), PowerCut> {
+        self.with(Storage::flush)
     }
 }
 

@@ -258,6 +258,7 @@ mod tests {
             rounds: 1,
             time: Duration::from_millis(1500),
             messages: 1,
+            is_profile: false,
             is_quick: false,
             is_json: false,
             svg: PathBuf::new(),

@@ -1,0 +1,113 @@
+//! Core and the embedded platform, built for machines that have no `std` at all.
+//!
+//! A target that rustup has installed is built for as it is. Else Debian's compiler is used with
+//! the library's own source (`rustc-web`, `rust-web-src`): they are of one version, and `core` is
+//! built from that. A link is not needed: what is built are libraries.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::chores::{cargo, root, words, works};
+use crate::steps::Steps;
+
+const TARGETS: [&str; 2] = ["thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
+/// Debian's, which is not found by a rustup that stands before it.
+const DEBIAN: &str = "/usr/bin/rustc";
+const BUILD: &str = "build --release -p coracle-core -p coracle-embedded --lib --examples";
+
+pub fn run(steps: &mut Steps) {
+    for target in TARGETS {
+        let name = format!("no std: {target}");
+        let mut command = cargo(words(BUILD));
+        command.args(["--target", target, "--target-dir"]);
+        // Objects of the target and no bitcode: their symbols are read.
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+        if has_target(target) {
+            command.arg(root().join("target/bare"));
+        } else if has_source(DEBIAN) {
+            // Another compiler: what it builds is kept apart.
+            command.arg(root().join("target/bare-debian"));
+            command.args(["-Zbuild-std=core"]);
+            command.env("RUSTC", DEBIAN).env("RUSTC_BOOTSTRAP", "1");
+        } else {
+            let missing = format!(
+                "there is no library for it (`rustup target add {target}`, or Debian's rustc-web \
+                 and rust-web-src)"
+            );
+            steps.cannot(&name, &missing);
+            continue;
+        }
+        steps.run(&name, 20, &mut command);
+        for folder in ["target/bare", "target/bare-debian"] {
+            let examples = root().join(folder).join(target).join("release/examples");
+            say_sizes(target, &examples.join("libsizes.rlib"));
+        }
+    }
+}
+
+/// Whether this compiler has the source of its own library.
+fn has_source(compiler: &str) -> bool {
+    let printed = Command::new(compiler).args(["--print", "sysroot"]).output();
+    let folder = printed.ok().and_then(|o| String::from_utf8(o.stdout).ok());
+    let library = "lib/rustlib/src/rust/library/core";
+    folder.is_some_and(|folder| Path::new(folder.trim()).join(library).exists())
+}
+
+fn has_target(target: &str) -> bool {
+    let mut command = Command::new("rustc");
+    command.current_dir(root());
+    let printed = command.args(["--print", "target-libdir", "--target", target]);
+    let folder = printed.output().ok().filter(|o| o.status.success());
+    let folder = folder.and_then(|o| String::from_utf8(o.stdout).ok());
+    folder.is_some_and(|folder| {
+        let files = std::fs::read_dir(folder.trim());
+        files.is_ok_and(|mut files| files.next().is_some())
+    })
+}
+
+/// Prints the size of each symbol of `examples/sizes.rs`. That none is too large was checked when
+/// it was built.
+fn say_sizes(target: &str, library: &Path) {
+    if !library.exists() || !works("nm", &["--version"]) {
+        return;
+    }
+    let output = Command::new("nm").arg("-S").arg(library).output();
+    let Ok(output) = output else {
+        return;
+    };
+    println!("bytes on {target}:");
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if let Some((name, size)) = symbol(line) {
+            println!("{size:>10}  {name}");
+        }
+    }
+}
+
+/// A line of `nm -S`: address, size, kind, mangled name.
+fn symbol(line: &str) -> Option<(&str, u64)> {
+    let mut fields = line.split_whitespace().skip(1);
+    let size = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let mangled = fields.nth(1)?;
+    let name = mangled.get(mangled.find("CORACLE_")?..)?;
+    let end = name
+        .find(|c: char| c.is_ascii_lowercase())
+        .unwrap_or(name.len());
+    // The hash begins with its length and an `h`.
+    let name = name
+        .get(..end)?
+        .trim_end_matches(|c: char| c.is_ascii_digit());
+    Some((name, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::symbol;
+
+    #[test]
+    fn a_symbol_has_a_name_and_a_size() {
+        let line = "00000000 00004620 B _ZN5sizes22CORACLE_TINY_SUPERLOOP17h128fafe579210d1bE";
+        assert_eq!(symbol(line), Some(("CORACLE_TINY_SUPERLOOP", 17_952)));
+        assert_eq!(symbol("00000000 T _ZN5sizes4ALL17h128fafe579210d1bE"), None);
+        assert_eq!(symbol("sizes.o:"), None);
+    }
+}
