@@ -14,6 +14,9 @@
 #![forbid(unsafe_code)]
 
 mod device;
+pub mod identity;
+#[cfg(feature = "smoltcp")]
+pub mod net;
 mod store;
 mod superloop;
 
