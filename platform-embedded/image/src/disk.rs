@@ -1,5 +1,7 @@
 //! The disk: who this node is in its first block, and the node's store behind that.
 
+use core::ops::Range;
+
 use coracle_embedded::Storage;
 use coracle_embedded::identity::BLOCK;
 use virtio_drivers::Error;
@@ -9,6 +11,8 @@ use crate::devices::{Bus, Machine};
 
 const SECTOR: u64 = SECTOR_SIZE as u64;
 const START: u64 = BLOCK as u64;
+/// What one request reads or writes, at most.
+const BUFFER: usize = 8 * SECTOR_SIZE;
 
 /// A virtio block device without its first block.
 pub struct Disk {
@@ -36,21 +40,25 @@ impl Disk {
         read.map(|()| block)
     }
 
-    /// Calls `one` for each sector that has bytes from `at` on: where it is, and which part of it
-    /// and of the bytes is meant.
-    fn sectors(
-        at: u64,
-        len: usize,
-    ) -> impl Iterator<Item = (usize, usize, core::ops::Range<usize>)> {
+    /// The sectors that have bytes from `at` on, in pieces that fit the buffer: the first one's
+    /// number, how many there are, where in them the bytes begin, and which bytes these are.
+    fn pieces(at: u64, len: usize) -> impl Iterator<Item = (usize, usize, usize, Range<usize>)> {
         let mut done = 0;
         core::iter::from_fn(move || {
             let at = START + at + done as u64;
             let inside = (at % SECTOR) as usize;
-            let part = (SECTOR_SIZE - inside).min(len - done);
+            let part = (BUFFER - inside).min(len - done);
             let range = done..done + part;
             done += part;
-            (part > 0).then_some(((at / SECTOR) as usize, inside, range))
+            let sectors = (inside + part).div_ceil(SECTOR_SIZE);
+            (part > 0).then_some(((at / SECTOR) as usize, sectors, inside, range))
         })
+    }
+
+    fn read_sectors(&mut self, first: usize, into: &mut [u8]) -> Result<(), Error> {
+        let read = self.device.read_blocks(first, into);
+        self.device.ack_interrupt();
+        read
     }
 }
 
@@ -62,28 +70,39 @@ impl Storage for Disk {
     }
 
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), Error> {
-        let mut sector = [0; SECTOR_SIZE];
-        for (number, inside, range) in Self::sectors(at, into.len()) {
-            self.device.read_blocks(number, &mut sector)?;
-            self.device.ack_interrupt();
-            let from = sector.get(inside..).unwrap_or_default();
+        let mut buffer = [0; BUFFER];
+        for (first, sectors, inside, range) in Self::pieces(at, into.len()) {
+            let buffer = buffer.get_mut(..sectors * SECTOR_SIZE).unwrap_or_default();
+            self.read_sectors(first, buffer)?;
             let into = into.get_mut(range).unwrap_or_default();
-            into.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            let from = buffer.get(inside..inside + into.len());
+            into.copy_from_slice(from.unwrap_or_default());
         }
         Ok(())
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
-        let mut sector = [0; SECTOR_SIZE];
-        for (number, inside, range) in Self::sectors(at, bytes.len()) {
-            let part = bytes.get(range).unwrap_or_default();
-            if part.len() < SECTOR_SIZE {
-                self.device.read_blocks(number, &mut sector)?;
+        let mut buffer = [0; BUFFER];
+        for (first, sectors, inside, range) in Self::pieces(at, bytes.len()) {
+            let bytes = bytes.get(range).unwrap_or_default();
+            let end = inside + bytes.len();
+            // What the first and the last sector hold beside these bytes stays.
+            for (sector, is_whole) in [
+                (0, inside == 0 && end >= SECTOR_SIZE),
+                (sectors - 1, end == sectors * SECTOR_SIZE),
+            ] {
+                let place = sector * SECTOR_SIZE..(sector + 1) * SECTOR_SIZE;
+                if !is_whole {
+                    let sector_bytes = buffer.get_mut(place).unwrap_or_default();
+                    self.read_sectors(first + sector, sector_bytes)?;
+                }
             }
-            let to = sector.get_mut(inside..).unwrap_or_default();
-            to.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            self.device.write_blocks(number, &sector)?;
+            let room = buffer.get_mut(inside..end).unwrap_or_default();
+            room.copy_from_slice(bytes);
+            let buffer = buffer.get(..sectors * SECTOR_SIZE).unwrap_or_default();
+            let written = self.device.write_blocks(first, buffer);
             self.device.ack_interrupt();
+            written?;
         }
         Ok(())
     }
