@@ -25,7 +25,13 @@ fn words(line: &str) -> std::str::SplitWhitespace<'_> {
 }
 
 /// Packages that are workspaces of their own, by their folder.
-const APART: [&str; 4] = ["fuzz", "xtask/linkcheck", "tests/net", "tests/peer"];
+const APART: [&str; 5] = [
+    "fuzz",
+    "platform-embedded/image",
+    "xtask/linkcheck",
+    "tests/net",
+    "tests/peer",
+];
 
 pub fn fmt(steps: &mut Steps) {
     steps.run("format", 5, &mut cargo(words("fmt --all --check")));
@@ -47,6 +53,10 @@ pub fn lint(steps: &mut Steps) {
         let command = command.args(["--", "-D", "warnings"]);
         steps.run(&format!("clippy {folder}"), 10, command);
     }
+    // In its folder, because its settings are there.
+    let mut command = cargo(words("clippy --release --locked -- -D warnings"));
+    let command = command.current_dir(root().join("platform-embedded/image"));
+    steps.run("clippy platform-embedded/image", 10, command);
 }
 
 pub fn doc(steps: &mut Steps) {
@@ -88,6 +98,8 @@ pub fn wrap(steps: &mut Steps) {
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";
     steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    let line = "test -p coracle-embedded --features smoltcp --lib";
+    steps.run("embedded network", 10, &mut cargo(words(line)));
     steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));
 }
 
@@ -131,6 +143,22 @@ pub fn peer(steps: &mut Steps) {
         let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
         steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
     }
+}
+
+/// Bare-metal nodes in virtual machines; its own flags.
+pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
+    let name = format!("qemu {}", flags.join(" "));
+    let is_riscv = flags.windows(2).any(|pair| pair == ["--arch", "riscv32"]);
+    let (program, package) = match is_riscv {
+        true => ("qemu-system-riscv32", "qemu-system-misc"),
+        false => ("qemu-system-x86_64", "qemu-system-x86"),
+    };
+    if !works(program, &["--version"]) {
+        let missing = format!("{program} is not installed (Debian: {package})");
+        return steps.cannot(name.trim(), &missing);
+    }
+    let run = "run --release --quiet -p coracle-qemu --";
+    steps.run(name.trim(), minutes, cargo(words(run)).args(flags));
 }
 
 /// Links and runs a `no_std`, `no_main` binary that drives every door of `core`.

@@ -140,8 +140,5 @@ fn read_copy(path: &Path) -> io::Result<Contents> {
             return Err(other(format!("there is no sound frame at {at}")));
         }
     }
-    Ok(Contents {
-        end,
-        writes,
-    })
+    Ok(Contents { end, writes })
 }

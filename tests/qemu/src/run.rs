@@ -117,8 +117,8 @@ fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
             let own = Duration::from_micros(number("boot_us"));
             report.add("boot, from the image's first code", time(own));
             let kib = |key| format!("{:.1} KiB", number(key) as f64 / 1024.0);
-            report.add("static RAM, all told", kib("static"));
-            report.add("of that the node and its board", kib("node"));
+            report.add("static RAM: code, data, stack", kib("static"));
+            report.add("of that one node with its board", kib("node"));
         }
     }
     let leader = cluster.leader(&[])?;
