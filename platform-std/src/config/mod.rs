@@ -44,6 +44,14 @@ pub struct Settings {
     /// they wait until all is written.
     #[serde(default = "defaults::kv_barrier")]
     pub kv_barrier: Size,
+    /// What one service may have armed and offered: timers of 24 bytes in a quarter of it, its
+    /// messages on their way into the log in the rest. The same on every member.
+    #[serde(default = "defaults::service_memory")]
+    pub service_memory: Size,
+    /// How many client sessions may be open at once. The same on every member: a small board in
+    /// the cluster sets the bound for all.
+    #[serde(default = "defaults::sessions_max")]
+    pub sessions_max: usize,
     /// When a message counts as safe on this member.
     #[serde(default)]
     pub durability: Durability,
@@ -230,6 +238,8 @@ impl Settings {
             service_thread: false,
             kv_memory: defaults::kv_memory(),
             kv_barrier: defaults::kv_barrier(),
+            service_memory: defaults::service_memory(),
+            sessions_max: defaults::sessions_max(),
             durability: Durability::default(),
             idle: Idle::default(),
             segment_length: defaults::segment_length(),
@@ -286,6 +296,8 @@ impl fmt::Display for Settings {
         writeln!(f, "service_thread = {}", self.service_thread)?;
         writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
         writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
+        writeln!(f, "service_memory = \"{}\"", self.service_memory)?;
+        writeln!(f, "sessions_max = {}", self.sessions_max)?;
         let durability = match self.durability {
             Durability::Durable => "durable",
             Durability::ReplicationOnly => "replication-only",
@@ -355,6 +367,12 @@ mod defaults {
     }
     pub fn kv_barrier() -> Size {
         Size(64 << 20)
+    }
+    pub fn service_memory() -> Size {
+        Size(4 << 20)
+    }
+    pub fn sessions_max() -> usize {
+        crate::node::SESSIONS_MAX
     }
     pub fn segment_length() -> Size {
         Size(16 << 20)

@@ -10,6 +10,7 @@ use coracle_core::limits::{
 };
 
 use super::{ServiceKind, Settings, Size};
+use crate::node::SESSIONS_MAX;
 use crate::storage::segment::HEADER_LENGTH;
 
 /// Why a configuration is refused. Each text says what to do.
@@ -65,6 +66,7 @@ impl Settings {
         self.validate_members()
             .and_then(|()| self.validate_sizes())
             .and_then(|()| self.validate_kv())
+            .and_then(|()| self.validate_sessions())
             .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
@@ -184,6 +186,16 @@ impl Settings {
             })?;
         }
         Ok(())
+    }
+
+    fn validate_sessions(&self) -> Result<(), String> {
+        within("service_memory", self.service_memory, 1 << 10, 1 << 30)?;
+        match self.sessions_max {
+            1..=SESSIONS_MAX => Ok(()),
+            other => Err(format!(
+                "`sessions_max` is {other}: a node has room for 1 to {SESSIONS_MAX}"
+            )),
+        }
     }
 
     fn validate_snapshots(&self) -> Result<(), String> {
@@ -369,7 +381,9 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 18] = [
+        let cases: [(String, &str); 20] = [
+            (refusal(|s| s.service_memory = Size(9)), "service_memory"),
+            (refusal(|s| s.sessions_max = 57), "sessions_max"),
             (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
             (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (

@@ -9,7 +9,7 @@ use coracle_core::units::ClusterId;
 
 use super::memory::Memory;
 use super::peers::Addresses;
-use super::{Core, Hosted, NodeError, SESSIONS, member_id};
+use super::{Core, Hosted, NodeError, member_id};
 use crate::apart::{self, Surroundings};
 use crate::clock::{Clock, random_seed};
 use crate::config::{Idle, Settings};
@@ -183,8 +183,7 @@ pub fn core_config(
             session_timeout: t.session_timeout.0,
             egress_timeout: t.egress_timeout.0,
         },
-        // One slot in eight is kept for answering clients that are refused.
-        sessions_max: SESSIONS - SESSIONS / 8,
+        sessions_max: settings.sessions_max,
         segment_length: settings.segment_length.0 as u32,
         mtu: settings.mtu.0 as usize,
         message_max: settings.message_max.0 as usize,

@@ -57,6 +57,8 @@ use coracle_core::units::{ClusterId, Incarnation, MemberId, ServiceId, Term};
 
 /// How many client sessions a node has tables for; a further client is refused with a text.
 pub const SESSIONS: usize = 64;
+/// How many of them may be open: one slot in eight is kept for answering clients that are refused.
+pub const SESSIONS_MAX: usize = SESSIONS - SESSIONS / 8;
 
 /// Why a node ended, or did not start.
 #[derive(Debug)]
