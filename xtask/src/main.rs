@@ -154,5 +154,6 @@ fn ci(steps: &mut Steps) {
     chores::demo(steps, &["--snapshot", "--service", "kv"]);
     chores::soak(steps, &[]);
     chores::qemu(steps, 8, &[]);
+    chores::qemu(steps, 8, &["--mixed"]);
     chores::fuzz(steps, 20);
 }

@@ -6,14 +6,15 @@
 #![no_std]
 #![no_main]
 
-#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
-#[cfg_attr(target_arch = "riscv32", path = "riscv32.rs")]
-mod arch;
 mod console;
 mod devices;
 mod disk;
 mod memory;
 mod nic;
+#[cfg(target_arch = "riscv32")]
+mod riscv32;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 use core::panic::PanicInfo;
 use core::time::Duration;
@@ -29,7 +30,11 @@ use coracle_embedded::net::{Link, Wire};
 use coracle_embedded::{Application, Clock, Next, Superloop};
 use disk::Disk;
 use nic::Nic;
+#[cfg(target_arch = "riscv32")]
+use riscv32 as arch;
 use virtio_drivers::transport::DeviceType;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
 
 /// How the machine ends when it cannot start or go on; the console says why.
 const STOPPED: u8 = 3;

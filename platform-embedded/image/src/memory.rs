@@ -43,6 +43,10 @@ impl<T> Once<T> {
     }
 
     /// The value; None if somebody has it.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "`is_taken` lets one caller have it, once"
+    )]
     pub fn take(&'static self) -> Option<&'static mut T> {
         if self.is_taken.swap(true, Ordering::Relaxed) {
             return None;

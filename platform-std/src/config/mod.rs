@@ -281,13 +281,9 @@ impl Settings {
     }
 }
 
-impl fmt::Display for Settings {
-    /// The effective values, as a TOML file that would give them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
-        writeln!(f, "cluster = {}", self.cluster)?;
-        writeln!(f, "member = {}", self.member)?;
-        writeln!(f, "dir = {}", quoted(&self.dir.display()))?;
+impl Settings {
+    /// The lines about what runs on the log, and for how many.
+    fn fmt_services(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = match self.service {
             ServiceKind::Kv => "kv",
             ServiceKind::Echo => "echo",
@@ -297,7 +293,18 @@ impl fmt::Display for Settings {
         writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
         writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
         writeln!(f, "service_memory = \"{}\"", self.service_memory)?;
-        writeln!(f, "sessions_max = {}", self.sessions_max)?;
+        writeln!(f, "sessions_max = {}", self.sessions_max)
+    }
+}
+
+impl fmt::Display for Settings {
+    /// The effective values, as a TOML file that would give them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
+        writeln!(f, "cluster = {}", self.cluster)?;
+        writeln!(f, "member = {}", self.member)?;
+        writeln!(f, "dir = {}", quoted(&self.dir.display()))?;
+        self.fmt_services(f)?;
         let durability = match self.durability {
             Durability::Durable => "durable",
             Durability::ReplicationOnly => "replication-only",

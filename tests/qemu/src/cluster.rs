@@ -361,10 +361,9 @@ impl Cluster {
                     .to_owned()
             };
             let leader = state.leader.map_or("-".to_owned(), |id| id.to_string());
+            text += &format!("  {n:<6} {what:<8} {:<10} {:>5} ", state.role, state.term);
             text += &format!(
-                "  {n:<6} {what:<8} {:<10} {:>5} {leader:>6} {:>10} {:>10} {:>10} {:>8} {:>6} {:>9}\n",
-                state.role,
-                state.term,
+                "{leader:>6} {:>10} {:>10} {:>10} {:>8} {:>6} {:>9}\n",
                 state.durable,
                 state.committed,
                 state.applied,

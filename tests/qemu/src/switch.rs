@@ -245,3 +245,112 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Rig {
+        machines: Vec<UdpSocket>,
+        switch: Switch,
+        uplink: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+
+    fn mac(number: usize) -> Mac {
+        [2, 0, 0, 0, 0, number as u8]
+    }
+
+    impl Rig {
+        /// Three machines.
+        fn new() -> Self {
+            let bound = |_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let machines: Vec<UdpSocket> = (0..3).map(bound).collect();
+            let wired = machines.iter().enumerate();
+            let wired: Vec<_> = wired
+                .map(|(n, socket)| (socket.local_addr().unwrap().port(), mac(n)))
+                .collect();
+            let switch = Switch::start(&wired, 1).unwrap();
+            let uplink = Arc::new(Mutex::new(Vec::new()));
+            let kept = uplink.clone();
+            switch.set_uplink(Box::new(move |frame| {
+                kept.lock().unwrap().push(frame.to_vec())
+            }));
+            Self {
+                machines,
+                switch,
+                uplink,
+            }
+        }
+
+        /// A machine sends a frame.
+        fn send(&self, from: usize, to: Mac, text: &str) {
+            let frame = [&to[..], text.as_bytes()].concat();
+            let switch = (Ipv4Addr::LOCALHOST, self.switch.port());
+            self.machines[from].send_to(&frame, switch).unwrap();
+        }
+
+        /// The next frame that a machine gets.
+        fn next(&self, at: usize) -> String {
+            let socket = &self.machines[at];
+            socket
+                .set_read_timeout(Some(Duration::from_secs(60)))
+                .unwrap();
+            let mut frame = [0; 100];
+            let len = socket.recv(&mut frame).expect("a frame within a minute");
+            String::from_utf8_lossy(&frame[6..len]).into_owned()
+        }
+    }
+
+    #[test]
+    fn a_frame_goes_to_whom_it_is_for_and_a_broadcast_to_all_others() {
+        let rig = Rig::new();
+        rig.send(0, mac(1), "one");
+        rig.send(0, [0xff; 6], "all");
+        assert_eq!(
+            [rig.next(1), rig.next(1), rig.next(2)],
+            ["one", "all", "all"]
+        );
+        rig.send(2, [4; 6], "out");
+        rig.send(2, mac(0), "last");
+        assert_eq!(rig.next(0), "last");
+        let uplink = rig.uplink.lock().unwrap();
+        let texts: Vec<_> = uplink.iter().map(|frame| &frame[6..]).collect();
+        assert_eq!(texts, [&b"all"[..], b"out"]);
+        drop(uplink);
+        rig.switch.end();
+    }
+
+    #[test]
+    fn frames_are_lost_doubled_delayed_and_kept_back_on_command() {
+        let rig = Rig::new();
+        let faults = |change: fn(&mut Faults)| {
+            let mut faults = Faults::default();
+            change(&mut faults);
+            rig.switch.set_faults(faults);
+        };
+        let passed = |text: &str| rig.switch.pass(0, &[&mac(1)[..], text.as_bytes()].concat());
+        faults(|f| f.loss = 1000);
+        passed("lost");
+        faults(|f| f.cut_off = vec![1]);
+        passed("kept back");
+        faults(|f| f.cut_off = vec![0]);
+        passed("kept back");
+        faults(|f| f.duplicates = 1000);
+        passed("twice");
+        faults(|f| f.delay = Duration::from_millis(5));
+        passed("late");
+        assert_eq!(
+            [rig.next(1), rig.next(1), rig.next(1)],
+            ["twice", "twice", "late"]
+        );
+        let expected = Traffic {
+            delivered: 3,
+            lost: 1,
+            doubled: 1,
+            delayed: 1,
+            kept_back: 2,
+        };
+        assert_eq!(rig.switch.traffic(), expected);
+        rig.switch.end();
+    }
+}

@@ -82,8 +82,9 @@ pub fn check(arch: Arch) -> Result<(), String> {
     if !works(qemu, &["--version"]) {
         return Err(format!(
             "{qemu} is not installed. On Debian: apt-get install --no-install-recommends \
-             {package} (if a newer qemu-utils from backports is installed, it has to go along or \
-             step back: add `qemu-utils={{the version of {package}}} --allow-downgrades`)"
+             {package}. A newer qemu-utils, from backports, has to step back with it: add \
+             `qemu-utils=VERSION --allow-downgrades`, with the version that `apt-cache policy \
+             {package}` calls its candidate"
         ));
     }
     let netdevs = Command::new(qemu)
@@ -132,8 +133,14 @@ fn has_target(arch: Arch) -> bool {
 }
 
 /// Whether a toolchain for it is there.
-pub fn has_toolchain(arch: Arch) -> bool {
-    has_target(arch) || debian(&mut Command::new("cargo")).is_ok()
+///
+/// # Errors
+/// What to install.
+pub fn toolchain(arch: Arch) -> Result<(), String> {
+    match has_target(arch) {
+        true => Ok(()),
+        false => debian(&mut Command::new("cargo")),
+    }
 }
 
 /// Debian's compiler has no core library for a bare target, but comes with its source; the linker
@@ -193,4 +200,22 @@ fn loaded(elf: &[u8]) -> Option<u64> {
         }
     }
     Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_an_image_is_that_of_what_is_loaded() {
+        // One segment to load, of 0x1234 bytes in the file, and a note of 7.
+        let mut elf = vec![0; 64 + 2 * 56];
+        elf[..5].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2]);
+        (elf[32], elf[54], elf[56]) = (64, 56, 2);
+        (elf[64], elf[96], elf[97]) = (1, 0x34, 0x12);
+        (elf[120], elf[152]) = (4, 7);
+        assert_eq!(loaded(&elf), Some(0x1234));
+        assert_eq!(loaded(&elf[..100]), None);
+        assert_eq!(loaded(b"#!/bin/sh"), None);
+    }
 }
