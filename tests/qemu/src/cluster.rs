@@ -284,6 +284,32 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a machine in member 0's place with a disk that nobody has made: its exit code.
+    ///
+    /// # Errors
+    /// It goes on, or the system's own.
+    pub fn start_blank(&mut self) -> Result<i32, String> {
+        let Some(plan) = &self.members[0].plan else {
+            return Err("member 0 is no machine".into());
+        };
+        let disk = self.scratch.path().join("blank");
+        File::create(&disk)
+            .and_then(|file| file.set_len(1 << 20))
+            .map_err(|e| e.to_string())?;
+        let mut machine = Machine::start(&Plan {
+            disk,
+            ..plan.clone()
+        })?;
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(code) = machine.ended() {
+                return Ok(code);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("a machine with a blank disk goes on".into())
+    }
+
     /// Pulls a member's plug.
     pub fn kill(&mut self, n: usize) {
         let member = &mut self.members[n];

@@ -11,6 +11,9 @@ use crate::switch::Faults;
 use crate::tools::{Arch, check};
 use crate::{disk, gateway, load, machine, tools};
 
+/// How an image ends that cannot start or go on.
+const STOPPED: i32 = 3;
+
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -99,6 +102,10 @@ fn phases(cluster: &mut Cluster, options: &Options, report: &mut Report) -> Resu
 /// Starts everybody while the segment is busy already.
 fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
     let count = cluster.len();
+    match cluster.start_blank()? {
+        STOPPED => println!("a machine with a blank disk stops, as it should"),
+        code => return Err(format!("a machine with a blank disk ends with {code}")),
+    }
     for n in 0..count {
         cluster.start(n)?;
         // A card that is not ready yet must not be upset by frames that are.
