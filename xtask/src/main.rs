@@ -153,7 +153,7 @@ fn ci(steps: &mut Steps) {
     chores::demo(steps, &["--snapshot"]);
     chores::demo(steps, &["--snapshot", "--service", "kv"]);
     chores::soak(steps, &[]);
-    chores::qemu(steps, 8, &[]);
-    chores::qemu(steps, 8, &["--mixed"]);
+    chores::qemu(steps, 10, &[]);
+    chores::qemu(steps, 10, &["--mixed"]);
     chores::fuzz(steps, 20);
 }

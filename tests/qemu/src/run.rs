@@ -99,7 +99,7 @@ fn phases(cluster: &mut Cluster, options: &Options, report: &mut Report) -> Resu
     end(cluster, &load, report)
 }
 
-/// Starts everybody while the segment is busy already.
+/// Starts everybody.
 fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
     let count = cluster.len();
     match cluster.start_blank()? {
@@ -108,11 +108,6 @@ fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
     }
     for n in 0..count {
         cluster.start(n)?;
-        // A card that is not ready yet must not be upset by frames that are.
-        for _ in 0..100 {
-            let question = gateway::question(cluster.address(n));
-            cluster.switch.pass(count, &question);
-        }
     }
     for n in (0..count)
         .filter(|n| cluster.is_machine(*n))
@@ -143,8 +138,14 @@ fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
+/// Waits until a machine's node is up. Until then it is asked for its address all the time: a card
+/// that is not ready yet must not be upset by frames that are.
 fn wait_up(cluster: &mut Cluster, n: usize) -> Result<(Duration, machine::Words), String> {
+    let question = gateway::question(cluster.address(n));
     cluster.until("a machine's start", |cluster| {
+        for _ in 0..20 {
+            cluster.switch.pass(cluster.len(), &question);
+        }
         let machine = cluster.machine(n)?;
         let (at, words) = machine.console().up?;
         Some((at - machine.began, words))
