@@ -9,7 +9,7 @@ use crate::load::Load;
 use crate::report::{Report, spread, time};
 use crate::switch::Faults;
 use crate::tools::{Arch, check};
-use crate::{disk, gateway, load, machine, tools};
+use crate::{disk, gateway, host, load, machine, tools};
 
 /// How an image ends that cannot start or go on.
 const STOPPED: i32 = 3;
@@ -79,6 +79,8 @@ fn kinds(options: &Options, report: &mut Report) -> Result<Vec<Kind>, String> {
     }
     let mut kinds: Vec<Kind> = images.iter().cycle().take(3).cloned().collect();
     if options.is_mixed {
+        println!("building the member of this host");
+        host::coracle()?;
         kinds[2] = Kind::Linux;
     }
     Ok(kinds)
