@@ -1,7 +1,7 @@
 //! Both UDP sockets of a node over smoltcp and an Ethernet port.
 //!
 //! smoltcp has IP and UDP; Ethernet and who is where on the segment are our own business, see
-//! [`neighbours`]. One packet at a time goes through its queues, so they need room for no more.
+//! `neighbours`. One packet at a time goes through its queues, so they need room for no more.
 
 mod neighbours;
 #[cfg(test)]
