@@ -17,7 +17,10 @@
 mod fmt;
 
 mod device;
+pub mod identity;
 mod keeper;
+#[cfg(feature = "smoltcp")]
+pub mod net;
 mod nor;
 mod profile;
 mod store;

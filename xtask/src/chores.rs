@@ -25,8 +25,9 @@ pub fn words(line: &str) -> std::str::SplitWhitespace<'_> {
 }
 
 /// Packages that are workspaces of their own, by their folder.
-const APART: [&str; 6] = [
+const APART: [&str; 7] = [
     "fuzz",
+    "platform-embedded/image",
     "xtask/linkcheck",
     "tests/copies",
     "tests/net",
@@ -58,6 +59,10 @@ pub fn lint(steps: &mut Steps) {
         let command = command.args(["--", "-D", "warnings"]);
         steps.run(&format!("clippy {folder}"), 10, command);
     }
+    // In its folder, because its settings are there.
+    let mut command = cargo(words("clippy --release --locked -- -D warnings"));
+    let command = command.current_dir(root().join("platform-embedded/image"));
+    steps.run("clippy platform-embedded/image", 10, command);
 }
 
 pub fn doc(steps: &mut Steps) {
@@ -99,6 +104,8 @@ pub fn wrap(steps: &mut Steps) {
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";
     steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    let line = "test -p coracle-embedded --features smoltcp --lib";
+    steps.run("embedded network", 10, &mut cargo(words(line)));
     steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));
 }
 
@@ -161,6 +168,22 @@ pub fn rivals(steps: &mut Steps) {
         clippy.args(["--", "-D", "warnings"]),
     );
     steps.check("bench --peers", || bench(&["--peers", "--quick"]));
+}
+
+/// Bare-metal nodes in virtual machines; its own flags.
+pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
+    let name = format!("qemu {}", flags.join(" "));
+    let is_riscv = flags.windows(2).any(|pair| pair == ["--arch", "riscv32"]);
+    let (program, package) = match is_riscv {
+        true => ("qemu-system-riscv32", "qemu-system-misc"),
+        false => ("qemu-system-x86_64", "qemu-system-x86"),
+    };
+    if !works(program, &["--version"]) {
+        let missing = format!("{program} is not installed (Debian: {package})");
+        return steps.cannot(name.trim(), &missing);
+    }
+    let run = "run --release --quiet -p coracle-qemu --";
+    steps.run(name.trim(), minutes, cargo(words(run)).args(flags));
 }
 
 /// Links and runs a `no_std`, `no_main` binary that drives every door of `core`.

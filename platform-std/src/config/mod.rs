@@ -45,6 +45,10 @@ pub struct Settings {
     /// they wait until all is written.
     #[serde(default = "defaults::kv_barrier")]
     pub kv_barrier: Size,
+    /// What one service may have armed and offered: timers of 24 bytes in a quarter of it, its
+    /// messages on their way into the log in the rest. The same on every member.
+    #[serde(default = "defaults::service_memory")]
+    pub service_memory: Size,
     /// When a message counts as safe on this member.
     #[serde(default)]
     pub durability: Durability,
@@ -92,7 +96,7 @@ pub struct Settings {
     #[serde(default = "defaults::message_max")]
     pub message_max: Size,
     /// How many client sessions may be open at once; a further client is refused with a text. The
-    /// same on every member.
+    /// same on every member: a small board in the cluster sets the bound for all.
     #[serde(default = "defaults::sessions_max")]
     pub sessions_max: u32,
     /// How many bytes a session may have sent and not yet had consumed. This, and the next, for
@@ -247,6 +251,7 @@ impl Settings {
             service_thread: false,
             kv_memory: defaults::kv_memory(),
             kv_barrier: defaults::kv_barrier(),
+            service_memory: defaults::service_memory(),
             durability: Durability::default(),
             idle: Idle::default(),
             segment_length: defaults::segment_length(),
@@ -291,13 +296,9 @@ impl Settings {
     }
 }
 
-impl fmt::Display for Settings {
-    /// The effective values, as a TOML file that would give them.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
-        writeln!(f, "cluster = {}", self.cluster)?;
-        writeln!(f, "member = {}", self.member)?;
-        writeln!(f, "dir = {}", quoted(&self.dir.display()))?;
+impl Settings {
+    /// The lines about what runs on the log, and for how many.
+    fn fmt_services(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let service = match self.service {
             ServiceKind::Kv => "kv",
             ServiceKind::Echo => "echo",
@@ -306,6 +307,18 @@ impl fmt::Display for Settings {
         writeln!(f, "service_thread = {}", self.service_thread)?;
         writeln!(f, "kv_memory = \"{}\"", self.kv_memory)?;
         writeln!(f, "kv_barrier = \"{}\"", self.kv_barrier)?;
+        writeln!(f, "service_memory = \"{}\"", self.service_memory)
+    }
+}
+
+impl fmt::Display for Settings {
+    /// The effective values, as a TOML file that would give them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
+        writeln!(f, "cluster = {}", self.cluster)?;
+        writeln!(f, "member = {}", self.member)?;
+        writeln!(f, "dir = {}", quoted(&self.dir.display()))?;
+        self.fmt_services(f)?;
         let durability = match self.durability {
             Durability::Durable => "durable",
             Durability::ReplicationOnly => "replication-only",
@@ -377,6 +390,9 @@ mod defaults {
     }
     pub fn kv_barrier() -> Size {
         Size(64 << 20)
+    }
+    pub fn service_memory() -> Size {
+        Size(4 << 20)
     }
     pub fn segment_length() -> Size {
         Size(16 << 20)

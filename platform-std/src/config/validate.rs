@@ -67,6 +67,7 @@ impl Settings {
             .and_then(|()| self.validate_multicast())
             .and_then(|()| self.validate_sizes())
             .and_then(|()| self.validate_kv())
+            .and_then(|()| self.validate_service_memory())
             .and_then(|()| self.validate_snapshots())
             .and_then(|()| self.validate_timings())
             .map_err(ConfigError::Value)
@@ -192,6 +193,10 @@ impl Settings {
             })?;
         }
         Ok(())
+    }
+
+    fn validate_service_memory(&self) -> Result<(), String> {
+        within("service_memory", self.service_memory, 1 << 10, 1 << 30)
     }
 
     fn validate_snapshots(&self) -> Result<(), String> {
@@ -378,9 +383,10 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 20] = [
+        let cases: [(String, &str); 21] = [
             (refusal(|s| s.sessions_max = 0), "sessions_max"),
             (refusal(|s| s.sessions_max = 1_025), "between 1 and 1024"),
+            (refusal(|s| s.service_memory = Size(9)), "service_memory"),
             (refusal(|s| s.kv_memory = Size(5 << 30)), "kv_memory"),
             (refusal(|s| s.kv_barrier = Size(1 << 20)), "kv_barrier"),
             (

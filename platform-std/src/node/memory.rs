@@ -11,9 +11,6 @@ use crate::mapped::Mapped;
 
 /// How many clients may be in the middle of a fragmented message at once, at least.
 const REASSEMBLY_SLOTS: usize = 16;
-/// What one service may have armed and offered: 43,690 timers, and 3 MiB of messages on their way
-/// into the log.
-const SERVICE: usize = 4 << 20;
 /// Bytes that one cold read for a follower asks for.
 const CATCHUP: usize = 1 << 20;
 
@@ -53,7 +50,7 @@ impl Memory {
             replay: vec![0; (message * 2).max(CATCHUP)],
             catchup: vec![0; CATCHUP],
             assembly: vec![0; (message + 64) * 2],
-            services: vec![0; SERVICE * services],
+            services: vec![0; settings.service_memory.0 as usize * services],
         })
     }
 

@@ -1,0 +1,248 @@
+//! A Coracle node that is all the software of its machine: no operating system, no heap, no thread.
+//!
+//! It finds its disk and its network card, reads from the disk who it is, recovers its log, and
+//! turns the superloop for ever; between turns the processor sleeps. The console shows a line once
+//! a second and at every change of role.
+#![no_std]
+#![no_main]
+
+mod console;
+mod devices;
+mod disk;
+mod memory;
+mod nic;
+#[cfg(target_arch = "riscv32")]
+mod riscv32;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use core::panic::PanicInfo;
+use core::time::Duration;
+
+use console::{Console, say};
+use coracle_core::node::{App, Config, SessionTiming, SnapshotPolicy};
+use coracle_core::raft::Timing;
+use coracle_core::service::kv::Kv;
+use coracle_core::session::AllowAll;
+use coracle_core::time::{Instant, Now, Timestamp};
+use coracle_embedded::identity::Identity;
+use coracle_embedded::net::{Link, Wire};
+use coracle_embedded::{Application, Clock, Next, Superloop};
+use disk::Disk;
+use nic::Nic;
+#[cfg(target_arch = "riscv32")]
+use riscv32 as arch;
+use virtio_drivers::transport::DeviceType;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+/// How the machine ends when it cannot start or go on; the console says why.
+const STOPPED: u8 = 3;
+/// How it ends after a bug.
+pub const PANICKED: u8 = 7;
+/// How often the console shows how the node is.
+const REPORT_NANOS: u64 = 1_000_000_000;
+/// The longest sleep, if nothing is due: the console has its line.
+const SECOND: Duration = Duration::from_nanos(REPORT_NANOS);
+
+type Board = Wire<'static, Nic, MachineClock>;
+type Node = Superloop<
+    Board,
+    Disk,
+    Kv<&'static mut [u8]>,
+    AllowAll,
+    &'static mut [u8],
+    { memory::SESSIONS },
+>;
+
+/// The machine's clocks.
+pub struct MachineClock {
+    wall_at_zero: i64,
+}
+
+impl Clock for MachineClock {
+    fn now(&mut self) -> Now {
+        let nanos = arch::nanos();
+        Now {
+            instant: Instant::from_nanos(nanos),
+            wall: Timestamp(self.wall_at_zero + (nanos / 1_000_000) as i64),
+        }
+    }
+}
+
+/// Entered once, from the machine's start code.
+fn main() -> ! {
+    let mut node = start();
+    run(&mut node)
+}
+
+fn stop(why: core::fmt::Arguments<'_>) -> ! {
+    say!("stopped: {why}");
+    arch::exit(STOPPED)
+}
+
+/// Or the machine stops, saying why.
+macro_rules! or_stop {
+    ($result:expr, $($what:tt)*) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => stop(format_args!("{}: {error:?}", format_args!($($what)*))),
+        }
+    };
+}
+
+fn start() -> Node {
+    let wall_at_zero = arch::wall_millis() - (arch::nanos() / 1_000_000) as i64;
+    let (Some(disk), Some(card)) = (
+        devices::find(DeviceType::Block),
+        devices::find(DeviceType::Network),
+    ) else {
+        stop(format_args!(
+            "there is no virtio disk, or no virtio network card"
+        ))
+    };
+    let mut disk = or_stop!(Disk::new(disk), "the disk does not start");
+    let nic = or_stop!(Nic::new(card), "the network card does not start");
+    let block = or_stop!(disk.first(), "the disk cannot be read");
+    let identity = match Identity::decode(&block) {
+        Ok(identity) => identity,
+        Err(error) => stop(format_args!("{error}")),
+    };
+    let link = Link {
+        mac: nic.mac(),
+        address: identity.address,
+        prefix: identity.prefix,
+        gateway: identity.gateway,
+    };
+    let (Some(wire), Some(state), Some(memory)) =
+        (memory::WIRE.take(), memory::STATE.take(), memory::of_node())
+    else {
+        stop(format_args!("this machine has started already"))
+    };
+    let clock = MachineClock { wall_at_zero };
+    let (member_port, client_port) = identity.ports;
+    let Some(board) = Wire::new(wire, clock, nic, link, member_port, client_port) else {
+        stop(format_args!("a port is 0"))
+    };
+    let application = Application {
+        service: Kv::new(&mut state[..]),
+        authenticator: AllowAll,
+    };
+    let began = arch::nanos();
+    let opened = Superloop::open(board, disk, application, config(&identity), memory);
+    let node = or_stop!(opened, "the node does not start");
+    let status = node.node().status();
+    say!(
+        "up member {} address {} recovered {} term {} recovery_us {} boot_us {} static {} node {}",
+        identity.member,
+        identity.address,
+        status.appended,
+        status.term,
+        (arch::nanos() - began) / 1000,
+        arch::nanos() / 1000,
+        static_bytes(),
+        size_of::<Node>(),
+    );
+    node
+}
+
+fn config(identity: &Identity) -> Config {
+    let timeout = Duration::from_millis(identity.leader_timeout_ms.into());
+    Config {
+        cluster: identity.cluster,
+        member: identity.member,
+        members: identity.members.clone(),
+        log_group: None,
+        timing: Timing::from_leader_timeout(timeout),
+        sessions: SessionTiming::default(),
+        sessions_max: memory::SESSIONS,
+        segment_length: identity.segment_length,
+        mtu: memory::MTU,
+        message_max: memory::MESSAGE_MAX,
+        egress_mtu: memory::MTU,
+        app: App::default(),
+        services: 1,
+        snapshots: SnapshotPolicy::default(),
+        log_max: identity.log_max,
+        checkpoint_every: memory::CHECKPOINT_EVERY,
+        seed: arch::entropy() ^ (identity.member.slot() as u64) << 56,
+    }
+}
+
+fn run(node: &mut Node) -> ! {
+    let mut report_at = 0;
+    let mut slept = 0;
+    let mut role = None;
+    loop {
+        let next = or_stop!(node.turn(), "the node does not go on");
+        while let Some(event) = node.poll_event() {
+            say!("event {event:?}");
+        }
+        let now = arch::nanos();
+        let is_new = role.replace(node.node().role()) != Some(node.node().role());
+        if is_new || now >= report_at {
+            report(node, slept, now);
+            report_at = now + REPORT_NANOS;
+        }
+        let until = match next {
+            Next::Now => continue,
+            Next::At(at) => at,
+            Next::Datagram => Instant::from_nanos(now).plus(SECOND),
+        };
+        let until = until.nanos().min(report_at);
+        let nic = node.board().port();
+        nic.acknowledge();
+        arch::end_interrupts();
+        // What arrives from here on interrupts the sleep, or has by then.
+        let now = arch::nanos();
+        if until > now && !nic.has_frame() {
+            arch::sleep(until - now);
+            slept += arch::nanos() - now;
+        }
+    }
+}
+
+fn report(node: &mut Node, slept: u64, now: u64) {
+    let counters = node.board().counters();
+    let idle = slept.saturating_mul(1000) / now.max(1);
+    // The console takes everything.
+    let _is_said = node.node().status().write_line(&mut Console).is_ok();
+    say!(
+        "machine up_ms {} idle {}.{} stack {} lost {} foreign {} unroutable {}",
+        now / 1_000_000,
+        idle / 10,
+        idle % 10,
+        stack_used(),
+        counters.lost,
+        counters.foreign,
+        counters.unroutable,
+    );
+}
+
+unsafe extern "C" {
+    static image_end: u8;
+}
+
+/// Everything from the image's start to its end, code and stack included.
+fn static_bytes() -> usize {
+    let end = &raw const image_end as usize;
+    end - arch::IMAGE
+}
+
+/// How many bytes of the stack were ever used.
+fn stack_used() -> usize {
+    let (bottom, top) = arch::stack();
+    let words = (top as usize - bottom as usize) / size_of::<u32>();
+    // SAFETY: all words from `bottom` to `top` are the stack's; those below what is in use are
+    // read, and change only when it grows.
+    let untouched = (0..words)
+        .take_while(|word| unsafe { bottom.add(*word).read_volatile() } == arch::PAINT)
+        .count();
+    (words - untouched) * size_of::<u32>()
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    say!("{info}");
+    arch::exit(PANICKED)
+}
