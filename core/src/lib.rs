@@ -36,7 +36,7 @@ mod facts;
 pub mod gaps;
 pub mod limits;
 pub mod log;
-pub mod lookup;
+mod lookup;
 pub mod node;
 #[doc(hidden)]
 pub mod planted;

@@ -409,34 +409,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.halted
     }
 
-    /// All an operator wants to see.
-    pub fn status(&self) -> Status {
-        let ages = self.ages(self.clock.instant);
-        Status {
-            member: self.config.member,
-            incarnation: self.sender.incarnation,
-            role: self.raft.role(),
-            term: self.raft.term(),
-            leader: self.raft.leader(),
-            appended: self.raft.tail.end,
-            durable: self.raft.flushed(),
-            committed: self.raft.commit(),
-            applied: self.applied(),
-            digest: self.digest(),
-            start: self.start.base,
-            snapshot: self.snapshots.stored[0].map(|snapshot| snapshot.position),
-            snapshot_failed: self.snapshots.failed_at,
-            sessions: self.clients.sessions().len() as u32,
-            flush_age_ms: self.flush_age(self.clock.instant),
-            log_full: self.health.is_full(),
-            service_age_ms: ages.service_ms,
-            quarantined: self.is_quarantined(),
-            settings_differ: self.differing_settings(),
-            votes: self.votes,
-            halted: self.halted,
-        }
-    }
-
     /// Closes gracefully: a leader hands over first. Poll transmits until `is_resigned`.
     pub fn resign(&mut self, now: Now) {
         self.stir();

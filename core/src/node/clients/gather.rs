@@ -81,7 +81,8 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// As [`Clients::admit_alike`], of what waits in the window of stream `slot`, where `first` was.
+    /// As [`Clients::admit_alike`], of what waits in the window of stream `slot`, where `first`
+    /// was.
     fn admit_alike_waiting<L: Log, A: Authenticator>(
         &mut self,
         slot: usize,
@@ -106,11 +107,12 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the same
-    /// session and term. What [`Clients::take_message`] does with each of them, with all looked at
-    /// once that none of them changes. Stops before the first that is something else, or that is
-    /// refused or has no room: that one is looked at in full. `behind` gives what is in the frame so
-    /// many bytes behind `first`, if that is a whole message. Returns how many bytes it took.
+    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the
+    /// same session and term. What [`Clients::take_message`] does with each of them, with all
+    /// looked at once that none of them changes. Stops before the first that is something else, or
+    /// that is refused or has no room: that one is looked at in full. `behind` gives what is in the
+    /// frame so many bytes behind `first`, if that is a whole message. Returns how many bytes it
+    /// took.
     pub(super) fn admit_alike<'b, L: Log, A: Authenticator>(
         &mut self,
         first: &Fragment<'_>,
