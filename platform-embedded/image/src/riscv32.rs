@@ -11,7 +11,7 @@ pub const PAINT: u32 = 0x5ac1_d0d0;
 /// Where the image starts.
 pub const IMAGE: usize = 0x8000_0000;
 
-const STACK: usize = 256 * 1024;
+const STACK: usize = 384 * 1024;
 const SERIAL: usize = 0x1000_0000;
 const FINISHER: usize = 0x10_0000;
 const RTC: usize = 0x10_1000;
