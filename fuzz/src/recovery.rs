@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use coracle_core::log::{Frames, Log, NodeState, Roster, SECTOR, Seed, Window, append};
+use coracle_core::log::{Frames, Log, NodeState, Roster, Seed, Window, append};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
-use coracle_embedded::{Storage, Store, StoreError};
+use coracle_embedded::{Layout, Storage, Store, StoreError};
 
 const CLUSTER: ClusterId = ClusterId(7);
 const SEGMENT: u32 = 64 * 1024;
 const MTU: usize = 1408;
+/// At the device's end: two units for term and vote, and two for what is said of the log.
+const RECORDS: usize = 4 * 4096;
 
 /// Memory as a device; nothing fails.
 #[derive(Clone)]
@@ -61,8 +63,13 @@ fn write() -> Written {
         quarantined: false,
         roster: Roster::FIRST,
     };
-    let blank = Device(vec![0xff; 2 * (SEGMENT as usize + 2 * SECTOR) + 2 * SECTOR]);
-    let device = Store::format(blank, SEGMENT, &state).expect("nothing fails");
+    let layout = Layout {
+        segment_length: SEGMENT,
+        snapshot_max: 0,
+        record_units: 2,
+    };
+    let blank = Device(vec![0xff; 2 * SEGMENT as usize + RECORDS]);
+    let device = Store::format_as(blank, &layout, &state).expect("nothing fails");
     let (mut store, _) = Store::open(device, SEGMENT).expect("it was formatted");
     let (mut log, mut scratch) = (window(), vec![0; MTU]);
     let empty = store.recover(CLUSTER, &mut log, &mut scratch);
@@ -104,12 +111,12 @@ pub fn run(bytes: &[u8]) -> usize {
     let mut device = Device(written.device.clone());
     for damage in bytes.chunks_exact(5) {
         let place = u32::from_le_bytes([damage[0], damage[1], damage[2], damage[3]]);
-        // Half of the damage is done where the smallest matters most: states and slots.
+        // Half of the damage is done where the smallest matters most: term, vote and slots.
         let range = match place & 1 {
             0 => device.0.len(),
-            _ => 4 * SECTOR,
+            _ => RECORDS,
         };
-        let at = (place >> 1) as usize % range;
+        let at = device.0.len() - 1 - (place >> 1) as usize % range;
         device.0[at] = damage[4];
     }
     start(device, &written.chains)
@@ -118,7 +125,7 @@ pub fn run(bytes: &[u8]) -> usize {
 fn start(device: Device, chains: &BTreeMap<Position, u32>) -> usize {
     let mut store = match Store::open(device, SEGMENT) {
         Ok((store, _)) => store,
-        Err(StoreError::NodeState(_)) => return 0,
+        Err(StoreError::NodeState(_) | StoreError::Layout | StoreError::Slot(_)) => return 0,
         Err(error) => panic!("{error:?}"),
     };
     let (mut log, mut scratch) = (window(), vec![0; MTU]);

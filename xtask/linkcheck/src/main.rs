@@ -71,7 +71,7 @@ fn run() -> Result<(), Failed> {
     let world = RefCell::new(World::new());
     let mut members: [Option<Member<'_>>; MEMBERS] = [None, None, None];
     for (n, slot) in members.iter_mut().enumerate() {
-        let flash = format(n, pool.take(16 * SEGMENT as usize))?;
+        let flash = format(n, pool.take(24 * SEGMENT as usize))?;
         *slot = Some(open(n, n as u64, &world, flash, &mut pool)?);
     }
     let config = ClientConfig {
