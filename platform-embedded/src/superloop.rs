@@ -239,7 +239,7 @@ where
         self.node.handle_timeout(now, &mut lent);
         is_busy |= self.serve(now);
         is_busy |= self.make_durable(now)?;
-        is_busy |= self.recall();
+        is_busy |= self.recall().map_err(TurnError::Store)?;
         is_busy |= self.keep()?;
         is_busy |= self.send(now);
         if let Some(halt) = self.node.halted() {
@@ -393,11 +393,12 @@ where
         Ok(())
     }
 
-    /// Reads from the device what the window has let go and somebody needs.
-    fn recall(&mut self) -> bool {
+    /// Reads from the device what the window has let go and somebody needs. A device that fails is
+    /// said to have failed: the node would take it for a damaged log.
+    fn recall(&mut self) -> Result<bool, StoreError<D::Error>> {
         let lent = self.memory.lend(&mut self.window);
         let Some(recall) = self.node.poll_recall(&lent) else {
-            return false;
+            return Ok(false);
         };
         let into = match recall.consumer {
             Consumer::Replay => self.memory.replay.as_mut(),
@@ -409,18 +410,19 @@ where
                 let into = into.get_mut(..len).unwrap_or_default();
                 let at = recall.at.get();
                 let read = self.store.read_snapshot(position, section, at, into);
-                let read = read.ok().flatten().ok_or(ReadError);
+                let read = read.map_err(StoreError::Device)?.ok_or(ReadError);
                 self.node.handle_recalled(recall, read);
-                return true;
+                return Ok(true);
             }
         };
         // Behind what was written lie old bytes of another history.
         let written = self.journal.written().since(recall.at);
         let len = written.min(recall.len as u64).min(into.len() as u64) as usize;
         let into = into.get_mut(..len).unwrap_or_default();
-        let result = self.store.read(recall.at, into).map_err(|_| ReadError);
-        self.node.handle_recalled(recall, result);
-        true
+        let read = self.store.read(recall.at, into);
+        let read = read.map_err(StoreError::Device)?;
+        self.node.handle_recalled(recall, Ok(read));
+        Ok(true)
     }
 
     /// True if it stopped before there was nothing left.

@@ -298,7 +298,7 @@ fn aeron_client_is_refused_with_a_reason() {
     /// More than any node of the program serves.
     const MANY: usize = 100;
     let _turn = turn();
-    let (_cluster, client, leader) = echo::cluster("127.0.0.1", "");
+    let (_cluster, client, leader) = echo::cluster("127.0.0.1", "sessions_max = 40\n");
     let style = IngressStyle {
         version: 1 << 16,
         ..IngressStyle::default()
