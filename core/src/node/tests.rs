@@ -447,6 +447,50 @@ fn a_node_state_that_is_older_than_the_log_is_refused() {
 }
 
 #[test]
+fn a_node_begins_in_its_place_as_a_new_one_whatever_it_was() {
+    let recovered = Recovered::fresh(CLUSTER);
+    let new = Node::<2>::new(config(3), state(0), &recovered, now(0)).unwrap();
+    let mut bench = Bench::new(3, &recovered);
+    bench.be_elected();
+    assert!(bench.node != new);
+    let leader = bench.node.clone();
+    let begun = |node: &mut Node<2>, of: &Config| {
+        let begun = node.begin(of.clone(), state(0), &recovered, now(0));
+        begun.map_err(|error| (error, node.clone()))
+    };
+    let none = Config {
+        sessions_max: 0,
+        ..config(3)
+    };
+    let refused = Err((ConfigError::SessionsMax, leader));
+    assert!(begun(&mut bench.node, &none) == refused, "it leads on");
+    assert!(begun(&mut bench.node, &config(3)).is_ok() && bench.node == new);
+}
+
+#[test]
+fn a_vacant_node_has_halted_and_begins_like_any() {
+    let recovered = Recovered::fresh(CLUSTER);
+    let mut bench = Bench::new(3, &recovered);
+    let new = core::mem::replace(&mut bench.node, const { Node::vacant() });
+    let none = CanvassPosition {
+        term: term(0),
+        log_term: term(0),
+        position: Position::ZERO,
+        hears_leader: false,
+        torn: false,
+        votes: true,
+    };
+    bench.say(1, 1, Body::CanvassPosition(none));
+    let mut lent = lent!(bench);
+    bench.node.handle_timeout(now(5_000), &mut lent);
+    assert_eq!(bench.node.halted(), Some(Halt::NotBegun));
+    let wants = (bench.node.poll_timeout(), bench.node.poll_persist());
+    assert_eq!((wants, bench.asks(5_000)), ((None, None), 0));
+    let begun = bench.node.begin(config(3), state(0), &recovered, now(0));
+    assert!(begun.is_ok() && bench.node == new);
+}
+
+#[test]
 fn frames_that_waited_for_history_land_when_it_comes() {
     let mut theirs = Author::new();
     let base = theirs.write(1);

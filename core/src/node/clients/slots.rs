@@ -46,14 +46,14 @@ pub(super) struct Slots<T, const N: usize> {
 const NONE: usize = usize::MAX;
 
 impl<T, const N: usize> Slots<T, N> {
-    /// A table of which the first `count` slots are used.
-    pub(super) fn new(count: usize, salt: u64) -> Self {
+    /// A table without slots.
+    pub(super) const fn vacant() -> Self {
         Self {
             keys: [None; N],
             items: [const { None }; N],
             found: Lookup::new(),
-            salt,
-            vacant: Places::first(count),
+            salt: 0,
+            vacant: Places::new(),
             len: 0,
             high: 0,
             last: NONE,
@@ -61,6 +61,30 @@ impl<T, const N: usize> Slots<T, N> {
             looks: [const { Places::new() }; 3],
             due: Times::new(),
         }
+    }
+
+    /// An empty table of which the first `count` slots are used: whatever it was, in its place.
+    pub(super) fn begin(&mut self, count: usize, new_salt: u64) {
+        let Self {
+            keys,
+            items,
+            found,
+            salt,
+            vacant,
+            len,
+            high,
+            last,
+            touched,
+            looks,
+            due,
+        } = self;
+        keys.fill(None);
+        items.fill_with(|| None);
+        (*found, *salt, *vacant) = (Lookup::new(), new_salt, Places::first(count));
+        (*len, *high, *last) = (0, 0, NONE);
+        *touched = Places::new();
+        looks.fill_with(Places::new);
+        *due = Times::new();
     }
 
     /// The number of the slot with this key.
