@@ -12,7 +12,7 @@ use super::*;
 use crate::log::{Roster, Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
-use crate::units::{ClusterId, SessionId};
+use crate::units::{ClusterId, Incarnation, SessionId};
 use crate::wire::frame::DataFrame;
 use crate::wire::member::{
     Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
