@@ -136,6 +136,22 @@ pub struct Rest<B> {
     services: B,
 }
 
+impl<B> Memory<B> {
+    /// The log's, the datagram's, and the rest between them.
+    fn divide(self) -> (B, Rest<B>, B) {
+        let rest = Rest {
+            ingress: self.ingress,
+            reassembly: self.reassembly,
+            egress: self.egress,
+            replay: self.replay,
+            catchup: self.catchup,
+            assembly: self.assembly,
+            services: self.services,
+        };
+        (self.log, rest, self.datagram)
+    }
+}
+
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
     pub(super) fn lend<'a>(&'a mut self, window: &'a mut Window<B>) -> Lent<'a, Window<B>> {
         Lent {
@@ -199,19 +215,9 @@ where
         config: Config,
         memory: Memory<B>,
     ) -> Result<Self, OpenError<D::Error>> {
-        let Memory {
-            log,
-            ingress,
-            reassembly,
-            egress,
-            mut replay,
-            catchup,
-            assembly,
-            services,
-            datagram,
-        } = memory;
-        let has_enough = replay.as_ref().len() >= config.mtu
-            && catchup.as_ref().len() >= config.mtu
+        let (log, mut memory, datagram) = memory.divide();
+        let has_enough = memory.replay.as_ref().len() >= config.mtu
+            && memory.catchup.as_ref().len() >= config.mtu
             && datagram.as_ref().len() >= config.mtu.max(SECTOR);
         if !has_enough {
             return Err(OpenError::TooLittleMemory);
@@ -227,21 +233,12 @@ where
         if config.services != 1 {
             return Err(OpenError::Services);
         }
-        let (scratch, now) = (&mut replay, board.now());
+        let (scratch, now) = (&mut memory.replay, board.now());
         let found = recover(config.cluster, &mut store, &mut window, scratch);
         let recovered = found.map_err(OpenError::Store)?;
         let journal = recovered.journal(config.cluster, length);
         let begun = node.borrow_mut().begin(config, state, &recovered, now);
         begun.map_err(OpenError::Config)?;
-        let mut memory = Rest {
-            ingress,
-            reassembly,
-            egress,
-            replay,
-            catchup,
-            assembly,
-            services,
-        };
         let mut application = application;
         let lent = (&mut window, &mut memory);
         load(
