@@ -23,7 +23,7 @@ use coracle_embedded::{Application, Profile, Superloop};
 const STACK: usize = 1024 * 1024;
 const PAINT: u64 = 0x5041_494e_5450_4149;
 /// The most that a start may take.
-const MOST: usize = if cfg!(debug_assertions) { 28 } else { 20 } * 1024;
+const MOST: usize = if cfg!(debug_assertions) { 28 } else { 16 } * 1024;
 
 /// A service that is elsewhere: what a superloop holds by value is moved about when it is made, and
 /// the key-value service is not small.
