@@ -161,6 +161,9 @@ impl fmt::Display for Term {
 pub struct MemberId(u8);
 
 impl MemberId {
+    /// The lowest.
+    pub const FIRST: Self = Self(0);
+
     /// `None` unless `id` is below `MEMBERS_MAX`.
     pub const fn new(id: u8) -> Option<Self> {
         if (id as usize) < MEMBERS_MAX {

@@ -12,7 +12,7 @@
 use core::time::Duration;
 
 use coracle_core::castagnoli::extend;
-use coracle_core::node::Config;
+use coracle_core::node::{Config, Node};
 use coracle_core::service::{
     Cluster, Progress, Service, SnapshotError, SnapshotReader, SnapshotWriter,
 };
@@ -160,11 +160,13 @@ pub trait Controller: Clock + Network {
 /// How many clients may be connected: a panel, a supervisor, and a slot for who is refused.
 pub const SESSIONS: usize = 4;
 
-/// Runs for ever, or until this controller must not go on: then its board is reset.
+/// Runs for ever, or until this controller must not go on: then its board is reset. The node is a
+/// `static`'s, as the memory is.
 ///
 /// # Errors
 /// See [`OpenError`] and [`TurnError`].
 pub fn run<T: Controller, F: NorFlash>(
+    node: &mut Node<SESSIONS>,
     board: T,
     flash: F,
     config: Config,
@@ -175,8 +177,7 @@ pub fn run<T: Controller, F: NorFlash>(
         authenticator: AllowAll,
     };
     let device = Nor::new(flash);
-    let mut node =
-        Superloop::<_, _, _, _, _, SESSIONS>::open(board, device, application, config, memory)?;
+    let mut node = Superloop::open_in(node, board, device, application, config, memory)?;
     loop {
         let next = match node.turn() {
             Ok(next) => next,

@@ -1,6 +1,8 @@
 //! What makes the log short, and whole: snapshots taken and received, segments given up, damage
 //! healed.
 
+use core::borrow::BorrowMut;
+
 use coracle_core::log::{Recovered, Window, segment_base};
 use coracle_core::node::{Install, Node, SnapshotStep};
 use coracle_core::prng::Prng;
@@ -48,13 +50,14 @@ pub fn load<D: Storage, S: Service, B: AsRef<[u8]> + AsMut<[u8]>, const N: usize
     }
 }
 
-impl<T, D, S, A, B, const N: usize> Superloop<T, D, S, A, B, N>
+impl<T, D, S, A, B, const N: usize, P> Superloop<T, D, S, A, B, N, P>
 where
     T: Clock + Network,
     D: Storage,
     S: Service,
     A: Authenticator,
     B: AsRef<[u8]> + AsMut<[u8]>,
+    P: BorrowMut<Node<N>>,
 {
     /// True if there may be more to do at once.
     pub(super) fn keep(&mut self) -> Result<bool, TurnError<D::Error>> {
@@ -68,17 +71,19 @@ where
 
     /// Writes the next piece of the snapshot that is due.
     fn take_snapshot(&mut self) -> Result<bool, StoreError<D::Error>> {
-        let Some(position) = self.node.snapshot_due() else {
+        let Some(position) = self.node.borrow().snapshot_due() else {
             return Ok(false);
         };
         let service = &mut self.application.service;
         if self.store.taking() != Some(position) {
             // Of two places one is the newest set's. The other is taken by one that waits for the
             // log, or that is received: this one is given up.
-            let is_taken = self.written.is_some() || self.node.installing().is_some();
+            let is_taken = self.written.is_some() || self.node.borrow().installing().is_some();
             if is_taken || !self.store.takes_snapshots() {
                 let error = SnapshotError::Io(ErrorKind::Other);
-                self.node.abandon_snapshot(&mut [service], error);
+                self.node
+                    .borrow_mut()
+                    .abandon_snapshot(&mut [service], error);
                 return Ok(true);
             }
             self.store.begin_snapshot(position)?;
@@ -89,6 +94,7 @@ where
         };
         match self
             .node
+            .borrow_mut()
             .poll_snapshot(&mut [service], &mut sink, &mut lent)
         {
             SnapshotStep::More => Ok(true),
@@ -112,14 +118,14 @@ where
             return Ok(false);
         };
         self.written = None;
-        let cluster = self.node.config().cluster;
+        let cluster = self.node.borrow().config().cluster;
         let position = snapshot.position;
         if self.store.finish_snapshot(cluster)? {
             info!("snapshot stored at {}", position.get());
-            self.node.handle_snapshot_stored(snapshot);
+            self.node.borrow_mut().handle_snapshot_stored(snapshot);
         } else {
             warn!("the snapshot at {} cannot be read back", position.get());
-            self.node.handle_snapshot_failed(position);
+            self.node.borrow_mut().handle_snapshot_failed(position);
         }
         Ok(true)
     }
@@ -127,7 +133,7 @@ where
     /// Stores what the leader sends of a snapshot, and begins anew with it.
     fn receive_snapshot(&mut self) -> Result<bool, TurnError<D::Error>> {
         let lent = self.memory.lend(&mut self.window);
-        let Some(install) = self.node.poll_install(&lent) else {
+        let Some(install) = self.node.borrow_mut().poll_install(&lent) else {
             return Ok(false);
         };
         if self.written.is_some() {
@@ -146,17 +152,17 @@ where
                 let is_stored = self
                     .store
                     .receive_snapshot(snapshot, section, offset, bytes)?;
-                self.node.handle_installed(install, is_stored);
+                self.node.borrow_mut().handle_installed(install, is_stored);
             }
             Install::Finish { .. } => {
-                let cluster = self.node.config().cluster;
+                let cluster = self.node.borrow().config().cluster;
                 if self.store.finish_snapshot(cluster)? {
                     info!("a snapshot from the leader takes the log's place");
                     self.begin_anew()?;
                     // Whatever this member's state was, it is the leader's now.
-                    self.node.handle_rebuilt();
+                    self.node.borrow_mut().handle_rebuilt();
                 } else {
-                    self.node.handle_installed(install, false);
+                    self.node.borrow_mut().handle_installed(install, false);
                 }
             }
         }
@@ -165,13 +171,13 @@ where
 
     /// Writes what others have sent in place of what is damaged.
     fn repair(&mut self) -> Result<bool, TurnError<D::Error>> {
-        let Some(repair) = self.node.poll_repair() else {
+        let Some(repair) = self.node.borrow_mut().poll_repair() else {
             return Ok(false);
         };
         let bytes = self.memory.catchup.as_ref().get(..repair.len);
         self.store.repair(repair.at, bytes.unwrap_or_default())?;
-        self.node.handle_repaired(repair);
-        if self.node.is_healed() {
+        self.node.borrow_mut().handle_repaired(repair);
+        if self.node.borrow().is_healed() {
             info!("the log is healed");
             self.begin_anew()?;
         }
@@ -181,12 +187,12 @@ where
     /// Gives up the segments that nobody needs.
     fn purge(&mut self) -> Result<(), StoreError<D::Error>> {
         let durable = self.journal.durable().minus(1);
-        let newest = segment_base(durable, self.node.config().segment_length);
-        let below = self.node.purgeable().min(newest);
+        let newest = segment_base(durable, self.node.borrow().config().segment_length);
+        let below = self.node.borrow().purgeable().min(newest);
         if below > self.store.start() {
             self.store.purge(below)?;
             info!("the log starts at {}", below.get());
-            self.node.handle_purged(below);
+            self.node.borrow_mut().handle_purged(below);
             self.journal.handle_purged(below);
         }
         Ok(())
@@ -196,11 +202,11 @@ where
     #[inline(never)]
     fn begin_anew(&mut self) -> Result<(), TurnError<D::Error>> {
         // The snapshot may be of the newest term: the state must not be older than the log.
-        if let Some(state) = self.node.poll_persist() {
+        if let Some(state) = self.node.borrow().poll_persist() {
             self.store.write_state(&state)?;
         }
         let now = self.board.now();
-        let config = self.node.config();
+        let config = self.node.borrow().config();
         let (cluster, length) = (config.cluster, config.segment_length);
         let seed = Prng::new(config.seed ^ now.instant.nanos()).below(u64::MAX);
         let state = self.store.state();
@@ -210,10 +216,13 @@ where
         let recovered = found.map_err(OpenError::Store).map_err(TurnError::Open)?;
         self.journal = recovered.journal(cluster, length);
         // In its place: it is the largest thing there is, and the stack has no room for another.
-        let begun = self.node.begin_anew(seed, state, &recovered, now);
+        let begun = self
+            .node
+            .borrow_mut()
+            .begin_anew(seed, state, &recovered, now);
         begun.map_err(|error| TurnError::Open(OpenError::Config(error)))?;
         let lent = (&mut self.window, &mut self.memory);
         let service = &mut self.application.service;
-        load(&mut self.node, &mut self.store, lent, service).map_err(TurnError::Open)
+        load(self.node.borrow_mut(), &mut self.store, lent, service).map_err(TurnError::Open)
     }
 }

@@ -1,5 +1,7 @@
 //! One node, one loop.
 
+use core::borrow::BorrowMut;
+
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
 use coracle_core::node::{
     CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError, Snapshot,
@@ -105,9 +107,12 @@ pub struct Application<S, A> {
 }
 
 /// A node with its application, its memory and its board. `N` is the number of client sessions.
+///
+/// `P` is the node, or where it is: a board lends it as it lends the memory, with
+/// [`Superloop::open_in`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Superloop<T, D, S, A, B, const N: usize> {
-    pub(super) node: Node<N>,
+pub struct Superloop<T, D, S, A, B, const N: usize, P = Node<N>> {
+    pub(super) node: P,
     pub(super) journal: Journal,
     pub(super) window: Window<B>,
     pub(super) memory: Rest<B>,
@@ -129,6 +134,22 @@ pub struct Rest<B> {
     pub(super) catchup: B,
     assembly: B,
     services: B,
+}
+
+impl<B> Memory<B> {
+    /// The log's, the datagram's, and the rest between them.
+    fn divide(self) -> (B, Rest<B>, B) {
+        let rest = Rest {
+            ingress: self.ingress,
+            reassembly: self.reassembly,
+            egress: self.egress,
+            replay: self.replay,
+            catchup: self.catchup,
+            assembly: self.assembly,
+            services: self.services,
+        };
+        (self.log, rest, self.datagram)
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Rest<B> {
@@ -154,31 +175,49 @@ where
     A: Authenticator,
     B: AsRef<[u8]> + AsMut<[u8]>,
 {
-    /// Starts a node, or starts it again: reads the device and decides what of it may be believed.
-    /// Work: the whole log once.
+    /// [`Self::open_in`] with a node of its own: for who has a stack with room for three.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(
+        board: T,
+        device: D,
+        application: Application<S, A>,
+        config: Config,
+        memory: Memory<B>,
+    ) -> Result<Self, OpenError<D::Error>> {
+        Self::open_in(Node::vacant(), board, device, application, config, memory)
+    }
+}
+
+impl<T, D, S, A, B, const N: usize, P> Superloop<T, D, S, A, B, N, P>
+where
+    T: Clock + Network,
+    D: Storage,
+    S: Service,
+    A: Authenticator,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    P: BorrowMut<Node<N>>,
+{
+    /// Starts a node, or starts it again: reads the device and decides what of it may be believed.
+    /// Work: the whole log once.
+    ///
+    /// It begins in the place where it is, and whatever it was before is forgotten. So `node` is a
+    /// reference to a `static` that holds a [`Node::vacant`], or a box with one.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_in(
+        mut node: P,
         mut board: T,
         device: D,
         application: Application<S, A>,
         config: Config,
         memory: Memory<B>,
     ) -> Result<Self, OpenError<D::Error>> {
-        let Memory {
-            log,
-            ingress,
-            reassembly,
-            egress,
-            mut replay,
-            catchup,
-            assembly,
-            services,
-            datagram,
-        } = memory;
-        let has_enough = replay.as_ref().len() >= config.mtu
-            && catchup.as_ref().len() >= config.mtu
+        let (log, mut memory, datagram) = memory.divide();
+        let has_enough = memory.replay.as_ref().len() >= config.mtu
+            && memory.catchup.as_ref().len() >= config.mtu
             && datagram.as_ref().len() >= config.mtu.max(SECTOR);
         if !has_enough {
             return Err(OpenError::TooLittleMemory);
@@ -194,26 +233,20 @@ where
         if config.services != 1 {
             return Err(OpenError::Services);
         }
-        let (scratch, now) = (&mut replay, board.now());
+        let (scratch, now) = (&mut memory.replay, board.now());
         let found = recover(config.cluster, &mut store, &mut window, scratch);
         let recovered = found.map_err(OpenError::Store)?;
         let journal = recovered.journal(config.cluster, length);
-        let mut node = match Node::new(config, state, &recovered, now) {
-            Ok(node) => node,
-            Err(error) => return Err(OpenError::Config(error)),
-        };
-        let mut memory = Rest {
-            ingress,
-            reassembly,
-            egress,
-            replay,
-            catchup,
-            assembly,
-            services,
-        };
+        let begun = node.borrow_mut().begin(config, state, &recovered, now);
+        begun.map_err(OpenError::Config)?;
         let mut application = application;
         let lent = (&mut window, &mut memory);
-        load(&mut node, &mut store, lent, &mut application.service)?;
+        load(
+            node.borrow_mut(),
+            &mut store,
+            lent,
+            &mut application.service,
+        )?;
         Ok(Self {
             node,
             journal,
@@ -236,16 +269,16 @@ where
         let now = self.board.now();
         let mut is_busy = self.receive(now);
         let mut lent = self.memory.lend(&mut self.window);
-        self.node.handle_timeout(now, &mut lent);
+        self.node.borrow_mut().handle_timeout(now, &mut lent);
         is_busy |= self.serve(now);
         is_busy |= self.make_durable(now)?;
         is_busy |= self.recall().map_err(TurnError::Store)?;
         is_busy |= self.keep()?;
         is_busy |= self.send(now);
-        if let Some(halt) = self.node.halted() {
+        if let Some(halt) = self.node.borrow().halted() {
             return Err(TurnError::Halted(halt));
         }
-        Ok(match self.node.poll_timeout() {
+        Ok(match self.node.borrow().poll_timeout() {
             _ if is_busy => Next::Now,
             Some((at, _)) => Next::At(at),
             None => Next::Datagram,
@@ -255,12 +288,12 @@ where
     /// Closes gracefully: a leader hands over first. Turn until [`Superloop::is_resigned`].
     pub fn resign(&mut self) {
         let now = self.board.now();
-        self.node.resign(now);
+        self.node.borrow_mut().resign(now);
     }
 
     /// Whether a resigning node has nothing left to hand over.
     pub fn is_resigned(&self) -> bool {
-        self.node.is_resigned()
+        self.node.borrow().is_resigned()
     }
 
     /// Hands leadership to another member.
@@ -269,7 +302,7 @@ where
     /// See [`TransferError`].
     pub fn transfer(&mut self, target: MemberId) -> Result<(), TransferError> {
         let now = self.board.now();
-        self.node.transfer(now, target)
+        self.node.borrow_mut().transfer(now, target)
     }
 
     /// Asks for a snapshot: the leader makes every member take one.
@@ -277,17 +310,17 @@ where
     /// # Errors
     /// See [`SnapshotRefusal`].
     pub fn request_snapshot(&mut self) -> Result<(), SnapshotRefusal> {
-        self.node.request_snapshot()
+        self.node.borrow_mut().request_snapshot()
     }
 
     /// The next event, oldest first. Lossy: who wants them all asks after each turn.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.node.poll_event()
+        self.node.borrow_mut().poll_event()
     }
 
     /// The node, to ask it how it is.
     pub fn node(&self) -> &Node<N> {
-        &self.node
+        self.node.borrow()
     }
 
     /// The service, to look at its state.
@@ -327,6 +360,7 @@ where
             // What is refused has been counted by the node.
             let _taken = self
                 .node
+                .borrow_mut()
                 .handle_datagram(now, door, from, datagram, &mut lent)
                 .is_ok();
         }
@@ -341,15 +375,18 @@ where
         let mut lent = self.memory.lend(&mut self.window);
         let mut is_busy = false;
         for _ in 0..ROUNDS_PER_TURN {
-            is_busy = self.node.poll_ingress(now, authenticator, &mut lent);
-            is_busy |= self.node.poll_service(now, service, &mut lent);
+            is_busy = self
+                .node
+                .borrow_mut()
+                .poll_ingress(now, authenticator, &mut lent);
+            is_busy |= self.node.borrow_mut().poll_service(now, service, &mut lent);
             if !is_busy {
                 break;
             }
         }
-        while let Some(resolve) = self.node.poll_resolve() {
+        while let Some(resolve) = self.node.borrow_mut().poll_resolve() {
             let address = self.board.resolve(&resolve.host, resolve.port);
-            self.node.handle_resolved(resolve.id, address);
+            self.node.borrow_mut().handle_resolved(resolve.id, address);
         }
         is_busy
     }
@@ -358,24 +395,27 @@ where
     /// there may be more.
     fn make_durable(&mut self, now: Now) -> Result<bool, StoreError<D::Error>> {
         let mut has_written = false;
-        if let Some(state) = self.node.poll_persist() {
+        if let Some(state) = self.node.borrow_mut().poll_persist() {
             self.store.write_state(&state)?;
-            self.node.handle_persisted(state);
+            self.node.borrow_mut().handle_persisted(state);
             has_written = true;
         }
         if let Some(cut) = self.window.take_cut() {
             self.journal.handle_truncated(cut);
         }
         self.find_chain()?;
-        let Some(group) = self.journal.poll_group(self.node.joined(), &self.window) else {
+        let Some(group) = self
+            .journal
+            .poll_group(self.node.borrow().joined(), &self.window)
+        else {
             return Ok(has_written);
         };
         self.store.write_group(&group, &self.window)?;
         self.window.set_written(self.journal.written());
         let mark = self.journal.handle_flushed();
-        self.node.handle_durable(mark);
+        self.node.borrow_mut().handle_durable(mark);
         let mut lent = self.memory.lend(&mut self.window);
-        self.node.handle_timeout(now, &mut lent);
+        self.node.borrow_mut().handle_timeout(now, &mut lent);
         Ok(true)
     }
 
@@ -397,7 +437,7 @@ where
     /// said to have failed: the node would take it for a damaged log.
     fn recall(&mut self) -> Result<bool, StoreError<D::Error>> {
         let lent = self.memory.lend(&mut self.window);
-        let Some(recall) = self.node.poll_recall(&lent) else {
+        let Some(recall) = self.node.borrow_mut().poll_recall(&lent) else {
             return Ok(false);
         };
         let into = match recall.consumer {
@@ -411,7 +451,7 @@ where
                 let at = recall.at.get();
                 let read = self.store.read_snapshot(position, section, at, into);
                 let read = read.map_err(StoreError::Device)?.ok_or(ReadError);
-                self.node.handle_recalled(recall, read);
+                self.node.borrow_mut().handle_recalled(recall, read);
                 return Ok(true);
             }
         };
@@ -421,7 +461,7 @@ where
         let into = into.get_mut(..len).unwrap_or_default();
         let read = self.store.read(recall.at, into);
         let read = read.map_err(StoreError::Device)?;
-        self.node.handle_recalled(recall, Ok(read));
+        self.node.borrow_mut().handle_recalled(recall, Ok(read));
         Ok(true)
     }
 
@@ -430,7 +470,11 @@ where
         let mut scratch = [0; CONTROL_MAX];
         let lent = self.memory.lend(&mut self.window);
         for _ in 0..DATAGRAMS_PER_TURN {
-            let Some(due) = self.node.poll_transmit(now, &lent, &mut scratch) else {
+            let Some(due) = self
+                .node
+                .borrow_mut()
+                .poll_transmit(now, &lent, &mut scratch)
+            else {
                 return false;
             };
             self.board.send(due.door, due.to, due.bytes);

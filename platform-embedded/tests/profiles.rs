@@ -28,9 +28,9 @@ fn size(name: &str) -> usize {
 }
 
 #[test]
-fn a_tiny_member_leaves_19_of_64_kib() {
+fn a_tiny_member_leaves_18_of_64_kib_for_its_stack() {
     let tiny = size("CORACLE_TINY_SUPERLOOP") + size("CORACLE_TINY_MEMORY");
-    assert!(tiny <= 45 * 1024, "{tiny}");
+    assert!(tiny <= 46 * 1024, "{tiny}");
 }
 
 #[test]

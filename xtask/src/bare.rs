@@ -8,11 +8,15 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::chores::{cargo, root, words, works};
+use crate::frames::Frames;
 use crate::steps::Steps;
 
 const TARGETS: [&str; 2] = ["thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
 /// Debian's, which is not found by a rustup that stands before it.
 const DEBIAN: &str = "/usr/bin/rustc";
+/// The example whose functions' stack is looked at, and the most that each may take: what `TINY`
+/// lacks to 64 KiB, a quarter of it for interrupts, tables of calls, and what a board does itself.
+const STACK: [(&str, u64); 2] = [("5sizes4open", 15 * 1024), ("5sizes4turn", 15 * 1024)];
 const BUILD: &str = "build --release -p coracle-core -p coracle-embedded --lib --examples";
 
 pub fn run(steps: &mut Steps) {
@@ -22,13 +26,17 @@ pub fn run(steps: &mut Steps) {
         command.args(["--target", target, "--target-dir"]);
         // Objects of the target and no bitcode: their symbols are read.
         command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+        // Neither stable nor needed to build: it says how large each function's frame is.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.env("RUSTFLAGS", "-Zemit-stack-sizes");
+        let mut folder = root().join("target/bare");
         if has_target(target) {
-            command.arg(root().join("target/bare"));
+            command.arg(&folder);
         } else if has_source(DEBIAN) {
             // Another compiler: what it builds is kept apart.
-            command.arg(root().join("target/bare-debian"));
-            command.args(["-Zbuild-std=core"]);
-            command.env("RUSTC", DEBIAN).env("RUSTC_BOOTSTRAP", "1");
+            folder = root().join("target/bare-debian");
+            command.arg(&folder).args(["-Zbuild-std=core"]);
+            command.env("RUSTC", DEBIAN);
         } else {
             let missing = format!(
                 "there is no library for it (`rustup target add {target}`, or Debian's rustc-web \
@@ -38,11 +46,38 @@ pub fn run(steps: &mut Steps) {
             continue;
         }
         steps.run(&name, 20, &mut command);
-        for folder in ["target/bare", "target/bare-debian"] {
-            let examples = root().join(folder).join(target).join("release/examples");
-            say_sizes(target, &examples.join("libsizes.rlib"));
+        let release = folder.join(target).join("release");
+        say_sizes(target, &release.join("examples/libsizes.rlib"));
+        steps.check(&format!("stack: {target}"), || is_shallow(&release));
+    }
+}
+
+/// Prints the stack that a start and a turn of a tiny member need. False if it is too much, or
+/// cannot be told.
+fn is_shallow(release: &Path) -> bool {
+    let mut frames = Frames::default();
+    for library in [
+        "examples/libsizes",
+        "libcoracle_core",
+        "libcoracle_embedded",
+    ] {
+        let path = release.join(library).with_extension("rlib");
+        if !std::fs::read(&path).is_ok_and(|bytes| frames.add_library(&bytes)) {
+            println!("{} cannot be read", path.display());
+            return false;
         }
     }
+    let mut is_shallow = true;
+    for (function, most) in STACK {
+        let way = frames.deepest(function).unwrap_or_default();
+        let total: u64 = way.iter().map(|(size, _)| size).sum();
+        println!("{total:>10}  {function}, at most {most}");
+        for (size, name) in &way {
+            println!("{size:>14}  {name}");
+        }
+        is_shallow &= (1..=most).contains(&total);
+    }
+    is_shallow
 }
 
 /// Whether this compiler has the source of its own library.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod bare;
 mod chores;
 mod copies;
+mod frames;
 mod instructions;
 mod steps;
 mod tidy;

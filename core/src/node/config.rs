@@ -196,6 +196,34 @@ impl core::fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Config {
+    /// Of a node that has not begun. It does not pass [`Self::check`].
+    pub(super) const NONE: Self = Self {
+        cluster: ClusterId(0),
+        member: MemberId::FIRST,
+        members: [const { None }; MEMBERS_MAX],
+        log_group: None,
+        timing: Timing::from_leader_timeout(Duration::ZERO),
+        sessions: SessionTiming {
+            session_timeout: Duration::ZERO,
+            egress_timeout: Duration::ZERO,
+        },
+        sessions_max: 0,
+        segment_length: 0,
+        mtu: 0,
+        message_max: 0,
+        egress_mtu: 0,
+        app: App::new(AppVersion::new(0, 0, 1)),
+        services: 0,
+        snapshots: SnapshotPolicy {
+            enabled: false,
+            every_bytes: 0,
+            interval: Duration::ZERO,
+        },
+        log_max: 0,
+        checkpoint_every: 0,
+        seed: 0,
+    };
+
     /// Checks every bound.
     ///
     /// # Errors

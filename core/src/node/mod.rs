@@ -53,16 +53,14 @@ use crate::limits::ENDPOINTS_MAX;
 use crate::log::{
     Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
 };
-use crate::planted::Planted;
 use crate::raft::{Ballot, Raft, State, TransferError};
 use crate::service::Role;
 use crate::time::{Instant, Now, Timestamp};
-use crate::units::{Incarnation, Mark, MemberId, Position, Tail, Term};
+use crate::units::{Mark, MemberId, Position, Tail, Term};
 use crate::wire::cluster::{NewLeadershipTermEvent, TimeUnit};
 use crate::wire::member::{HistorySlice, Sender, TermBase};
 use crate::wire::sbe::HEADER;
 use apply::Applier;
-use beginning::{clients_config, endpoints, hosts, log_start, raft_start};
 use checkpoint::Checkpoints;
 use clients::Clients;
 use health::Health;
@@ -140,8 +138,8 @@ struct Asking {
 }
 
 /// One member. `N` is how many client sessions, ingress streams and egress streams it has room for,
-/// `S` how many services. For each of `N` it is about 3 KiB long: with many, make it where there
-/// is stack enough.
+/// `S` how many services. For each of `N` it is about 3 KiB long: where there
+/// is little stack, make it [`Node::vacant`] in a `static`, and let it [begin](Node::begin) there.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node<const N: usize, const S: usize = 1> {
     config: Config,
@@ -193,7 +191,8 @@ pub struct Node<const N: usize, const S: usize = 1> {
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
-    /// A member that starts, or starts again, with what its storage holds.
+    /// A member that starts, or starts again, with what its storage holds: [`Self::vacant`] and
+    /// [`Self::begin`] in one, for who has a stack with room for two.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -203,69 +202,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         recovered: &Recovered,
         now: Now,
     ) -> Result<Self, ConfigError> {
-        config.check()?;
-        if config.services > S {
-            return Err(ConfigError::Services);
-        }
-        if state.cluster != config.cluster || state.member != config.member {
-            return Err(ConfigError::WrongNodeState);
-        }
-        // A term is on disk before the first byte that is written in it (Raft 5.4: a vote may have
-        // been forgotten otherwise).
-        if recovered.tail.term.max(recovered.joined) > state.term {
-            return Err(ConfigError::StateBehindLog);
-        }
-        let empty_votes = Planted::AnEmptyDirectoryVotes.is_active();
-        let votes = state.votes || empty_votes;
-        let incarnation = if empty_votes {
-            Incarnation::FIRST
-        } else {
-            state.incarnation
-        };
-        let start = raft_start(&config, &state, votes, recovered);
-        let sender = Sender {
-            cluster: config.cluster,
-            incarnation,
-            member: config.member,
-        };
-        let mut raft = Raft::new(start, now.instant);
-        raft.set_unfit(now.instant, state.quarantined);
-        Ok(Self {
-            sender,
-            votes,
-            raft,
-            history: recovered.history.clone(),
-            gaps: Gaps::new(),
-            known: HistorySlice::EMPTY,
-            history_wanted: None,
-            annals: None,
-            hole: None,
-            leader_end: Position::ZERO,
-            clients: Clients::new(clients_config(&config)),
-            endpoints: endpoints(&config),
-            applier: Applier::new(),
-            hosts: hosts(config.services, now.instant),
-            snapshots: Snapshots::new(now.instant),
-            checkpoints: Checkpoints::new(),
-            health: Health::new(now.instant, state.quarantined),
-            shared: Shared::default(),
-            receiving: None,
-            serving: None,
-            healing: Healing::of(recovered, config.member, now.instant),
-            mending: None,
-            start: log_start(recovered),
-            sources: Sources::new(),
-            clock: now,
-            roster: state.roster,
-            heard: Heard::new((state.roster.at, votes)),
-            status_replies: heapless::Vec::new(),
-            events: heapless::Vec::new(),
-            counters: Counters::default(),
-            halted: None,
-            role_seen: Role::Follower,
-            sweep: transmit::Sweep::default(),
-            config,
-        })
+        let mut node = Self::vacant();
+        node.begin(config, state, recovered, now)?;
+        Ok(node)
     }
 
     /// Term and vote that have reached the disk. Older news is ignored.

@@ -112,6 +112,8 @@ pub enum Halt {
     /// The log holds another message of this service than the service has offered here: it is not
     /// deterministic, or its state is not the cluster's.
     ServiceMessage(ServiceId),
+    /// It was never told to begin.
+    NotBegun,
 }
 
 impl core::fmt::Display for Halt {
@@ -139,6 +141,7 @@ impl core::fmt::Display for Halt {
                 "the log has another message of service {service} than it offered here: the \
                  service is not deterministic, or its state is not the cluster's"
             ),
+            Self::NotBegun => f.write_str("this node has not begun"),
         }
     }
 }
@@ -171,6 +174,23 @@ pub struct Counters {
     pub clock_steps: u64,
     /// Bytes of log frames that this leader has sent: once to all, or once to each.
     pub log_sent: u64,
+}
+
+impl Counters {
+    pub(super) const ZERO: Self = Self {
+        malformed: 0,
+        unlisted: 0,
+        foreign: 0,
+        stale: 0,
+        duplicate: 0,
+        no_room: 0,
+        corrupt: 0,
+        bad_nak: 0,
+        naks: 0,
+        elections: 0,
+        clock_steps: 0,
+        log_sent: 0,
+    };
 }
 
 /// The state of one member at one moment.

@@ -22,7 +22,7 @@ use crate::units::{MemberId, Term};
 use crate::wire::member::{NewLeadershipTerm, SettingSet, SharedSettings};
 
 /// What a node knows of the settings that must be shared.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Shared {
     /// How much memory services are lent, in bytes: it is seen with each call.
     service_memory: u64,
@@ -30,6 +30,15 @@ pub(super) struct Shared {
     refused: Option<(MemberId, Term, SettingSet)>,
     /// A quorum has other settings than this member.
     is_odd: bool,
+}
+
+impl Shared {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        service_memory: 0,
+        refused: None,
+        is_odd: false,
+    };
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {

@@ -12,7 +12,7 @@ use super::*;
 use crate::log::{Roster, Seed, Window, append};
 use crate::raft::Timing;
 use crate::service::{Cluster, LeadershipTerm, Service};
-use crate::units::{ClusterId, SessionId};
+use crate::units::{ClusterId, Incarnation, SessionId};
 use crate::wire::frame::DataFrame;
 use crate::wire::member::{
     Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
@@ -444,6 +444,48 @@ fn a_node_state_that_is_older_than_the_log_is_refused() {
     let start = |of| Node::<2>::new(config(3), state(of), &recovered, now(0)).err();
     assert_eq!(start(3), None);
     assert_eq!(start(2), Some(ConfigError::StateBehindLog));
+}
+
+#[test]
+fn a_node_begins_in_its_place_as_a_new_one_whatever_it_was() {
+    let recovered = Recovered::fresh(CLUSTER);
+    let new = Node::<2>::new(config(3), state(0), &recovered, now(0)).unwrap();
+    let mut bench = Bench::new(3, &recovered);
+    bench.be_elected();
+    assert!(bench.node != new);
+    let leader = bench.node.clone();
+    let none = Config {
+        sessions_max: 0,
+        ..config(3)
+    };
+    let begun = bench.node.begin(none, state(0), &recovered, now(0));
+    assert_eq!(begun, Err(ConfigError::SessionsMax));
+    assert!(bench.node == leader, "it leads on");
+    let begun = bench.node.begin(config(3), state(0), &recovered, now(0));
+    assert!(begun.is_ok() && bench.node == new);
+}
+
+#[test]
+fn a_vacant_node_has_halted_and_begins_like_any() {
+    let recovered = Recovered::fresh(CLUSTER);
+    let mut bench = Bench::new(3, &recovered);
+    let new = core::mem::replace(&mut bench.node, const { Node::vacant() });
+    let none = CanvassPosition {
+        term: term(0),
+        log_term: term(0),
+        position: Position::ZERO,
+        hears_leader: false,
+        torn: false,
+        votes: true,
+    };
+    bench.say(1, 1, Body::CanvassPosition(none));
+    let mut lent = lent!(bench);
+    bench.node.handle_timeout(now(5_000), &mut lent);
+    assert_eq!(bench.node.halted(), Some(Halt::NotBegun));
+    let wants = (bench.node.poll_timeout(), bench.node.poll_persist());
+    assert_eq!((wants, bench.asks(5_000)), ((None, None), 0));
+    let begun = bench.node.begin(config(3), state(0), &recovered, now(0));
+    assert!(begun.is_ok() && bench.node == new);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub(super) type Scratch = [u8; CONTROL_MAX];
 
 /// How far a round through the producers has come: those before `next` owe nothing. It stands until
 /// the node is told something, or time moves on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Sweep {
     at: Instant,
     next: u8,
@@ -66,6 +66,16 @@ pub(super) struct Sweep {
     pub member: u8,
     /// When this member's health was last looked after.
     pub looked_at: Instant,
+}
+
+impl Sweep {
+    /// Nobody was asked.
+    pub const NONE: Self = Self {
+        at: Instant::from_nanos(0),
+        next: 0,
+        member: 0,
+        looked_at: Instant::from_nanos(0),
+    };
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {

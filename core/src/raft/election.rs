@@ -41,7 +41,7 @@ pub struct Canvass {
 }
 
 impl Canvass {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) const fn new(now: Instant) -> Self {
         let reports = [None; MEMBERS_MAX];
         Self {
             rounds: Rounds::new(now),

@@ -86,10 +86,18 @@ impl Worst {
 }
 
 /// How long a member that has handed over because it was unwell lets others lead.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Rest {
     until: Instant,
     times: u8,
+}
+
+impl Rest {
+    /// It has not handed over.
+    pub const NONE: Self = Self {
+        until: Instant::from_nanos(0),
+        times: 0,
+    };
 }
 
 impl Raft {

@@ -211,7 +211,7 @@ pub struct Start {
 
 impl Raft {
     /// A member that has just started: it knows no leader and canvasses.
-    pub fn new(start: Start, now: Instant) -> Self {
+    pub const fn new(start: Start, now: Instant) -> Self {
         let mut prng = Prng::new(start.seed);
         let _ = prng.next();
         Self {
@@ -236,7 +236,7 @@ impl Raft {
             damaged: start.damaged,
             in_vain: 0,
             unfit: false,
-            rest: health::Rest::default(),
+            rest: health::Rest::NONE,
         }
     }
 

@@ -85,10 +85,17 @@ struct Placed {
 impl<const N: usize> SessionTable<N> {
     /// No session.
     pub fn new() -> Self {
+        let mut table = Self::vacant();
+        table.clear();
+        table
+    }
+
+    /// No session, and no place for any before it is cleared.
+    pub const fn vacant() -> Self {
         Self {
             places: [const { None }; N],
             order: heapless::Vec::new(),
-            vacant: Places::first(N),
+            vacant: Places::new(),
             requests: Lookup::new(),
         }
     }

@@ -53,6 +53,7 @@ type Node = Superloop<
     AllowAll,
     &'static mut [u8],
     { memory::SESSIONS },
+    &'static mut coracle_core::node::Node<{ memory::SESSIONS }>,
 >;
 
 /// The machine's clocks.
@@ -114,9 +115,12 @@ fn start() -> Node {
         prefix: identity.prefix,
         gateway: identity.gateway,
     };
-    let (Some(wire), Some(state), Some(memory)) =
-        (memory::WIRE.take(), memory::STATE.take(), memory::of_node())
-    else {
+    let (Some(wire), Some(state), Some(place), Some(memory)) = (
+        memory::WIRE.take(),
+        memory::STATE.take(),
+        memory::NODE.take(),
+        memory::of_node(),
+    ) else {
         stop(format_args!("this machine has started already"))
     };
     let clock = MachineClock { wall_at_zero };
@@ -129,7 +133,7 @@ fn start() -> Node {
         authenticator: AllowAll,
     };
     let began = arch::nanos();
-    let opened = Superloop::open(board, disk, application, config(&identity), memory);
+    let opened = Superloop::open_in(place, board, disk, application, config(&identity), memory);
     let node = or_stop!(opened, "the node does not start");
     let status = node.node().status();
     say!(
@@ -141,7 +145,7 @@ fn start() -> Node {
         (arch::nanos() - began) / 1000,
         arch::nanos() / 1000,
         static_bytes(),
-        size_of::<Node>(),
+        size_of::<Node>() + size_of_val(node.node()),
     );
     node
 }

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_core::limits::MTU_DEFAULT;
 use coracle_core::log::window_len;
+use coracle_core::node::Node;
 use coracle_core::stream::slot_len;
 use coracle_embedded::Memory;
 use coracle_embedded::net::WireMemory;
@@ -58,6 +59,8 @@ impl<T> Once<T> {
 
 /// smoltcp's.
 pub static WIRE: Once<WireMemory<'static>> = Once::new(WireMemory::new());
+/// The node itself: it begins there, for the stack has no room for another.
+pub static NODE: Once<Node<SESSIONS>> = Once::new(Node::vacant());
 /// The service's.
 pub static STATE: Once<[u8; KV]> = Once::new([0; KV]);
 

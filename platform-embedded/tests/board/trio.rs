@@ -79,7 +79,7 @@ pub fn config(member: usize, seed: u64, log_max: u64) -> Config {
     }
 }
 
-fn memory(profile: &Profile) -> Memory<Vec<u8>> {
+pub fn memory(profile: &Profile) -> Memory<Vec<u8>> {
     let mut bytes = vec![0; profile.total()];
     let memory = profile.split(&mut bytes).expect("as many as it says");
     Memory {

@@ -76,14 +76,19 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    /// Nothing has happened.
+    pub const fn new() -> Self {
         Self {
             counts: [0; COUNTS],
             malformed: [0; Malformed::COUNT],
         }
     }
-}
 
-impl Counters {
     /// How often this happened.
     pub fn get(&self, count: Count) -> u64 {
         self.counts.get(count as usize).copied().unwrap_or_default()

@@ -90,6 +90,22 @@ pub struct ClientsConfig {
     pub seed: u64,
 }
 
+impl ClientsConfig {
+    /// Of who has no clients yet.
+    const NOBODY: Self = Self {
+        member: MemberId::FIRST,
+        mtu: 0,
+        egress_segment_length: 0,
+        message_max: 0,
+        sessions_max: 0,
+        session_timeout: Duration::ZERO,
+        egress_timeout: Duration::ZERO,
+        connect_timeout: Duration::ZERO,
+        leader_heartbeat_timeout: Duration::ZERO,
+        seed: 0,
+    };
+}
+
 /// The memory that the node was lent, as far as clients need it. Each part is cut in equal slots.
 #[derive(Debug)]
 pub struct Memory<'a> {
@@ -221,36 +237,89 @@ const fn between(number: usize, least: usize, most: usize) -> usize {
 impl<const N: usize> Clients<N> {
     /// No client yet. `N` and the configuration must fit the memory that will be lent.
     pub fn new(config: ClientsConfig) -> Self {
-        let mut prng = Prng::new(config.seed);
-        let receiver_id = prng.next() as i64;
-        let places = places(N, config.sessions_max);
-        let salt = Prng::new(config.seed ^ 0x6c6f_6f6b_7570).next();
+        let mut clients = Self::vacant();
+        clients.begin(config);
+        clients
+    }
+
+    /// Nothing yet: it has no slots, and serves nobody before it begins.
+    pub(super) const fn vacant() -> Self {
         Self {
-            config,
-            prng,
-            receiver_id,
-            table: SessionTable::new(),
+            config: ClientsConfig::NOBODY,
+            prng: Prng::new(0),
+            receiver_id: 0,
+            table: SessionTable::vacant(),
             leading: None,
-            ingress: Slots::new(places, salt),
+            ingress: Slots::vacant(),
             serial: 0,
             pool: Pool::new(),
             strangers: Vec::new(),
-            links: Slots::new(places, salt),
+            links: Slots::vacant(),
             served: Vec::new(),
             retired: Vec::new(),
             snapshot_asked: false,
             admit_next: 0,
             direct: Direct::new(),
-            round: Round::default(),
-            places,
+            round: Round::FIRST,
+            places: 0,
             connecting: Places::new(),
             leaving: Places::new(),
             unresolved: Places::new(),
-            full_until: Instant::default(),
-            looked_at: Instant::default(),
+            full_until: Instant::from_nanos(0),
+            looked_at: Instant::from_nanos(0),
             touched: unused::Touched::new(),
-            counters: Counters::default(),
+            counters: Counters::new(),
         }
+    }
+
+    /// The same as [`Self::new`], whatever it was, in its place: with many slots it is large.
+    pub(super) fn begin(&mut self, new: ClientsConfig) {
+        let Self {
+            config,
+            prng,
+            receiver_id,
+            table,
+            leading,
+            ingress,
+            serial,
+            pool,
+            strangers,
+            links,
+            served,
+            retired,
+            snapshot_asked,
+            admit_next,
+            direct,
+            round,
+            places: used,
+            connecting,
+            leaving,
+            unresolved,
+            full_until,
+            looked_at,
+            touched,
+            counters,
+        } = self;
+        *config = new;
+        *prng = Prng::new(config.seed);
+        *receiver_id = prng.next() as i64;
+        let salt = Prng::new(config.seed ^ 0x6c6f_6f6b_7570).next();
+        *used = places(N, config.sessions_max);
+        table.clear();
+        ingress.begin(*used, salt);
+        links.begin(*used, salt);
+        (*leading, *serial, *pool) = (None, 0, Pool::new());
+        strangers.clear();
+        served.clear();
+        retired.clear();
+        (*snapshot_asked, *admit_next) = (false, 0);
+        (*direct, *round) = (Direct::new(), Round::FIRST);
+        for places in [connecting, leaving, unresolved] {
+            *places = Places::new();
+        }
+        (*full_until, *looked_at) = (Instant::default(), Instant::default());
+        *touched = unused::Touched::new();
+        *counters = Counters::new();
     }
 
     /// The open sessions: replicated.

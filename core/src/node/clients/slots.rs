@@ -46,14 +46,14 @@ pub(super) struct Slots<T, const N: usize> {
 const NONE: usize = usize::MAX;
 
 impl<T, const N: usize> Slots<T, N> {
-    /// A table of which the first `count` slots are used.
-    pub(super) fn new(count: usize, salt: u64) -> Self {
+    /// A table without slots.
+    pub(super) const fn vacant() -> Self {
         Self {
             keys: [None; N],
             items: [const { None }; N],
             found: Lookup::new(),
-            salt,
-            vacant: Places::first(count),
+            salt: 0,
+            vacant: Places::new(),
             len: 0,
             high: 0,
             last: NONE,
@@ -61,6 +61,30 @@ impl<T, const N: usize> Slots<T, N> {
             looks: [const { Places::new() }; 3],
             due: Times::new(),
         }
+    }
+
+    /// An empty table of which the first `count` slots are used: whatever it was, in its place.
+    pub(super) fn begin(&mut self, count: usize, new_salt: u64) {
+        let Self {
+            keys,
+            items,
+            found,
+            salt,
+            vacant,
+            len,
+            high,
+            last,
+            touched,
+            looks,
+            due,
+        } = self;
+        keys.fill(None);
+        items.fill_with(|| None);
+        (*found, *salt, *vacant) = (Lookup::new(), new_salt, Places::first(count));
+        (*len, *high, *last) = (0, 0, NONE);
+        *touched = Places::new();
+        looks.fill_with(Places::new);
+        *due = Times::new();
     }
 
     /// The number of the slot with this key.
@@ -244,9 +268,15 @@ pub(super) fn share_len(memory: usize, count: usize) -> usize {
 mod tests {
     use super::*;
 
+    fn table<T, const N: usize>(count: usize, salt: u64) -> Slots<T, N> {
+        let mut slots = Slots::vacant();
+        slots.begin(count, salt);
+        slots
+    }
+
     #[test]
     fn a_slot_is_found_by_its_key_until_it_is_removed() {
-        let mut slots = Slots::<u8, 2>::new(2, 0);
+        let mut slots = table::<u8, 2>(2, 0);
         slots.put(1, -7, 70);
         assert_eq!(
             (slots.find(-7), slots.free(), slots.len()),
@@ -265,7 +295,7 @@ mod tests {
 
     #[test]
     fn of_slots_that_are_not_used_none_is_free() {
-        let mut slots = Slots::<u8, 4>::new(2, 0);
+        let mut slots = table::<u8, 4>(2, 0);
         slots.put(0, 1, 10);
         assert_eq!(slots.free(), Some(1));
         slots.put(1, 2, 20);
@@ -274,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_was_touched_is_looked_at_once_for_each_look() {
-        let mut slots = Slots::<u8, 40>::new(40, 5);
+        let mut slots = table::<u8, 40>(40, 5);
         slots.put(33, 1, 10);
         slots.put(2, 2, 20);
         assert!(slots.looks(Look::Send).is_empty(), "not noted yet");
@@ -294,7 +324,7 @@ mod tests {
     #[test]
     fn a_slot_is_looked_at_for_everything_when_its_time_has_come() {
         let at = |nanos| Some(Instant::from_nanos(nanos));
-        let mut slots = Slots::<u64, 40>::new(40, 5);
+        let mut slots = table::<u64, 40>(40, 5);
         slots.put(7, 1, 90);
         slots.put(35, 2, 50);
         let due = |nanos: &u64| at(*nanos);

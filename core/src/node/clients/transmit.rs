@@ -22,10 +22,15 @@ pub struct ClientTransmit<'l> {
 
 /// Whose turn it is: ingress streams first, numbered from 0, then egress streams, numbered from
 /// `N`, round and round.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Round {
     next: usize,
     sent: u8,
+}
+
+impl Round {
+    /// The first is next.
+    pub(super) const FIRST: Self = Self { next: 0, sent: 0 };
 }
 
 impl<const N: usize> Clients<N> {

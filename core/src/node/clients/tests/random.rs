@@ -6,9 +6,9 @@ use core::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
-use super::world::{SLOTS, World};
-use crate::node::clients::View;
+use super::world::{SLOTS, World, config};
 use crate::node::clients::ingress::Assembly;
+use crate::node::clients::{Clients, View};
 use crate::prng::Prng;
 use crate::units::{MemberId, Term};
 use crate::wire::cluster::CloseReason;
@@ -48,6 +48,11 @@ fn whatever_the_order_of_calls_sessions_stay_whole() {
             .iter()
             .filter(|c| c.session.is_some())
             .count();
+        // Whatever they were, they begin as if they had not been.
+        let new = Clients::new(config());
+        assert!(story.world.node != new, "seed {seed}");
+        story.world.node.begin(config());
+        assert!(story.world.node == new, "seed {seed}");
     }
     // The stories are about something.
     assert!(executed > 1000, "{executed}");
