@@ -4,7 +4,7 @@
 //! the library's own source (`rustc-web`, `rust-web-src`): they are of one version, and `core` is
 //! built from that. A link is not needed: what is built are libraries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::chores::{cargo, root, words, works};
@@ -23,30 +23,17 @@ pub fn run(steps: &mut Steps) {
     for target in TARGETS {
         let name = format!("no std: {target}");
         let mut command = cargo(words(BUILD));
-        command.args(["--target", target, "--target-dir"]);
         // Objects of the target and no bitcode: their symbols are read.
         command.env("CARGO_PROFILE_RELEASE_LTO", "off");
         // Neither stable nor needed to build: it says how large each function's frame is.
         command.env("RUSTC_BOOTSTRAP", "1");
         command.env("RUSTFLAGS", "-Zemit-stack-sizes");
-        let mut folder = root().join("target/bare");
-        if has_target(target) {
-            command.arg(&folder);
-        } else if has_source(DEBIAN) {
-            // Another compiler: what it builds is kept apart.
-            folder = root().join("target/bare-debian");
-            command.arg(&folder).args(["-Zbuild-std=core"]);
-            command.env("RUSTC", DEBIAN);
-        } else {
-            let missing = format!(
-                "there is no library for it (`rustup target add {target}`, or Debian's rustc-web \
-                 and rust-web-src)"
-            );
-            steps.cannot(&name, &missing);
+        let Some(folder) = prepare(&mut command, target, "bare", "core") else {
+            steps.cannot(&name, &no_library_for(target));
             continue;
-        }
+        };
         steps.run(&name, 20, &mut command);
-        let release = folder.join(target).join("release");
+        let release = folder.join("release");
         say_sizes(target, &release.join("examples/libsizes.rlib"));
         steps.check(&format!("stack: {target}"), || is_shallow(&release));
     }
@@ -78,6 +65,37 @@ fn is_shallow(release: &Path) -> bool {
         is_shallow &= (1..=most).contains(&total);
     }
     is_shallow
+}
+
+/// Has cargo build for `target`, into a folder of this name; gives that of the target in it. `None`
+/// if there is no standard library for the target, nor the source of one (`library`).
+pub fn prepare(
+    command: &mut Command,
+    target: &str,
+    folder: &str,
+    library: &str,
+) -> Option<PathBuf> {
+    let mut folder = root().join("target").join(folder);
+    if !has_target(target) {
+        if !has_source(DEBIAN) {
+            return None;
+        }
+        // Another compiler: what it builds is kept apart.
+        folder.as_mut_os_string().push("-debian");
+        command.arg(format!("-Zbuild-std={library}"));
+        command.env("RUSTC", DEBIAN).env("RUSTC_BOOTSTRAP", "1");
+    }
+    command.args(["--target", target, "--target-dir"]);
+    command.arg(&folder);
+    Some(folder.join(target))
+}
+
+/// What is missing where [`prepare`] gives nothing.
+pub fn no_library_for(target: &str) -> String {
+    format!(
+        "there is no library for it (`rustup target add {target}`, or Debian's rustc-web and \
+         rust-web-src)"
+    )
 }
 
 /// Whether this compiler has the source of its own library.

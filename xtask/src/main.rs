@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod arm;
 mod bare;
 mod chores;
 mod copies;
@@ -39,6 +40,7 @@ cargo xtask <chore>
   copies               what nodes copy for each byte of payload, against the limits; and that a copy
                        too many is found
   qemu [flags]         bare-metal nodes in virtual machines: --arch riscv32, --mixed; `qemu --help`
+  arm                  `demo --kills 1` for aarch64, emulated; core's tests on 32 bits (i686)
   wrap                 breaks comment lines that are too long
   ci                   test, and the heavier runs: fresh seeds, planted bugs, demos, soak, fuzz
 
@@ -121,6 +123,7 @@ fn run(chore: &str, steps: &mut Steps) -> bool {
         "wrap" => chores::wrap(steps),
         "unit" => chores::unit(steps),
         "bare" => bare::run(steps),
+        "arm" => arm::run(steps),
         "linkcheck" => chores::linkcheck(steps),
         "defmt" => chores::defmt(steps),
         "planted" => chores::planted_build(steps),
@@ -174,5 +177,6 @@ fn ci(steps: &mut Steps) {
     chores::rivals(steps);
     chores::qemu(steps, 10, &[]);
     chores::qemu(steps, 10, &["--mixed"]);
+    arm::run(steps);
     chores::fuzz(steps, 20);
 }

@@ -36,7 +36,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
             // What was asked for again may end in mid-frame: whole frames are sent, one at least.
             let least = if is_resend { mtu } else { 0 };
-            let wanted = (to.since(from) as usize).max(least).min(bytes.len());
+            let due = to.since(from).min(bytes.len() as u64) as usize;
+            let wanted = due.max(least).min(bytes.len());
             let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
             let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
                 continue;

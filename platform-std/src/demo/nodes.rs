@@ -10,6 +10,10 @@ use crate::cli::Failure;
 use crate::config::{MemberSettings, Settings};
 use crate::counters::{CountersReader, Reading};
 
+/// What the nodes run under, a program and its arguments: an emulator does not hand itself on to
+/// the processes that an emulated one starts, unless the system's kernel knows it.
+const RUNNER: &str = "CORACLE_RUNNER";
+
 /// Three members on loopback.
 pub struct Nodes {
     dir: PathBuf,
@@ -96,7 +100,8 @@ impl Nodes {
             .create(true)
             .append(true)
             .open(self.log(member))?;
-        let child = Command::new(std::env::current_exe()?)
+        let runner = std::env::var(RUNNER).unwrap_or_default();
+        let child = under(&runner, &std::env::current_exe()?)
             .arg("node")
             .arg("--config")
             .arg(self.config(member))
@@ -198,6 +203,17 @@ impl Drop for Nodes {
     }
 }
 
+/// The command that starts `own` under `runner`; as it is, if that is empty.
+fn under(runner: &str, own: &Path) -> Command {
+    let mut words = runner.split_whitespace();
+    let Some(program) = words.next() else {
+        return Command::new(own);
+    };
+    let mut command = Command::new(program);
+    command.args(words).arg(own);
+    command
+}
+
 /// UDP ports that nobody uses at the moment.
 fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
     let sockets: Vec<UdpSocket> = (0..count)
@@ -205,4 +221,21 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
         .collect::<Result<_, _>>()?;
     let ports = sockets.iter().map(|s| Ok(s.local_addr()?.port()));
     Ok(ports.collect::<Result<_, std::io::Error>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn nodes_run_under_what_is_asked_for() {
+        let plain = super::under(" ", Path::new("/coracle"));
+        assert_eq!(
+            (plain.get_program(), plain.get_args().len()),
+            ("/coracle".as_ref(), 0)
+        );
+        let emulated = super::under("qemu-aarch64  -L /arm", Path::new("/coracle"));
+        assert_eq!(emulated.get_program(), "qemu-aarch64");
+        assert!(emulated.get_args().eq(["-L", "/arm", "/coracle"]));
+    }
 }

@@ -325,7 +325,8 @@ fn alike(bytes: &[u8]) -> usize {
             && its_places == places.wrapping_add(len as u64)
             && its_stream == stream
             && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
-        let after = len + align(length);
+        // Of any length so far, which 32 bits could not hold together with `len`.
+        let after = len.saturating_add(align(length));
         // An offset that is none is left to who says what is wrong with it.
         if !is_next || after > bytes.len() || (its_places as i32) < 0 || its_places % 32 != 0 {
             break;

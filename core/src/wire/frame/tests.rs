@@ -137,6 +137,12 @@ fn frames_of_one_datagram_follow_one_another() {
         other[64 + 6..64 + 8].copy_from_slice(&kind.to_le_bytes());
         assert_eq!(Datagram::parse(&other), Err(Reject::UnknownType));
     }
+    // The longest and the shortest of 32 bits: of a sum with them a machine may not hold more.
+    for length in [i32::MAX, -1, i32::MIN] {
+        let mut other = bytes.clone();
+        other[64..68].copy_from_slice(&length.to_le_bytes());
+        assert_eq!(Datagram::parse(&other), Err(Reject::FrameLength));
+    }
     let mut trailing = bytes.clone();
     trailing.push(0);
     assert_eq!(Datagram::parse(&trailing), Err(Reject::Short));
