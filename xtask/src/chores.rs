@@ -225,6 +225,27 @@ pub fn sim(steps: &mut Steps, minutes: u32, flags: &[&str]) {
     steps.run(name.trim(), minutes, command.args(flags));
 }
 
+/// Fresh seeds with each commit, the same whenever it is tested: so many, from `first` on.
+pub fn sim_of_commit(steps: &mut Steps, minutes: u32, first: u64, seeds: u64) {
+    let mut git = Command::new("git");
+    git.current_dir(root())
+        .args(words("rev-parse --short=10 HEAD"));
+    let name = git.output().map(|output| output.stdout).unwrap_or_default();
+    let commit = String::from_utf8_lossy(&name[..name.len().min(10)]).into_owned();
+    match u64::from_str_radix(&commit, 16) {
+        // Room for a million seeds of each commit.
+        Ok(number) => {
+            let from = number * 1_000_000 + first;
+            sim(
+                steps,
+                minutes,
+                &["--seeds", &format!("{from}..{}", from + seeds)],
+            );
+        }
+        Err(_) => steps.cannot("sim, seeds of this commit", "this is no checkout of git"),
+    }
+}
+
 /// The worst gap in committed traffic while a snapshot is taken; its own flags.
 pub fn gap(steps: &mut Steps, flags: &[&str]) {
     let run = "run --release --quiet -p coracle-tests --bin gap --";

@@ -152,7 +152,7 @@ fn test(steps: &mut Steps) {
     bare::run(steps);
     chores::fuzz_smoke(steps);
     chores::sim(steps, 20, &["--seeds", "0..100"]);
-    chores::sim(steps, 10, &["--seconds", "10"]);
+    chores::sim_of_commit(steps, 10, 0, 200);
     instructions::run(steps, false);
     chores::tshark(steps);
     chores::netns(steps);
@@ -166,7 +166,7 @@ fn ci(steps: &mut Steps) {
     *steps = Steps::within(CI_MINUTES);
     chores::demo(steps, &[]);
     test(steps);
-    chores::sim(steps, 10, &["--seconds", "60"]);
+    chores::sim_of_commit(steps, 10, 200, 1500);
     chores::sim(steps, 25, &["--planted"]);
     // Three times the leader timeout that the demo's nodes have.
     chores::demo(steps, &["--kills", "10", "--failover-max", "1200ms"]);

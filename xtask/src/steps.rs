@@ -1,8 +1,13 @@
 //! Runs commands one after another, prints each with its time, and counts.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// So many lines of what a step printed last are repeated at the end if it failed: long outputs are
+/// shortened by who keeps them.
+const REPEATED: usize = 40;
 
 /// What came of the steps so far.
 #[derive(Default)]
@@ -12,6 +17,8 @@ pub struct Steps {
     skipped: usize,
     done: Vec<(String, Duration, Outcome)>,
     deadline: Option<Instant>,
+    /// What failed, and its last lines.
+    failures: Vec<(String, VecDeque<String>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +67,8 @@ impl Steps {
             println!("FAILED: no time is left for this step");
             return self.record(name, Duration::ZERO, false);
         }
-        let (is_success, counts) = match run_counted(&mut bounded(command, seconds)) {
+        let mut last = VecDeque::new();
+        let (is_success, counts) = match run_counted(&mut bounded(command, seconds), &mut last) {
             Ok(result) => result,
             Err(error) => {
                 let program = command.get_program().to_string_lossy();
@@ -68,6 +76,9 @@ impl Steps {
                 (false, Counts::default())
             }
         };
+        if !is_success {
+            self.failures.push((name.to_owned(), last));
+        }
         if counts == Counts::default() {
             return self.record(name, began.elapsed(), is_success);
         }
@@ -101,6 +112,10 @@ impl Steps {
 
     /// Prints the table of steps and the closing line; says whether nothing failed.
     pub fn finish(self) -> bool {
+        for (name, lines) in &self.failures {
+            println!("\n==> {name}: what it printed last, again");
+            lines.iter().for_each(|line| print!("{line}"));
+        }
         println!();
         for (name, time, outcome) in &self.done {
             let outcome = match outcome {
@@ -161,8 +176,11 @@ fn bounded(command: &Command, seconds: u64) -> Command {
     bounded
 }
 
-/// Runs to the end, passing its output on and counting its tests.
-fn run_counted(command: &mut Command) -> std::io::Result<(bool, Counts)> {
+/// Runs to the end, passing its output on, keeping its last lines and counting its tests.
+fn run_counted(
+    command: &mut Command,
+    last: &mut VecDeque<String>,
+) -> std::io::Result<(bool, Counts)> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -177,6 +195,10 @@ fn run_counted(command: &mut Command) -> std::io::Result<(bool, Counts)> {
             print!("{text}");
             std::io::stdout().flush()?;
             counts.add(&text);
+            if last.len() == REPEATED {
+                last.pop_front();
+            }
+            last.push_back(text.into_owned());
             line.clear();
         }
     }
@@ -211,6 +233,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::process::Command;
 
     use super::{Counts, Steps};
@@ -266,10 +289,20 @@ mod tests {
         shell(&mut steps, "true");
         assert_eq!((steps.passed, steps.failed), (0, 1));
         let mut late = super::bounded(Command::new("sleep").arg("60"), 1);
-        assert_eq!(
-            super::run_counted(&mut late).unwrap(),
-            (false, Counts::default())
-        );
+        let counted = super::run_counted(&mut late, &mut VecDeque::new());
+        assert_eq!(counted.unwrap(), (false, Counts::default()));
+    }
+
+    #[test]
+    fn the_last_lines_of_a_failure_are_kept() {
+        let mut steps = Steps::default();
+        shell(&mut steps, "seq 50; false");
+        shell(&mut steps, "seq 50");
+        let [(_, lines)] = steps.failures.as_slice() else {
+            panic!("one of them failed");
+        };
+        assert_eq!(lines.len(), super::REPEATED);
+        assert_eq!(lines.back().map(|line| line.trim()), Some("50"));
     }
 
     #[test]

@@ -286,14 +286,11 @@ impl World {
         let Some(process) = &mut m.process else {
             return Ok(());
         };
-        let start = process.node.log_start().base.get();
-        let to = process.node.purgeable().get();
-        if to <= start {
-            return Ok(());
-        }
+        // A log that is damaged below its snapshot starts there, and has files from below yet.
+        let start = m.disk.log_start();
         // The newest slot is in the file of the newest durable byte.
-        let slot = segment_of(process.journal.durable().get().saturating_sub(1));
-        let to = to.min(slot);
+        let slot = process.journal.durable().get().saturating_sub(1);
+        let to = segment_of(process.node.purgeable().get().min(slot));
         if to <= start {
             return Ok(());
         }
@@ -314,7 +311,9 @@ impl World {
         if most == 0 || bytes <= most {
             return Ok(());
         }
-        let detail = format!("n{member} has {bytes} bytes of log on disk, {most} are allowed");
+        let all: Vec<u64> = self.members[member].disk.segments().collect();
+        let detail =
+            format!("n{member} has {bytes} bytes of log on disk, {most} are allowed: {all:?}");
         broken("Bounded Log", detail)
     }
 
