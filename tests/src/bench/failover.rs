@@ -11,7 +11,7 @@ use super::load::{Load, Shape, Wait};
 use crate::process::{Cluster, Plan};
 
 /// Leader timeouts in milliseconds, tightest first; the heartbeat is a fifth.
-const TIGHT: [u64; 4] = [20, 40, 60, 80];
+pub(super) const TIGHT: [u64; 4] = [20, 40, 60, 80];
 
 #[derive(Default)]
 struct Found {
@@ -61,7 +61,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     Ok(vec![row])
 }
 
-fn timings(timeout: u64) -> String {
+pub(super) fn timings(timeout: u64) -> String {
     format!(
         "timings = {{ heartbeat = \"{} ms\", leader_timeout = \"{timeout} ms\", canvass = \"{} \
          ms\", nomination = \"{} ms\", ballot = \"{} ms\" }}\n",
@@ -98,7 +98,7 @@ impl Found {
     }
 }
 
-fn elections(cluster: &Cluster) -> Result<u64, String> {
+pub(super) fn elections(cluster: &Cluster) -> Result<u64, String> {
     let mut won = 0;
     for member in 0..3 {
         let reader = CountersReader::open(&cluster.data(member)).map_err(|e| e.to_string())?;

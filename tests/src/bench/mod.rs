@@ -17,6 +17,7 @@ pub mod profile;
 pub mod resources;
 pub mod scale;
 pub mod start;
+pub mod steady;
 pub mod svg;
 pub mod throughput;
 pub mod timeline;
@@ -52,6 +53,8 @@ pub struct Options {
     pub is_quick: bool,
     /// A profile instead of figures.
     pub is_profile: bool,
+    /// So long, instead of figures, clusters with tight timings are to keep their leaders.
+    pub steady: Option<Duration>,
     /// JSON instead of text.
     pub is_json: bool,
     /// Where the plot of the last row, or the timeline, goes.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use coracle_tests::bench::{Options, PIPELINE, ROWS, chain, profile, run};
+use coracle_tests::bench::{Options, PIPELINE, ROWS, chain, profile, run, steady};
 use coracle_tests::process::root;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -16,6 +16,7 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
              [--peers [--aeron-classpath JARS]]
        bench --pipeline [--rounds N] [--seconds S] [--svg FILE] [--json]
        bench --profile [--seconds S]
+       bench --steady MINUTES
 
   --rows LIST   only these rows:
                   a  the raw chain, its flushes, its datagrams
@@ -31,6 +32,10 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
   --pipeline    only a timeline of a leader and a follower, beside that with one message on its
                 way, and how the two compare
   --profile     only where processor time goes under load, as `perf` sees it
+  --steady MINUTES
+                only clusters with ever tighter timings, all at once under a steady load: which of
+                them keep their leader, and how quickly another one leads after a kill at the end.
+                Fails if none is steady and takes at most 100 ms
   --quick       all of it in a few minutes, for CI: too short to say much
   --rounds N    how often each is measured, in turns (default 5)
   --seconds S   how long each load lasts (default 3)
@@ -65,9 +70,10 @@ fn main() -> ExitCode {
         default(panic);
         end_children();
     }));
-    let done = match options.is_profile {
-        true => profile::run(&options),
-        false => run(&options),
+    let done = match options.steady {
+        Some(time) => keep_leaders(time),
+        None if options.is_profile => profile::run(&options),
+        None => run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,10 +84,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn keep_leaders(time: Duration) -> Result<(), String> {
+    match steady::run(time, |line| println!("{line}"))? {
+        true => Ok(()),
+        false => Err("no cluster both kept its leader and had another within 100 ms".into()),
+    }
+}
+
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut rows, mut svg, mut is_json, mut is_quick) = (None, None, false, false);
     let mut is_profile = false;
-    let (mut rounds, mut seconds, mut messages) = (None, None, None);
+    let (mut rounds, mut seconds, mut messages, mut minutes) = (None, None, None, None);
     let (mut has_peers, mut aeron) = (false, None);
     while let Some(flag) = arguments.next() {
         let mut next = || arguments.next().ok_or_else(|| format!("{flag} needs more"));
@@ -96,6 +109,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--svg" => svg = Some(PathBuf::from(next()?)),
             "--rounds" => rounds = Some(number(next()?)?.max(1.0) as usize),
             "--seconds" => seconds = Some(number(next()?)?),
+            "--steady" => minutes = Some(number(next()?)?),
             "--messages" => messages = Some(number(next()?)?.max(1.0) as u64),
             "--pipeline" => rows = Some(PIPELINE.to_owned()),
             "--profile" => is_profile = true,
@@ -132,6 +146,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         messages: messages.unwrap_or(if is_quick { 100_000 } else { 1_000_000 }),
         is_quick,
         is_profile,
+        steady: minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),
         is_json,
         svg: svg.unwrap_or_else(|| root().join(plot)),
         has_peers,

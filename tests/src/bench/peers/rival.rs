@@ -259,6 +259,7 @@ mod tests {
             time: Duration::from_millis(1500),
             messages: 1,
             is_profile: false,
+            steady: None,
             is_quick: false,
             is_json: false,
             svg: PathBuf::new(),
