@@ -262,6 +262,12 @@ pub fn elections(steps: &mut Steps, flags: &[&str]) {
     steps.run(name.trim(), 60, command.args(flags));
 }
 
+/// Aeron's own Java client; its own flags.
+pub fn java(steps: &mut Steps, flags: &[&str]) {
+    let run = "run --release --quiet -p coracle-tests --bin java --";
+    steps.run("java", 10, cargo(words(run)).args(flags));
+}
+
 /// The figures; its own flags. No step among others: `--json` is to be all of its output.
 pub fn bench(flags: &[&str]) -> bool {
     let run = "run --release --quiet -p coracle-tests --bin bench --";

@@ -34,6 +34,8 @@ cargo xtask <chore>
   fuzz [--seconds S]   the fuzz targets under cargo-fuzz, S seconds each (default 60)
   gap [flags]          how long traffic stands still while a snapshot is taken; `gap --help`
   bench [flags]        the figures, beside the raw limits of the same run; `bench --help`
+  java --aeron-classpath JARS
+                       Aeron's own Java client with a cluster of ours; `java --help`
   elections [flags]    how long a cluster is without a leader, over ranges of its timeouts
   instructions [--bless]
                        instructions of the core per message, under callgrind; `--bless` keeps them
@@ -70,6 +72,10 @@ fn main() -> ExitCode {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
             };
+        }
+        ["java", flags @ ..] => {
+            chores::java(&mut steps, flags);
+            steps
         }
         ["elections", flags @ ..] => {
             chores::elections(&mut steps, flags);

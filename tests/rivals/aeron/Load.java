@@ -17,6 +17,7 @@ import io.aeron.driver.ThreadingMode;
 import io.aeron.logbuffer.Header;
 import java.io.File;
 import java.io.IOException;
+import java.io.InputStream;
 import java.net.DatagramSocket;
 import java.net.InetAddress;
 import java.nio.file.Files;
@@ -33,6 +34,8 @@ import org.agrona.concurrent.IdleStrategy;
 import org.agrona.concurrent.NoOpLock;
 import org.agrona.concurrent.UnsafeBuffer;
 import org.agrona.concurrent.YieldingIdleStrategy;
+
+import static java.nio.charset.StandardCharsets.US_ASCII;
 
 /**
  * Aeron Cluster on the work of `cargo xtask bench --peers`: three JVMs, each with a
@@ -108,9 +111,11 @@ public final class Load implements EgressListener {
 
     private static int bufferLength() {
         long most = 128 << 10;
-        try {
-            String text = Files.readString(Path.of("/proc/sys/net/core/rmem_max"));
-            most = Long.parseLong(text.trim());
+        // Not `Files.readString`: it reads a file of no size byte by byte, and a sysctl only once.
+        try (InputStream file = Files.newInputStream(Path.of("/proc/sys/net/core/rmem_max"))) {
+            byte[] text = new byte[32];
+            int length = file.read(text);
+            most = Long.parseLong(new String(text, 0, length, US_ASCII).trim());
         } catch (IOException error) {
             System.err.println("rmem_max is not known: " + error);
         }

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use coracle_tests::bench::{Options, PIPELINE, ROWS, chain, profile, run, steady};
-use coracle_tests::process::root;
-use rustix::process::{Pid, Signal, kill_process};
+use coracle_tests::process::{end_children_on_panic, root};
 
 const HELP: &str = "\
 Measures clusters of real node processes on loopback, with the library's client, beside the raw
@@ -65,11 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        default(panic);
-        end_children();
-    }));
+    end_children_on_panic();
     let done = match options.steady {
         Some(time) => keep_leaders(time),
         None if options.is_profile => profile::run(&options),
@@ -152,17 +147,4 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         has_peers,
         aeron,
     })
-}
-
-/// A release build aborts where it panics, so nothing else would end the nodes.
-fn end_children() {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    for task in tasks.flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-        for child in children.filter_map(Pid::from_raw) {
-            // Ended already is fine too.
-            kill_process(child, Signal::KILL).ok();
-        }
-    }
 }

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use coracle_tests::process::soak;
-use rustix::process::{Pid, Signal, kill_process};
+use coracle_tests::process::{end_children_on_panic, soak};
 
 const HELP: &str = "\
 soak [--times N] [--away]
@@ -29,11 +28,7 @@ fn main() -> ExitCode {
         eprint!("{HELP}");
         return ExitCode::from(2);
     };
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        default(panic);
-        end_children();
-    }));
+    end_children_on_panic();
     let seen = soak::soak(times, is_away, |line| println!("{line}"));
     println!(
         "soak: {} MiB of log written in {:.1} s, {:.1} times the bound; files measured {} times, \
@@ -58,17 +53,4 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::SUCCESS
-}
-
-/// A release build aborts where it panics, so nothing else would end the nodes.
-fn end_children() {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    for task in tasks.flatten() {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-        for child in children.filter_map(Pid::from_raw) {
-            // Ended already is fine too.
-            kill_process(child, Signal::KILL).ok();
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! hangs, they measure nothing.
 
 mod cluster;
+pub mod java;
 mod mount;
 mod ports;
 mod scratch;
@@ -22,7 +23,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// How long anything may take on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +36,27 @@ pub fn coracle() -> &'static Path {
         Some(path) => path.into(),
         None => build(&["--bin", "coracle"]).join("coracle"),
     })
+}
+
+/// A release build aborts where it panics: from now on a panic ends this process's children first.
+pub fn end_children_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        end_children();
+    }));
+}
+
+fn end_children() {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    for task in tasks.flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        for child in children.filter_map(Pid::from_raw) {
+            // Ended already is fine too.
+            kill_process(child, Signal::KILL).ok();
+        }
+    }
 }
 
 /// An example of the library, built in the same way.
