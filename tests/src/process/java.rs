@@ -69,7 +69,8 @@ pub fn check(jars: &str, mut tell: impl FnMut(&str)) {
     assert!(second.starts_with(&format!("leader {now} ")), "{second}");
     client.echo(1_000, 32);
     tell(&format!(
-        "its leader was killed: {answered} of 200000 answered, {lost} were on their way; then {second}"
+        "its leader was killed: {answered} of 200000 answered, {lost} were on their way; then \
+         {second}"
     ));
     cluster.spawn(first);
     client.end();
