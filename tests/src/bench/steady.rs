@@ -1,5 +1,6 @@
 //! Clusters with tight timings under a steady load for long: which of them keep their leader.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,9 +78,24 @@ pub fn run(time: Duration, mut tell: impl FnMut(&str)) -> Result<bool, String> {
     Ok(is_held)
 }
 
-/// An election without a cause is told at once, the load of the machine each minute.
+/// How long the machine let nobody run, in microseconds, at most: as a thread sees it that sleeps a
+/// millisecond at a time.
+static PAUSE_SEEN: AtomicU64 = AtomicU64::new(0);
+
+fn watch_pauses() {
+    const NAP: Duration = Duration::from_millis(1);
+    loop {
+        let began = Instant::now();
+        thread::sleep(NAP);
+        let more = began.elapsed().saturating_sub(NAP).as_micros() as u64;
+        PAUSE_SEEN.fetch_max(more, Ordering::Relaxed);
+    }
+}
+
+/// An election without a cause is told at once, what the machine did each minute.
 fn minutes(reports: &Receiver<String>, tell: &mut impl FnMut(&str)) {
     let began = Instant::now();
+    thread::spawn(watch_pauses);
     for minute in 1.. {
         let next = began + Duration::from_secs(60 * minute);
         loop {
@@ -90,7 +106,12 @@ fn minutes(reports: &Receiver<String>, tell: &mut impl FnMut(&str)) {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-        tell(&format!("minute {minute}, load average {}", load_average()));
+        let pause = PAUSE_SEEN.swap(0, Ordering::Relaxed) as f64 / 1000.0;
+        let load = load_average();
+        tell(&format!(
+            "minute {minute}: load average {load}; a thread that slept was late by {pause:.1} ms \
+             at most"
+        ));
     }
 }
 
