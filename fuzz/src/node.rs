@@ -5,13 +5,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use coracle_core::log::{Journal, Log, NodeState, Recovered, Roster, Window, append};
+use coracle_core::log::{Journal, Log, NodeState, Recovered, Window, append};
 use coracle_core::node::{
-    App, CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError, SessionTiming,
-    SnapshotPolicy,
+    CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError,
 };
 use coracle_core::prng::Prng;
-use coracle_core::raft::Timing;
 use coracle_core::service::echo::Echo;
 use coracle_core::session::AllowAll;
 use coracle_core::time::{Instant, Now, Timestamp};
@@ -102,43 +100,22 @@ struct Rig {
 }
 
 fn config(sends_to_all: bool) -> Config {
-    let listed = |n: usize| MemberAddress {
-        member: address(n as u8, 9000),
-        ingress: "localhost:9001".parse().expect("it fits"),
-    };
+    let listed = |n: u8| MemberAddress::new(address(n, 9000), address(n, 9001));
+    let members = std::array::from_fn(|n| (n < 3).then(|| listed(n as u8)));
     Config {
-        cluster: CLUSTER,
-        member: member(0),
-        members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
         log_group: sends_to_all.then(|| SocketAddr::from(([239, 1, 1, 1], 9000))),
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
         checkpoint_every: 256,
-        seed: 5,
+        ..Config::new(CLUSTER, member(0), members, 5)
     }
 }
 
 impl Rig {
     fn new(sends_to_all: bool) -> Self {
-        let state = NodeState {
-            cluster: CLUSTER,
-            member: member(0),
-            incarnation: Incarnation::FIRST,
-            term: Term::ZERO,
-            vote: None,
-            votes: true,
-            quarantined: false,
-            roster: Roster::FIRST,
-        };
+        let state = NodeState::first(CLUSTER, member(0));
         let recovered = Recovered::fresh(CLUSTER);
         let window = || {
             let mut window = Window::new(vec![0; 32 * 1024 + MTU], MTU, SEGMENT).expect("fits");

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use coracle_core::log::{Frames, Log, NodeState, Roster, Seed, Window, append};
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use coracle_core::log::{Frames, Log, NodeState, Seed, Window, append};
+use coracle_core::units::{ClusterId, MemberId, Position, Term};
 use coracle_embedded::{Layout, Storage, Store, StoreError};
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -54,14 +54,8 @@ struct Written {
 /// Several groups of three terms, over two segments.
 fn write() -> Written {
     let state = NodeState {
-        cluster: CLUSTER,
-        member: MemberId::new(0).expect("0 is a member"),
-        incarnation: Incarnation::FIRST,
         term: Term::new(3),
-        vote: None,
-        votes: true,
-        quarantined: false,
-        roster: Roster::FIRST,
+        ..NodeState::first(CLUSTER, MemberId::new(0).expect("0 is a member"))
     };
     let layout = Layout {
         segment_length: SEGMENT,

@@ -2,18 +2,15 @@
 //! takes a set or refuses it; if it refuses, it is as it was. What it takes it can write again, and
 //! that is the same set.
 
-use coracle_core::log::{NodeState, Recovered, Roster, Seed, Window};
-use coracle_core::node::{App, Config, Lent, MemberAddress, Node, SessionTiming, SnapshotPolicy};
-use coracle_core::raft::Timing;
+use coracle_core::log::{NodeState, Recovered, Seed, Window};
+use coracle_core::node::{Config, Lent, MemberAddress, Node};
 use coracle_core::service::Service;
 use coracle_core::service::kv::Kv;
 use coracle_core::snapshot::{
     Begin, END_LENGTH, Section, SnapshotError, SnapshotSource, SnapshotWriter, Sums, Verifier,
 };
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{
-    AppVersion, ClusterId, Incarnation, MemberId, Position, ServiceId, Term,
-};
+use coracle_core::units::{AppVersion, ClusterId, MemberId, Position, ServiceId, Term};
 use embedded_io::{ErrorKind, Read};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -110,38 +107,19 @@ fn with_manifest(body: &[u8], service: &[u8]) -> Vec<u8> {
 
 fn node() -> Node<SESSIONS> {
     let member = MemberId::new(0).expect("0 is a member");
-    let listed = |n: usize| MemberAddress {
-        member: ([10, 0, 0, 1 + n as u8], 9000).into(),
-        ingress: "localhost:9001".parse().expect("it fits"),
-    };
+    let address = |n: usize, port: u16| ([10, 0, 0, 1 + n as u8], port).into();
+    let listed = |n| MemberAddress::new(address(n, 9000), address(n, 9001));
+    let members = std::array::from_fn(|n| (n < 3).then(|| listed(n)));
     let config = Config {
-        cluster: CLUSTER,
-        member,
-        members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
-        message_max: 4096,
         egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
         checkpoint_every: 192,
-        seed: 5,
+        ..Config::new(CLUSTER, member, members, 5)
     };
     let state = NodeState {
-        cluster: CLUSTER,
-        member,
-        incarnation: Incarnation::FIRST,
         term: Term::new(2),
-        vote: None,
-        votes: true,
-        quarantined: false,
-        roster: Roster::FIRST,
+        ..NodeState::first(CLUSTER, member)
     };
     let recovered = Recovered::empty(Seed {
         position: AT,

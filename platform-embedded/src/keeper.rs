@@ -32,7 +32,7 @@ pub fn recover<D: Storage, B: AsRef<[u8]> + AsMut<[u8]>>(
 /// Gives node and service what the newest snapshot holds, if there is one.
 ///
 /// # Errors
-/// [`StoreError::Snapshot`].
+/// [`StoreError::Snapshot`] or [`StoreError::Device`].
 #[inline(never)]
 pub fn load<D: Storage, S: Service, B: AsRef<[u8]> + AsMut<[u8]>, const N: usize>(
     node: &mut Node<N>,
@@ -46,7 +46,10 @@ pub fn load<D: Storage, S: Service, B: AsRef<[u8]> + AsMut<[u8]>, const N: usize
     let mut lent = memory.lend(window);
     match node.load_snapshot(&mut source, &mut [service], &mut lent) {
         Ok(_) => Ok(()),
-        Err(error) => Err(OpenError::Store(StoreError::Snapshot(error))),
+        Err(error) => {
+            source.failed().map_err(OpenError::Store)?;
+            Err(OpenError::Store(StoreError::Snapshot(error)))
+        }
     }
 }
 
@@ -92,11 +95,13 @@ where
         let Some(mut sink) = self.store.sink() else {
             return Ok(false);
         };
-        match self
+        let step = self
             .node
             .borrow_mut()
-            .poll_snapshot(&mut [service], &mut sink, &mut lent)
-        {
+            .poll_snapshot(&mut [service], &mut sink, &mut lent);
+        // Of a device that has failed once nothing more is believed, wherever that was.
+        sink.failed()?;
+        match step {
             SnapshotStep::More => Ok(true),
             SnapshotStep::Written(snapshot) => {
                 self.written = Some(snapshot);

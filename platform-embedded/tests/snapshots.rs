@@ -3,9 +3,12 @@
 
 mod board;
 
-use board::Kind;
+use std::ops::Range;
+
 use board::client::Caller;
-use board::trio::{Cluster, SEGMENT, address, endpoints};
+use board::trio::{Cluster, Member, SEGMENT, SNAPSHOT, address, endpoints};
+use board::{Broken, Kind};
+use coracle_core::node::Event;
 
 /// The least that a bounded log may be.
 const LOG_MAX: u64 = 8 * SEGMENT as u64;
@@ -145,6 +148,87 @@ fn the_power_goes_at_any_moment_and_the_log_goes_round() {
         cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
         cluster.assert_has_all(&caller);
     }
+}
+
+/// Where the second of two places for snapshots is, and both. They count from the device's end.
+fn places() -> [Range<u64>; 2] {
+    let (start, len) = (LOG_MAX, u64::from(SNAPSHOT));
+    [start + len..start + 2 * len, start..start + 2 * len]
+}
+
+/// A member whose device has failed at a snapshot stops at that call, whatever else of it is well;
+/// the others go on, and it starts again once its device is whole.
+fn a_device_fails_at_a_snapshot(kind: Kind, breaks: fn(&mut Broken)) {
+    let mut cluster = Cluster::new(16, kind, LOG_MAX);
+    let mut caller = caller(&cluster);
+    run_to(&mut cluster, &mut caller, 8 * 1024);
+    let victim = 1;
+    breaks(&mut cluster.devices[victim].broken());
+    let mut asked = false;
+    for _ in 0..2_000 {
+        run(&mut cluster, &mut caller, 1);
+        for member in cluster.members.iter_mut().flatten() {
+            asked = asked || member.request_snapshot().is_ok();
+        }
+        if let Some(member) = &mut cluster.members[victim] {
+            while let Some(event) = member.poll_event() {
+                assert!(!matches!(event, Event::SnapshotFailed(_)), "it went on");
+            }
+        }
+    }
+    assert!(asked, "somebody led");
+    assert!(cluster.members[victim].is_none(), "it has stopped");
+    assert_eq!(cluster.devices[victim].broken().failures, 1);
+    let stored = |member: &Member| member.node().status().snapshot.is_some();
+    assert_eq!(cluster.running().filter(|member| stored(member)).count(), 2);
+    *cluster.devices[victim].broken() = Broken::default();
+    cluster.start(victim);
+    let end = cluster.committed().get() + 8 * 1024;
+    run_to(&mut cluster, &mut caller, end);
+    cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+    cluster.assert_has_all(&caller);
+}
+
+#[test]
+fn a_device_that_fails_while_a_snapshot_is_written_stops_its_node() {
+    for kind in [Kind::Disk, Kind::Flash] {
+        a_device_fails_at_a_snapshot(kind, |broken| {
+            broken.writes = places()[1].clone();
+        });
+    }
+}
+
+#[test]
+fn a_device_that_fails_while_a_snapshot_is_read_back_stops_its_node() {
+    for kind in [Kind::Disk, Kind::Flash] {
+        a_device_fails_at_a_snapshot(kind, |broken| {
+            broken.reads = places()[1].clone();
+        });
+    }
+}
+
+/// One of two sets cannot be read at a start. The older one is not needed; without the newer one
+/// the member does not start, and says that the device has failed: it may be read the next time.
+#[test]
+fn a_start_needs_the_set_that_the_log_goes_on_from() {
+    let mut cluster = Cluster::new(17, Kind::Disk, LOG_MAX);
+    let mut caller = caller(&cluster);
+    run_to(&mut cluster, &mut caller, 3 * LOG_MAX);
+    cluster.run_until("level", Cluster::is_level);
+    let [second, both] = places();
+    let mut starts = 0;
+    for place in [both.start..second.start, second] {
+        cluster.cut_power(0);
+        cluster.devices[0].broken().reads = place;
+        // Whatever else it said but that its device has failed would end this test.
+        cluster.start(0);
+        starts += usize::from(cluster.members[0].is_some());
+        *cluster.devices[0].broken() = Broken::default();
+        cluster.start(0);
+        cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+    }
+    assert_eq!(starts, 1);
+    cluster.assert_has_all(&caller);
 }
 
 #[test]

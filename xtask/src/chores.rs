@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::bare;
 use crate::steps::Steps;
 use crate::tidy;
 
@@ -25,11 +26,12 @@ pub fn words(line: &str) -> std::str::SplitWhitespace<'_> {
 }
 
 /// Packages that are workspaces of their own, by their folder.
-const APART: [&str; 7] = [
+const APART: [&str; 8] = [
     "fuzz",
     "platform-embedded/image",
     "xtask/linkcheck",
     "tests/copies",
+    "tests/defmt",
     "tests/net",
     "tests/peer",
     "tests/rivals",
@@ -53,6 +55,7 @@ pub fn lint(steps: &mut Steps) {
         ("fuzz", "--no-default-features"),
         ("tests/net", "--locked"),
         ("tests/copies", "--locked"),
+        ("tests/defmt", "--locked"),
     ] {
         let line = format!("clippy --all-targets --manifest-path {folder}/Cargo.toml {flags}");
         let mut command = cargo(words(&line));
@@ -197,6 +200,44 @@ pub fn defmt(steps: &mut Steps) {
     steps.run("defmt feature", 10, &mut cargo(words(line)));
     let line = "clippy -p coracle-embedded --features defmt -- -D warnings";
     steps.run("defmt on a board", 10, &mut cargo(words(line)));
+    defmt_frames(steps);
+}
+
+/// A node for `thumbv7m` is built with its logs, and run in an emulator; what it has logged is
+/// decoded and compared.
+fn defmt_frames(steps: &mut Steps) {
+    const TARGET: &str = "thumbv7m-none-eabi";
+    const EMULATOR: &str = "qemu-arm";
+    let name = "defmt frames";
+    if !works(EMULATOR, &["--version"]) {
+        let missing = format!("{EMULATOR} is not installed (Debian: qemu-user)");
+        return steps.cannot(name, &missing);
+    }
+    let manifest = "--manifest-path tests/defmt/Cargo.toml --locked";
+    let device = format!("build --release --features device --bin device {manifest}");
+    let mut command = cargo(words(&device));
+    // What is logged is decided when it is compiled.
+    command.env("DEFMT_LOG", "info");
+    // rustup's: Debian's compiler has none for such machines.
+    if let Some(linker) = rust_lld() {
+        command.env("CARGO_TARGET_THUMBV7M_NONE_EABI_LINKER", linker);
+    }
+    let Some(folder) = bare::prepare(&mut command, TARGET, "defmt", "core") else {
+        return steps.cannot(name, &bare::no_library_for(TARGET));
+    };
+    steps.run("defmt device", 10, &mut command);
+    let mut command = cargo(words(&format!("test {manifest} --target-dir target/defmt")));
+    command.env("CORACLE_DEFMT_DEVICE", folder.join("release/device"));
+    command.env("CORACLE_DEFMT_EMULATOR", EMULATOR);
+    steps.run(name, 10, &mut command);
+}
+
+/// The linker that comes with this compiler.
+fn rust_lld() -> Option<PathBuf> {
+    let sysroot = PathBuf::from(output("rustc", &["--print", "sysroot"])?);
+    let hosts = fs::read_dir(sysroot.join("lib/rustlib")).ok()?;
+    let linkers = hosts.flatten().map(|host| host.path().join("bin/rust-lld"));
+    linkers.into_iter().find(|linker| linker.exists())
 }
 
 /// The planted bugs must compile, and only with the switch.

@@ -26,7 +26,8 @@ cargo xtask <chore>
   linkcheck            links and runs a no_std binary that drives every door of core
   bare                 core and platform-embedded for machines where there is no std, and how large
                        things are there
-  defmt, planted       core compiles with the defmt feature, and with the planted bugs
+  defmt                the defmt feature; what an emulated node logs with it is decoded and compared
+  planted              core compiles with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
   rivals               what `bench --peers` measures: tests of its servers, and one short round

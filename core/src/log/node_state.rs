@@ -105,6 +105,20 @@ impl NodeState {
     /// The version that this code writes, and the newest it reads.
     pub const VERSION: u16 = 2;
 
+    /// Of a member at its first start in its first directory: it may vote, and has not yet.
+    pub const fn first(cluster: ClusterId, member: MemberId) -> Self {
+        Self {
+            cluster,
+            member,
+            incarnation: Incarnation::FIRST,
+            term: Term::ZERO,
+            vote: None,
+            votes: true,
+            quarantined: false,
+            roster: Roster::FIRST,
+        }
+    }
+
     /// The bytes of a sector with this state. `seq` grows by one with every write; the sector is
     /// written to place `seq % 2`.
     pub fn encode(&self, seq: u64) -> [u8; SECTOR] {

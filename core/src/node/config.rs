@@ -1,12 +1,13 @@
 //! What a node is told at construction, and the memory it is lent at each call.
 
+use core::fmt::Write as _;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::retain::SEGMENTS_MIN;
 use crate::limits::{
-    ENDPOINT_MAX, FRAME_ALIGNMENT, MEMBERS_MAX, MESSAGE_MAX, MTU_MAX, MTU_MIN, SEGMENT_MAX,
-    SEGMENT_MIN, SERVICES_MAX,
+    ENDPOINT_MAX, FRAME_ALIGNMENT, MEMBERS_MAX, MESSAGE_MAX, MTU_DEFAULT, MTU_MAX, MTU_MIN,
+    SEGMENT_MAX, SEGMENT_MIN, SERVICES_MAX,
 };
 use crate::log::Log;
 use crate::raft::Timing;
@@ -19,6 +20,19 @@ pub struct MemberAddress {
     pub member: SocketAddr,
     /// The `host:port` that clients are told, as the operator wrote it.
     pub ingress: heapless::String<ENDPOINT_MAX>,
+}
+
+impl MemberAddress {
+    /// Where both are known as addresses: clients are told the second one's text.
+    pub fn new(member: SocketAddr, ingress: SocketAddr) -> Self {
+        let mut text = heapless::String::new();
+        // The longest text of a socket address has 58 bytes.
+        let _fits = write!(text, "{ingress}").is_ok();
+        Self {
+            member,
+            ingress: text,
+        }
+    }
 }
 
 /// How client sessions are kept.
@@ -161,6 +175,12 @@ pub enum ConfigError {
     LogGroup,
     /// A heartbeat or canvass interval is zero or not well below the leader timeout.
     Timing,
+    /// The nomination delay or the ballot timeout is zero: without the first, members that lose
+    /// their leader at one moment stand at one moment, again and again; without the second, a
+    /// ballot is over before anybody has answered.
+    Election,
+    /// A period is longer than a year.
+    Period,
     /// The node state is of another cluster or another member.
     WrongNodeState,
     /// The node state is older than the log: a backup, or of another directory. Its votes are lost.
@@ -187,6 +207,8 @@ impl core::fmt::Display for ConfigError {
             Self::Timing => {
                 "the heartbeat or canvass interval is 0 or over a third of the leader timeout"
             }
+            Self::Election => "the nomination delay or the ballot timeout is 0: nobody would win",
+            Self::Period => "a period is longer than a year",
             Self::WrongNodeState => "the node state belongs to another cluster or another member",
             Self::StateBehindLog => "the node state is older than the log: a vote may be lost",
         })
@@ -195,7 +217,48 @@ impl core::fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
+/// The longest period there may be: what is counted from it in nanoseconds, doubled as often as
+/// elections double it, stays far below 64 bits.
+const PERIOD_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Config {
+    /// Member `member` of `members`, which are by slot: what has to be said of every node. The rest
+    /// is this, to be changed where it does not do:
+    ///
+    /// - periods as [`Timing`] and [`SessionTiming`] have them by default; as many sessions as the
+    ///   node has room for
+    /// - segments of 64 KiB, datagrams of 1,408 bytes, messages of up to 4 KiB
+    /// - one service, of version 0.0.1
+    /// - no snapshots and no bound of the log, no multicast group, states are not compared
+    ///
+    /// `seed` is another one on every member and at every start.
+    pub fn new(
+        cluster: ClusterId,
+        member: MemberId,
+        members: [Option<MemberAddress>; MEMBERS_MAX],
+        seed: u64,
+    ) -> Self {
+        Self {
+            cluster,
+            member,
+            members,
+            log_group: None,
+            timing: Timing::default(),
+            sessions: SessionTiming::default(),
+            sessions_max: usize::MAX,
+            segment_length: SEGMENT_MIN,
+            mtu: MTU_DEFAULT,
+            message_max: 4 * 1024,
+            egress_mtu: MTU_DEFAULT,
+            app: App::default(),
+            services: 1,
+            snapshots: SnapshotPolicy::default(),
+            log_max: 0,
+            checkpoint_every: 0,
+            seed,
+        }
+    }
+
     /// Of a node that has not begun. It does not pass [`Self::check`].
     pub(super) const NONE: Self = Self {
         cluster: ClusterId(0),
@@ -268,6 +331,21 @@ impl Config {
         if !short(timing.heartbeat_interval) || !short(timing.canvass_interval) {
             return Err(ConfigError::Timing);
         }
+        if timing.nomination_delay.is_zero() || timing.ballot_timeout.is_zero() {
+            return Err(ConfigError::Election);
+        }
+        let periods = [
+            timing.leader_timeout,
+            timing.nomination_delay,
+            timing.ballot_timeout,
+            timing.sick_after,
+            self.sessions.session_timeout,
+            self.sessions.egress_timeout,
+            self.snapshots.interval,
+        ];
+        if periods.iter().any(|period| *period > PERIOD_MAX) {
+            return Err(ConfigError::Period);
+        }
         Ok(())
     }
 
@@ -332,6 +410,60 @@ pub struct Lent<'a, L: Log> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn config() -> Config {
+        let at = |n: usize, port| SocketAddr::from(([10, 0, 0, 1 + n as u8], port));
+        let listed = |n| MemberAddress::new(at(n, 9000), at(n, 9001));
+        let members = core::array::from_fn(|n| (n < 3).then(|| listed(n)));
+        Config::new(ClusterId(1), MemberId::FIRST, members, 7)
+    }
+
+    #[test]
+    fn what_has_to_be_said_of_a_node_is_enough() {
+        let config = config();
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(config.member_set().len(), 3);
+        let second = config.members.get(1).cloned().flatten();
+        assert_eq!(second.map(|m| m.ingress).as_deref(), Some("10.0.0.2:9001"));
+    }
+
+    #[test]
+    fn the_longest_address_fits() {
+        let ip = core::net::Ipv6Addr::from(u128::MAX);
+        let address = core::net::SocketAddrV6::new(ip, u16::MAX, 0, u32::MAX).into();
+        let MemberAddress { ingress, .. } = MemberAddress::new(address, address);
+        assert_eq!(ingress.parse(), Ok(address));
+    }
+
+    #[test]
+    fn members_that_could_never_be_elected_are_refused() {
+        let with = |change: fn(&mut Timing)| {
+            let mut config = config();
+            change(&mut config.timing);
+            config.check()
+        };
+        let short = Duration::from_nanos(1);
+        for (change, expected) in [
+            (
+                (|t| t.nomination_delay = Duration::ZERO) as fn(&mut Timing),
+                ConfigError::Election,
+            ),
+            (|t| t.ballot_timeout = Duration::ZERO, ConfigError::Election),
+            (
+                |t| t.heartbeat_interval = Duration::ZERO,
+                ConfigError::Timing,
+            ),
+            (|t| t.ballot_timeout = Duration::MAX, ConfigError::Period),
+            (|t| t.leader_timeout = Duration::MAX, ConfigError::Period),
+            (|t| t.sick_after = Duration::MAX, ConfigError::Period),
+        ] {
+            assert_eq!(with(change), Err(expected));
+        }
+        let mut brief = config();
+        (brief.timing.nomination_delay, brief.timing.ballot_timeout) = (short, short);
+        brief.timing.sick_after = Duration::ZERO;
+        assert_eq!(brief.check(), Ok(()));
+    }
 
     #[test]
     fn an_application_reads_snapshots_of_its_major_version_or_from_where_its_author_says() {

@@ -9,8 +9,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
-use crate::log::{Roster, Seed, Window, append};
-use crate::raft::Timing;
+use crate::log::{Seed, Window, append};
 use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, Incarnation, SessionId};
 use crate::wire::frame::DataFrame;
@@ -49,37 +48,22 @@ fn config(members: u8) -> Config {
         member: address(n),
         ingress: format!("localhost:{n}").parse().unwrap(),
     };
+    let of = usize::from(members);
+    let members = core::array::from_fn(|n| (n < of).then(|| address_of(n as u8)));
     Config {
-        cluster: CLUSTER,
-        member: id(0),
-        members: core::array::from_fn(|n| (n < usize::from(members)).then(|| address_of(n as u8))),
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: 1024,
         egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
         checkpoint_every: 192,
-        seed: 1,
+        ..Config::new(CLUSTER, id(0), members, 1)
     }
 }
 
 fn state(at: u32) -> NodeState {
     NodeState {
-        cluster: CLUSTER,
-        member: id(0),
-        incarnation: Incarnation::FIRST,
         term: term(at),
-        vote: None,
-        votes: true,
-        quarantined: false,
-        roster: Roster::FIRST,
+        ..NodeState::first(CLUSTER, id(0))
     }
 }
 

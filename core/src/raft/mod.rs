@@ -42,9 +42,10 @@ pub struct Timing {
     pub leader_timeout: Duration,
     /// How often a member without a leader says how far its log goes.
     pub canvass_interval: Duration,
-    /// The longest random delay before standing for election.
+    /// The longest random delay before standing for election; above zero, or members stand at the
+    /// same moment for ever.
     pub nomination_delay: Duration,
-    /// How long a ballot may last.
+    /// How long a ballot may last; above zero.
     pub ballot_timeout: Duration,
     /// How long a leader's disk, or a service of it, may stand still while there is work, before it
     /// hands over to a member that is better off. Zero: for ever. It must be far above what a flush

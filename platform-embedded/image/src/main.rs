@@ -20,7 +20,7 @@ use core::panic::PanicInfo;
 use core::time::Duration;
 
 use console::{Console, say};
-use coracle_core::node::{App, Config, SessionTiming, SnapshotPolicy};
+use coracle_core::node::Config;
 use coracle_core::raft::Timing;
 use coracle_core::service::kv::Kv;
 use coracle_core::session::AllowAll;
@@ -152,24 +152,18 @@ fn start() -> Node {
 
 fn config(identity: &Identity) -> Config {
     let timeout = Duration::from_millis(identity.leader_timeout_ms.into());
+    let members = identity.members.clone();
+    let seed = arch::entropy() ^ (identity.member.slot() as u64) << 56;
     Config {
-        cluster: identity.cluster,
-        member: identity.member,
-        members: identity.members.clone(),
-        log_group: None,
         timing: Timing::from_leader_timeout(timeout),
-        sessions: SessionTiming::default(),
         sessions_max: memory::SESSIONS,
         segment_length: identity.segment_length,
         mtu: memory::MTU,
         message_max: memory::MESSAGE_MAX,
         egress_mtu: memory::MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
         log_max: identity.log_max,
         checkpoint_every: memory::CHECKPOINT_EVERY,
-        seed: arch::entropy() ^ (identity.member.slot() as u64) << 56,
+        ..Config::new(identity.cluster, identity.member, members, seed)
     }
 }
 

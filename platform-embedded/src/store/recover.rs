@@ -54,7 +54,8 @@ impl<S: Storage> Store<S> {
         scratch: &mut [u8],
     ) -> Result<Recovered, StoreError<S::Error>> {
         (self.draft, self.blank) = (None, None);
-        self.newest = self.find_newest(cluster)?;
+        let (newest, failed) = self.find_newest(cluster);
+        self.newest = newest;
         let capacity = window.capacity();
         let mut recovered = self.scan_log(cluster, capacity, scratch)?;
         match (
@@ -75,7 +76,8 @@ impl<S: Storage> Store<S> {
                 recovered = self.scan_log(cluster, capacity, scratch)?;
             }
             (Plan::SnapshotMissing | Plan::Replace | Plan::StartAtSnapshot, _) => {
-                return Err(StoreError::SnapshotMissing);
+                // What could not be read may be read the next time: no reason to give it up.
+                return Err(failed.unwrap_or(StoreError::SnapshotMissing));
             }
         }
         if let Some(at) = recovered.corrupt {

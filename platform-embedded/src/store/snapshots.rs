@@ -118,6 +118,7 @@ impl<S: Storage> Store<S> {
         self.draft.is_some().then_some(Sink {
             store: self,
             index: 0,
+            failed: None,
         })
     }
 
@@ -241,28 +242,35 @@ impl<S: Storage> Store<S> {
             lengths: entry.lengths,
             at: 0,
             end: 0,
+            failed: None,
         }
     }
 
-    /// The newest set that is sound.
+    /// The newest set that is sound. Where the device fails in one, the other one is to be had, if
+    /// it does; what has failed is said for the case that it does not.
     pub(super) fn find_newest(
         &mut self,
         cluster: ClusterId,
-    ) -> Result<Option<Set>, StoreError<S::Error>> {
-        let mut newest: Option<Set> = None;
+    ) -> (Option<Set>, Option<StoreError<S::Error>>) {
+        let (mut newest, mut failed): (Option<Set>, _) = (None, None);
         for (place, entry) in self.root.snapshots.into_iter().enumerate() {
             let Some(entry) = entry else {
                 continue;
             };
             if newest.is_none_or(|set| set.position < entry.position) {
-                newest = self.verify(place, entry, cluster)?.or(newest);
+                match self.verify(place, entry, cluster) {
+                    Ok(read) => newest = read.or(newest),
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        Ok(newest)
+        (newest, failed)
     }
 
-    /// Reads a whole set. `None` if it is not sound; also if the device fails in it: then the other
-    /// one is to be had.
+    /// Reads a whole set. `None` if it is not sound.
+    ///
+    /// # Errors
+    /// [`StoreError::Device`].
     fn verify(
         &mut self,
         place: usize,
@@ -276,8 +284,10 @@ impl<S: Storage> Store<S> {
             let at = Some(entry.position);
             Verifier::run(bytes, length, cluster, section, at, &mut scratch).ok()
         };
-        let (Some(own), Some(service)) = (run(Section::Consensus), service().and_then(run)) else {
-            return Ok(None);
+        let own = run(Section::Consensus);
+        let service = own.as_ref().and_then(|_| service()).and_then(run);
+        let (Some(own), Some(service)) = (own, service) else {
+            return source.failed().map(|()| None);
         };
         // The set is sound as a whole if the first section ends with what the other ends with.
         let [length, _] = entry.lengths;
@@ -407,9 +417,20 @@ impl<S: Storage> Store<S> {
 }
 
 /// Where a set is written to.
-pub struct Sink<'a, S> {
+pub struct Sink<'a, S: Storage> {
     store: &'a mut Store<S>,
     index: usize,
+    failed: Option<StoreError<S::Error>>,
+}
+
+impl<S: Storage> Sink<'_, S> {
+    /// To be asked when all was written that is now: who writes is only told that it failed.
+    ///
+    /// # Errors
+    /// The device has failed: then the node must stop, as for every other write.
+    pub fn failed(self) -> Result<(), StoreError<S::Error>> {
+        self.failed.map_or(Ok(()), Err)
+    }
 }
 
 impl<S: Storage> SnapshotSink for Sink<'_, S> {
@@ -420,15 +441,20 @@ impl<S: Storage> SnapshotSink for Sink<'_, S> {
     }
 }
 
-impl<S> ErrorType for Sink<'_, S> {
+impl<S: Storage> ErrorType for Sink<'_, S> {
     type Error = ErrorKind;
 }
 
 impl<S: Storage> Write for Sink<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        if self.failed.is_some() {
+            return Err(ErrorKind::Other);
+        }
         let written = self.store.write_section(self.index, bytes);
-        // A device that fails here fails again at the next write of the log, which stops the node.
-        written.unwrap_or(Err(ErrorKind::Other))
+        written.unwrap_or_else(|error| {
+            self.failed = Some(error);
+            Err(ErrorKind::Other)
+        })
     }
 
     /// Nothing is flushed before the set is complete.
@@ -438,12 +464,23 @@ impl<S: Storage> Write for Sink<'_, S> {
 }
 
 /// Where a set is read from.
-pub struct Source<'a, S> {
+pub struct Source<'a, S: Storage> {
     device: &'a mut S,
     bases: [u64; 2],
     lengths: [u32; 2],
     at: u64,
     end: u64,
+    failed: Option<S::Error>,
+}
+
+impl<S: Storage> Source<'_, S> {
+    /// To be asked when all was read: who reads is only told that it failed.
+    ///
+    /// # Errors
+    /// [`StoreError::Device`].
+    pub fn failed(self) -> Result<(), StoreError<S::Error>> {
+        self.failed.map_or(Ok(()), |e| Err(StoreError::Device(e)))
+    }
 }
 
 impl<S: Storage> SnapshotSource for Source<'_, S> {
@@ -456,7 +493,7 @@ impl<S: Storage> SnapshotSource for Source<'_, S> {
     }
 }
 
-impl<S> ErrorType for Source<'_, S> {
+impl<S: Storage> ErrorType for Source<'_, S> {
     type Error = ErrorKind;
 }
 
@@ -464,9 +501,10 @@ impl<S: Storage> Read for Source<'_, S> {
     fn read(&mut self, into: &mut [u8]) -> Result<usize, ErrorKind> {
         let len = (self.end - self.at).min(into.len() as u64) as usize;
         let into = into.get_mut(..len).unwrap_or_default();
-        self.device
-            .read(self.at, into)
-            .map_err(|_| ErrorKind::Other)?;
+        if let Err(error) = self.device.read(self.at, into) {
+            self.failed = Some(error);
+            return Err(ErrorKind::Other);
+        }
         self.at += len as u64;
         Ok(len)
     }

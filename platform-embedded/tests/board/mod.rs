@@ -9,9 +9,10 @@ pub mod client;
 pub mod rig;
 pub mod trio;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use chip::Chip;
@@ -246,13 +247,40 @@ impl Storage for Device {
     }
 }
 
+/// Where a device fails, though all else of it goes on.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Broken {
+    pub reads: Range<u64>,
+    /// Erasures too.
+    pub writes: Range<u64>,
+    /// How often it has failed.
+    pub failures: u32,
+}
+
+impl Broken {
+    /// Fails if the call begins in a part that is broken.
+    fn call(&mut self, at: u64, is_read: bool) -> Result<(), PowerCut> {
+        let part = if is_read { &self.reads } else { &self.writes };
+        if part.contains(&at) {
+            self.failures += 1;
+            return Err(PowerCut);
+        }
+        Ok(())
+    }
+}
+
 /// A device that outlives the node that has it.
 #[derive(Clone, Debug)]
-pub struct Handle(Rc<RefCell<Device>>);
+pub struct Handle(Rc<RefCell<Device>>, Rc<RefCell<Broken>>);
 
 impl Handle {
     pub fn new(device: Device) -> Self {
-        Self(Rc::new(RefCell::new(device)))
+        Self(Rc::new(RefCell::new(device)), Rc::default())
+    }
+
+    /// What of it is broken.
+    pub fn broken(&self) -> RefMut<'_, Broken> {
+        self.1.borrow_mut()
     }
 
     /// Another device that holds the same.
@@ -277,14 +305,17 @@ impl Storage for Handle {
     }
 
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), PowerCut> {
+        self.broken().call(at, true)?;
         self.with(|device| device.read(at, into))
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PowerCut> {
+        self.broken().call(at, false)?;
         self.with(|device| device.write(at, bytes))
     }
 
     fn erase(&mut self, at: u64, len: u64) -> Result<(), PowerCut> {
+        self.broken().call(at, false)?;
         self.with(|device| device.erase(at, len))
     }
 

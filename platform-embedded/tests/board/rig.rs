@@ -2,7 +2,7 @@
 //! for after a power cut.
 
 use coracle_core::log::{
-    Frames, Journal, Log, NodeState, Roster, Window, append, segment_base, window_len,
+    Frames, Journal, Log, NodeState, Window, append, segment_base, window_len,
 };
 use coracle_core::node::SnapshotId;
 use coracle_core::prng::Prng;
@@ -10,9 +10,7 @@ use coracle_core::snapshot::{
     Begin, End, Section, SnapshotError, SnapshotSink, SnapshotSource, SnapshotWriter, Sums,
 };
 use coracle_core::time::Timestamp;
-use coracle_core::units::{
-    AppVersion, ClusterId, Incarnation, MemberId, Position, ServiceId, Term,
-};
+use coracle_core::units::{AppVersion, ClusterId, MemberId, Position, ServiceId, Term};
 use coracle_embedded::{Layout, Storage, Store, StoreError};
 use embedded_io::{ErrorKind, ErrorType, Write};
 
@@ -73,14 +71,8 @@ type Done = Result<(), StoreError<PowerCut>>;
 
 fn first_state() -> NodeState {
     NodeState {
-        cluster: CLUSTER,
-        member: MemberId::new(1).unwrap(),
-        incarnation: Incarnation::FIRST,
         term: Term::new(1),
-        vote: None,
-        votes: true,
-        quarantined: false,
-        roster: Roster::FIRST,
+        ..NodeState::first(CLUSTER, MemberId::new(1).unwrap())
     }
 }
 

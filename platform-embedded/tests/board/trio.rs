@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use super::client::Caller;
 use super::{Board, Device, Handle, Kind, PowerCut, World};
-use coracle_core::log::{NodeState, Roster};
-use coracle_core::node::{App, Config, MemberAddress, SessionTiming, SnapshotPolicy};
+use coracle_core::log::NodeState;
+use coracle_core::node::{Config, MemberAddress, SnapshotPolicy};
 use coracle_core::prng::Prng;
-use coracle_core::raft::Timing;
 use coracle_core::service::Role;
 use coracle_core::service::kv::Kv;
 use coracle_core::session::AllowAll;
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use coracle_core::units::{ClusterId, MemberId, Position, Term};
 use coracle_embedded::{
     Application, Layout, Memory, Next, OpenError, Profile, Store, StoreError, Superloop, TurnError,
 };
@@ -51,31 +50,19 @@ pub fn address(member: usize, port: u16) -> SocketAddr {
 }
 
 pub fn config(member: usize, seed: u64, log_max: u64) -> Config {
-    let listed = |n: usize| MemberAddress {
-        member: address(n, 9000),
-        ingress: format!("{}", address(n, 9001)).parse().unwrap(),
-    };
+    let listed = |n| MemberAddress::new(address(n, 9000), address(n, 9001));
+    let members = std::array::from_fn(|n| (n < 3).then(|| listed(n)));
     Config {
-        cluster: CLUSTER,
-        member: id(member),
-        members: std::array::from_fn(|n| (n < 3).then(|| listed(n))),
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
         snapshots: SnapshotPolicy {
             enabled: log_max > 0,
             ..SnapshotPolicy::default()
         },
         log_max,
-        checkpoint_every: 0,
-        seed,
+        ..Config::new(CLUSTER, id(member), members, seed)
     }
 }
 
@@ -126,16 +113,7 @@ impl Cluster {
 
     pub fn of(profile: Profile, seed: u64, kind: Kind, log_max: u64) -> Self {
         let devices = [0, 1, 2].map(|n| {
-            let state = NodeState {
-                cluster: CLUSTER,
-                member: id(n),
-                incarnation: Incarnation::FIRST,
-                term: Term::ZERO,
-                vote: None,
-                votes: true,
-                quarantined: false,
-                roster: Roster::FIRST,
-            };
+            let state = NodeState::first(CLUSTER, id(n));
             let layout = Layout {
                 segment_length: SEGMENT,
                 snapshot_max: if log_max > 0 { SNAPSHOT } else { 0 },

@@ -2,16 +2,13 @@
 
 use std::net::SocketAddr;
 
-use coracle_core::log::{Journal, NodeState, Recovered, Roster, Window, window_len};
-use coracle_core::node::{
-    App, CONTROL_MAX, Config, Door, Lent, MemberAddress, Node, SessionTiming, SnapshotPolicy,
-};
-use coracle_core::raft::Timing;
+use coracle_core::log::{Journal, NodeState, Recovered, Window, window_len};
+use coracle_core::node::{CONTROL_MAX, Config, Door, Lent, MemberAddress, Node};
 use coracle_core::service::Role;
 use coracle_core::session::AllowAll;
 use coracle_core::stream::slot_len;
 use coracle_core::time::{Instant, Now};
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Term};
+use coracle_core::units::{ClusterId, MemberId};
 
 use super::mirror::Mirror;
 use super::{DATAGRAM_MAX, Inbox, MEMBERS};
@@ -45,28 +42,16 @@ fn id(member: usize) -> MemberId {
 }
 
 fn config(member: usize) -> Config {
-    let listed = |n: usize| MemberAddress {
-        member: member_door(n),
-        ingress: client_door(n).to_string().parse().expect("short"),
-    };
+    let listed = |n| MemberAddress::new(member_door(n), client_door(n));
+    let members = std::array::from_fn(|n| (n < MEMBERS).then(|| listed(n)));
     Config {
-        cluster: CLUSTER,
-        member: id(member),
-        members: std::array::from_fn(|n| (n < MEMBERS).then(|| listed(n))),
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
         sessions_max: SESSIONS_MAX,
         segment_length: SEGMENT,
         mtu: MTU,
         message_max: MESSAGE_MAX,
         egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
         checkpoint_every: CHECKPOINT_EVERY,
-        seed: member as u64 + 1,
+        ..Config::new(CLUSTER, id(member), members, member as u64 + 1)
     }
 }
 
@@ -126,16 +111,7 @@ pub struct Member {
 impl Member {
     /// A member of a new cluster.
     pub fn new(member: usize, now: Now) -> Self {
-        let state = NodeState {
-            cluster: CLUSTER,
-            member: id(member),
-            incarnation: Incarnation::FIRST,
-            term: Term::ZERO,
-            vote: None,
-            votes: true,
-            quarantined: false,
-            roster: Roster::FIRST,
-        };
+        let state = NodeState::first(CLUSTER, id(member));
         let recovered = Recovered::fresh(CLUSTER);
         let mut memory = Memory::new();
         recovered.open_window(&mut memory.window);

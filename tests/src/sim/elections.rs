@@ -68,7 +68,9 @@ impl Range {
         let least = Duration::from_millis(self.least);
         Timing {
             heartbeat_interval: least / HEARTBEAT as u32,
-            nomination_delay: Duration::from_millis(self.most - self.least),
+            // None at all is refused; this is as good as none.
+            nomination_delay: Duration::from_millis(self.most - self.least)
+                .max(Duration::from_nanos(1)),
             ..Timing::from_leader_timeout(least)
         }
     }

@@ -22,13 +22,12 @@ use core::time::Duration;
 use bare::{Out, exit};
 use client::Caller;
 use coracle_core::client::{ClientConfig, State};
-use coracle_core::log::{NodeState, Roster};
-use coracle_core::node::{App, Config, Event, MemberAddress, SessionTiming, SnapshotPolicy};
-use coracle_core::raft::Timing;
+use coracle_core::log::NodeState;
+use coracle_core::node::{Config, Event, MemberAddress};
 use coracle_core::service::Role;
 use coracle_core::service::echo::Echo;
 use coracle_core::session::SharedSecret;
-use coracle_core::units::{ClusterId, Incarnation, MemberId, Position, Term};
+use coracle_core::units::{ClusterId, MemberId, Position};
 use coracle_embedded::{Application, Memory, Next, Store, Superloop};
 use pool::Pool;
 use world::{Board, Flash, World};
@@ -134,21 +133,24 @@ fn address(n: usize, port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1 + n as u8), port))
 }
 
+fn config(member: MemberId, of: usize, seed: u64) -> Config {
+    let listed = |n| MemberAddress::new(address(n, 9000), address(n, 9001));
+    let members = core::array::from_fn(|n| (n < of).then(|| listed(n)));
+    Config {
+        segment_length: SEGMENT,
+        mtu: MTU,
+        message_max: MESSAGE_MAX,
+        egress_mtu: MTU,
+        ..Config::new(CLUSTER, member, members, seed)
+    }
+}
+
 fn member_id(n: usize) -> Result<MemberId, Failed> {
     MemberId::new(n as u8).ok_or(Failed("a member id"))
 }
 
 fn format(n: usize, flash: &'static mut [u8]) -> Result<Flash, Failed> {
-    let state = NodeState {
-        cluster: CLUSTER,
-        member: member_id(n)?,
-        incarnation: Incarnation::FIRST,
-        term: Term::ZERO,
-        vote: None,
-        votes: true,
-        quarantined: false,
-        roster: Roster::FIRST,
-    };
+    let state = NodeState::first(CLUSTER, member_id(n)?);
     Store::format(Flash(flash), SEGMENT, &state).map_err(|_| Failed("formatting the flash"))
 }
 
@@ -164,36 +166,7 @@ fn open<'w>(
         member: address(n, 9000),
         client: address(n, 9001),
     };
-    let listed = |n| {
-        let mut ingress = heapless::String::new();
-        write!(ingress, "{}", address(n, 9001)).map(|()| MemberAddress {
-            member: address(n, 9000),
-            ingress,
-        })
-    };
-    let mut members = [const { None }; 7];
-    for (n, slot) in members.iter_mut().take(MEMBERS).enumerate() {
-        *slot = Some(listed(n)?);
-    }
-    let config = Config {
-        cluster: CLUSTER,
-        member: member_id(n)?,
-        members,
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
-        segment_length: SEGMENT,
-        mtu: MTU,
-        message_max: MESSAGE_MAX,
-        egress_mtu: MTU,
-        app: App::default(),
-        services: 1,
-        snapshots: SnapshotPolicy::default(),
-        log_max: 0,
-        checkpoint_every: 0,
-        seed,
-    };
+    let config = config(member_id(n)?, MEMBERS, seed);
     let memory = Memory {
         log: pool.take(16 * 1024 + MTU),
         ingress: pool.take(SESSIONS * 64 * 1024),

@@ -1,22 +1,19 @@
 //! State that lasts: one member with two services, their timers and messages into the log, a
 //! snapshot of them in steps, and a second life that starts from it.
 
-use coracle_core::log::{Log, NodeState, Recovered, Roster, Seed, Window};
-use coracle_core::node::{
-    App, Config, Lent, Node, SessionTiming, Snapshot, SnapshotPolicy, SnapshotStep,
-};
-use coracle_core::raft::Timing;
+use coracle_core::log::{Log, NodeState, Recovered, Seed, Window};
+use coracle_core::node::{Config, Lent, Node, Snapshot, SnapshotPolicy, SnapshotStep};
 use coracle_core::service::{
     Cluster, LeadershipTerm, Progress, Service, SnapshotError, SnapshotReader, SnapshotWriter,
 };
 use coracle_core::session::AllowAll;
 use coracle_core::snapshot::{Section, SnapshotSink, SnapshotSource};
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_core::units::{Incarnation, Mark, MemberId, ServiceId, SessionId};
+use coracle_core::units::{Mark, MemberId, ServiceId, SessionId};
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 
 use crate::pool::Pool;
-use crate::{CLUSTER, Failed, MESSAGE_MAX, MTU, SEGMENT, SESSIONS, address};
+use crate::{CLUSTER, Failed, MTU, SEGMENT, SESSIONS};
 
 const SERVICES: usize = 2;
 const SECTION_MAX: usize = 2048;
@@ -146,16 +143,10 @@ impl Life {
         recovered.open_window(&mut window);
         let member = MemberId::new(0).ok_or(Failed("a member id"))?;
         let state = NodeState {
-            cluster: CLUSTER,
-            member,
-            incarnation: Incarnation::FIRST,
             term: recovered.tail.term,
-            vote: None,
-            votes: true,
-            quarantined: false,
-            roster: Roster::FIRST,
+            ..NodeState::first(CLUSTER, member)
         };
-        let node = Node::new(config(member)?, state, recovered, now);
+        let node = Node::new(config(member), state, recovered, now);
         Ok(Self {
             node: node.map_err(|_| Failed("a node with two services"))?,
             window,
@@ -216,34 +207,16 @@ impl Life {
     }
 }
 
-fn config(member: MemberId) -> Result<Config, Failed> {
-    let mut members = [const { None }; 7];
-    members[0] = Some(coracle_core::node::MemberAddress {
-        member: address(0, 9000),
-        ingress: heapless::String::try_from("10.0.0.1:9001").map_err(|_| Failed("a name"))?,
-    });
-    Ok(Config {
-        cluster: CLUSTER,
-        member,
-        members,
-        log_group: None,
-        timing: Timing::default(),
-        sessions: SessionTiming::default(),
-        sessions_max: usize::MAX,
-        segment_length: SEGMENT,
-        mtu: MTU,
-        message_max: MESSAGE_MAX,
-        egress_mtu: MTU,
-        app: App::default(),
+fn config(member: MemberId) -> Config {
+    Config {
         services: SERVICES,
         snapshots: SnapshotPolicy {
             enabled: true,
             ..SnapshotPolicy::default()
         },
-        log_max: 0,
         checkpoint_every: 1 << 12,
-        seed: 3,
-    })
+        ..crate::config(member, 1, 3)
+    }
 }
 
 /// # Errors
