@@ -8,7 +8,7 @@ use crate::log::Log;
 use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
 use crate::node::clients::ingress::{Assembly, Ingress, Owner};
 use crate::node::clients::link::Bound;
-use crate::node::clients::slots::Slots;
+use crate::node::clients::slots::{Look, Slots};
 use crate::node::clients::{Admission, Clients, Memory, Reject, View};
 use crate::session::{AllowAll, Authenticator};
 use crate::stream::{Fragment, whole};
@@ -104,7 +104,14 @@ impl<const N: usize> Clients<N> {
         };
         let mut left = self.direct.left;
         let mut taken = 0;
-        while let Some(rest) = datagram.get(taken..) {
+        loop {
+            if matches!(assembly, Assembly::Idle) {
+                let rest = datagram.get(taken..).unwrap_or_default();
+                let message = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
+                let more = self.admit_alike(bound, &mut left, turn, message);
+                taken += more.unwrap_or(0) as usize;
+            }
+            let rest = datagram.get(taken..).unwrap_or_default();
             let Ok(frame) = DataFrame::parse(rest) else {
                 break;
             };
@@ -125,13 +132,11 @@ impl<const N: usize> Clients<N> {
             if outcome != Taken::Yes {
                 break;
             }
-            let rest = datagram.get(taken..).unwrap_or_default();
-            let behind = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
-            let more = self.admit_alike(&fragment, bound, &mut left, turn, behind);
-            taken += more.unwrap_or(0) as usize;
         }
         self.direct.left = left;
-        if let Some(stream) = self.ingress.get_mut(slot) {
+        // Nothing of it waits in its window.
+        let looks = &[Look::Time, Look::Send];
+        if let Some(stream) = self.ingress.get_mut_for(slot, looks) {
             stream.assembly = assembly;
             if taken > 0 {
                 stream.heard_at = turn.now;

@@ -48,8 +48,8 @@ impl<const N: usize> Clients<N> {
                 payload: Output::Control(Control::StatusMessage(stranger.owed)),
             });
         }
-        self.ingress.note(Some(now));
-        self.links.note(Some(now));
+        self.ingress.pass(now);
+        self.links.pass(now);
         if self.ingress.looks(Look::Send).is_empty() && self.links.looks(Look::Send).is_empty() {
             return None;
         }
