@@ -136,13 +136,25 @@ impl Publication {
         parts: &[&[u8]],
         slot: &mut [u8],
     ) -> Result<Position, OfferError> {
+        let len = Parts::new(head, parts).length();
+        self.offer_measured(head, parts, len, slot)
+    }
+
+    /// The same, of parts that are known to be `len` bytes together.
+    #[inline]
+    pub(crate) fn offer_measured(
+        &mut self,
+        head: &[u8],
+        parts: &[&[u8]],
+        len: usize,
+        slot: &mut [u8],
+    ) -> Result<Position, OfferError> {
         if self.closed {
             return Err(OfferError::Closed);
         }
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let len = Parts::new(head, parts).length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }

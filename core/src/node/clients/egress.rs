@@ -59,14 +59,20 @@ impl<const N: usize> Clients<N> {
                 session,
                 timestamp,
             };
-            self.send(&header, parts, memory.egress);
+            self.send(&header, parts, len, memory.egress);
         }
         Ok(())
     }
 
-    /// One message on the stream of the session that `header` names.
+    /// One message, of `len` bytes with its header, on the stream of the session that this names.
     #[inline(never)]
-    fn send(&mut self, header: &SessionMessageHeader, parts: &[&[u8]], egress: &mut [u8]) {
+    fn send(
+        &mut self,
+        header: &SessionMessageHeader,
+        parts: &[&[u8]],
+        len: usize,
+        egress: &mut [u8],
+    ) {
         let Some(slot) = self.serving(header.session) else {
             return;
         };
@@ -85,7 +91,7 @@ impl<const N: usize> Clients<N> {
             return self.count(count);
         }
         let offered = link.publication_mut();
-        let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
+        let offered = offered.map(|p| p.offer_measured(&header.to_bytes(), parts, len, bytes));
         if !matches!(offered, Some(Ok(_))) {
             self.overflow(slot);
         }
