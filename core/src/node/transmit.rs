@@ -246,6 +246,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
         let written = match owed {
             Owed::Append => {
+                // The last that a follower owes: whom it has not answered comes first.
+                self.sweep.next = 1;
                 let said = self.append_position(now.instant, limit);
                 emit_append(&self.sender, &said, scratch)
             }

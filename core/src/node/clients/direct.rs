@@ -13,6 +13,7 @@ use crate::node::clients::{Admission, Clients, Memory, Reject, View};
 use crate::session::{AllowAll, Authenticator};
 use crate::stream::{Fragment, whole};
 use crate::time::Instant;
+use crate::units::Position;
 use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
 use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
 
@@ -102,6 +103,31 @@ impl<const N: usize> Clients<N> {
             address: from,
             slot,
         };
+        let taken = self.take_frames(datagram, bound, start, &mut assembly, turn);
+        if let Some(stream) = self.ingress.get_mut_for(slot, &[Look::Time]) {
+            stream.assembly = assembly;
+            if taken > 0 {
+                stream.heard_at = turn.now;
+                stream.image.pass(turn.now, taken);
+            }
+            // Nothing waits in its window: it has nothing for the log.
+            if stream.image.is_status_due(turn.now) {
+                self.ingress.set_look(Look::Send, slot, true);
+            }
+        }
+        Some(taken)
+    }
+
+    /// Takes frames from the start of a datagram that is the next of its stream, which starts at
+    /// `start`; returns how many bytes.
+    fn take_frames<L: Log, A: Authenticator>(
+        &mut self,
+        datagram: &[u8],
+        bound: Bound,
+        start: Position,
+        assembly: &mut Assembly,
+        turn: &mut Turn<'_, L, A>,
+    ) -> usize {
         let mut left = self.direct.left;
         let mut taken = 0;
         loop {
@@ -115,7 +141,7 @@ impl<const N: usize> Clients<N> {
             let Ok(frame) = DataFrame::parse(rest) else {
                 break;
             };
-            if left.is_spent() || !is_of_a_session(&frame, assembly) {
+            if left.is_spent() || !is_of_a_session(&frame, *assembly) {
                 break;
             }
             let fragment = Fragment {
@@ -124,7 +150,7 @@ impl<const N: usize> Clients<N> {
                 reserved: frame.header.reserved,
                 payload: frame.payload(),
             };
-            let outcome = self.take_fragment(&fragment, bound, &mut assembly, turn);
+            let outcome = self.take_fragment(&fragment, bound, assembly, turn);
             if matches!(outcome, Taken::Yes | Taken::Last) {
                 left.spend(FRAME_HEADER + fragment.payload.len());
                 taken += frame.bytes().len();
@@ -134,16 +160,7 @@ impl<const N: usize> Clients<N> {
             }
         }
         self.direct.left = left;
-        // Nothing of it waits in its window.
-        let looks = &[Look::Time, Look::Send];
-        if let Some(stream) = self.ingress.get_mut_for(slot, looks) {
-            stream.assembly = assembly;
-            if taken > 0 {
-                stream.heard_at = turn.now;
-                stream.image.pass(turn.now, taken);
-            }
-        }
-        Some(taken)
+        taken
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! With many clients nearly every stream has nothing to say. So whoever changes an item does it
 //! through [`Slots::get_mut`], or [`Slots::get_mut_for`], which note that; what has not changed,
-//! and whose time has not come, nobody looks at. What an empty turn costs, and one with few streams in it, does not depend on
-//! how many slots are taken.
+//! and whose time has not come, nobody looks at. What an empty turn costs, and one with few
+//! streams in it, does not depend on how many slots are taken.
 
 use crate::lookup::{Lookup, Places, Times, salted};
 use crate::time::Instant;
