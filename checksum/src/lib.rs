@@ -53,6 +53,11 @@ pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     if let Some(sums) = x86::both(before, header, body) {
         return sums;
     }
+    both_by_table(before, header, body)
+}
+
+#[inline(never)]
+fn both_by_table(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let mut blanked = *header;
     blanked[RESERVED..].fill(0);
     let own = castagnoli_by_table(castagnoli_by_table(0, &blanked), body);

@@ -5,7 +5,7 @@
 use core::arch::x86_64::{
     __cpuid, __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64,
     _mm_cvtsi32_si128, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_srli_si128,
-    _mm_xor_si128,
+    _mm_xor_si128, _xgetbv,
 };
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -13,9 +13,12 @@ use super::HEADER;
 
 const UNKNOWN: u8 = 0;
 const ABSENT: u8 = 1;
-const PRESENT: u8 = 2;
+/// SSE 4.2 and PCLMULQDQ.
+const SSE: u8 = 2;
+/// These with AVX's encoding, whose third operand saves copies of registers.
+const AVX: u8 = 3;
 
-/// Whether SSE 4.2 and PCLMULQDQ are there. Several threads may find out at once: the same.
+/// What is there. Several threads may find out at once: the same.
 static INSTRUCTIONS: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Folds 128 bits over 128 bits: x^(128+32) and x^(128-32) modulo the polynomial.
@@ -28,23 +31,46 @@ const TO_64: i64 = 0x1_63cd_6124;
 const BARRETT: (i64, i64) = (0x1_f701_1641, 0x1_db71_0641);
 
 #[inline]
-fn are_present() -> bool {
+fn instructions() -> u8 {
     match INSTRUCTIONS.load(Ordering::Relaxed) {
         UNKNOWN => find_out(),
-        found => found == PRESENT,
+        found => found,
     }
 }
 
+#[inline]
+fn are_present() -> bool {
+    instructions() >= SSE
+}
+
 #[cold]
-fn find_out() -> bool {
-    // Intel's manual, CPUID leaf 1: ECX bit 1 is PCLMULQDQ, 19 SSE 4.1, 20 SSE 4.2. Their registers
-    // are those of SSE2, which this module is compiled for only where programs may use it.
+fn find_out() -> u8 {
+    // Intel's manual, CPUID leaf 1: ECX bit 1 is PCLMULQDQ, 19 SSE 4.1, 20 SSE 4.2, 27 OSXSAVE, 28
+    // AVX. The registers of the first three are those of SSE2, which this module is compiled for
+    // only where programs may use it.
     const WANTED: u32 = 1 << 1 | 1 << 19 | 1 << 20;
+    const WITH_AVX: u32 = 1 << 27 | 1 << 28;
     // SAFETY: every x86-64 processor has the instruction.
     #[allow(unused_unsafe, reason = "safe in newer versions of the library")]
-    let has = unsafe { __cpuid(1) }.ecx & WANTED == WANTED;
-    INSTRUCTIONS.store(if has { PRESENT } else { ABSENT }, Ordering::Relaxed);
-    has
+    let has = unsafe { __cpuid(1) }.ecx;
+    let found = match has & WANTED == WANTED {
+        // SAFETY: OSXSAVE says that there is XGETBV.
+        true if has & WITH_AVX == WITH_AVX && unsafe { keeps_avx() } => AVX,
+        true => SSE,
+        false => ABSENT,
+    };
+    INSTRUCTIONS.store(found, Ordering::Relaxed);
+    found
+}
+
+/// Does the system keep AVX's registers (Intel's manual: XCR0, bits 1 and 2)? Without a system
+/// nobody has said so.
+#[target_feature(enable = "xsave")]
+fn keeps_avx() -> bool {
+    // SAFETY: XCR0 is there wherever XGETBV is.
+    #[allow(unused_unsafe, reason = "safe in newer versions of the library")]
+    let kept = unsafe { _xgetbv(0) };
+    kept & 0b110 == 0b110
 }
 
 /// See [`super::castagnoli`]; `None` if the processor cannot.
@@ -55,13 +81,18 @@ pub fn castagnoli(crc: u32, bytes: &[u8]) -> Option<u32> {
 }
 
 /// See [`super::both`]; `None` if the processor cannot, or `body` does not end with 16 bytes.
-#[inline]
+#[inline(always)]
 pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> Option<(u32, u32)> {
-    if !are_present() || !body.len().is_multiple_of(16) {
+    if !body.len().is_multiple_of(16) {
         return None;
     }
-    // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
-    Some(unsafe { both_sse(before, header, body) })
+    match instructions() {
+        // SAFETY: the processor has AVX, SSE 4.1, SSE 4.2 and PCLMULQDQ, and the system keeps AVX.
+        AVX => Some(unsafe { both_avx(before, header, body) }),
+        // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+        SSE => Some(unsafe { both_sse(before, header, body) }),
+        _ => None,
+    }
 }
 
 /// See [`super::hdlc`], of the blocks of 16 bytes in `bytes`; `None` if the processor cannot, or
@@ -120,6 +151,18 @@ fn fold(sum: __m128i, next: __m128i, keys: __m128i) -> __m128i {
 
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
 fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
+    both_of::<false>(before, header, body)
+}
+
+#[target_feature(enable = "avx,sse4.1,sse4.2,pclmulqdq")]
+fn both_avx(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
+    both_of::<true>(before, header, body)
+}
+
+/// One for each of its callers, so that it becomes a part of that and is encoded as that is.
+#[inline]
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn both_of<const IN_AVX: bool>(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
     let ([first, second], _) = header.as_chunks::<16>() else {
         unreachable!("two blocks are a header");
@@ -130,21 +173,21 @@ fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let own = _mm_crc32_u64(_mm_crc32_u64(own, low), 0);
     let sum = _mm_xor_si128(_mm_cvtsi32_si128(!before as i32), load(first));
     let sum = fold(sum, _mm_set_epi64x(0, low as i64), keys);
-    let (own, sum) = body_sse(own, sum, body);
+    let (own, sum) = body_of(own, sum, body);
     (!(own as u32), reduce(sum, keys))
 }
 
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
 fn hdlc_sse(crc: u32, first: &Block, rest: &[u8]) -> u32 {
     let sum = _mm_xor_si128(_mm_cvtsi32_si128(!crc as i32), load(first));
-    let (_, sum) = body_sse(0, sum, rest);
+    let (_, sum) = body_of(0, sum, rest);
     reduce(sum, _mm_set_epi64x(FOLD_1.0, FOLD_1.1))
 }
 
 /// Goes on with both over the blocks of `body`.
 #[inline]
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
-fn body_sse(mut own: u64, mut sum: __m128i, body: &[u8]) -> (u64, __m128i) {
+fn body_of(mut own: u64, mut sum: __m128i, body: &[u8]) -> (u64, __m128i) {
     let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
     let (mut blocks, _) = body.as_chunks::<16>();
     // Long frames in four lanes, which do not wait for one another.

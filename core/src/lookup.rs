@@ -110,22 +110,6 @@ impl<const N: usize> Places<N> {
             Some(place)
         })
     }
-
-    /// Moves all of them into each of the others.
-    pub fn drain_into<const K: usize>(&mut self, others: &mut [Self; K]) {
-        let words = self.words.iter_mut().take(self.top).enumerate();
-        for (at, word) in words.filter(|(_, word)| **word != 0) {
-            let new = core::mem::take(word);
-            for other in &mut *others {
-                if let Some(word) = other.words.get_mut(at) {
-                    other.len += (new & !*word).count_ones() as usize;
-                    *word |= new;
-                    other.top = other.top.max(at + 1);
-                }
-            }
-        }
-        (self.len, self.top) = (0, 0);
-    }
 }
 
 /// A time for each of `N` places, and the earliest of them.
@@ -351,22 +335,6 @@ mod tests {
         assert!(set.iter().eq(model));
         assert!(Places::<MANY>::first(33).iter().eq(0..33));
         assert!(Places::<3>::first(9).iter().eq(0..3));
-    }
-
-    #[test]
-    fn what_is_moved_is_in_both_others_with_what_they_had() {
-        let mut set = Places::<MANY>::new();
-        let mut others = [Places::<MANY>::new(), Places::new()];
-        others[1].insert(64);
-        others[1].insert(7);
-        for place in [1_055, 64, 0] {
-            set.insert(place);
-        }
-        set.drain_into(&mut others);
-        assert!(set.is_empty() && set.next(0).is_none());
-        assert_eq!(others[0].iter().collect::<Vec<_>>(), [0, 64, 1_055]);
-        assert_eq!(others[1].iter().collect::<Vec<_>>(), [0, 7, 64, 1_055]);
-        assert_eq!((others[0].len(), others[1].len()), (3, 4));
     }
 
     #[test]

@@ -210,6 +210,17 @@ impl fmt::Display for MemberId {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MemberSet(u8);
 
+/// How many bits are set in each byte: not every processor has an instruction for that.
+const ONES: [u8; 256] = {
+    let mut ones = [0; 256];
+    let mut byte = 1;
+    while byte < ones.len() {
+        ones[byte] = ones[byte / 2] + (byte % 2) as u8;
+        byte += 1;
+    }
+    ones
+};
+
 impl MemberSet {
     /// No member.
     pub const EMPTY: Self = Self(0);
@@ -241,7 +252,7 @@ impl MemberSet {
 
     /// How many members are in it.
     pub const fn len(self) -> usize {
-        self.0.count_ones() as usize
+        ONES[self.0 as usize] as usize
     }
 
     /// Is no member in it?
@@ -252,6 +263,15 @@ impl MemberSet {
     /// How many of these members are a majority (Raft: "a majority of the servers").
     pub const fn quorum(self) -> usize {
         self.len() / 2 + 1
+    }
+
+    /// The first member behind `last`.
+    pub const fn after(self, last: MemberId) -> Option<MemberId> {
+        let behind = self.0 & !(u8::MAX >> (7 - last.0));
+        if behind == 0 {
+            return None;
+        }
+        Some(MemberId(behind.trailing_zeros() as u8))
     }
 
     /// The members, in ascending order.
@@ -518,6 +538,17 @@ mod tests {
     fn a_quorum_is_more_than_half() {
         let sizes: [usize; 7] = core::array::from_fn(|n| MemberSet::first(n + 1).quorum());
         assert_eq!(sizes, [1, 2, 2, 3, 3, 4, 4]);
+    }
+
+    #[test]
+    fn who_is_behind_another_is_the_next_of_the_set() {
+        for bits in 0..1u8 << MEMBERS_MAX {
+            let set = MemberSet(bits);
+            for last in 0..MEMBERS_MAX as u8 {
+                let next = set.iter().find(|member| member.0 > last);
+                assert_eq!(set.after(MemberId(last)), next, "{set:?} {last}");
+            }
+        }
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(super) fn seal_data([kind, places, stream]: [u64; 3], frame: &mut [u8], befo
     };
     *header = from_words([kind, places, stream, 0]);
     let sums = both_of(before, header, body);
-    *header = from_words([kind, places, stream, sums.to_reserved() as u64]);
+    header[RESERVED].copy_from_slice(&sums.to_reserved().to_le_bytes());
     sums.chain
 }
 

@@ -6,7 +6,9 @@ use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
-use crate::wire::frame::{DATA, FLAG_BEGIN, FLAG_END, FLAGS_WHOLE, VERSION_AND_TYPE, align, words};
+use crate::wire::frame::{
+    DATA, FLAG_BEGIN, FLAG_END, FLAGS_WHOLE, VERSION_AND_TYPE, align, step as wire_step, words,
+};
 
 const _: () = assert!(LOG_STREAM_ID == 100);
 
@@ -439,10 +441,11 @@ pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> u
 
 /// What of one datagram's run of frames is sent: all of it, but of a PAD its header alone (Aeron).
 pub fn sent(run: &[u8]) -> &[u8] {
-    match Header::parse(run) {
-        Some(header) if header.is_pad => run.get(..FRAME_HEADER).unwrap_or(run),
-        _ => run,
-    }
+    let sent = wire_step(run).map_or(run.len(), |(sent, spans)| match sent < spans {
+        true => sent,
+        false => run.len(),
+    });
+    run.get(..sent).unwrap_or(run)
 }
 
 /// Does a frame start at `position`, where `bytes` are read from: its header says so, its own

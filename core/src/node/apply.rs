@@ -149,7 +149,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (own, others) = lent.assembly.split_at_mut(half);
         let before = self.applier.position;
         self.advance(now, &mut bench, &*lent.log, &*lent.replay, own);
-        self.drop_laggard(&bench);
+        let is_behind = |host: &Host<N>| host.position < self.applier.level;
+        if self.applier.laggard.is_some() || self.hosts.iter().any(is_behind) {
+            self.drop_laggard(&bench);
+        }
         let mut more = false;
         for at in 0..self.hosts.len() {
             if self.hosts[at].position < self.applier.level {
@@ -200,6 +203,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn tell_services(&mut self, bench: &mut Bench<'_, '_, '_>) {
+        let role = self.raft.role();
+        if self.hosts.iter().all(|host| host.is_told(role)) {
+            return;
+        }
         self.each_service(bench, |host, at, service, effects| {
             host.tell(at, service, effects);
         });

@@ -1,11 +1,11 @@
 //! Log bytes to followers: to all of them at once if there is a group for that, and to each alone.
 
-use super::transmit::{Due, What};
+use super::transmit::{Due, Run, What};
 use super::{Consumer, Door, Lent, Node, Recall};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, scan};
 use crate::raft::State;
-use crate::units::{MemberId, Position};
+use crate::units::{MemberId, MemberSet, Position};
 
 /// The turn of all, behind those of the members.
 const ALL: u8 = MEMBERS_MAX as u8;
@@ -13,19 +13,26 @@ const ALL: u8 = MEMBERS_MAX as u8;
 impl<const N: usize, const S: usize> Node<N, S> {
     /// Log frames: all at once and the followers in turn, each from its own cursor, from wherever
     /// the bytes are.
+    #[inline]
     pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
         let end = self.raft.tail.end;
+        match self.raft.state() {
+            State::Leader(leader) if leader.owes_bytes(end) => self.next_frames(lent, end),
+            _ => None,
+        }
+    }
+
+    #[inline(never)]
+    fn next_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>, end: Position) -> Option<Due<'l>> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        if !leader.owes_bytes(end) {
-            return None;
-        }
         let group = self.config.log_group;
         let edge = group.and_then(|_| leader.edge());
-        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-        for _ in 0..=MEMBERS_MAX {
-            let member = self.take_turn();
+        let mtu = self.config.mtu;
+        let others = self.raft.others();
+        for _ in 0..=others.len() {
+            let member = self.take_turn(others);
             let Some((from, to, is_resend)) = self.due_to(member, end, edge) else {
                 continue;
             };
@@ -38,7 +45,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let least = if is_resend { mtu } else { 0 };
             let due = to.since(from).min(bytes.len() as u64) as usize;
             let wanted = due.max(least).min(bytes.len());
-            let run = scan::run(bytes.get(..wanted).unwrap_or(&[]), from, mtu, segment);
+            let run = self.run(bytes.get(..wanted).unwrap_or(&[]), from);
             let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
                 continue;
             };
@@ -78,15 +85,37 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Some((from, to, progress.resend.is_some()))
     }
 
-    /// Whose turn it is; `None`: everybody's.
-    fn take_turn(&mut self) -> Option<MemberId> {
-        let last = match self.config.log_group {
-            Some(_) => ALL,
-            None => ALL - 1,
+    /// How many of `bytes`, the log's from `from` on, make one datagram. Nearly always those that
+    /// one follower is sent are those that the one before was.
+    fn run(&mut self, bytes: &[u8], from: Position) -> usize {
+        let known = self.sweep.run;
+        if (known.from, known.of) != (from, bytes.len()) {
+            let (mtu, segment) = (self.config.mtu, self.config.segment_length);
+            let (len, of) = (scan::run(bytes, from, mtu, segment), bytes.len());
+            self.sweep.run = Run { from, of, len };
+        }
+        let len = self.sweep.run.len;
+        debug_assert_eq!(
+            len,
+            scan::run(bytes, from, self.config.mtu, self.config.segment_length)
+        );
+        len
+    }
+
+    /// Whose turn it is: the followers' in a circle, then, if there is a group, everybody's, which
+    /// is `None`.
+    fn take_turn(&mut self, others: MemberSet) -> Option<MemberId> {
+        let first = others.iter().next();
+        let next = match MemberId::new(self.sweep.member) {
+            Some(last) => others.after(last),
+            None => first,
         };
-        let next = self.sweep.member + 1;
-        self.sweep.member = if next <= last { next } else { 0 };
-        MemberId::new(self.sweep.member)
+        let next = match self.config.log_group {
+            Some(_) => next,
+            None => next.or(first),
+        };
+        self.sweep.member = next.map_or(ALL, MemberId::get);
+        next
     }
 
     /// Bytes that followers are owed and that the window has let go.

@@ -1,6 +1,7 @@
 //! What other members say: checked for who says it, then given to the room it concerns.
 
 use super::join::{self, Step};
+use super::transmit::Run;
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
 use crate::time::{Instant, Now};
@@ -306,6 +307,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         log.truncate(cut);
         self.history.truncate(cut);
         self.sources.truncate(cut);
+        self.sweep.run = Run::NONE;
         self.raft.set_tail(Tail {
             term: self.history.last_term(),
             end: cut,

@@ -230,9 +230,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
     /// whether it is quarantined.
     pub fn poll_persist(&self) -> Option<NodeState> {
-        let is_new = self.heard.persisted != (self.roster.at, self.votes);
-        let kept = (is_new || !self.health.is_persisted()).then(|| self.raft.ballot());
-        let ballot = self.raft.poll_persist().or(kept)?;
+        let is_old = self.heard.persisted == (self.roster.at, self.votes);
+        if is_old && self.health.is_persisted() && self.raft.is_persisted() {
+            return None;
+        }
+        let ballot = self.raft.poll_persist();
+        let ballot = ballot.unwrap_or_else(|| self.raft.ballot());
         Some(NodeState {
             cluster: self.sender.cluster,
             member: self.sender.member,

@@ -66,6 +66,26 @@ pub(super) struct Sweep {
     pub member: u8,
     /// When this member's health was last looked after.
     pub looked_at: Instant,
+    /// What a follower was last sent.
+    pub run: Run,
+}
+
+/// What of the log makes one datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Run {
+    pub from: Position,
+    /// So many bytes were looked at.
+    pub of: usize,
+    /// So many are one.
+    pub len: usize,
+}
+
+impl Run {
+    pub const NONE: Self = Self {
+        from: Position::ZERO,
+        of: 0,
+        len: 0,
+    };
 }
 
 impl Sweep {
@@ -75,6 +95,7 @@ impl Sweep {
         next: 0,
         member: 0,
         looked_at: Instant::from_nanos(0),
+        run: Run::NONE,
     };
 }
 
@@ -225,6 +246,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
         let written = match owed {
             Owed::Append => {
+                // The last that a follower owes: whom it has not answered comes first.
+                self.sweep.next = 1;
                 let said = self.append_position(now.instant, limit);
                 emit_append(&self.sender, &said, scratch)
             }
@@ -426,7 +449,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
     /// it does; bounded by the members.
     pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        if !self.may_recall() {
+        if !self.may_recall(lent.log.start()) {
             return None;
         }
         if self.is_mending() {
@@ -447,14 +470,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.recall_for_followers(lent))
     }
 
-    /// Whether anybody may need what the window has let go.
+    /// Whether anybody may need what the window has let go, which starts at `start`.
     #[inline]
-    fn may_recall(&self) -> bool {
+    fn may_recall(&self, start: Position) -> bool {
         let level = self.applier.level;
         let is_behind = self.applier.position < self.raft.commit()
             || self.hosts.iter().any(|host| host.position < level);
         let end = self.raft.tail.end;
-        let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_bytes(end));
+        let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
         let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
         is_behind || sends || is_asked
     }

@@ -207,6 +207,12 @@ impl Leader {
         self.progress.iter().any(is_owed)
     }
 
+    /// Whether any is to be sent bytes of it from below `start`.
+    pub fn owes_below(&self, end: Position, start: Position) -> bool {
+        let is_below = |p: &Progress| p.due(end).is_some_and(|(from, _)| from < start);
+        self.progress.iter().any(|p| p.joined && is_below(p))
+    }
+
     pub(super) fn of(&self, member: MemberId) -> Option<&Progress> {
         self.progress.get(member.slot())
     }
@@ -372,16 +378,14 @@ impl Raft {
             Some(p) if p.joined && p.counts => p.durable,
             _ => Position::ZERO,
         };
-        // As long as too few have more than what is committed there is nothing to rank.
-        let ahead = self.members.iter().filter(|m| mark_of(*m) > self.commit);
-        if ahead.count() < quorum {
-            return;
-        }
-        // The largest marks, as many as a quorum, in descending order.
+        // The largest marks above what is committed, as many as a quorum, in descending order.
         let mut best = [Position::ZERO; MEMBERS_MAX];
         let best = best.get_mut(..quorum).unwrap_or_default();
         for member in self.members.iter() {
             let mut mark = mark_of(member);
+            if mark <= self.commit {
+                continue;
+            }
             for place in &mut *best {
                 if mark > *place {
                     core::mem::swap(place, &mut mark);
@@ -389,6 +393,9 @@ impl Raft {
             }
         }
         let agreed = best.last().copied().unwrap_or(Position::ZERO);
+        if agreed <= self.commit {
+            return;
+        }
         let agreed = agreed.min(self.acknowledged());
         let barrier = match leader.barrier {
             Some(end) => end,
@@ -480,13 +487,15 @@ impl Raft {
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
-        let mut behind = None;
+        let mut behind = MemberSet::EMPTY;
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
             };
             if p.joined && p.history_from.is_none() {
-                behind = behind.or((p.commit_told < commit).then_some(member));
+                if p.commit_told < commit {
+                    behind.insert(member);
+                }
                 continue;
             }
             let history_from = p.history_from.take();
@@ -505,7 +514,7 @@ impl Raft {
             }
         }
         // With a round to everybody, and else whoever was not told of what is committed.
-        let member = leader.rounds.take().or(behind)?;
+        let member = leader.rounds.take().or_else(|| behind.iter().next())?;
         if let Some(p) = leader.progress.get_mut(member.slot()) {
             p.commit_told = commit;
         }

@@ -100,6 +100,8 @@ impl Ballot {
 }
 
 /// What this member is at the moment; each state carries its own data and nothing else.
+// With a tag of its own: which state it is, is asked for in every call.
+#[repr(u8)]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[allow(
     clippy::large_enum_variant,

@@ -95,6 +95,17 @@ impl Raft {
     /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end
     /// of the room behind it. Each call does work bounded by the number of members.
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
+        let answers =
+            self.vote_due || !self.refusals.is_empty() || !self.canvass_replies.is_empty();
+        match self.state {
+            State::Follower(_) if !answers => self.owed_append(limit),
+            State::Leader(_) if !answers => self.owed_by_leader(now),
+            _ => self.owed_in_an_election(now, limit),
+        }
+    }
+
+    #[inline(never)]
+    fn owed_in_an_election(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         if let Some(owed) = self.owed_vote().or_else(|| self.owed_canvass()) {
             return Some(owed);
         }
@@ -164,14 +175,8 @@ impl Raft {
     }
 
     fn owed_append(&mut self, limit: Position) -> Option<(MemberId, Owed)> {
-        // "A voter for t10 accepts a delayed t9 frame, acks it": only a joined member acknowledges,
-        // and only once the term it has joined is on disk.
-        let joined = self.joined == Some(self.ballot.term) && self.is_persisted();
-        if !joined && !Planted::AcknowledgeAfterVotingForAHigherTerm.is_active() {
-            return None;
-        }
         let (received, durable) = (self.tail.end, self.acknowledged());
-        let State::Follower(follower) = &mut self.state else {
+        let State::Follower(follower) = &self.state else {
             return None;
         };
         let acked = follower.acked;
@@ -183,6 +188,15 @@ impl Raft {
         if !news {
             return None;
         }
+        // "A voter for t10 accepts a delayed t9 frame, acks it": only a joined member acknowledges,
+        // and only once the term it has joined is on disk.
+        let joined = self.joined == Some(self.ballot.term) && self.is_persisted();
+        if !joined && !Planted::AcknowledgeAfterVotingForAHigherTerm.is_active() {
+            return None;
+        }
+        let State::Follower(follower) = &mut self.state else {
+            return None;
+        };
         follower.ack_due = false;
         follower.acked = super::Acked {
             received,

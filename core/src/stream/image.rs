@@ -542,25 +542,26 @@ impl Image {
         });
     }
 
-    /// The status alone of what `poll_control` gives, if it is due.
-    pub fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
+    /// Is a status due: for the time, or for what was consumed?
+    pub fn is_status_due(&self, now: Instant) -> bool {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);
         let granted = self.status_position.plus(window);
         // The sender may be waiting: what it was granted and has not sent may be less than a frame.
         let is_short = granted.since(self.received()) < u64::from(self.mtu);
         let is_moved = moved >= window / 4 || (moved > 0 && is_short);
-        if now < self.status_at && !is_moved {
+        is_moved || now >= self.status_at
+    }
+
+    /// The status alone of what `poll_control` gives, if it is due.
+    pub fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
+        if !self.is_status_due(now) {
             return None;
         }
         self.status_at = now.plus(self.timing.status);
         self.status_position = self.consumed;
         Some(StatusMessage {
-            flags: if self.closing {
-                FLAG_SM_END_OF_STREAM
-            } else {
-                0
-            },
+            flags: u8::from(self.closing) * FLAG_SM_END_OF_STREAM,
             session_id: self.session_id,
             stream_id: self.stream_id,
             term_id: self.segments.id(self.consumed),

@@ -11,9 +11,10 @@ pub use config::{ConfigError, OfferError, PublicationConfig, PublicationTiming, 
 
 use core::net::SocketAddr;
 
+use config::message_max;
 use pad::Pad;
 
-use crate::limits::{FRAME_HEADER, MESSAGE_MAX};
+use crate::limits::FRAME_HEADER;
 use crate::stream::cutting::{self, Parts};
 use crate::stream::geometry::{Held, Ring, Segments};
 use crate::stream::{Control, Output, earlier};
@@ -136,13 +137,25 @@ impl Publication {
         parts: &[&[u8]],
         slot: &mut [u8],
     ) -> Result<Position, OfferError> {
+        let len = Parts::new(head, parts).length();
+        self.offer_measured(head, parts, len, slot)
+    }
+
+    /// The same, of parts that are known to be `len` bytes together.
+    #[inline(always)]
+    pub(crate) fn offer_measured(
+        &mut self,
+        head: &[u8],
+        parts: &[&[u8]],
+        len: usize,
+        slot: &mut [u8],
+    ) -> Result<Position, OfferError> {
         if self.closed {
             return Err(OfferError::Closed);
         }
         if self.connected_until.is_none() {
             return Err(OfferError::NotConnected);
         }
-        let len = Parts::new(head, parts).length();
         if len > self.message_max() {
             return Err(OfferError::TooLong);
         }
@@ -283,6 +296,13 @@ impl Publication {
         earlier(earlier(setup, heartbeat), self.connected_until)
     }
 
+    /// Has `poll_transmit` nothing more, if nothing arrives, nothing is offered and no time comes?
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        let resends = self.resend.is_some_and(|r| r.next < r.end);
+        let is_told = self.echo.is_none() && !self.wants_setup() && now < self.heartbeat_at;
+        self.sent == self.tail && is_told && !resends
+    }
+
     /// Is there a receiver, as far as is known?
     pub fn is_connected(&self) -> bool {
         self.connected_until.is_some()
@@ -403,7 +423,7 @@ impl Publication {
 
     /// A message in one frame, in this segment: nearly all are. False, and nothing is written, if
     /// it does not fit there now.
-    #[inline]
+    #[inline(always)]
     fn write_one(&mut self, head: &[u8], parts: &[&[u8]], len: usize, slot: &mut [u8]) -> bool {
         let (at, length) = (self.tail, FRAME_HEADER + len);
         let aligned = frame::align(length);
@@ -573,16 +593,7 @@ impl Publication {
                 break;
             }
         }
-        let at = from.plus(taken as u64);
-        if len == 0 {
-            return None;
-        }
-        Some((bytes.get(..len)?, at))
+        let frames = bytes.get(..len).filter(|frames| !frames.is_empty())?;
+        Some((frames, from.plus(taken as u64)))
     }
-}
-
-fn message_max(segments: Segments, ring: Ring, mtu: u32) -> usize {
-    let segment = segments.length() as usize / 8;
-    let window = cutting::unframed(ring.window() as usize, mtu);
-    segment.min(window).min(MESSAGE_MAX)
 }

@@ -123,17 +123,18 @@ impl<const N: usize> Clients<N> {
             auth,
         };
         self.direct.renew();
-        self.ingress.note(None);
-        self.links.note(None);
-        if self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty() {
+        if self.is_quiet_to_admit() {
             return false;
         }
         let mut from = 0;
         while let Some(slot) = self.links.looks(Look::Admit).next(from) {
             from = slot + 1;
+            // Before it is looked at: what changes meanwhile is looked at once more.
+            self.links.set_look(Look::Admit, slot, false);
             self.settle(slot, &mut turn);
-            let owes = self.links.get(slot).is_some_and(Link::owes);
-            self.links.set_look(Look::Admit, slot, owes);
+            if self.links.get(slot).is_some_and(Link::owes) {
+                self.links.set_look(Look::Admit, slot, true);
+            }
         }
         if admission.view == View::Unknown {
             return false;
@@ -142,9 +143,7 @@ impl<const N: usize> Clients<N> {
     }
 
     /// Has nobody anything for the log, and is nobody owed anything, as it was when last looked at?
-    pub fn is_quiet_to_admit(&mut self) -> bool {
-        self.ingress.note(None);
-        self.links.note(None);
+    pub fn is_quiet_to_admit(&self) -> bool {
         self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty()
     }
 

@@ -8,11 +8,12 @@ use crate::log::Log;
 use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
 use crate::node::clients::ingress::{Assembly, Ingress, Owner};
 use crate::node::clients::link::Bound;
-use crate::node::clients::slots::Slots;
+use crate::node::clients::slots::{Look, Slots};
 use crate::node::clients::{Admission, Clients, Memory, Reject, View};
 use crate::session::{AllowAll, Authenticator};
 use crate::stream::{Fragment, whole};
 use crate::time::Instant;
+use crate::units::Position;
 use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
 use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
 
@@ -102,13 +103,45 @@ impl<const N: usize> Clients<N> {
             address: from,
             slot,
         };
+        let taken = self.take_frames(datagram, bound, start, &mut assembly, turn);
+        if let Some(stream) = self.ingress.get_mut_for(slot, &[Look::Time]) {
+            stream.assembly = assembly;
+            if taken > 0 {
+                stream.heard_at = turn.now;
+                stream.image.pass(turn.now, taken);
+            }
+            // Nothing waits in its window: it has nothing for the log.
+            if stream.image.is_status_due(turn.now) {
+                self.ingress.set_look(Look::Send, slot, true);
+            }
+        }
+        Some(taken)
+    }
+
+    /// Takes frames from the start of a datagram that is the next of its stream, which starts at
+    /// `start`; returns how many bytes.
+    fn take_frames<L: Log, A: Authenticator>(
+        &mut self,
+        datagram: &[u8],
+        bound: Bound,
+        start: Position,
+        assembly: &mut Assembly,
+        turn: &mut Turn<'_, L, A>,
+    ) -> usize {
         let mut left = self.direct.left;
         let mut taken = 0;
-        while let Some(rest) = datagram.get(taken..) {
+        loop {
+            if matches!(assembly, Assembly::Idle) {
+                let rest = datagram.get(taken..).unwrap_or_default();
+                let message = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
+                let more = self.admit_alike(bound, &mut left, turn, message);
+                taken += more.unwrap_or(0) as usize;
+            }
+            let rest = datagram.get(taken..).unwrap_or_default();
             let Ok(frame) = DataFrame::parse(rest) else {
                 break;
             };
-            if left.is_spent() || !is_of_a_session(&frame, assembly) {
+            if left.is_spent() || !is_of_a_session(&frame, *assembly) {
                 break;
             }
             let fragment = Fragment {
@@ -117,7 +150,7 @@ impl<const N: usize> Clients<N> {
                 reserved: frame.header.reserved,
                 payload: frame.payload(),
             };
-            let outcome = self.take_fragment(&fragment, bound, &mut assembly, turn);
+            let outcome = self.take_fragment(&fragment, bound, assembly, turn);
             if matches!(outcome, Taken::Yes | Taken::Last) {
                 left.spend(FRAME_HEADER + fragment.payload.len());
                 taken += frame.bytes().len();
@@ -125,20 +158,9 @@ impl<const N: usize> Clients<N> {
             if outcome != Taken::Yes {
                 break;
             }
-            let rest = datagram.get(taken..).unwrap_or_default();
-            let behind = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
-            let more = self.admit_alike(&fragment, bound, &mut left, turn, behind);
-            taken += more.unwrap_or(0) as usize;
         }
         self.direct.left = left;
-        if let Some(stream) = self.ingress.get_mut(slot) {
-            stream.assembly = assembly;
-            if taken > 0 {
-                stream.heard_at = turn.now;
-                stream.image.pass(turn.now, taken);
-            }
-        }
-        Some(taken)
+        taken
     }
 }
 

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MIN};
 use crate::node::clients::link::{Link, Stage, Stream};
-use crate::node::clients::slots::{share_len, share_mut};
+use crate::node::clients::slots::{Look, share_len, share_mut};
 use crate::node::clients::{Clients, ClientsConfig, Count, Memory, Reject};
 use crate::session::{Attempt, Request};
 use crate::stream::{OfferError, Publication, PublicationConfig, PublicationTiming, Ring};
@@ -59,31 +59,39 @@ impl<const N: usize> Clients<N> {
                 session,
                 timestamp,
             };
-            self.send(&header, parts, memory.egress);
+            self.send(&header, parts, len, memory.egress);
         }
         Ok(())
     }
 
-    /// One message on the stream of the session that `header` names.
+    /// One message, of `len` bytes with its header, on the stream of the session that this names.
     #[inline(never)]
-    fn send(&mut self, header: &SessionMessageHeader, parts: &[&[u8]], egress: &mut [u8]) {
+    fn send(
+        &mut self,
+        header: &SessionMessageHeader,
+        parts: &[&[u8]],
+        len: usize,
+        egress: &mut [u8],
+    ) {
         let Some(slot) = self.serving(header.session) else {
             return;
         };
         let bytes = share_mut(egress, slot, self.places);
-        let Some(link) = self.links.get_mut(slot) else {
+        // The log is owed nothing for it.
+        let looks = &[Look::Time, Look::Send];
+        let Some(link) = self.links.get_mut_for(slot, looks) else {
             return;
         };
-        if link.live().is_none_or(|live| live.greeting.is_some()) {
-            self.count(Count::EgressUnheard);
-            return;
-        }
-        if link.live().is_some_and(|live| live.lost) {
-            self.count(Count::EgressOverflow);
-            return;
+        let unheard = match &link.stage {
+            Stage::Open(live) if live.lost => Some(Count::EgressOverflow),
+            Stage::Open(live) if live.greeting.is_none() => None,
+            _ => Some(Count::EgressUnheard),
+        };
+        if let Some(count) = unheard {
+            return self.count(count);
         }
         let offered = link.publication_mut();
-        let offered = offered.map(|p| p.offer_headed(&header.to_bytes(), parts, bytes));
+        let offered = offered.map(|p| p.offer_measured(&header.to_bytes(), parts, len, bytes));
         if !matches!(offered, Some(Ok(_))) {
             self.overflow(slot);
         }

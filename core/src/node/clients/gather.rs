@@ -66,7 +66,7 @@ impl<const N: usize> Clients<N> {
                         share.shorten();
                     }
                     share.spend(len);
-                    self.admit_alike_waiting(slot, &fragment, from, share, bytes, turn);
+                    self.admit_alike_waiting(slot, from, share, bytes, turn);
                 }
                 Taken::Last => {
                     share.spend(len);
@@ -81,12 +81,10 @@ impl<const N: usize> Clients<N> {
         Taken::Yes
     }
 
-    /// As [`Clients::admit_alike`], of what waits in the window of stream `slot`, where `first`
-    /// was.
+    /// As [`Clients::admit_alike`], of what waits in the window of stream `slot`.
     fn admit_alike_waiting<L: Log, A: Authenticator>(
         &mut self,
         slot: usize,
-        first: &Fragment<'_>,
         from: Bound,
         share: &mut Budget,
         bytes: &[u8],
@@ -95,11 +93,11 @@ impl<const N: usize> Clients<N> {
         let Some(start) = self.ingress.get(slot).map(|stream| stream.image.consumed()) else {
             return;
         };
-        let behind = |ingress: &Slots<Ingress, N>, len| {
+        let message = |ingress: &Slots<Ingress, N>, len| {
             let image = &ingress.get(slot)?.image;
             image.whole_at(start.plus(len), bytes)
         };
-        let taken = self.admit_alike(first, from, share, turn, behind);
+        let taken = self.admit_alike(from, share, turn, message);
         if let Some(len) = taken.filter(|len| *len > 0)
             && let Some(stream) = self.ingress.get_mut(slot)
         {
@@ -107,26 +105,25 @@ impl<const N: usize> Clients<N> {
         }
     }
 
-    /// Takes the messages behind `first` that begin as it does, each whole in its frame: of the
-    /// same session and term. What [`Clients::take_message`] does with each of them, with all
+    /// Takes the next messages of a session, each whole in its frame, while they begin alike: of
+    /// the same session and term. What [`Clients::take_message`] does with each of them, with all
     /// looked at once that none of them changes. Stops before the first that is something else, or
-    /// that is refused or has no room: that one is looked at in full. `behind` gives what is in the
-    /// frame so many bytes behind `first`, if that is a whole message. Returns how many bytes it
-    /// took.
+    /// that is refused or has no room: that one is looked at in full. `message` gives what is in
+    /// the frame behind so many bytes, if that is a whole message. Returns how many bytes it took.
     pub(super) fn admit_alike<'b, L: Log, A: Authenticator>(
         &mut self,
-        first: &Fragment<'_>,
         from: Bound,
         share: &mut Budget,
         turn: &mut Turn<'_, L, A>,
-        behind: impl Fn(&Slots<Ingress, N>, u64) -> Option<&'b [u8]>,
+        message: impl Fn(&Slots<Ingress, N>, u64) -> Option<&'b [u8]>,
     ) -> Option<u64> {
-        let said = SessionMessage::quickly(first.payload).filter(|_| first.is_whole())?;
+        let said = SessionMessage::quickly(message(&self.ingress, 0)?)?;
         let SessionMessageHeader { term, session, .. } = said.header;
         if self.term(turn) != Some(term) {
             return None;
         }
-        let link = self.links.get_mut(self.serving(session)?)?;
+        // What is in flight, and that its client was heard, makes nothing due.
+        let link = self.links.visit(self.serving(session)?)?;
         let most = link.in_flight_max()?;
         let live = link.live_mut().filter(|live| live.is_heard_from(from))?;
         let (log, mtu) = (&mut *turn.log, self.config.mtu);
@@ -138,9 +135,8 @@ impl<const N: usize> Clients<N> {
         let (alike, head) = (said.header.to_bytes(), head.to_bytes());
         let (mut taken, mut count) = (0, 0);
         while !share.is_spent() && live.in_flight <= most {
-            let message = behind(&self.ingress, taken);
-            let Some((start, payload)) = message.and_then(|m| m.split_at_checked(alike.len()))
-            else {
+            let next = message(&self.ingress, taken);
+            let Some((start, payload)) = next.and_then(|m| m.split_at_checked(alike.len())) else {
                 break;
             };
             let len = alike.len() + payload.len();
@@ -154,6 +150,7 @@ impl<const N: usize> Clients<N> {
             count += 1;
         }
         if count > 0 {
+            live.heard_at = turn.now;
             let (end, chain) = run.end();
             log.publish(end, chain);
             self.counters.add(Count::MessageAppended, count);

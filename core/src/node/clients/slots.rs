@@ -4,9 +4,9 @@
 //! The slot's number is also its share of the lent memory.
 //!
 //! With many clients nearly every stream has nothing to say. So whoever changes an item does it
-//! through [`Slots::get_mut`], which notes that; what has not changed, and whose time has not come,
-//! nobody looks at. What an empty turn costs, and one with few streams in it, does not depend on
-//! how many slots are taken.
+//! through [`Slots::get_mut`], or [`Slots::get_mut_for`], which note that; what has not changed,
+//! and whose time has not come, nobody looks at. What an empty turn costs, and one with few
+//! streams in it, does not depend on how many slots are taken.
 
 use crate::lookup::{Lookup, Places, Times, salted};
 use crate::time::Instant;
@@ -22,6 +22,32 @@ pub(super) enum Look {
     Admit,
 }
 
+const ALL: [Look; 3] = [Look::Time, Look::Send, Look::Admit];
+
+impl Look {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Time => 1,
+            Self::Send => 2,
+            Self::Admit => 4,
+        }
+    }
+}
+
+/// A slot that is in so many of the sets of those to be looked at, one bit for each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Noted {
+    slot: usize,
+    looks: u8,
+}
+
+impl Noted {
+    const NONE: Self = Self {
+        slot: usize::MAX,
+        looks: 0,
+    };
+}
+
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Slots<T, const N: usize> {
@@ -34,16 +60,13 @@ pub(super) struct Slots<T, const N: usize> {
     len: usize,
     /// All slots from here on are free: most tables hold few items, at their start.
     high: usize,
-    /// The slot that was changed last, which is in `touched`: nearly always it is the same again.
-    last: usize,
-    /// What may have changed since it was noted for each look.
-    touched: Places<N>,
+    /// The slot that was changed last: nearly always it is the same again.
+    last: Noted,
+    /// What may have changed since each look.
     looks: [Places<N>; 3],
     /// When a slot is to be looked at although nothing has changed it.
     due: Times<N>,
 }
-
-const NONE: usize = usize::MAX;
 
 impl<T, const N: usize> Slots<T, N> {
     /// A table without slots.
@@ -56,8 +79,7 @@ impl<T, const N: usize> Slots<T, N> {
             vacant: Places::new(),
             len: 0,
             high: 0,
-            last: NONE,
-            touched: Places::new(),
+            last: Noted::NONE,
             looks: [const { Places::new() }; 3],
             due: Times::new(),
         }
@@ -74,15 +96,13 @@ impl<T, const N: usize> Slots<T, N> {
             len,
             high,
             last,
-            touched,
             looks,
             due,
         } = self;
         keys.fill(None);
         items.fill_with(|| None);
         (*found, *salt, *vacant) = (Lookup::new(), new_salt, Places::first(count));
-        (*len, *high, *last) = (0, 0, NONE);
-        *touched = Places::new();
+        (*len, *high, *last) = (0, 0, Noted::NONE);
         looks.fill_with(Places::new);
         *due = Times::new();
     }
@@ -119,8 +139,15 @@ impl<T, const N: usize> Slots<T, N> {
         self.items.get_mut(slot)?.as_mut()
     }
 
-    /// As [`Slots::get_mut`], for looking whether there is something to do: it does not count as a
-    /// touch.
+    /// As [`Slots::get_mut`], for a change that matters to these looks only.
+    #[inline]
+    pub(super) fn get_mut_for(&mut self, slot: usize, looks: &[Look]) -> Option<&mut T> {
+        self.touch_for(slot, looks);
+        self.items.get_mut(slot)?.as_mut()
+    }
+
+    /// As [`Slots::get_mut`], for looking whether there is something to do, or for a change that
+    /// makes nothing due, and nothing due earlier: it does not count as a touch.
     pub(super) fn visit(&mut self, slot: usize) -> Option<&mut T> {
         self.items.get_mut(slot)?.as_mut()
     }
@@ -175,27 +202,48 @@ impl<T, const N: usize> Slots<T, N> {
     /// Something in this slot may have changed: it is to be looked at for everything.
     #[inline]
     pub(super) fn touch(&mut self, slot: usize) {
-        if self.last != slot {
-            self.last = slot;
-            self.touched.insert(slot);
+        self.touch_for(slot, &ALL);
+    }
+
+    /// It is to be looked at for these.
+    #[inline]
+    fn touch_for(&mut self, slot: usize, looks: &[Look]) {
+        let bits = looks.iter().fold(0, |bits, look| bits | look.bit());
+        if self.last.slot != slot || self.last.looks & bits != bits {
+            self.note(slot, bits);
         }
     }
 
-    /// Notes what was touched, and whose time has come, for all looks.
-    #[inline]
-    pub(super) fn note(&mut self, now: Option<Instant>) {
-        if self.last != NONE {
-            self.last = NONE;
-            self.touched.drain_into(&mut self.looks);
+    #[inline(never)]
+    fn note(&mut self, slot: usize, bits: u8) {
+        if self.last.slot != slot {
+            self.last = Noted { slot, looks: 0 };
         }
-        if let Some(now) = now.filter(|now| self.due.may_come(*now)) {
+        self.last.looks |= bits;
+        for (places, look) in self.looks.iter_mut().zip(ALL) {
+            if bits & look.bit() != 0 {
+                places.insert(slot);
+            }
+        }
+    }
+
+    /// Whether some slot's time may have come.
+    #[inline]
+    pub(super) fn may_come(&self, now: Instant) -> bool {
+        self.due.may_come(now)
+    }
+
+    /// Whose time has come is to be looked at for everything.
+    #[inline]
+    pub(super) fn pass(&mut self, now: Instant) {
+        if self.may_come(now) {
             let looks = &mut self.looks;
             let come = |slot| looks.iter_mut().for_each(|look| look.insert(slot));
             self.due.pass(now, come);
         }
     }
 
-    /// The slots that are to be looked at, of those that were noted.
+    /// The slots that are to be looked at.
     #[inline]
     pub(super) fn looks(&self, look: Look) -> &Places<N> {
         let [time, send, admit] = &self.looks;
@@ -214,9 +262,13 @@ impl<T, const N: usize> Slots<T, N> {
             Look::Send => send,
             Look::Admit => admit,
         };
-        match is_wanted {
-            true => slots.insert(slot),
-            false => slots.remove(slot),
+        if is_wanted {
+            slots.insert(slot);
+            return;
+        }
+        slots.remove(slot);
+        if self.last.slot == slot {
+            self.last.looks &= !look.bit();
         }
     }
 
@@ -226,10 +278,10 @@ impl<T, const N: usize> Slots<T, N> {
         self.due.set(slot, due);
     }
 
-    /// When some slot is to be looked at because of the time. Of what was touched since, `due`
-    /// tells.
+    /// When some slot is to be looked at because of the time. Of what was touched since it was
+    /// looked at, `due` tells.
     pub(super) fn earliest(&self, due: impl Fn(&T) -> Option<Instant>) -> Option<Instant> {
-        let changed = self.touched.iter().chain(self.looks(Look::Time).iter());
+        let changed = self.looks(Look::Time).iter();
         let changed = changed.filter_map(|slot| due(self.get(slot)?));
         changed.chain(self.due.least()).min()
     }
@@ -307,43 +359,57 @@ mod tests {
         let mut slots = table::<u8, 40>(40, 5);
         slots.put(33, 1, 10);
         slots.put(2, 2, 20);
-        assert!(slots.looks(Look::Send).is_empty(), "not noted yet");
-        slots.note(None);
         for look in [Look::Time, Look::Send, Look::Admit] {
             assert!(slots.looks(look).iter().eq([2, 33]));
         }
-        slots.set_look(Look::Send, 33, false);
-        slots.note(None);
-        assert!(slots.looks(Look::Send).iter().eq([2]));
-        assert!(slots.looks(Look::Admit).iter().eq([2, 33]));
+        for slot in [33, 2] {
+            slots.set_look(Look::Send, slot, false);
+            assert!(!slots.looks(Look::Send).contains(slot));
+            assert!(slots.looks(Look::Admit).iter().eq([2, 33]));
+            *slots.get_mut(slot).unwrap() += 1;
+            assert!(slots.looks(Look::Send).contains(slot));
+        }
+    }
+
+    #[test]
+    fn a_change_for_some_looks_is_none_for_the_others() {
+        let mut slots = table::<u8, 40>(40, 5);
+        slots.put(33, 1, 10);
+        for look in ALL {
+            slots.set_look(look, 33, false);
+        }
+        *slots.get_mut_for(33, &[Look::Send]).unwrap() += 1;
+        assert!(slots.looks(Look::Send).contains(33) && slots.looks(Look::Admit).is_empty());
+        *slots.get_mut_for(33, &[Look::Send, Look::Time]).unwrap() += 1;
+        assert!(slots.looks(Look::Time).contains(33) && slots.looks(Look::Admit).is_empty());
         *slots.get_mut(33).unwrap() += 1;
-        slots.note(None);
-        assert!(slots.looks(Look::Send).iter().eq([2, 33]));
+        assert!(slots.looks(Look::Admit).contains(33));
     }
 
     #[test]
     fn a_slot_is_looked_at_for_everything_when_its_time_has_come() {
-        let at = |nanos| Some(Instant::from_nanos(nanos));
+        let at = Instant::from_nanos;
+        let some = |nanos| Some(at(nanos));
         let mut slots = table::<u64, 40>(40, 5);
         slots.put(7, 1, 90);
         slots.put(35, 2, 50);
-        let due = |nanos: &u64| at(*nanos);
-        assert_eq!(slots.earliest(due), at(50));
-        slots.note(at(10));
-        slots.looked_in_time(7, at(90));
-        slots.looked_in_time(35, at(50));
+        let due = |nanos: &u64| some(*nanos);
+        assert_eq!(slots.earliest(due), some(50));
+        slots.pass(at(10));
+        slots.looked_in_time(7, some(90));
+        slots.looked_in_time(35, some(50));
         slots.set_look(Look::Admit, 7, false);
         slots.set_look(Look::Admit, 35, false);
-        slots.note(at(49));
+        slots.pass(at(49));
         assert!(slots.looks(Look::Admit).is_empty() && slots.looks(Look::Time).is_empty());
-        slots.note(at(50));
+        slots.pass(at(50));
         assert!(slots.looks(Look::Admit).iter().eq([35]));
         assert!(slots.looks(Look::Time).iter().eq([35]));
         slots.remove(35);
         slots.looked_in_time(35, None);
-        assert_eq!(slots.earliest(due), at(90));
+        assert_eq!(slots.earliest(due), some(90));
         slots.remove(7);
-        slots.note(at(90));
+        slots.pass(at(90));
         assert_eq!(slots.earliest(due), None);
     }
 

@@ -13,20 +13,31 @@ use crate::wire::cluster::CloseReason;
 /// How long a drained stream goes on to announce its end, which is repeated every 100 ms.
 const LINGER: Duration = Duration::from_millis(250);
 
+/// Nothing that time brings comes sooner after whatever it comes from: so what has changed is
+/// looked at so often at most, and nothing is late.
+const SOONEST: Duration = Duration::from_millis(1);
+
 impl<const N: usize> Clients<N> {
     /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and
     /// finds the sessions that are to be closed (they are by [`Clients::poll_admit`], which
     /// appends). Looks at the ingress streams and egress connections that have changed since, or
     /// whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.ingress.note(Some(now));
+        let is_due = self.ingress.may_come(now) || self.links.may_come(now);
+        if is_due || now.since(self.looked_at) >= SOONEST {
+            self.pass_time(now);
+        }
+    }
+
+    fn pass_time(&mut self, now: Instant) {
+        self.ingress.pass(now);
         if !self.ingress.looks(Look::Time).is_empty() {
             self.expire_images(now);
         }
         if self.pool.taken() > 0 {
             self.abandon_all(|owner| matches!(owner, Owner::Nobody { until } if now >= until));
         }
-        self.links.note(Some(now));
+        self.links.pass(now);
         if !self.links.looks(Look::Time).is_empty() {
             self.expire_links(now);
         }

@@ -48,8 +48,8 @@ impl<const N: usize> Clients<N> {
                 payload: Output::Control(Control::StatusMessage(stranger.owed)),
             });
         }
-        self.ingress.note(Some(now));
-        self.links.note(Some(now));
+        self.ingress.pass(now);
+        self.links.pass(now);
         if self.ingress.looks(Look::Send).is_empty() && self.links.looks(Look::Send).is_empty() {
             return None;
         }
@@ -64,10 +64,10 @@ impl<const N: usize> Clients<N> {
                 };
                 if due.is_some() {
                     self.round.sent += 1;
-                    self.note_sent(next, true);
+                    self.note_sent(now, next);
                     return due;
                 }
-                self.note_sent(next, false);
+                self.note_silent(next);
             }
             self.round = Round {
                 next: next + 1,
@@ -93,11 +93,21 @@ impl<const N: usize> Clients<N> {
     }
 
     /// Who has sent may have more to send, and has another time to do so by itself.
-    fn note_sent(&mut self, stream: usize, has_sent: bool) {
+    fn note_sent(&mut self, now: Instant, stream: usize) {
+        let Some(slot) = stream.checked_sub(N) else {
+            return self.ingress.set_look(Look::Time, stream, true);
+        };
+        self.links.set_look(Look::Time, slot, true);
+        let publication = self.links.get(slot).and_then(Link::publication);
+        if publication.is_some_and(|publication| publication.is_quiet(now)) {
+            self.note_silent(stream);
+        }
+    }
+
+    /// It has nothing to send.
+    fn note_silent(&mut self, stream: usize) {
         match stream.checked_sub(N) {
-            None if has_sent => self.ingress.set_look(Look::Time, stream, true),
             None => self.ingress.set_look(Look::Send, stream, false),
-            Some(slot) if has_sent => self.links.set_look(Look::Time, slot, true),
             Some(slot) => self.links.set_look(Look::Send, slot, false),
         }
     }

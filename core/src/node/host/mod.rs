@@ -186,9 +186,13 @@ impl<const N: usize> Host<N> {
 
     /// Has it executed all up to `level`, and was it told and asked all that follows from that?
     pub fn is_at_rest(&self, level: Position, role: Role) -> bool {
-        let is_told = self.started && self.role_told == role;
         let is_level = self.position == level && self.digest_at == level;
-        is_told && is_level && self.taking == Taking::No
+        self.is_told(role) && is_level && self.taking == Taking::No
+    }
+
+    /// Was it told of its start, and of this role?
+    pub fn is_told(&self, role: Role) -> bool {
+        self.started && self.role_told == role
     }
 
     /// Is this session open, as this service sees it?

@@ -3,6 +3,10 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use crate::limits::MESSAGE_MAX;
+use crate::stream::cutting::unframed;
+use crate::stream::geometry::{Ring, Segments};
+
 /// How a sender keeps time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -93,4 +97,11 @@ pub enum StatusReject {
     Foreign,
     /// It names no place in the stream, or one that was not sent or is half a segment away.
     Position,
+}
+
+/// The longest message that is ever taken: see `Publication::message_max`.
+pub(super) fn message_max(segments: Segments, ring: Ring, mtu: u32) -> usize {
+    let segment = segments.length() as usize / 8;
+    let window = unframed(ring.window() as usize, mtu);
+    segment.min(window).min(MESSAGE_MAX)
 }
