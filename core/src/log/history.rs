@@ -36,6 +36,12 @@ impl<const H: usize> History<H> {
         if end <= base {
             return true;
         }
+        // Nearly always the last term goes on.
+        let last = self.entries.last();
+        if base == self.covered_to && last.is_some_and(|last| last.term == term) {
+            self.covered_to = end;
+            return true;
+        }
         let last = self.entries.last().copied();
         let goes_on = last.is_none_or(|l| l.term <= term && base == self.covered_to);
         if !goes_on {

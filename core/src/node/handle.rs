@@ -14,7 +14,7 @@ use crate::session::Authenticator;
 use crate::time::Now;
 use crate::units::{MemberId, Position};
 use crate::wire;
-use crate::wire::frame::{DataFrame, DataHeader};
+use crate::wire::frame::{DataFrame, DataHeader, names_stream};
 use crate::wire::member::said_by;
 use crate::wire::status::{STATUS_STREAM_ID, StatusQuery, StatusReport};
 
@@ -92,8 +92,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
-        let is_status = DataHeader::parse(datagram).is_ok_and(|h| h.stream_id == STATUS_STREAM_ID);
-        if is_status {
+        let is_status = |header: DataHeader| header.stream_id == STATUS_STREAM_ID;
+        if names_stream(datagram, STATUS_STREAM_ID)
+            && DataHeader::parse(datagram).is_ok_and(is_status)
+        {
             let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
             let query = StatusQuery::parse_frame(&frame).map_err(Reject::Wire)?;
             let reply = self.status_replies.push((from, query.correlation));
@@ -179,10 +181,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .position
             .plus(capacity.saturating_sub(RESERVE / 2));
         // A snapshot makes room: its action may take what is kept from all else.
-        let mut log = Bounded::new(&mut *lent.log, room.min(own_end));
-        self.originate_actions(now, &mut log);
-        let mut log = Bounded::new(&mut *lent.log, room.min(clients_end));
-        let mut more = self.originate(now, &mut log, lent.services);
+        let mut more = false;
+        if let Some(term) = self.originating() {
+            let mut log = Bounded::new(&mut *lent.log, room.min(own_end));
+            self.originate_actions(now, term, &mut log);
+            let mut log = Bounded::new(&mut *lent.log, room.min(clients_end));
+            more = self.originate(now, term, &mut log, lent.services);
+        }
         match self.clients.is_quiet_to_admit() {
             true => self.clients.renew(),
             false => more |= self.admit(now, auth, lent),

@@ -23,27 +23,28 @@ const MESSAGES_PER_CALL: usize = 64;
 
 impl<const N: usize, const S: usize> Node<N, S> {
     /// The term in which this member may append records of its own now.
-    fn originating(&self) -> Option<Term> {
+    pub(super) fn originating(&self) -> Option<Term> {
         let term = self.clients.leading()?;
         (term == self.raft.term() && self.raft.admits()).then_some(term)
     }
 
     /// Appends what keeps the cluster going: the action of a snapshot, and the admission of a new
     /// directory.
-    pub(super) fn originate_actions<L: Log>(&mut self, now: Now, log: &mut L) {
-        if let Some(term) = self.originating() {
-            let timestamp = self.timestamp(now);
-            self.append_action(term, timestamp, now.instant, log);
-            self.append_admission(term, log);
-        }
+    pub(super) fn originate_actions<L: Log>(&mut self, now: Now, term: Term, log: &mut L) {
+        let timestamp = self.timestamp(now);
+        self.append_action(term, timestamp, now.instant, log);
+        self.append_admission(term, log);
     }
 
     /// Appends what is due, as far as `log` has room. True if there may be more to do at once.
     /// Bounded by a number of records for each service, and its timers.
-    pub(super) fn originate<L: Log>(&mut self, now: Now, log: &mut L, memory: &mut [u8]) -> bool {
-        let Some(term) = self.originating() else {
-            return false;
-        };
+    pub(super) fn originate<L: Log>(
+        &mut self,
+        now: Now,
+        term: Term,
+        log: &mut L,
+        memory: &mut [u8],
+    ) -> bool {
         let timestamp = self.timestamp(now);
         let mut more = false;
         for slot in 0..self.hosts.len() {

@@ -371,39 +371,40 @@ impl Raft {
         let State::Leader(leader) = &self.state else {
             return;
         };
+        let own = self.acknowledged();
+        if own <= self.commit {
+            return;
+        }
         let minority = usize::from(Planted::CommitWithAMinority.is_active());
         let quorum = (self.members.quorum() - minority).max(1);
-        let mark_of = |member: MemberId| match leader.of(member) {
-            _ if member == self.me => self.acknowledged(),
-            Some(p) if p.joined && p.counts => p.durable,
-            _ => Position::ZERO,
-        };
         // The largest marks above what is committed, as many as a quorum, in descending order.
         let mut best = [Position::ZERO; MEMBERS_MAX];
         let best = best.get_mut(..quorum).unwrap_or_default();
-        for member in self.members.iter() {
-            let mut mark = mark_of(member);
-            if mark <= self.commit {
+        if let Some(first) = best.first_mut() {
+            *first = own;
+        }
+        for member in self.others().iter() {
+            let counting = leader.of(member).filter(|p| p.joined && p.counts);
+            let Some(mut mark) = counting.map(|p| p.durable).filter(|m| *m > self.commit) else {
                 continue;
-            }
+            };
             for place in &mut *best {
                 if mark > *place {
                     core::mem::swap(place, &mut mark);
                 }
             }
         }
-        let agreed = best.last().copied().unwrap_or(Position::ZERO);
+        let agreed = best.last().copied().unwrap_or(Position::ZERO).min(own);
         if agreed <= self.commit {
             return;
         }
-        let agreed = agreed.min(self.acknowledged());
         let barrier = match leader.barrier {
             Some(end) => end,
             None if Planted::DropTheOwnTermBarrier.is_active() => Position::ZERO,
             None => return,
         };
         if agreed >= barrier || Planted::DropTheOwnTermBarrier.is_active() {
-            self.commit = self.commit.max(agreed);
+            self.commit = agreed;
         }
     }
 

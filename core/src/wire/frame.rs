@@ -13,7 +13,7 @@ mod control;
 mod data;
 
 pub use control::{ERROR_TEXT_MAX, ErrFrame, Nak, Rttm, Setup, StatusMessage};
-pub(crate) use data::{DATA, VERSION_AND_TYPE, from_words, pair, step, words};
+pub(crate) use data::{DATA, VERSION_AND_TYPE, from_words, names_stream, pair, step, words};
 pub use data::{DataFrame, DataFrames, DataHeader, Datagram, Kind};
 
 use crate::limits::{FRAME_ALIGNMENT, SEGMENT_MAX, SEGMENT_MIN};

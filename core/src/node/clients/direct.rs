@@ -15,7 +15,7 @@ use crate::stream::{Fragment, whole};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
-use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
+use crate::wire::frame::{DataFrame, Datagram, FLAG_BEGIN, Kind};
 
 /// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,17 +83,17 @@ impl<const N: usize> Clients<N> {
         if !is_free || turn.admission.view != View::Leading {
             return None;
         }
-        let first = DataHeader::parse(datagram).ok()?;
+        let data = Datagram::parse(datagram).ok()?;
+        let first = data.first();
         if first.stream_id != INGRESS_STREAM_ID {
             return None;
         }
         let slot = self.ingress.find(first.session_id)?;
         let stream = self.ingress.get(slot)?;
         let image = &stream.image;
-        if !image.is(from, first.stream_id, first.session_id) || !image.is_next(&first) {
+        if !image.is(from, first.stream_id, first.session_id) || !image.is_next(first) {
             return None;
         }
-        let data = Datagram::parse(datagram).ok()?;
         if !image.takes_whole(&data) {
             return None;
         }

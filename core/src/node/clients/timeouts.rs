@@ -13,9 +13,9 @@ use crate::wire::cluster::CloseReason;
 /// How long a drained stream goes on to announce its end, which is repeated every 100 ms.
 const LINGER: Duration = Duration::from_millis(250);
 
-/// Nothing that time brings comes sooner after whatever it comes from: so what has changed is
-/// looked at so often at most, and nothing is late.
-const SOONEST: Duration = Duration::from_millis(1);
+/// What has changed is looked at so often at most for what time brings. That comes no sooner after
+/// whatever it comes from, but for a few things that may be so much late.
+const EVERY: Duration = Duration::from_millis(1);
 
 impl<const N: usize> Clients<N> {
     /// Lets time pass: forgets ingress streams that are gone, gives up attempts to connect, and
@@ -24,7 +24,7 @@ impl<const N: usize> Clients<N> {
     /// whose time has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_due = self.ingress.may_come(now) || self.links.may_come(now);
-        if is_due || now.since(self.looked_at) >= SOONEST {
+        if is_due || now.since(self.looked_at) >= EVERY {
             self.pass_time(now);
         }
     }
@@ -82,14 +82,20 @@ impl<const N: usize> Clients<N> {
     }
 
     /// When [`Clients::handle_timeout`], [`Clients::poll_transmit`] or [`Clients::poll_resolve`]
-    /// may have something to do if nothing arrives; never later than they will. Looks at the
-    /// streams that have changed.
+    /// may have something to do if nothing arrives, and they had nothing before; never later than
+    /// they will. Looks at the streams that have changed.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
-        let images = self.ingress.earliest(|stream| stream.image.poll_timeout());
-        let links = self
-            .links
-            .earliest(|link| link.poll_timeout(session, egress));
+        // Before that what has changed is not looked at.
+        let soonest = self.looked_at.plus(EVERY);
+        let images = self.ingress.earliest(|stream| {
+            let at = stream.image.poll_timeout();
+            at.map(|at| at.max(soonest))
+        });
+        let links = self.links.earliest(|link| {
+            let at = link.poll_timeout(session, egress);
+            at.map(|at| at.max(soonest))
+        });
         images.into_iter().chain(links).min()
     }
 }

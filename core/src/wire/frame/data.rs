@@ -309,6 +309,13 @@ impl<'a> Iterator for DataFrames<'a> {
     }
 }
 
+/// Does it say, as far as it says anything, that it is of this stream?
+#[inline]
+pub(crate) fn names_stream(datagram: &[u8], stream_id: i32) -> bool {
+    let header = datagram.first_chunk();
+    header.is_some_and(|header| words(header)[2] as u32 == stream_id as u32)
+}
+
 /// How many bytes are whole DATA frames with nothing wrong, one behind the other, from the start of
 /// `bytes` on. What is behind them is something else, or is to be looked at more closely.
 fn alike(bytes: &[u8]) -> usize {
@@ -317,6 +324,13 @@ fn alike(bytes: &[u8]) -> usize {
     };
     // The same in each but for length and flags, and for the offset, which is where it lies.
     let [_, places, stream, _] = words(first);
+    let offset = places as u32;
+    // An offset that is none, or would be none behind so many bytes, is left to who says what is
+    // wrong with it.
+    if offset > i32::MAX as u32 || !offset.is_multiple_of(FRAME_ALIGNMENT as u32) {
+        return 0;
+    }
+    let most = bytes.len().min((i32::MAX as u32 - offset) as usize);
     let mut len = 0;
     while let Some(head) = bytes.get(len..).and_then(|next| next.first_chunk()) {
         let [kind, its_places, its_stream, _] = words(head);
@@ -327,8 +341,7 @@ fn alike(bytes: &[u8]) -> usize {
             && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
         // Of any length so far, which 32 bits could not hold together with `len`.
         let after = len.saturating_add(align(length));
-        // An offset that is none is left to who says what is wrong with it.
-        if !is_next || after > bytes.len() || (its_places as i32) < 0 || its_places % 32 != 0 {
+        if !is_next || after > most {
             break;
         }
         len = after;
