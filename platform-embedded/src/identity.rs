@@ -30,7 +30,7 @@ use coracle_core::units::{ClusterId, MemberId};
 
 /// The length of the block in bytes: what follows is the node's.
 pub const BLOCK: usize = 4096;
-/// The first word, and the version of what follows.
+/// The first line: a word, and the version of what follows.
 const FIRST: &str = "coracle 1";
 
 /// What a disk says.
@@ -167,11 +167,15 @@ impl Identity {
         if text.is_empty() {
             return Err(IdentityError::Blank);
         }
-        let rest = text.strip_prefix(FIRST).ok_or(IdentityError::Unknown)?;
-        let rest = rest.strip_prefix('\n').ok_or(IdentityError::Unknown)?;
-        let (_, sum) = text.rsplit_once("\nsum ").ok_or(IdentityError::Sum)?;
-        let covered = text.len().saturating_sub(sum.len() + "sum ".len());
-        let sum = u32::from_str_radix(sum.trim_end(), 16).map_err(|_| IdentityError::Sum)?;
+        let (first, rest) = text.split_once('\n').ok_or(IdentityError::Unknown)?;
+        if first != FIRST {
+            return Err(IdentityError::Unknown);
+        }
+        let last = text.trim_end().rsplit_once('\n');
+        let (above, last) = last.ok_or(IdentityError::Sum)?;
+        let sum = last.strip_prefix("sum ").ok_or(IdentityError::Sum)?;
+        let sum = u32::from_str_radix(sum, 16).map_err(|_| IdentityError::Sum)?;
+        let covered = above.len() + 1;
         if crc32c(text.as_bytes().get(..covered).unwrap_or_default()) != sum {
             return Err(IdentityError::Sum);
         }

@@ -1,6 +1,6 @@
 //! How much memory a node has, for what: numbers that are known when it is compiled.
 
-use coracle_core::limits::MTU_DEFAULT;
+use coracle_core::limits::{MTU_DEFAULT, MTU_MIN};
 use coracle_core::log::SECTOR;
 use coracle_core::node::Config;
 
@@ -90,7 +90,8 @@ impl Profile {
     const fn lengths(&self) -> [usize; 9] {
         let message = self.message_max + MESSAGE_HEADER;
         // A header for each frame, and a frame that is cut at the end.
-        let frames = self.message_max.div_ceil(self.mtu - 32) * 32;
+        let payload = max(self.mtu, MTU_MIN) - 32;
+        let frames = self.message_max.div_ceil(payload) * 32;
         let longest = max(self.mtu, self.client_mtu);
         [
             self.log_window + self.mtu,

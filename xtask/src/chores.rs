@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::bare;
+use crate::panics;
 use crate::steps::Steps;
 use crate::tidy;
 
@@ -224,8 +225,16 @@ pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
 
 /// Links and runs a `no_std`, `no_main` binary that drives every door of `core`.
 pub fn linkcheck(steps: &mut Steps) {
-    let line = "run --release --manifest-path xtask/linkcheck/Cargo.toml";
+    let line = "run --release --bin linkcheck --manifest-path xtask/linkcheck/Cargo.toml";
     steps.run("no_std link check", 20, &mut cargo(words(line)));
+    let name = "no panic in the embedded platform";
+    if !works("objdump", &["--version"]) || !works("addr2line", &["--version"]) {
+        return steps.cannot(name, "objdump or addr2line is missing (Debian: binutils)");
+    }
+    let line = "build --release --bin doors --manifest-path xtask/linkcheck/Cargo.toml";
+    steps.run("every embedded door", 20, &mut cargo(words(line)));
+    let program = root().join("xtask/linkcheck/target/release/doors");
+    steps.check(name, || panics::is_free(&program, &root()));
 }
 
 pub fn defmt(steps: &mut Steps) {

@@ -8,6 +8,7 @@ mod chores;
 mod copies;
 mod frames;
 mod instructions;
+mod panics;
 mod steps;
 mod tidy;
 
@@ -23,7 +24,8 @@ cargo xtask <chore>
   sim [flags]          the simulator: --seed N, --seconds S, --planted; `sim --help` has all
   soak [--times N] [--away]  a log of 16 MiB, written N times over (default 20) by real processes;
                        with --away a member is missing for a while
-  linkcheck            links and runs a no_std binary that drives every door of core
+  linkcheck            links and runs a no_std binary that drives every door of core; and that no
+                       panic of the embedded platform's own can be reached
   bare                 core and platform-embedded for machines where there is no std, and how large
                        things are there
   defmt                the defmt feature; what an emulated node logs with it is decoded and compared

@@ -37,6 +37,9 @@ pub struct Slot {
 impl Slot {
     /// The version of the log format that this code writes, and the newest it reads.
     pub const VERSION: u16 = 1;
+    /// How many bytes of its sector a slot takes: what follows is zeros, but for the sum in the
+    /// last four. So whoever has little room stores these and the sum.
+    pub const LENGTH: usize = 64;
 
     /// Which of the two slots of its file this one is written to.
     pub const fn index(&self) -> usize {
@@ -104,5 +107,28 @@ impl Slot {
             Err(SectorError::NewerVersion(version)) => Err(SectorError::NewerVersion(version)),
             Ok(_) | Err(_) => Ok(best),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_its_length_a_slot_is_zeros_and_a_sum() {
+        let slot = Slot {
+            seq: u64::MAX,
+            cluster: ClusterId(u64::MAX),
+            joined: Term::new(i32::MAX as u32),
+            confirmed: Position::MAX,
+            intended: Position::MAX,
+            chain: Some(u32::MAX),
+            segment_length: 1 << 30,
+            segment: Position::MAX,
+        };
+        let sector = slot.encode();
+        let zeros = sector.get(Slot::LENGTH..SECTOR - 4).unwrap();
+        assert!(zeros.iter().all(|byte| *byte == 0));
+        assert_ne!(sector[Slot::LENGTH - 1..Slot::LENGTH], [0]);
     }
 }

@@ -11,6 +11,8 @@
 //! The last two are at the device's end, counted down from there: so they are found before anything
 //! else is known.
 
+use coracle_core::units::Position;
+
 /// What a device that rewrites in place is divided in.
 const DISK_UNIT: u32 = 4096;
 const STATE_UNITS: u32 = 2;
@@ -134,6 +136,22 @@ impl Map {
             (base, own),
             (base + u64::from(own), all.saturating_sub(own)),
         ]
+    }
+
+    /// The number of the unit that begins at `place`.
+    pub fn unit_at(&self, place: u64) -> u64 {
+        place / u64::from(self.unit.max(1))
+    }
+
+    /// How far in its unit `place` is.
+    pub fn within_unit(&self, place: u64) -> u64 {
+        place % u64::from(self.unit.max(1))
+    }
+
+    /// The number of the segment that `at` is in, and how far in.
+    pub fn segment_of(&self, at: Position) -> (u64, u64) {
+        let length = u64::from(self.segment_length.max(1));
+        (at.get() / length, at.get() % length)
     }
 
     /// Where the segment of this number is.

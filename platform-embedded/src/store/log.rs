@@ -66,7 +66,9 @@ impl<S: Storage> Store<S> {
         let mut at = group.start;
         while at < piece.end {
             let run = log.read(at);
-            assert!(!run.is_empty(), "the window keeps what was not written");
+            if run.is_empty() {
+                return Err(StoreError::NotInWindow);
+            }
             let skip = (piece.start.since(at)).min(run.len() as u64);
             let end = piece.end.since(at).min(run.len() as u64);
             let bytes = run.get(skip as usize..end as usize).unwrap_or_default();
@@ -85,7 +87,7 @@ impl<S: Storage> Store<S> {
         let mut at = span.start;
         while at < span.end {
             let place = self.place(at);
-            let skip = place % unit;
+            let skip = self.map.within_unit(place);
             let stop = span.end.min(at.plus(unit - skip));
             let piece = Span::new(at, stop);
             if skip == 0 && at >= self.trusted {
@@ -100,7 +102,7 @@ impl<S: Storage> Store<S> {
             at = stop;
         }
         let last = self.place(span.end.minus(1));
-        let mut rest = last - last % unit + unit;
+        let mut rest = last - self.map.within_unit(last) + unit;
         let segment = segment_base(span.start, self.map.segment_length);
         let end = self.place(segment) + u64::from(self.map.segment_length);
         // A write that was cut may have come to the next unit without leaving a mark there.
@@ -123,7 +125,7 @@ impl<S: Storage> Store<S> {
         let unit = u64::from(self.map.unit);
         let (mut place, mut bytes) = (self.place(at), bytes);
         while !bytes.is_empty() {
-            let skip = place % unit;
+            let skip = self.map.within_unit(place);
             let len = (bytes.len() as u64).min(unit - skip);
             let (now, rest) = bytes.split_at(len as usize);
             if self.map.rewrites {
@@ -154,7 +156,7 @@ impl<S: Storage> Store<S> {
     fn exchange(&mut self, base: u64) -> Result<(), StoreError<S::Error>> {
         self.flush()?;
         self.root.alias = Some(Alias {
-            unit: (base / u64::from(self.map.unit)) as u32,
+            unit: self.map.unit_at(base) as u32,
             spare: self.spare,
         });
         self.write_root()?;
@@ -287,14 +289,15 @@ impl<S: Storage> Store<S> {
 
     /// Whether the log can have a byte there.
     fn holds(&self, at: Position) -> bool {
-        let length = u64::from(self.map.segment_length);
-        let number = (at.get() / length).checked_sub(self.root.start.get() / length);
+        let (number, _) = self.map.segment_of(at);
+        let (first, _) = self.map.segment_of(self.root.start);
+        let number = number.checked_sub(first);
         number.is_some_and(|number| number < u64::from(self.map.segments))
     }
 
     fn place(&self, at: Position) -> u64 {
-        let length = u64::from(self.map.segment_length);
-        self.map.segment(at.get() / length) + at.get() % length
+        let (number, within) = self.map.segment_of(at);
+        self.map.segment(number) + within
     }
 }
 

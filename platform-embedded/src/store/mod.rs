@@ -47,6 +47,9 @@ pub enum StoreError<E> {
     /// The log has reached the device's end: this node stops here. Give its configuration a bound
     /// of the log, and snapshots.
     Full,
+    /// The log's window has not got what was to be written: only a bug of ours brings that about,
+    /// and to go on would be to acknowledge it.
+    NotInWindow,
     /// The device was never formatted, or is damaged where term and vote are kept: a node that has
     /// forgotten its vote must not run.
     NodeState(SectorError),
@@ -297,7 +300,7 @@ impl<S: Storage> Store<S> {
             return Ok(());
         }
         if let Some(erased) = self.root.erased.get_mut(part as usize) {
-            *erased = erased.saturating_add(len / self.map.unit);
+            *erased = erased.saturating_add(self.map.unit_at(len.into()) as u32);
         }
         let erased = self.device.erase(at, len.into());
         erased.map_err(StoreError::Device)
