@@ -14,15 +14,12 @@ use super::peers::Addresses;
 use super::{Core, Hosted, NodeError, member_id};
 use crate::apart::{self, Surroundings};
 use crate::clock::{Clock, random_seed};
-use crate::config::{Idle, Settings};
+use crate::config::Settings;
 use crate::storage::log::room;
 use crate::storage::snapshots::{Damaged, SnapshotSet};
 use crate::storage::start::{Reason, open};
 use crate::storage::{DataDir, Flushing, LogStore, StorageError};
 use crate::waker::Waker;
-
-/// A thread that never sleeps polls so often that the log is at rest only after many polls.
-const CONFIRM_AFTER_POLLS_AWAKE: u32 = 1 << 17;
 
 /// What does not change while the process runs.
 pub struct Ground<'a> {
@@ -72,10 +69,7 @@ impl Ground<'_> {
             None => {}
         }
         let segment_length = self.settings.segment_length.0 as u32;
-        let mut journal = opened.recovered.journal(cluster, segment_length);
-        if self.settings.idle != Idle::Sleep {
-            journal.set_confirm_after(CONFIRM_AFTER_POLLS_AWAKE);
-        }
+        let journal = opened.recovered.journal(cluster, segment_length);
         let mut store = LogStore::new(
             self.dir.log(),
             cluster,
@@ -83,6 +77,7 @@ impl Ground<'_> {
             Flushing {
                 durability: self.settings.durability,
                 idle: self.settings.idle,
+                here_below: self.settings.timings.heartbeat.0,
             },
             journal,
             self.waker,
@@ -223,4 +218,29 @@ pub fn core_config(
         checkpoint_every: settings.checkpoint_every.0,
         seed: random_seed(),
     })
+}
+
+/// Checks that the directory is this member's, of this cluster.
+///
+/// # Errors
+/// [`StorageError::Foreign`].
+pub fn check_identity(
+    dir: &DataDir,
+    settings: &Settings,
+    state: &NodeState,
+) -> Result<(), StorageError> {
+    let foreign = |what, expected, found| StorageError::Foreign {
+        path: dir.node_state(),
+        what,
+        expected,
+        found,
+    };
+    if state.cluster.0 != settings.cluster {
+        return Err(foreign("cluster", settings.cluster, state.cluster.0));
+    }
+    let found = state.member.get();
+    if found != settings.member {
+        return Err(foreign("member", settings.member.into(), found.into()));
+    }
+    Ok(())
 }

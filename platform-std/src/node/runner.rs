@@ -9,7 +9,7 @@ use coracle_core::session::{AllowAdministration, AllowAll};
 use coracle_core::time::Now;
 use coracle_core::units::{ClusterId, Position};
 
-use super::begin::{Begun, Ground, core_config};
+use super::begin::{Begun, Ground, check_identity, core_config};
 use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
 use super::glance::Glance;
@@ -230,7 +230,7 @@ impl<S: Hosted> Runner<S> {
     /// One turn of the loop; true if there may be more to do at once. Allocates nothing.
     fn turn(&mut self) -> Result<bool, NodeError> {
         self.traced();
-        let now = self.clock.now();
+        let mut now = self.clock.now();
         let mut lent = self.memory.lent();
         let mut busy = self.doors.receive(now, &mut self.node, &mut lent)?;
         self.traced();
@@ -267,9 +267,9 @@ impl<S: Hosted> Runner<S> {
         }
         // Frames and answers leave before this member writes: nothing in them waits for that, or
         // the core would not give them out.
-        busy |= self.transmit(now);
+        let owes_more = self.transmit(now);
         self.traced();
-        busy |= self.turn_of_storage(now)?;
+        busy |= owes_more | self.turn_of_storage(&mut now, owes_more)?;
         self.peers.poll(&mut self.node);
         busy |= self.transmit(now);
         self.traced();
@@ -278,12 +278,17 @@ impl<S: Hosted> Runner<S> {
         Ok(busy)
     }
 
-    /// The part of a turn that writes, reads and takes snapshots.
-    fn turn_of_storage(&mut self, now: Now) -> Result<bool, NodeError> {
+    /// The part of a turn that writes, perhaps flushes, reads and takes snapshots.
+    fn turn_of_storage(&mut self, now: &mut Now, owes_more: bool) -> Result<bool, NodeError> {
         let mut busy = false;
-        let joined = self.node.joined();
-        let mark = self.store.write(joined, &mut self.memory.window)?;
+        let (joined, window) = (self.node.joined(), &mut self.memory.window);
+        // Others do not wait for this member's disk before they are told.
+        let mut mark = self.store.write(joined, !owes_more, window)?;
         self.traced();
+        if let Some(flushed) = self.store.flush_here()? {
+            (mark, *now) = (Some(flushed), self.clock.now());
+        }
+        let now = *now;
         if let Some(mark) = mark {
             self.node.handle_durable(mark);
             let mut lent = self.memory.lent();
@@ -574,25 +579,4 @@ fn is_gone(store: &LogStore, recall: &Recall) -> bool {
 
 fn spare(memory: &Memory) -> [Option<Vec<u8>>; 2] {
     [&memory.replay, &memory.catchup].map(|buffer| Some(vec![0; buffer.len()]))
-}
-
-fn check_identity(
-    dir: &DataDir,
-    settings: &Settings,
-    state: &NodeState,
-) -> Result<(), StorageError> {
-    let foreign = |what, expected, found| StorageError::Foreign {
-        path: dir.node_state(),
-        what,
-        expected,
-        found,
-    };
-    if state.cluster.0 != settings.cluster {
-        return Err(foreign("cluster", settings.cluster, state.cluster.0));
-    }
-    let found = state.member.get();
-    if found != settings.member {
-        return Err(foreign("member", settings.member.into(), found.into()));
-    }
-    Ok(())
 }

@@ -1,14 +1,17 @@
-//! The log's files while a node runs: groups are written here, flushed on a thread of their own,
-//! and the next files are made ahead of need, the oldest deleted when nobody needs them, on others.
+//! The log's files while a node runs: groups are written here, flushed here or on a thread of their
+//! own, and the next files are made ahead of need, the oldest deleted when nobody needs them, on
+//! others.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use coracle_core::log::{Group, Journal, Log, Seed, Window, segment_base};
 use coracle_core::units::{ClusterId, Mark, Position, Term};
 
 use super::dir::segment_bases;
 use super::error::StorageError;
+use super::place::Place;
 use super::purge::{PurgeJob, purge};
 use super::recover::{Reader, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
@@ -21,6 +24,10 @@ const AHEAD: usize = 2;
 
 /// The most that is read for services at once: it is still in a cache when it is executed.
 const REPLAY_MAX: usize = 512 << 10;
+
+/// A log with nothing to write counts as a step closer to rest once in this time at most: a thread
+/// that looks again and again, while the next message is on its way, looks many times.
+const STEP_TO_REST: Duration = Duration::from_millis(1);
 
 /// A cold read: into the buffer that comes with it.
 struct ReadJob {
@@ -39,13 +46,19 @@ pub fn room(log_max: u64, segment_length: u32) -> u64 {
     log_max / (length + HEADER_LENGTH) * length
 }
 
-/// When a message counts as safe, and what the thread that flushes does meanwhile.
+/// How long a flush took, and whether it failed.
+type Flushed = (Duration, Result<(), StorageError>);
+
+/// When a message counts as safe, and who waits for that, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Flushing {
     /// See [`Durability`].
     pub durability: Durability,
     /// The node's: see [`Worker::spawn_idling`].
     pub idle: Idle,
+    /// If none of late took longer, short groups are flushed where they are written: see
+    /// [`LogStore::flush_here`]. Zero: never.
+    pub here_below: Duration,
 }
 
 /// See the module's text.
@@ -57,7 +70,12 @@ pub struct LogStore {
     journal: Journal,
     current: Option<Arc<Segment>>,
     ahead: [Option<Arc<Segment>>; AHEAD],
-    flusher: Worker<Arc<Segment>, Result<(), StorageError>>,
+    flusher: Worker<Arc<Segment>, Flushed>,
+    place: Place,
+    /// Written, and to be flushed here.
+    due: Option<Arc<Segment>>,
+    /// When the journal was last asked with nothing to write.
+    rested: Option<Instant>,
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     purger: Worker<PurgeJob, Result<Seed, StorageError>>,
@@ -83,14 +101,27 @@ impl LogStore {
         journal: Journal,
         waker: &Waker,
     ) -> Result<Self, StorageError> {
-        let Flushing { durability, idle } = flushing;
+        let Flushing {
+            durability,
+            idle,
+            here_below,
+        } = flushing;
         // Without it hardly anything is flushed.
         let idle = match durability {
             Durability::Durable => idle,
             Durability::ReplicationOnly => Idle::Sleep,
         };
+        // A thread that spins is not woken: it costs nothing to hand a flush over to it.
+        let here_below = match idle {
+            Idle::Spin => Duration::ZERO,
+            _ => here_below,
+        };
         let refused = |error| StorageError::io("start a thread for", &log)(error);
-        let flush = |segment: Arc<Segment>| segment.flush();
+        let flush = |segment: Arc<Segment>| {
+            let begun = Instant::now();
+            let flushed = segment.flush();
+            (begun.elapsed(), flushed)
+        };
         let flusher = Worker::spawn_idling("flusher", idle, waker.clone(), flush);
         let flusher = flusher.map_err(refused)?;
         let (dir, fill) = (log.clone(), fill_for(durability));
@@ -122,6 +153,9 @@ impl LogStore {
             current: None,
             ahead: [const { None }; AHEAD],
             flusher,
+            place: Place::new(here_below),
+            due: None,
+            rested: None,
             maker,
             readers,
             purger,
@@ -243,30 +277,61 @@ impl LogStore {
     ) -> Result<Option<Mark>, StorageError> {
         // What was cut off since is not durable, whatever was flushed.
         self.take_cut(window)?;
-        let Some(result) = self.flusher.poll() else {
+        match self.flusher.poll() {
+            Some(flushed) => self.handle_flushed(flushed, Instant::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Flushes what was written to be flushed here, if anything was: the mark is news for the node.
+    /// Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// As [`Self::poll_flushed`].
+    pub fn flush_here(&mut self) -> Result<Option<Mark>, StorageError> {
+        let Some(segment) = self.due.take() else {
             return Ok(None);
         };
+        let begun = Instant::now();
+        let flushed = segment.flush();
+        let now = Instant::now();
+        self.handle_flushed((now - begun, flushed), now).map(Some)
+    }
+
+    fn handle_flushed(&mut self, flushed: Flushed, now: Instant) -> Result<Mark, StorageError> {
+        let (took, result) = flushed;
         result?;
+        self.place.note(took, now);
         self.flushes += 1;
-        Ok(Some(self.journal.handle_flushed()))
+        Ok(self.journal.handle_flushed())
     }
 
     /// Writes what has gathered, if no flush is under way, and has it flushed; where nobody waits
-    /// for that, the mark is news for the node at once. Bounded by the bytes in the window.
+    /// for that, the mark is news for the node at once. If the caller `may_wait`, some flushes are
+    /// left to [`Self::flush_here`], which must be called before the next write. Bounded by the
+    /// bytes in the window.
     ///
     /// # Errors
     /// Any: the node must stop, and nothing that was not acknowledged before counts.
     pub fn write(
         &mut self,
         joined: Term,
+        may_wait: bool,
         window: &mut Window<Vec<u8>>,
     ) -> Result<Option<Mark>, StorageError> {
         self.take_cut(window)?;
         if let Some(made) = self.maker.poll() {
             self.keep(made?);
         }
-        if !self.flusher.is_idle() {
+        if !self.flusher.is_idle() || self.due.is_some() {
             return Ok(None);
+        }
+        if window.end() <= self.journal.written() {
+            let now = Instant::now();
+            if self.rested.is_some_and(|at| now - at < STEP_TO_REST) {
+                return Ok(None);
+            }
+            self.rested = Some(now);
         }
         let base = segment_base(self.journal.written(), self.segment_length).get();
         if !self.prepare(base)? {
@@ -278,9 +343,13 @@ impl LogStore {
         let segment = self.segment_for(group.slot_segment.get())?;
         write_group(&segment, &group, window)?;
         window.set_written(self.journal.written());
-        match self.durability {
-            Durability::Durable => self.flusher.submit(segment),
-            Durability::ReplicationOnly => return Ok(Some(self.journal.handle_flushed())),
+        if self.durability == Durability::ReplicationOnly {
+            return Ok(Some(self.journal.handle_flushed()));
+        }
+        let len = group.span.end.since(group.span.start);
+        match may_wait && self.place.is_here(len, Instant::now()) {
+            true => self.due = Some(segment),
+            false => self.flusher.submit(segment),
         }
         Ok(None)
     }
@@ -300,12 +369,8 @@ impl LogStore {
     /// That of the flush.
     pub fn wait(&mut self) -> Result<Option<Mark>, StorageError> {
         match self.flusher.wait() {
-            Some(result) => {
-                result?;
-                self.flushes += 1;
-                Ok(Some(self.journal.handle_flushed()))
-            }
-            None => Ok(None),
+            Some(flushed) => self.handle_flushed(flushed, Instant::now()).map(Some),
+            None => self.flush_here(),
         }
     }
 

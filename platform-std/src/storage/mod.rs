@@ -4,6 +4,7 @@
 pub mod dir;
 pub mod error;
 pub mod log;
+mod place;
 mod purge;
 pub mod recover;
 pub mod segment;

@@ -11,6 +11,7 @@ const MTU: usize = 1408;
 const FLUSHING: Flushing = Flushing {
     durability: Durability::Durable,
     idle: Idle::Sleep,
+    here_below: Duration::from_secs(10),
 };
 
 fn window() -> Window<Vec<u8>> {
@@ -31,7 +32,8 @@ fn settle(store: &mut LogStore, window: &mut Window<Vec<u8>>) {
     // Some turns more than it takes to confirm the last group.
     for _ in 0..10_000 {
         store.poll_flushed(window).unwrap();
-        store.write(Term::new(1), window).unwrap();
+        store.write(Term::new(1), true, window).unwrap();
+        store.flush_here().unwrap();
         let is_durable = store.journal().durable() == window.end();
         if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
             return;
@@ -211,4 +213,37 @@ fn what_is_cut_off_is_not_readable_from_then_on() {
     // Other bytes are in the log there, and may be committed; in the file the old ones are.
     append(&mut window, Term::new(2), &[&[0x77; 5000]], MTU).unwrap();
     assert_eq!(store.readable(&window), cut);
+}
+
+#[test]
+fn a_short_group_is_flushed_where_it_was_written_and_a_long_one_by_the_thread() {
+    let scratch = Scratch::new("store-here");
+    let (mut store, mut window, _) = open(&scratch);
+    let term = Term::new(1);
+    append(&mut window, term, &[&[1; 500]], MTU).unwrap();
+    assert_eq!(store.write(term, true, &mut window).unwrap(), None);
+    assert_eq!(
+        store.flush_here().unwrap(),
+        None,
+        "nothing is known of the disk"
+    );
+    settle(&mut store, &mut window);
+
+    let durable = store.journal().durable();
+    append(&mut window, term, &[&[2; 500]], MTU).unwrap();
+    assert_eq!(store.write(term, true, &mut window).unwrap(), None);
+    assert_eq!(store.journal().durable(), durable, "written is not flushed");
+    assert_eq!(store.write(term, true, &mut window).unwrap(), None);
+    let mark = store.flush_here().unwrap().unwrap();
+    assert_eq!((mark.position, mark.term), (window.end(), term));
+    assert_eq!(store.flush_here().unwrap(), None, "once");
+    settle(&mut store, &mut window);
+
+    for (len, may_wait) in [(500, false), (20_000, true)] {
+        append(&mut window, term, &[&vec![3; len]], MTU).unwrap();
+        assert_eq!(store.write(term, may_wait, &mut window).unwrap(), None);
+        assert_eq!(store.flush_here().unwrap(), None, "{len} B");
+        assert!(store.journal().is_flushing());
+        settle(&mut store, &mut window);
+    }
 }

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use coracle_core::log::{append, segment_base};
 use coracle_core::snapshot::{Begin, Section};
@@ -20,6 +21,7 @@ const MTU: usize = 1408;
 const FLUSHING: Flushing = Flushing {
     durability: Durability::Durable,
     idle: Idle::Sleep,
+    here_below: Duration::ZERO,
 };
 
 fn seed(position: u64, chain: u32) -> Seed {
@@ -106,7 +108,7 @@ impl Member {
             let end = window.end();
             while store.journal().durable() < end || store.journal().is_flushing() {
                 let _mark: Option<Mark> = store.poll_flushed(&mut window).unwrap();
-                let _mark: Option<Mark> = store.write(Term::new(1), &mut window).unwrap();
+                let _mark: Option<Mark> = store.write(Term::new(1), false, &mut window).unwrap();
                 std::thread::yield_now();
             }
             window.release(end);
