@@ -230,3 +230,27 @@ fn reduce(sum: __m128i, keys: __m128i) -> u32 {
     let rest = _mm_clmulepi64_si128(_mm_and_si128(quotient, low), barrett, 0x00);
     !(_mm_extract_epi32(_mm_xor_si128(sum, rest), 1) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What one processor runs, another does not: each way is compared here with the tables.
+    #[test]
+    fn both_encodings_and_the_tables_agree() {
+        let bytes: [u8; 600] = core::array::from_fn(|i| (i * 37 + i / 5) as u8);
+        let header: &[u8; HEADER] = bytes.first_chunk().unwrap();
+        for len in (0..500).step_by(16) {
+            let body = &bytes[HEADER..][..len];
+            let expected = crate::both_by_table(!7, header, body);
+            if are_present() {
+                // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+                assert_eq!(unsafe { both_sse(!7, header, body) }, expected, "{len}");
+            }
+            if instructions() == AVX {
+                // SAFETY: the processor has AVX too, and the system keeps it.
+                assert_eq!(unsafe { both_avx(!7, header, body) }, expected, "{len}");
+            }
+        }
+    }
+}
