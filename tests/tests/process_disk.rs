@@ -2,7 +2,7 @@
 //! that was acknowledged.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_tests::process::{Cluster, Mount, Plan, Session, coracle, records, skip, until};
 
@@ -15,10 +15,20 @@ fn small_files(members: u8) -> Plan {
     plan
 }
 
+/// How many messages are on their way, and how long each is: a thread flushes most of those.
+const MANY: (usize, usize) = (64, 8000);
+/// And this one the node's own thread.
+const ONE: (usize, usize) = (1, 32);
+
 /// Sends until the member has ended.
-fn stream_until_the_end(cluster: &mut Cluster, session: &mut Session, member: u8) {
+fn stream_until_the_end(
+    cluster: &mut Cluster,
+    session: &mut Session,
+    (in_flight, len): (usize, usize),
+) {
+    let member = 0;
     until("the disk to end the member", || {
-        while session.in_flight() < 64 && session.offer(8000) {}
+        while session.in_flight() < in_flight && session.offer(len) {}
         // A session that ends with its cluster is fine.
         let is_over = session.poll(Duration::from_millis(5)).is_err();
         (is_over || !cluster.is_running(member)).then_some(())
@@ -34,7 +44,7 @@ fn a_full_disk_stops_a_single_member_and_loses_nothing() {
     };
     cluster.spawn(0);
     let mut session = Session::open(&cluster.endpoints(), 0);
-    stream_until_the_end(&mut cluster, &mut session, 0);
+    stream_until_the_end(&mut cluster, &mut session, MANY);
     assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
     require_told(&cluster.log(0), &["No space left", ".seg", "Make room"]);
     assert!(session.answered().len() > 100, "it ran before");
@@ -60,7 +70,7 @@ fn a_full_disk_stops_one_member_of_three_and_the_others_go_on() {
         cluster.spawn(member);
     }
     let mut session = Session::open(&cluster.endpoints(), 0);
-    stream_until_the_end(&mut cluster, &mut session, 0);
+    stream_until_the_end(&mut cluster, &mut session, MANY);
     assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
     require_told(&cluster.log(0), &["No space left", ".seg", "Make room"]);
     session.stream(200, 32, 8000);
@@ -75,8 +85,7 @@ fn a_full_disk_stops_one_member_of_three_and_the_others_go_on() {
     cluster.kill(0);
 }
 
-#[test]
-fn a_failed_flush_stops_the_node_and_loses_nothing() {
+fn may_trace() -> bool {
     let mut probe = Command::new("strace");
     probe.args([
         "-D",
@@ -87,17 +96,19 @@ fn a_failed_flush_stops_the_node_and_loses_nothing() {
         "inject=fdatasync:error=EIO:when=1",
         "true",
     ]);
-    if !probe
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    let ended = probe.stderr(Stdio::null()).status();
+    ended.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_failed_flush_stops_the_node_and_loses_nothing() {
+    if !may_trace() {
         return skip(
             "failed flush",
             "strace is missing, or may not trace (Debian: strace)",
         );
     }
-    for members in [1, 3] {
+    for (members, load) in [(1, MANY), (3, MANY), (1, ONE), (3, ONE)] {
         let mut cluster = Cluster::prepare("flush", small_files(members));
         // `-D`: the node is our child, the tracer is not.
         let mut command = Command::new("strace");
@@ -114,7 +125,7 @@ fn a_failed_flush_stops_the_node_and_loses_nothing() {
             cluster.spawn(member);
         }
         let mut session = Session::open(&cluster.endpoints(), 0);
-        stream_until_the_end(&mut cluster, &mut session, 0);
+        stream_until_the_end(&mut cluster, &mut session, load);
         assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
         require_told(
             &cluster.log(0),
@@ -128,6 +139,50 @@ fn a_failed_flush_stops_the_node_and_loses_nothing() {
         for member in 0..members {
             require_all(&cluster, member, &session);
         }
+    }
+}
+
+#[test]
+fn a_leader_under_whose_feet_the_disk_stands_still_is_replaced_and_nothing_is_lost() {
+    if !may_trace() {
+        return skip(
+            "a disk that stands still",
+            "strace is missing, or may not trace (Debian: strace)",
+        );
+    }
+    for (in_flight, len) in [ONE, MANY] {
+        let mut cluster = Cluster::prepare("still", small_files(3));
+        for member in 0..3 {
+            cluster.spawn(member);
+        }
+        let mut session = Session::open(&cluster.endpoints(), 0);
+        session.stream(100, in_flight, len);
+        let leader = cluster.leader();
+        let mut tracer = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e"])
+            .arg("inject=fdatasync:delay_enter=5000000:when=20")
+            .args(["-p", &cluster.process(leader).to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace starts");
+        let mut silence = Duration::ZERO;
+        until("another leader", || {
+            let before = Instant::now();
+            session.stream(1, in_flight, len);
+            silence = silence.max(before.elapsed());
+            session.is_renewed().then_some(())
+        });
+        println!("{in_flight} on their way: silence of {silence:?}");
+        // Well before the disk is back.
+        assert!(silence < Duration::from_secs(4), "{silence:?}");
+        session.stream(200, in_flight, len);
+        assert_ne!(cluster.leader(), leader);
+        cluster.level();
+        for member in 0..3 {
+            require_all(&cluster, member, &session);
+        }
+        tracer.kill().expect("our own child");
+        tracer.wait().expect("our own child");
     }
 }
 

@@ -61,6 +61,27 @@ pub struct Flushing {
     pub here_below: Duration,
 }
 
+impl Flushing {
+    /// What follows from the rest of it.
+    fn in_effect(self) -> Self {
+        // Without it hardly anything is flushed.
+        let idle = match self.durability {
+            Durability::Durable => self.idle,
+            Durability::ReplicationOnly => Idle::Sleep,
+        };
+        // A thread that spins is not woken: it costs nothing to hand a flush over to it.
+        let here_below = match idle {
+            Idle::Spin => Duration::ZERO,
+            _ => self.here_below,
+        };
+        Self {
+            idle,
+            here_below,
+            ..self
+        }
+    }
+}
+
 /// See the module's text.
 pub struct LogStore {
     log: PathBuf,
@@ -105,17 +126,7 @@ impl LogStore {
             durability,
             idle,
             here_below,
-        } = flushing;
-        // Without it hardly anything is flushed.
-        let idle = match durability {
-            Durability::Durable => idle,
-            Durability::ReplicationOnly => Idle::Sleep,
-        };
-        // A thread that spins is not woken: it costs nothing to hand a flush over to it.
-        let here_below = match idle {
-            Idle::Spin => Duration::ZERO,
-            _ => here_below,
-        };
+        } = flushing.in_effect();
         let refused = |error| StorageError::io("start a thread for", &log)(error);
         let flush = |segment: Arc<Segment>| {
             let begun = Instant::now();
