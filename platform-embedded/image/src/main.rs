@@ -22,6 +22,9 @@ use core::time::Duration;
 use console::{Console, say};
 use coracle_core::node::{App, Config, SessionTiming, SnapshotPolicy};
 use coracle_core::raft::Timing;
+#[cfg(feature = "echo")]
+use coracle_core::service::echo::Echo;
+#[cfg(not(feature = "echo"))]
 use coracle_core::service::kv::Kv;
 use coracle_core::session::AllowAll;
 use coracle_core::time::{Instant, Now, Timestamp};
@@ -40,16 +43,25 @@ use x86_64 as arch;
 const STOPPED: u8 = 3;
 /// How it ends after a bug.
 pub const PANICKED: u8 = 7;
+/// The machine stops when no more of the stack than this was never used: nothing guards what lies
+/// below it. As much as the largest frame, and half as much again.
+const STACK_SPARE: usize = 24 * 1024;
 /// How often the console shows how the node is.
 const REPORT_NANOS: u64 = 1_000_000_000;
 /// The longest sleep, if nothing is due: the console has its line.
 const SECOND: Duration = Duration::from_nanos(REPORT_NANOS);
 
 type Board = Wire<'static, Nic, MachineClock>;
+/// What the members execute: a key-value map; or, with the feature `echo`, what sends every message
+/// back, for clients that know no service of ours.
+#[cfg(not(feature = "echo"))]
+type Service = Kv<&'static mut [u8]>;
+#[cfg(feature = "echo")]
+type Service = Echo;
 type Node = Superloop<
     Board,
     Disk,
-    Kv<&'static mut [u8]>,
+    Service,
     AllowAll,
     &'static mut [u8],
     { memory::SESSIONS },
@@ -102,7 +114,10 @@ fn start() -> Node {
             "there is no virtio disk, or no virtio network card"
         ))
     };
-    let mut disk = or_stop!(Disk::new(disk), "the disk does not start");
+    let Some(blocks) = memory::BLOCKS.take() else {
+        stop(format_args!("this machine has started already"))
+    };
+    let mut disk = or_stop!(Disk::new(disk, blocks), "the disk does not start");
     let nic = or_stop!(Nic::new(card), "the network card does not start");
     let block = or_stop!(disk.first(), "the disk cannot be read");
     let identity = match Identity::decode(&block) {
@@ -115,9 +130,9 @@ fn start() -> Node {
         prefix: identity.prefix,
         gateway: identity.gateway,
     };
-    let (Some(wire), Some(state), Some(place), Some(memory)) = (
+    let (Some(wire), Some(service), Some(place), Some(memory)) = (
         memory::WIRE.take(),
-        memory::STATE.take(),
+        service(),
         memory::NODE.take(),
         memory::of_node(),
     ) else {
@@ -129,7 +144,7 @@ fn start() -> Node {
         stop(format_args!("a port is 0"))
     };
     let application = Application {
-        service: Kv::new(&mut state[..]),
+        service,
         authenticator: AllowAll,
     };
     let began = arch::nanos();
@@ -137,9 +152,12 @@ fn start() -> Node {
     let node = or_stop!(opened, "the node does not start");
     let status = node.node().status();
     say!(
-        "up member {} address {} recovered {} term {} recovery_us {} boot_us {} static {} node {}",
+        "up member {} address {} start {} snapshot {} recovered {} term {} recovery_us {} \
+         boot_us {} static {} node {}",
         identity.member,
         identity.address,
+        status.start,
+        status.snapshot.unwrap_or_default(),
         status.appended,
         status.term,
         (arch::nanos() - began) / 1000,
@@ -148,6 +166,18 @@ fn start() -> Node {
         size_of::<Node>() + size_of_val(node.node()),
     );
     node
+}
+
+/// The application, before the first message. None at a second call.
+#[cfg(not(feature = "echo"))]
+fn service() -> Option<Service> {
+    let (state, barrier) = (memory::STATE.take()?, memory::BARRIER.take()?);
+    Some(Kv::with_barrier(&mut state[..], &mut barrier[..]))
+}
+
+#[cfg(feature = "echo")]
+fn service() -> Option<Service> {
+    Some(Echo::new())
 }
 
 fn config(identity: &Identity) -> Config {
@@ -166,7 +196,11 @@ fn config(identity: &Identity) -> Config {
         egress_mtu: memory::MTU,
         app: App::default(),
         services: 1,
-        snapshots: SnapshotPolicy::default(),
+        snapshots: SnapshotPolicy {
+            enabled: true,
+            every_bytes: identity.log_max / memory::SNAPSHOTS_PER_LOG,
+            interval: Duration::ZERO,
+        },
         log_max: identity.log_max,
         checkpoint_every: memory::CHECKPOINT_EVERY,
         seed: arch::entropy() ^ (identity.member.slot() as u64) << 56,
@@ -209,14 +243,23 @@ fn run(node: &mut Node) -> ! {
 fn report(node: &mut Node, slept: u64, now: u64) {
     let counters = node.board().counters();
     let idle = slept.saturating_mul(1000) / now.max(1);
+    let status = node.node().status();
     // The console takes everything.
-    let _is_said = node.node().status().write_line(&mut Console).is_ok();
+    let _is_said = status.write_line(&mut Console).is_ok();
     say!(
-        "machine up_ms {} idle {}.{} stack {} lost {} foreign {} unroutable {}",
+        "log start {} snapshot {}",
+        status.start,
+        status.snapshot.unwrap_or_default()
+    );
+    let (used, stack) = (stack_used(), stack_size());
+    if stack - used < STACK_SPARE {
+        stop(format_args!("{used} of {stack} bytes of stack were used"));
+    }
+    say!(
+        "machine up_ms {} idle {}.{} stack {used} of {stack} lost {} foreign {} unroutable {}",
         now / 1_000_000,
         idle / 10,
         idle % 10,
-        stack_used(),
         counters.lost,
         counters.foreign,
         counters.unroutable,
@@ -233,10 +276,15 @@ fn static_bytes() -> usize {
     end - arch::IMAGE
 }
 
+fn stack_size() -> usize {
+    let (bottom, top) = arch::stack();
+    top as usize - bottom as usize
+}
+
 /// How many bytes of the stack were ever used.
 fn stack_used() -> usize {
-    let (bottom, top) = arch::stack();
-    let words = (top as usize - bottom as usize) / size_of::<u32>();
+    let (bottom, _) = arch::stack();
+    let words = stack_size() / size_of::<u32>();
     // SAFETY: all words from `bottom` to `top` are the stack's; those below what is in use are
     // read, and change only when it grows.
     let untouched = (0..words)

@@ -10,6 +10,8 @@ use coracle_core::stream::slot_len;
 use coracle_embedded::Memory;
 use coracle_embedded::net::WireMemory;
 
+use crate::disk::{Block, Blocks};
+
 /// Client sessions, and those that are being refused.
 pub const SESSIONS: usize = 8;
 /// The longest frame: what an Ethernet frame carries.
@@ -20,8 +22,14 @@ pub const MESSAGE_MAX: usize = 4096;
 pub const CHECKPOINT_EVERY: u64 = 64 * 1024;
 /// What the service may have armed and offered.
 pub const SERVICES: usize = 64 * 1024;
+/// A snapshot is due so many times while the log fills up once.
+pub const SNAPSHOTS_PER_LOG: u64 = 8;
 /// The memory of the key-value service.
+#[cfg(not(feature = "echo"))]
 pub const KV: usize = 256 * 1024;
+/// What of it may be kept as it was while a snapshot is written: beyond that, clients wait.
+#[cfg(not(feature = "echo"))]
+pub const KV_BARRIER: usize = 32 * 1024;
 
 const WINDOW: usize = 64 * 1024;
 const STREAM: usize = 16 * 1024;
@@ -57,11 +65,17 @@ impl<T> Once<T> {
     }
 }
 
+/// The disk's.
+pub static BLOCKS: Once<Blocks> = Once::new([const { Block::EMPTY }; _]);
 /// smoltcp's.
 pub static WIRE: Once<WireMemory<'static>> = Once::new(WireMemory::new());
 /// The node itself: it begins there, for the stack has no room for another.
 pub static NODE: Once<Node<SESSIONS>> = Once::new(Node::vacant());
 /// The service's.
+#[cfg(not(feature = "echo"))]
+pub static BARRIER: Once<[u8; KV_BARRIER]> = Once::new([0; KV_BARRIER]);
+/// The service's.
+#[cfg(not(feature = "echo"))]
 pub static STATE: Once<[u8; KV]> = Once::new([0; KV]);
 
 static LOG: Once<[u8; window_len(WINDOW, MTU)]> = Once::new([0; _]);

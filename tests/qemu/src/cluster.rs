@@ -11,18 +11,21 @@ use coracle_core::node::MemberAddress;
 use coracle_core::units::{ClusterId, MemberId};
 use coracle_embedded::identity::Identity;
 
-use crate::disk;
+use crate::disk::{self, Life};
 use crate::gateway::{self, Door};
 use crate::host::{Scratch, coracle, free_ports, status};
-use crate::machine::{Machine, Plan, Words};
+use crate::machine::{Machine, Plan};
 use crate::run::Options;
+use crate::state::State;
 use crate::switch::{Mac, Switch};
 use crate::tools::Arch;
 
 /// The number that names the cluster.
 const CLUSTER: u64 = 0x00c0_ac1e;
-const SEGMENT: u32 = 256 << 10;
-const SEGMENTS: u64 = 128;
+const SEGMENT: u32 = 64 << 10;
+const SEGMENTS: u64 = 16;
+/// The most bytes of a member's log.
+pub const LOG_MAX: u64 = SEGMENTS * SEGMENT as u64;
 /// A segment file's header on Linux.
 const FILE_HEADER: u64 = 4096;
 /// The doors' ports on a machine.
@@ -39,57 +42,10 @@ pub enum Kind {
     Linux,
 }
 
-/// How a member is, as it says itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    pub role: String,
-    pub term: u64,
-    pub leader: Option<u64>,
-    pub appended: u64,
-    pub durable: u64,
-    pub committed: u64,
-    pub applied: u64,
-    pub digest: String,
-    pub sessions: u64,
-}
-
-impl State {
-    /// The line of a console.
-    fn of_console(words: &Words) -> Option<Self> {
-        let number = |key| words.number(key);
-        Some(Self {
-            role: words.at(2).to_lowercase(),
-            term: number("term")?,
-            leader: number("leader"),
-            appended: number("appended")?,
-            durable: number("durable")?,
-            committed: number("committed")?,
-            applied: number("applied")?,
-            digest: words.get("digest")?.to_owned(),
-            sessions: number("sessions")?,
-        })
-    }
-
-    /// The answer to a status query over the network.
-    fn of_answer(json: &serde_json::Value) -> Option<Self> {
-        let number = |key: &str| json[key].as_u64();
-        Some(Self {
-            role: json["role"].as_str()?.to_owned(),
-            term: number("term")?,
-            leader: number("leader"),
-            appended: number("appended")?,
-            durable: number("durable")?,
-            committed: number("committed")?,
-            applied: number("applied")?,
-            digest: json["digest"].as_str().unwrap_or_default().to_owned(),
-            sessions: number("sessions").unwrap_or_default(),
-        })
-    }
-}
-
 struct Member {
     kind: Kind,
     plan: Option<Plan>,
+    identity: Identity,
     machine: Option<Machine>,
     process: Option<Child>,
 }
@@ -102,6 +58,8 @@ pub struct Cluster {
     pub switch: Switch,
     ports: Vec<(u16, u16)>,
     leader_timeout: Duration,
+    /// The most stack that any machine ever used that is off now, and how much each has.
+    stack: (u64, u64),
 }
 
 fn address(member: usize) -> Ipv4Addr {
@@ -147,6 +105,7 @@ impl Cluster {
             switch,
             ports,
             leader_timeout: options.leader_timeout,
+            stack: (0, 0),
         };
         for (n, kind) in kinds.iter().enumerate() {
             let member = cluster.make(n, kind, kinds, frames[n])?;
@@ -157,6 +116,7 @@ impl Cluster {
 
     fn make(&self, n: usize, kind: &Kind, kinds: &[Kind], port: u16) -> Result<Member, String> {
         let path = |name: &str| self.scratch.path().join(format!("{name}-{n}"));
+        let identity = self.identity(n, kinds);
         let plan = match kind {
             Kind::Linux => {
                 let text = self.settings(n, &path("data"));
@@ -173,13 +133,14 @@ impl Cluster {
                     switch: self.switch.port(),
                     mac: mac(n),
                 };
-                disk::make(&plan.disk, &self.identity(n, kinds)).map_err(|e| e.to_string())?;
+                disk::make(&plan.disk, &identity, Life::First).map_err(|e| e.to_string())?;
                 Some(plan)
             }
         };
         Ok(Member {
             kind: kind.clone(),
             plan,
+            identity,
             machine: None,
             process: None,
         })
@@ -204,7 +165,7 @@ impl Cluster {
             ports: DOORS,
             members: std::array::from_fn(listed),
             segment_length: SEGMENT,
-            log_max: SEGMENTS * u64::from(SEGMENT),
+            log_max: LOG_MAX,
             leader_timeout_ms: self.leader_timeout.as_millis() as u32,
         }
     }
@@ -217,7 +178,7 @@ impl Cluster {
         let dir = dir.display().to_string();
         let mut text = format!(
             "cluster = {CLUSTER}\nmember = {member}\ndir = {dir:?}\nservice = \"kv\"\n\
-             kv_memory = \"256 KiB\"\nkv_barrier = \"64 KiB\"\nsegment_length = \"256 KiB\"\n\
+             kv_memory = \"256 KiB\"\nkv_barrier = \"32 KiB\"\nsegment_length = \"64 KiB\"\n\
              log_max = {log_max}\ncheckpoint_every = \"64 KiB\"\nmessage_max = \"4 KiB\"\n\
              sessions_max = 7\nservice_memory = \"64 KiB\"\n"
         );
@@ -312,6 +273,7 @@ impl Cluster {
 
     /// Pulls a member's plug.
     pub fn kill(&mut self, n: usize) {
+        self.stack = self.stack();
         let member = &mut self.members[n];
         if let Some(machine) = member.machine.take() {
             machine.kill();
@@ -321,6 +283,30 @@ impl Cluster {
             drop(process.kill());
             drop(process.wait());
         }
+    }
+
+    /// Gives a machine that is off a new disk, in place of one that is lost.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn replace_disk(&mut self, n: usize, number: u64) -> Result<(), String> {
+        let member = &self.members[n];
+        let Some(plan) = member.plan.as_ref().filter(|_| !self.is_on(n)) else {
+            return Err(format!("member {n} is no machine that is off"));
+        };
+        std::fs::remove_file(&plan.disk)
+            .and_then(|()| disk::make(&plan.disk, &member.identity, Life::Replaced(number)))
+            .map_err(|e| e.to_string())
+    }
+
+    /// The most stack that any machine ever used, and how much each has.
+    pub fn stack(&self) -> (u64, u64) {
+        let machines = self.members.iter().filter_map(|m| m.machine.as_ref());
+        let used = machines.filter_map(|machine| {
+            let words = machine.console().machine?;
+            Some((words.number("stack")?, words.number("of")?))
+        });
+        used.fold(self.stack, |a, b| (a.0.max(b.0), a.1.max(b.1)))
     }
 
     /// A member's machine, if it is one and on.
@@ -344,7 +330,7 @@ impl Cluster {
     pub fn state(&self, n: usize) -> Option<State> {
         let member = &self.members[n];
         if let Some(machine) = &member.machine {
-            return State::of_console(machine.console().member.as_ref()?);
+            return State::of_console(&machine.console());
         }
         member.process.as_ref()?;
         let endpoint = format!("{n}=127.0.0.1:{}", self.ports[n].1);
@@ -355,12 +341,14 @@ impl Cluster {
     /// All members' states as a table.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "  {:<6} {:<8} {:<10} {:>5} {:>6} {:>10} {:>10} {:>10} {:>8} {:>6} {:>9}\n",
+            "  {:<6} {:<8} {:<10} {:>5} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>6} {:>7}\n",
             "member",
             "what",
             "role",
             "term",
             "leader",
+            "start",
+            "snapshot",
             "durable",
             "commit",
             "applied",
@@ -389,7 +377,9 @@ impl Cluster {
             let leader = state.leader.map_or("-".to_owned(), |id| id.to_string());
             text += &format!("  {n:<6} {what:<8} {:<10} {:>5} ", state.role, state.term);
             text += &format!(
-                "{leader:>6} {:>10} {:>10} {:>10} {:>8} {:>6} {:>9}\n",
+                "{leader:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>6} {:>7}\n",
+                state.start,
+                state.snapshot,
                 state.durable,
                 state.committed,
                 state.applied,
@@ -399,6 +389,19 @@ impl Cluster {
             );
         }
         text
+    }
+
+    /// Whether all machines that should be on are.
+    ///
+    /// # Errors
+    /// One has ended.
+    pub fn check(&mut self) -> Result<(), String> {
+        for (n, member) in self.members.iter_mut().enumerate() {
+            if let Some(code) = member.machine.as_mut().and_then(Machine::ended) {
+                return Err(format!("machine {n} has ended with {code}"));
+            }
+        }
+        Ok(())
     }
 
     /// Waits for something.
@@ -415,11 +418,7 @@ impl Cluster {
             if let Some(value) = is_so(self) {
                 return Ok(value);
             }
-            for (n, member) in self.members.iter_mut().enumerate() {
-                if let Some(code) = member.machine.as_mut().and_then(Machine::ended) {
-                    return Err(format!("machine {n} has ended with {code}"));
-                }
-            }
+            self.check()?;
             if began.elapsed() > PATIENCE {
                 return Err(format!("in vain: waited for {what}"));
             }

@@ -7,18 +7,45 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use coracle_core::log::{Frames, Messages, NodeState, Roster, Window, window_len};
+use coracle_core::service::Service;
+use coracle_core::service::kv::Kv;
 use coracle_core::service::kv::codec::{Request, decode_request};
-use coracle_core::units::{Incarnation, Position, Term};
+use coracle_core::snapshot::{Section, SnapshotError, SnapshotReader, SnapshotSource};
+use coracle_core::units::{ClusterId, Incarnation, Position, ServiceId, Term};
 use coracle_embedded::identity::{BLOCK, Identity};
-use coracle_embedded::{Storage, Store};
+use coracle_embedded::{Layout, Storage, Store};
+
+use crate::load::{Acknowledged, key_of, value_of};
 
 /// The log's window, when it is recovered here.
-const WINDOW: usize = 1 << 20;
+const WINDOW: usize = 64 << 10;
 const FRAME_MAX: usize = 1 << 16;
 /// A session message's header, in front of a client's own bytes.
 const HEADER: usize = 32;
-/// The last write of a key by a member's log, by its version.
+/// The memory of the image's key-value service.
+const KV: usize = 256 << 10;
+/// Room for a snapshot: of the service's three quarters, which is more than its memory.
+const SNAPSHOT: u32 = 512 << 10;
+/// Units of records, and those of the node's state.
+const RECORDS: u32 = 8;
+const STATES: u32 = 2;
+/// What a disk is divided in.
+const UNIT: u64 = 4096;
+
+/// What a disk is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// The first start of a member of a new cluster.
+    First,
+    /// In place of a disk that was lost, as `coracle init --replace`: the member counts for nobody
+    /// until it has what the others have. The number is that of its life, never the same.
+    Replaced(u64),
+}
+
+/// Writes by a member's log: key and value by version.
 pub type Writes = BTreeMap<u64, (Vec<u8>, Vec<u8>)>;
+/// Version and value by key.
+pub type Entries = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 
 /// A disk's file behind its first block: what the node calls its storage.
 struct Disk(File);
@@ -48,44 +75,78 @@ fn other(error: impl std::fmt::Debug) -> io::Error {
     io::Error::other(format!("{error:?}"))
 }
 
-/// Makes the disk of a member of a new cluster.
+/// Makes the disk of a member, as large as its log may grow, with two snapshots and the records.
 ///
 /// # Errors
 /// The system's own, or an identity that does not fit.
-pub fn make(path: &Path, identity: &Identity) -> io::Result<()> {
+pub fn make(path: &Path, identity: &Identity, life: Life) -> io::Result<()> {
     let file = File::options()
         .read(true)
         .write(true)
         .create_new(true)
         .open(path)?;
-    let segment = u64::from(identity.segment_length);
-    let segments = identity.log_max / segment;
-    // As much again for snapshots and records. What is never written takes no room here.
-    let length = BLOCK as u64 + 2 * segments * segment;
-    file.set_len(length.next_multiple_of(4096))?;
+    let layout = Layout {
+        segment_length: identity.segment_length,
+        snapshot_max: SNAPSHOT,
+        record_units: RECORDS,
+    };
+    let records = UNIT * u64::from(RECORDS + STATES);
+    file.set_len(BLOCK as u64 + identity.log_max + 2 * u64::from(SNAPSHOT) + records)?;
     let block = identity.encode().ok_or_else(|| other("it does not fit"))?;
     file.write_all_at(&block, 0)?;
+    let (incarnation, votes) = match life {
+        Life::First => (Incarnation::FIRST, true),
+        // Never that of a first one.
+        Life::Replaced(number) => (Incarnation(number | 1 << 63), false),
+    };
     let state = NodeState {
         cluster: identity.cluster,
         member: identity.member,
-        incarnation: Incarnation::FIRST,
+        incarnation,
         term: Term::ZERO,
         vote: None,
-        votes: true,
+        votes,
         quarantined: false,
         roster: Roster::FIRST,
     };
-    Store::format(Disk(file), identity.segment_length, &state).map_err(other)?;
+    Store::format_as(Disk(file), &layout, &state).map_err(other)?;
     Ok(())
 }
 
 /// What is on a disk.
 #[derive(Debug)]
 pub struct Contents {
+    /// Where its log starts: what was below is purged.
+    pub start: Position,
     /// Where its log ends, after recovery.
     pub end: Position,
-    /// Every write of a key-value service's client.
-    pub writes: Writes,
+    /// The position of its newest snapshot; zero if it has none.
+    pub snapshot: u64,
+    /// Every write of a key-value service's client that the log still has.
+    writes: Writes,
+    /// The newest of each key: the snapshot's, and what the log has above it.
+    entries: Entries,
+}
+
+impl Contents {
+    /// Whether an acknowledged write is there: itself in the log; or, if it is not above the
+    /// snapshot, in what came of it, where later writes of its key take its place.
+    pub fn has(&self, one: &Acknowledged) -> bool {
+        let expected = (key_of(one.number), value_of(one.number));
+        let newest = self.entries.get(&expected.0);
+        let is_kept = newest.is_some_and(|(version, value)| {
+            *version > one.version || (*version == one.version && *value == expected.1)
+        });
+        match self.writes.get(&one.version) {
+            Some(found) => is_kept && *found == expected,
+            None => is_kept && one.version <= self.snapshot,
+        }
+    }
+
+    /// How many writes the log still has.
+    pub fn in_log(&self) -> usize {
+        self.writes.len()
+    }
 }
 
 /// Recovers the log on a disk as its node would, but changes nothing, and takes out all writes.
@@ -118,10 +179,11 @@ fn read_copy(path: &Path) -> io::Result<Contents> {
     if let Some(at) = recovered.corrupt {
         return Err(other(format!("the log is damaged at {at}")));
     }
-    let end = recovered.tail.end;
+    let (start, end) = (recovered.start.position, recovered.tail.end);
+    let (snapshot, mut entries) = snapshot(&mut store, identity.cluster)?;
     let mut writes = Writes::new();
     let (mut messages, mut assembly) = (Messages::new(), vec![0; FRAME_MAX]);
-    let mut at = recovered.start.position;
+    let mut at = start;
     while at < end {
         let len = store.read(at, &mut scratch)?;
         let len = (len as u64).min(end.since(at)) as usize;
@@ -133,12 +195,57 @@ fn read_copy(path: &Path) -> io::Result<Contents> {
             };
             let body = message.bytes.get(HEADER..).unwrap_or_default();
             if let Ok((_, Request::Put { key, value })) = decode_request(body) {
-                writes.insert(message.end.get(), (key.to_vec(), value.to_vec()));
+                let (version, key) = (message.end.get(), key.to_vec());
+                writes.insert(version, (key.clone(), value.to_vec()));
+                if version > snapshot {
+                    entries.insert(key, (version, value.to_vec()));
+                }
             }
         }
         if at == before {
             return Err(other(format!("there is no sound frame at {at}")));
         }
     }
-    Ok(Contents { end, writes })
+    Ok(Contents {
+        start,
+        end,
+        snapshot,
+        writes,
+        entries,
+    })
+}
+
+/// What the node keeps for a service stands before what that writes itself: when what was executed,
+/// then sessions and timers of 24 bytes each. The map arms none, and offers no messages.
+fn skip_sessions(from: &mut SnapshotReader<'_>) -> Result<(), SnapshotError> {
+    from.array::<28>()?;
+    for _ in 0..2 {
+        for _ in 0..from.u32()? {
+            from.array::<24>()?;
+        }
+    }
+    match from.u32()? {
+        0 => Ok(()),
+        _ => Err(SnapshotError::Content),
+    }
+}
+
+/// What the newest snapshot holds, and its position.
+fn snapshot(store: &mut Store<Disk>, cluster: ClusterId) -> io::Result<(u64, Entries)> {
+    let Some(mut source) = store.source() else {
+        return Ok((0, Entries::new()));
+    };
+    let service = ServiceId::new(0).expect("the first service");
+    let section = Section::Service(service);
+    let opened = source.open(section).ok_or_else(|| other("no service"))?;
+    let (bytes, length) = opened;
+    let mut from = SnapshotReader::new(bytes, length, cluster, section).map_err(other)?;
+    let position = from.begin().position.get();
+    skip_sessions(&mut from).map_err(other)?;
+    let mut kv = Kv::new(vec![0; KV]);
+    kv.read_snapshot(&mut from).map_err(other)?;
+    from.finish().map_err(other)?;
+    let entry =
+        |e: coracle_core::service::kv::Entry<'_>| (e.key.to_vec(), (e.version, e.value.to_vec()));
+    Ok((position, kv.iter().map(entry).collect()))
 }

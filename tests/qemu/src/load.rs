@@ -15,6 +15,12 @@ const KEYS: u64 = 64;
 const WINDOW: usize = 8;
 /// Between two writes.
 const PACE: Duration = Duration::from_millis(4);
+/// Between two when as much as possible is to be written.
+const FAST: Duration = Duration::from_millis(1);
+/// The numbers of such writes start here.
+const LARGE: u64 = 1 << 40;
+/// The length of their values.
+const LARGE_VALUE: usize = 2_000;
 
 /// A write that the cluster has answered for.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +43,9 @@ pub fn key_of(number: u64) -> Vec<u8> {
 /// The value: its number, and some bytes of lengths up to two frames.
 pub fn value_of(number: u64) -> Vec<u8> {
     let mut value = format!("{number}:").into_bytes();
-    let len = if number.is_multiple_of(50) {
+    let len = if number >= LARGE {
+        LARGE_VALUE
+    } else if number.is_multiple_of(50) {
         1_800
     } else {
         number as usize * 37 % 500
@@ -58,6 +66,7 @@ pub struct Record {
     /// Answers that no write should have.
     pub wrong: Vec<String>,
     next: u64,
+    is_fast: bool,
 }
 
 /// A client that goes on and on.
@@ -91,6 +100,11 @@ impl Load {
     /// What was acknowledged so far.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on as much as possible is written, or again what it was before.
+    pub fn set_fast(&self, is_fast: bool) {
+        self.record().is_fast = is_fast;
     }
 
     /// Begins to write in the background.
@@ -212,7 +226,10 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
 fn take_number(record: &Mutex<Record>) -> u64 {
     let mut record = lock(record);
     record.next += 1;
-    record.next
+    match record.is_fast {
+        true => LARGE + record.next,
+        false => record.next,
+    }
 }
 
 fn take(egress: Egress<'_>, pending: &mut BTreeMap<u64, Instant>, record: &Mutex<Record>) {
@@ -245,6 +262,7 @@ fn session(mut client: Client, record: &Mutex<Record>, is_over: &AtomicBool) {
     let mut next = Instant::now();
     loop {
         let is_ending = is_over.load(Ordering::Relaxed);
+        let pace = if lock(record).is_fast { FAST } else { PACE };
         if is_ending && pending.is_empty() {
             // The cluster would close it by itself, later.
             drop(client.close());
@@ -261,9 +279,9 @@ fn session(mut client: Client, record: &Mutex<Record>, is_over: &AtomicBool) {
             if client.offer(&message).is_ok() {
                 pending.insert(number, Instant::now());
             }
-            next = Instant::now() + PACE;
+            next = Instant::now() + pace;
         }
-        let polled = client.poll(PACE, |egress| take(egress, &mut pending, record));
+        let polled = client.poll(pace, |egress| take(egress, &mut pending, record));
         if polled.is_err() {
             lock(record).unknown += pending.len() as u64;
             return;

@@ -86,12 +86,14 @@ impl Plan {
 pub struct Console {
     /// When the node was up, and what it said then.
     pub up: Option<(Instant, Words)>,
-    /// How its member is.
-    pub member: Option<Words>,
+    /// How its member is, and which log and snapshot it has: said at one moment.
+    pub member: Option<(Words, Words)>,
     /// How the machine is.
     pub machine: Option<Words>,
     /// The last ones.
     pub lines: VecDeque<String>,
+    /// The first half of `member`.
+    half: Option<Words>,
 }
 
 /// A line of the kind `word value word value`.
@@ -121,7 +123,8 @@ impl Console {
         let words = Words(line.split_whitespace().map(str::to_owned).collect());
         match words.at(0) {
             "up" => self.up = Some((Instant::now(), words)),
-            "member" => self.member = Some(words),
+            "member" => self.half = Some(words),
+            "log" => self.member = self.half.take().map(|half| (half, words)),
             "machine" => self.machine = Some(words),
             _ => {}
         }

@@ -1,15 +1,16 @@
 //! A cluster of bare-metal nodes in QEMU's virtual machines: elected, written to, cut off, killed,
-//! and its disks read from outside.
+//! its log written round and round, and its disks read from outside.
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Kind};
+use crate::cluster::{Cluster, Kind, LOG_MAX};
+use crate::disk::Contents;
 use crate::host::{resident, run_time};
 use crate::load::Load;
 use crate::report::{Report, spread, time};
 use crate::switch::Faults;
-use crate::tools::{Arch, check};
-use crate::{disk, gateway, host, load, machine, tools};
+use crate::tools::{Arch, Service, check};
+use crate::{disk, gateway, host, machine, snapshots, tools};
 
 /// How an image ends that cannot start or go on.
 const STOPPED: i32 = 3;
@@ -21,6 +22,8 @@ pub struct Options {
     pub arch: Arch,
     /// One member is a process of this host.
     pub is_mixed: bool,
+    /// Machines are started for another program.
+    pub is_served: bool,
     /// How long a leader may be silent.
     pub leader_timeout: Duration,
     /// For the switch's faults.
@@ -69,7 +72,7 @@ fn kinds(options: &Options, report: &mut Report) -> Result<Vec<Kind>, String> {
     let mut images = Vec::new();
     for arch in archs {
         println!("building the {} image", arch.name());
-        let image = tools::build(arch)?;
+        let image = tools::build(arch, Service::Kv)?;
         let size = tools::image_size(&image)?;
         report.add(
             &format!("image, {}", arch.name()),
@@ -96,7 +99,9 @@ fn phases(cluster: &mut Cluster, options: &Options, report: &mut Report) -> Resu
     load.start();
     bad_network(cluster, &load, options.phase, report)?;
     partition(cluster, &load, options.phase, report)?;
+    snapshots::go_round(cluster, &load, report)?;
     kill_leader(cluster, &load, report)?;
+    snapshots::lose_a_disk(cluster, &load, report)?;
     load.stop();
     end(cluster, &load, report)
 }
@@ -142,7 +147,10 @@ fn boot(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
 
 /// Waits until a machine's node is up. Until then it is asked for its address all the time: a card
 /// that is not ready yet must not be upset by frames that are.
-fn wait_up(cluster: &mut Cluster, n: usize) -> Result<(Duration, machine::Words), String> {
+///
+/// # Errors
+/// As [`Cluster::until`].
+pub fn wait_up(cluster: &mut Cluster, n: usize) -> Result<(Duration, machine::Words), String> {
     let question = gateway::question(cluster.address(n));
     cluster.until("a machine's start", |cluster| {
         for _ in 0..20 {
@@ -181,7 +189,10 @@ fn idle(cluster: &Cluster, phase: Duration, report: &mut Report) -> Result<(), S
 }
 
 /// Waits until so many more writes were acknowledged.
-fn progress(cluster: &mut Cluster, load: &Load, more: usize) -> Result<(), String> {
+///
+/// # Errors
+/// They were not.
+pub fn progress(cluster: &mut Cluster, load: &Load, more: usize) -> Result<(), String> {
     let wanted = load.record().acknowledged.len() + more;
     cluster.until("acknowledged writes", |_| {
         (load.record().acknowledged.len() >= wanted).then_some(())
@@ -288,27 +299,46 @@ fn kill_leader(cluster: &mut Cluster, load: &Load, report: &mut Report) -> Resul
     println!("{}", cluster.table());
     report.add("leader killed, next write answered", time(gap));
     // A leader acknowledges nothing that is not on its own disk.
-    let (found, end) = compare(cluster, leader, load, killed)?;
+    let (found, disk) = compare(cluster, leader, load, killed)?;
+    let Contents {
+        start,
+        end,
+        snapshot,
+        ..
+    } = disk;
     println!(
-        "its disk has all {found} writes that were acknowledged by then; its log ends at {end}"
+        "its disk has all {found} writes that were acknowledged by then; its log goes from {start} \
+         to {end}, its snapshot is at {snapshot}"
     );
     report.add(
         "acknowledged writes on its disk",
-        format!("{found} of {found}"),
+        format!(
+            "{found} of {found}, {} in the log, the rest in its snapshot",
+            disk.in_log()
+        ),
     );
+    if end.since(start) > LOG_MAX {
+        return Err(format!(
+            "its log is longer than the {LOG_MAX} bytes it may be"
+        ));
+    }
     cluster.start(leader)?;
     let (took, up) = wait_up(cluster, leader)?;
-    let recovered = up.number("recovered").unwrap_or_default();
-    if recovered < end {
+    let number = |key| up.number(key).unwrap_or_default();
+    let recovered = number("recovered");
+    if recovered < end.get() {
         return Err(format!(
             "it recovered its log to {recovered}, and had it to {end}"
         ));
+    }
+    if start.get() == 0 || number("start") != start.get() || number("snapshot") != snapshot {
+        return Err(format!("it did not start from its snapshot: {up:?}"));
     }
     cluster.leader(&[])?;
     progress(cluster, load, 50)?;
     let own = Duration::from_micros(up.number("recovery_us").unwrap_or_default());
     let line = format!(
-        "up after {}, {} of it recovery of {recovered} bytes",
+        "up after {}, {} of it recovery of a snapshot at {snapshot} and a log to {recovered}",
         time(took),
         time(own)
     );
@@ -317,14 +347,14 @@ fn kill_leader(cluster: &mut Cluster, load: &Load, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// Compares a disk with what had been acknowledged at `moment`: how many writes that was, and where
-/// the disk's log ends.
+/// Compares a disk with what had been acknowledged at `moment`: how many writes that was, and what
+/// else is on the disk.
 fn compare(
     cluster: &Cluster,
     n: usize,
     load: &Load,
     moment: Instant,
-) -> Result<(usize, u64), String> {
+) -> Result<(usize, Contents), String> {
     let path = cluster.disk(n).ok_or("this member has no disk image")?;
     let contents = disk::read(path).map_err(|error| format!("the disk of member {n}: {error}"))?;
     let record = load.record();
@@ -335,17 +365,16 @@ fn compare(
     let mut count = 0;
     for one in acknowledged {
         count += 1;
-        let expected = (load::key_of(one.number), load::value_of(one.number));
-        if contents.writes.get(&one.version) != Some(&expected) {
+        if !contents.has(one) {
             return Err(format!(
-                "member {n} has lost {one:?}; its log ends at {}",
-                contents.end
+                "member {n} has lost {one:?}; its log goes from {} to {}, its snapshot is at {}",
+                contents.start, contents.end, contents.snapshot
             ));
         }
     }
     match count {
         0 => Err("nothing was acknowledged".into()),
-        _ => Ok((count, contents.end.get())),
+        _ => Ok((count, contents)),
     }
 }
 
@@ -357,15 +386,13 @@ fn end(cluster: &mut Cluster, load: &Load, report: &mut Report) -> Result<(), St
     let machines: Vec<usize> = (0..cluster.len())
         .filter(|n| cluster.is_machine(*n))
         .collect();
-    let used = machines.iter().filter_map(|n| {
-        let words = cluster.machine(*n)?.console().machine?;
-        words.number("stack")
-    });
-    let stack = used.max().unwrap_or_default();
-    report.add(
-        "stack used, at most",
-        format!("{:.1} KiB", stack as f64 / 1024.0),
-    );
+    let (used, stack) = cluster.stack();
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    let line = format!("{:.1} of {:.0} KiB", kib(used), kib(stack));
+    report.add("stack used, at most", line.as_str());
+    if 3 * used > 2 * stack {
+        return Err(format!("more than two thirds of a machine's stack: {line}"));
+    }
     (0..cluster.len()).for_each(|n| cluster.kill(n));
     let mut total = 0;
     for n in machines {

@@ -97,22 +97,38 @@ pub fn check(arch: Arch) -> Result<(), String> {
     }
 }
 
+/// What the members execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// The key-value map.
+    Kv,
+    /// What sends every message back.
+    Echo,
+}
+
 /// Builds the image, with a toolchain that has its target: rustup's, or Debian's `rustc-web` and
 /// its own source of the core library.
 ///
 /// # Errors
 /// It does not build, or there is no toolchain, and then what to install.
-pub fn build(arch: Arch) -> Result<PathBuf, String> {
+pub fn build(arch: Arch, service: Service) -> Result<PathBuf, String> {
     let folder = root().join("platform-embedded/image");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     command.args(["build", "--release", "--locked", "--target", arch.target()]);
     command.current_dir(&folder);
-    let mut target = "target";
+    // A folder for each service: a machine that starts again must find the image that it had.
+    let mut target = match service {
+        Service::Kv => "target".to_owned(),
+        Service::Echo => "target/echo".to_owned(),
+    };
+    if service == Service::Echo {
+        command.args(["--features", "echo"]);
+    }
     if arch == Arch::Riscv32 && !has_target(arch) {
-        target = "target/debian";
+        target += "/debian";
         debian(&mut command)?;
     }
-    command.arg("--target-dir").arg(folder.join(target));
+    command.arg("--target-dir").arg(folder.join(&target));
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if !status.success() {
         return Err(format!("the {} image does not build", arch.name()));
