@@ -60,9 +60,12 @@ pub fn lint(steps: &mut Steps) {
         steps.run(&format!("clippy {folder}"), 10, command);
     }
     // In its folder, because its settings are there.
-    let mut command = cargo(words("clippy --release --locked -- -D warnings"));
-    let command = command.current_dir(root().join("platform-embedded/image"));
-    steps.run("clippy platform-embedded/image", 10, command);
+    for features in ["", "echo"] {
+        let mut command = cargo(words("clippy --release --locked --features"));
+        command.args([features, "--", "-D", "warnings"]);
+        let command = command.current_dir(root().join("platform-embedded/image"));
+        steps.run("clippy platform-embedded/image", 10, command);
+    }
 }
 
 pub fn doc(steps: &mut Steps) {
@@ -137,18 +140,43 @@ pub fn netns(steps: &mut Steps) {
     }
 }
 
+/// What the C driver cannot be built without.
+fn lacks_for_peer() -> Option<&'static str> {
+    if !works("clang", &["--version"]) {
+        Some("clang is not installed (Debian: clang libclang-dev)")
+    } else if cmake_version() < Some((3, 30)) {
+        Some("CMake 3.30 or newer is not installed (PyPI: cmake)")
+    } else {
+        None
+    }
+}
+
 pub fn peer(steps: &mut Steps) {
     let name = "the C Aeron client";
-    if !works("clang", &["--version"]) {
-        steps.cannot(name, "clang is not installed (Debian: clang libclang-dev)");
-    } else if cmake_version() < Some((3, 30)) {
-        steps.cannot(name, "CMake 3.30 or newer is not installed (PyPI: cmake)");
-    } else {
-        let line = "test --manifest-path tests/peer/Cargo.toml";
-        steps.run(name, 40, &mut cargo(words(line)));
-        let line = "clippy --all-targets --manifest-path tests/peer/Cargo.toml -- -D warnings";
-        steps.run("clippy tests/peer", 10, &mut cargo(words(line)));
+    if let Some(missing) = lacks_for_peer() {
+        return steps.cannot(name, missing);
     }
+    let line = "test --manifest-path tests/peer/Cargo.toml";
+    steps.run(name, 40, &mut cargo(words(line)));
+    let line = "clippy --all-targets --features bare --manifest-path tests/peer/Cargo.toml";
+    let mut clippy = cargo(words(line));
+    steps.run(
+        "clippy tests/peer",
+        10,
+        clippy.args(["--", "-D", "warnings"]),
+    );
+}
+
+/// The same client and driver, from the same build, against bare-metal nodes in virtual machines;
+/// flags are those of `qemu`.
+pub fn peer_bare(steps: &mut Steps, flags: &[&str]) {
+    let name = "the C Aeron client, bare metal";
+    if let Some(missing) = lacks_for_peer().map(str::to_owned).or(lacks_qemu(flags)) {
+        return steps.cannot(name, &missing);
+    }
+    let line = "test --features bare --test bare_metal --manifest-path tests/peer/Cargo.toml";
+    let mut command = cargo(words(line));
+    steps.run(name, 20, command.env("CORACLE_QEMU_FLAGS", flags.join(" ")));
 }
 
 /// The other systems that `bench --peers` measures: their servers' tests, and one short round.
@@ -170,16 +198,21 @@ pub fn rivals(steps: &mut Steps) {
     steps.check("bench --peers", || bench(&["--peers", "--quick"]));
 }
 
-/// Bare-metal nodes in virtual machines; its own flags.
-pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
-    let name = format!("qemu {}", flags.join(" "));
+/// What a machine of these flags cannot be started without.
+fn lacks_qemu(flags: &[&str]) -> Option<String> {
     let is_riscv = flags.windows(2).any(|pair| pair == ["--arch", "riscv32"]);
     let (program, package) = match is_riscv {
         true => ("qemu-system-riscv32", "qemu-system-misc"),
         false => ("qemu-system-x86_64", "qemu-system-x86"),
     };
-    if !works(program, &["--version"]) {
-        let missing = format!("{program} is not installed (Debian: {package})");
+    (!works(program, &["--version"]))
+        .then(|| format!("{program} is not installed (Debian: {package})"))
+}
+
+/// Bare-metal nodes in virtual machines; its own flags.
+pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
+    let name = format!("qemu {}", flags.join(" "));
+    if let Some(missing) = lacks_qemu(flags) {
         return steps.cannot(name.trim(), &missing);
     }
     let run = "run --release --quiet -p coracle-qemu --";

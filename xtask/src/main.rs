@@ -28,6 +28,7 @@ cargo xtask <chore>
                        things are there
   defmt, planted       core compiles with the defmt feature, and with the planted bugs
   fuzz-smoke           the fuzz targets on stable Rust, with random bytes
+  peer --bare [flags]  the C Aeron client against bare-metal nodes in virtual machines
   peer, tshark, netns  against the C Aeron client, under tshark, in network namespaces
   rivals               what `bench --peers` measures: tests of its servers, and one short round
 
@@ -81,6 +82,10 @@ fn main() -> ExitCode {
         }
         ["qemu", flags @ ..] => {
             chores::qemu(&mut steps, 20, flags);
+            steps
+        }
+        ["peer", "--bare", flags @ ..] => {
+            chores::peer_bare(&mut steps, flags);
             steps
         }
         ["instructions", "--bless"] => {
@@ -157,6 +162,7 @@ fn test(steps: &mut Steps) {
     chores::tshark(steps);
     chores::netns(steps);
     chores::peer(steps);
+    chores::peer_bare(steps, &[]);
 }
 
 /// So that with what `.ci/run` installs first the whole stays under 75 minutes.

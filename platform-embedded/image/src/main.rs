@@ -43,9 +43,6 @@ use x86_64 as arch;
 const STOPPED: u8 = 3;
 /// How it ends after a bug.
 pub const PANICKED: u8 = 7;
-/// The machine stops when no more of the stack than this was never used: nothing guards what lies
-/// below it. As much as the largest frame, and half as much again.
-const STACK_SPARE: usize = 24 * 1024;
 /// How often the console shows how the node is.
 const REPORT_NANOS: u64 = 1_000_000_000;
 /// The longest sleep, if nothing is due: the console has its line.
@@ -252,7 +249,7 @@ fn report(node: &mut Node, slept: u64, now: u64) {
         status.snapshot.unwrap_or_default()
     );
     let (used, stack) = (stack_used(), stack_size());
-    if stack - used < STACK_SPARE {
+    if stack - used < memory::STACK_SPARE {
         stop(format_args!("{used} of {stack} bytes of stack were used"));
     }
     say!(

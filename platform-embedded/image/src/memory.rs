@@ -12,6 +12,13 @@ use coracle_embedded::net::WireMemory;
 
 use crate::disk::{Block, Blocks};
 
+/// The stack, in bytes. A start is deepest, each alike, with 92 KiB: the superloop is moved on it.
+/// Turns, and what begins anew in one, stay below that. More than a third of it is spare, and
+/// `cargo xtask qemu` fails when a quarter is not.
+pub const STACK: usize = 144 * 1024;
+/// A machine stops when less of its stack than this was never used, for nothing guards what lies
+/// below it. No frame is as large, but for those of the start.
+pub const STACK_SPARE: usize = 24 * 1024;
 /// Client sessions, and those that are being refused.
 pub const SESSIONS: usize = 8;
 /// The longest frame: what an Ethernet frame carries.

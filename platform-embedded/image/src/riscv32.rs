@@ -3,6 +3,8 @@
 
 use core::arch::{asm, global_asm};
 
+use crate::memory::STACK;
+
 /// Where virtio devices may be: the first one's address, how far apart they are, and how many.
 pub const VIRTIO: (usize, usize, usize) = (0x1000_1000, 0x1000, 8);
 /// What the stack is filled with before it is used: what is still there was never reached.
@@ -11,7 +13,6 @@ pub const PAINT: u32 = 0x5ac1_d0d0;
 /// Where the image starts.
 pub const IMAGE: usize = 0x8000_0000;
 
-const STACK: usize = 384 * 1024;
 const SERIAL: usize = 0x1000_0000;
 const FINISHER: usize = 0x10_0000;
 const RTC: usize = 0x10_1000;

@@ -59,6 +59,8 @@ pub struct Status {
     pub applied: u64,
     /// Digest of its service's state.
     pub digest: String,
+    /// Where its log starts: what was below is purged.
+    pub log_start: u64,
     /// Position of its newest snapshot.
     pub snapshot: Option<u64>,
 }
@@ -217,7 +219,7 @@ impl Cluster {
         let members = value["members"]
             .as_array()
             .ok_or_else(|| format!("status: {text}"))?;
-        Ok(members.iter().filter_map(read_status).collect())
+        Ok(members.iter().filter_map(Status::read).collect())
     }
 
     /// Waits until one member leads, and returns it.
@@ -443,22 +445,26 @@ fn configuration(id: usize, data: &Path, view: &[Addresses], settings: &str) -> 
     text
 }
 
-/// One member of the status; none for a member that did not answer.
-fn read_status(value: &Value) -> Option<Status> {
-    let number = |key: &str| value[key].as_u64();
-    Some(Status {
-        member: usize::try_from(number("member")?).ok()?,
-        role: value["role"].as_str()?.to_lowercase(),
-        term: number("term")?,
-        appended: number("appended")?,
-        committed: number("committed")?,
-        applied: number("applied")?,
-        digest: value["digest"].to_string(),
-        snapshot: number("snapshot"),
-    })
+impl Status {
+    /// One member of what `coracle status --json` says; none for a member that did not answer.
+    pub fn read(value: &Value) -> Option<Self> {
+        let number = |key: &str| value[key].as_u64();
+        Some(Self {
+            member: usize::try_from(number("member")?).ok()?,
+            role: value["role"].as_str()?.to_lowercase(),
+            term: number("term")?,
+            appended: number("appended")?,
+            committed: number("committed")?,
+            applied: number("applied")?,
+            digest: value["digest"].to_string(),
+            log_start: number("log_start")?,
+            snapshot: number("snapshot"),
+        })
+    }
 }
 
-fn are_level(members: &[Status], expected: usize) -> bool {
+/// Whether so many members are there, one leads, and all have executed the same log.
+pub fn are_level(members: &[Status], expected: usize) -> bool {
     members.len() == expected
         && members.iter().any(|status| status.role == "leader")
         && members.windows(2).all(|pair| is_level(&pair[0], &pair[1]))

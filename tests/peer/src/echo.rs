@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use coracle_net::cluster::{Addresses, Cluster, Plan, free_port};
+use coracle_net::cluster::{Cluster, Plan, free_port};
 use coracle_net::say;
 use coracle_net::scratch::Scratch;
 
@@ -15,6 +15,21 @@ use crate::workload;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Messages that may be without their echo at a time.
 pub const IN_FLIGHT: usize = 64;
+
+/// Members that a conversation is held with.
+pub trait Members {
+    /// Fails if one that should run has ended.
+    ///
+    /// # Errors
+    /// Which, and how.
+    fn check_alive(&mut self) -> Result<(), String>;
+}
+
+impl Members for Cluster {
+    fn check_alive(&mut self) -> Result<(), String> {
+        Self::check_alive(self)
+    }
+}
 
 /// A conversation with the echo service: what was sent, and what came back.
 pub struct Echo<'d> {
@@ -97,7 +112,7 @@ impl<'d> Echo<'d> {
     ///
     /// # Errors
     /// As [`Echo::step`], or a node that ended.
-    pub fn run(&mut self, until: u64, cluster: &mut Cluster) -> Result<(), String> {
+    pub fn run(&mut self, until: u64, cluster: &mut impl Members) -> Result<(), String> {
         let mut told = self.next / 10_000;
         while self.next < until || !self.waiting.is_empty() {
             self.step(until)?;
@@ -160,7 +175,8 @@ pub fn cluster(host: &str, settings: &str) -> (Cluster, Client, usize) {
     plan.settings = format!("service = \"echo\"\n{settings}");
     let mut cluster = Cluster::start("peer-cluster", &plan).expect("the nodes start");
     let leader = cluster.await_leader(PATIENCE).expect("a leader");
-    (cluster, Client::start(host, &plan.views[0]), leader)
+    let endpoints = plan.views[0].iter().map(|one| one.ingress.clone());
+    (cluster, Client::start(host, endpoints), leader)
 }
 
 /// A driver, and what a client of a cluster knows beforehand.
@@ -173,10 +189,13 @@ pub struct Client {
 }
 
 impl Client {
-    fn start(host: &str, members: &[Addresses]) -> Self {
+    /// A driver on `host`, and the members' endpoints in their order.
+    ///
+    /// # Panics
+    /// When the driver does not start.
+    pub fn start(host: &str, endpoints: impl IntoIterator<Item = String>) -> Self {
         let scratch = Scratch::new("peer");
         let driver = Driver::start(&scratch.join("driver")).expect("the driver starts");
-        let endpoints = members.iter().map(|addresses| addresses.ingress.clone());
         let members = (0..).zip(endpoints).collect();
         Self {
             driver,

@@ -5,5 +5,6 @@
 pub mod codec;
 pub mod driver;
 pub mod echo;
+pub mod machines;
 pub mod session;
 pub mod workload;

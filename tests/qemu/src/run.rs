@@ -390,8 +390,10 @@ fn end(cluster: &mut Cluster, load: &Load, report: &mut Report) -> Result<(), St
     let kib = |bytes: u64| bytes as f64 / 1024.0;
     let line = format!("{:.1} of {:.0} KiB", kib(used), kib(stack));
     report.add("stack used, at most", line.as_str());
-    if 3 * used > 2 * stack {
-        return Err(format!("more than two thirds of a machine's stack: {line}"));
+    if 4 * used > 3 * stack {
+        return Err(format!(
+            "less than a quarter of a machine's stack is spare: {line}"
+        ));
     }
     (0..cluster.len()).for_each(|n| cluster.kill(n));
     let mut total = 0;

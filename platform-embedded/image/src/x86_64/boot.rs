@@ -3,10 +3,10 @@
 
 use core::arch::global_asm;
 
+use crate::memory::STACK;
+
 /// What the stack is filled with before it is used: what is still there was never reached.
 pub const PAINT: u32 = 0x5ac1_d0d0;
-/// The length of the stack in bytes.
-pub const STACK: usize = 384 * 1024;
 
 // The entry is in 32-bit protected mode without paging, interrupts off, and a flat address space.
 // SSE is switched on because the compiled core library uses it.
