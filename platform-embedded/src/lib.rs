@@ -16,6 +16,7 @@
 #[macro_use]
 mod fmt;
 
+mod buffered;
 mod device;
 pub mod identity;
 mod keeper;
@@ -26,6 +27,7 @@ mod profile;
 mod store;
 mod superloop;
 
+pub use buffered::{Block, Buffered};
 pub use device::{Clock, Network, Storage};
 pub use nor::Nor;
 pub use profile::Profile;

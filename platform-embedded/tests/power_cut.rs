@@ -160,3 +160,18 @@ fn a_disk_loses_nothing_if_the_power_goes_again_at_the_start() {
     let cuts = cut_everywhere(Kind::Disk, 1, 1, true);
     assert!(cuts > 1_000, "{cuts}");
 }
+
+/// Whatever is in memory when the power goes, and whichever order it was written in.
+#[test]
+fn a_buffered_disk_loses_nothing_that_was_acknowledged() {
+    for blocks in [1, 4] {
+        let cuts = cut_everywhere(Kind::Buffered(blocks), 4, 1, false);
+        assert!(cuts > 800, "{cuts}");
+    }
+}
+
+#[test]
+fn a_buffered_disk_loses_nothing_if_the_power_goes_again_at_the_start() {
+    let cuts = cut_everywhere(Kind::Buffered(4), 1, 1, true);
+    assert!(cuts > 500, "{cuts}");
+}

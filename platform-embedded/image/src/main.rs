@@ -31,7 +31,7 @@ use coracle_core::time::{Instant, Now, Timestamp};
 use coracle_embedded::identity::Identity;
 use coracle_embedded::net::{Link, Wire};
 use coracle_embedded::{Application, Clock, Next, Superloop};
-use disk::Disk;
+use disk::{Disk, Sectors};
 use nic::Nic;
 #[cfg(target_arch = "riscv32")]
 use riscv32 as arch;
@@ -111,10 +111,7 @@ fn start() -> Node {
             "there is no virtio disk, or no virtio network card"
         ))
     };
-    let Some(blocks) = memory::BLOCKS.take() else {
-        stop(format_args!("this machine has started already"))
-    };
-    let mut disk = or_stop!(Disk::new(disk, blocks), "the disk does not start");
+    let mut disk = or_stop!(Sectors::new(disk), "the disk does not start");
     let nic = or_stop!(Nic::new(card), "the network card does not start");
     let block = or_stop!(disk.first(), "the disk cannot be read");
     let identity = match Identity::decode(&block) {
@@ -127,7 +124,8 @@ fn start() -> Node {
         prefix: identity.prefix,
         gateway: identity.gateway,
     };
-    let (Some(wire), Some(service), Some(place), Some(memory)) = (
+    let (Some(blocks), Some(wire), Some(service), Some(place), Some(memory)) = (
+        memory::BLOCKS.take(),
         memory::WIRE.take(),
         service(),
         memory::NODE.take(),
@@ -145,6 +143,7 @@ fn start() -> Node {
         authenticator: AllowAll,
     };
     let began = arch::nanos();
+    let disk = Disk::new(disk, blocks);
     let opened = Superloop::open_in(place, board, disk, application, config(&identity), memory);
     let node = or_stop!(opened, "the node does not start");
     let status = node.node().status();

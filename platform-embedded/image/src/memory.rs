@@ -7,10 +7,10 @@ use coracle_core::limits::MTU_DEFAULT;
 use coracle_core::log::window_len;
 use coracle_core::node::Node;
 use coracle_core::stream::slot_len;
-use coracle_embedded::Memory;
 use coracle_embedded::net::WireMemory;
+use coracle_embedded::{Block, Memory};
 
-use crate::disk::{Block, Blocks};
+use crate::disk::Blocks;
 
 /// The stack, in bytes. A start is deepest, each alike, with 92 KiB: the superloop is moved on it.
 /// Turns, and what begins anew in one, stay below that. More than a third of it is spare, and

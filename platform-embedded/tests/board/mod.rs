@@ -19,7 +19,7 @@ use chip::Chip;
 use coracle_core::node::Door;
 use coracle_core::prng::Prng;
 use coracle_core::time::{Instant, Now, Timestamp};
-use coracle_embedded::{Clock, Network, Nor, Storage};
+use coracle_embedded::{Block, Buffered, Clock, Network, Nor, Storage};
 
 const SECTOR: usize = 512;
 
@@ -109,10 +109,11 @@ impl Storage for Disk {
     }
 }
 
-/// Either kind of device.
+/// Any kind of device.
 #[derive(Clone, Debug)]
 pub enum Device {
     Disk(Disk),
+    Buffered(Buffered<Disk, Vec<Block>>),
     Flash(Nor<Chip>),
 }
 
@@ -120,6 +121,8 @@ pub enum Device {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Disk,
+    /// A disk behind so many blocks of memory.
+    Buffered(usize),
     Flash,
     /// The first member has a disk, the others flash.
     Mixed,
@@ -140,14 +143,24 @@ impl Device {
     pub fn new(kind: Kind, len: usize) -> Self {
         match kind {
             Kind::Disk => Self::Disk(Disk::new(len)),
+            Kind::Buffered(blocks) => Self::buffered(Disk::new(len), blocks),
             Kind::Flash | Kind::Mixed => Self::Flash(Nor::new(Chip::new(len))),
         }
+    }
+
+    fn buffered(disk: Disk, blocks: usize) -> Self {
+        Self::Buffered(Buffered::new(disk, vec![Block::EMPTY; blocks]))
     }
 
     /// What a board finds that starts again after a power cut.
     pub fn start_again(&mut self, prng: &mut Prng) {
         match self {
             Self::Disk(disk) => disk.start_again(prng),
+            Self::Buffered(buffered) => {
+                let mut disk = buffered.device().clone();
+                disk.start_again(prng);
+                *self = Self::buffered(disk, buffered.blocks().len());
+            }
             Self::Flash(nor) => nor.flash_mut().start_again(prng),
         }
     }
@@ -156,6 +169,11 @@ impl Device {
     pub fn safe(&self) -> Self {
         match self {
             Self::Disk(disk) => Self::Disk(disk.safe()),
+            Self::Buffered(buffered) => {
+                let mut buffered = buffered.clone();
+                let safe = buffered.device().safe();
+                Self::buffered(safe, buffered.blocks().len())
+            }
             Self::Flash(nor) => {
                 let mut nor = nor.clone();
                 nor.flash_mut().start_again(&mut Prng::new(1));
@@ -168,6 +186,7 @@ impl Device {
     pub fn cut_after(&mut self, calls: u64) {
         match self {
             Self::Disk(disk) => disk.calls_left = calls,
+            Self::Buffered(buffered) => buffered.device().calls_left = calls,
             Self::Flash(nor) => nor.flash_mut().calls_left = calls,
         }
     }
@@ -179,6 +198,7 @@ impl Device {
                 disk.seen[at..at + len].iter_mut().for_each(|b| *b = !*b);
                 disk.safe[at..at + len].iter_mut()
             }
+            Self::Buffered(_) => panic!("what is in memory does not rot"),
             Self::Flash(nor) => nor.flash_mut().bytes[at..at + len].iter_mut(),
         };
         rotten.for_each(|byte| *byte = !*byte);
@@ -187,7 +207,7 @@ impl Device {
     /// How often each unit was erased; none on a disk.
     pub fn erased(&self) -> Vec<u32> {
         match self {
-            Self::Disk(_) => Vec::new(),
+            Self::Disk(_) | Self::Buffered(_) => Vec::new(),
             Self::Flash(nor) => nor.flash().erased.clone(),
         }
     }
@@ -196,6 +216,7 @@ impl Device {
     pub fn calls(&self) -> u64 {
         match self {
             Self::Disk(disk) => disk.calls,
+            Self::Buffered(buffered) => buffered.clone().device().calls,
             Self::Flash(nor) => nor.flash().calls,
         }
     }
@@ -207,6 +228,7 @@ impl Storage for Device {
     fn capacity(&self) -> u64 {
         match self {
             Self::Disk(disk) => disk.capacity(),
+            Self::Buffered(disk) => disk.capacity(),
             Self::Flash(nor) => nor.capacity(),
         }
     }
@@ -214,6 +236,7 @@ impl Storage for Device {
     fn erase_size(&self) -> Option<u32> {
         match self {
             Self::Disk(disk) => disk.erase_size(),
+            Self::Buffered(disk) => disk.erase_size(),
             Self::Flash(nor) => nor.erase_size(),
         }
     }
@@ -221,6 +244,7 @@ impl Storage for Device {
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), PowerCut> {
         match self {
             Self::Disk(disk) => disk.read(at, into),
+            Self::Buffered(disk) => disk.read(at, into),
             Self::Flash(nor) => nor.read(at, into),
         }
     }
@@ -228,13 +252,14 @@ impl Storage for Device {
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PowerCut> {
         match self {
             Self::Disk(disk) => disk.write(at, bytes),
+            Self::Buffered(disk) => disk.write(at, bytes),
             Self::Flash(nor) => nor.write(at, bytes),
         }
     }
 
     fn erase(&mut self, at: u64, len: u64) -> Result<(), PowerCut> {
         match self {
-            Self::Disk(_) => panic!("it rewrites in place"),
+            Self::Disk(_) | Self::Buffered(_) => panic!("it rewrites in place"),
             Self::Flash(nor) => nor.erase(at, len),
         }
     }
@@ -242,6 +267,7 @@ impl Storage for Device {
     fn flush(&mut self) -> Result<(), PowerCut> {
         match self {
             Self::Disk(disk) => disk.flush(),
+            Self::Buffered(disk) => disk.flush(),
             Self::Flash(nor) => nor.flush(),
         }
     }
