@@ -112,6 +112,11 @@ impl Device {
         self.power().fail_read(after, for_good);
     }
 
+    /// No fault that was planned comes.
+    pub fn spare(&mut self) {
+        self.power().spare();
+    }
+
     /// Whether a read has failed since it was started.
     pub fn has_failed(&mut self) -> bool {
         self.power().has_failed

@@ -35,6 +35,11 @@ impl Power {
         self.read_fails = Some((after, for_good));
     }
 
+    /// No fault that was planned comes.
+    pub const fn spare(&mut self) {
+        (self.calls_left, self.read_fails) = (u64::MAX, None);
+    }
+
     /// It is on again, and stays so.
     pub const fn start_again(&mut self) {
         let calls = self.calls;
