@@ -1,7 +1,8 @@
 //! Bugs planted on purpose, to prove that the simulator finds them. In a normal build
 //! `Planted::is_active` is the constant `false` and every branch on it is compiled out.
 
-/// One way to break the core. Each was found by tracing the design by hand.
+/// One way to break the core, or the storage of a board. Each was found by tracing the design by
+/// hand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the names are sentences")]
@@ -29,11 +30,15 @@ pub enum Planted {
     ASlotForgetsTheLastJoin,
     AnUnwellLeaderStays,
     WhoIsBehindIsLeftToTheGroup,
+    ABoardAcknowledgesBeforeItsFlush,
+    ABoardVotesBeforeItsFlush,
+    ABoardMakesAUnitAnewInItsPlace,
+    AnOldSlotCountsForANewLog,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,
         Self::AcknowledgeBeforeDurable,
@@ -57,6 +62,10 @@ impl Planted {
         Self::ASlotForgetsTheLastJoin,
         Self::AnUnwellLeaderStays,
         Self::WhoIsBehindIsLeftToTheGroup,
+        Self::ABoardAcknowledgesBeforeItsFlush,
+        Self::ABoardVotesBeforeItsFlush,
+        Self::ABoardMakesAUnitAnewInItsPlace,
+        Self::AnOldSlotCountsForANewLog,
     ];
 
     /// Is this bug switched on? Always false in a normal build.

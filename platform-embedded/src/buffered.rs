@@ -70,7 +70,12 @@ impl<D: Storage, B: AsRef<[Block]> + AsMut<[Block]>> Buffered<D, B> {
     }
 
     /// The device itself; it may not have yet what was not flushed.
-    pub fn device(&mut self) -> &mut D {
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The same, to be changed.
+    pub fn device_mut(&mut self) -> &mut D {
         &mut self.device
     }
 
@@ -319,7 +324,7 @@ mod tests {
         assert_eq!((disk.device().reads, disk.device().writes), (4, 4));
         // Two sectors with others between them: what was there is not written again.
         disk.write(0, &[8; 32]).unwrap();
-        disk.device().bytes[SECTOR] = 9;
+        disk.device_mut().bytes[SECTOR] = 9;
         disk.write(3 * SECTOR as u64, &[8; 32]).unwrap();
         disk.flush().unwrap();
         assert_eq!(disk.device().bytes[SECTOR], 9);
@@ -331,7 +336,7 @@ mod tests {
         let mut disk = buffered(4);
         disk.write(64, &[1; 64]).unwrap();
         disk.flush().unwrap();
-        disk.device().bytes[70] = 2;
+        disk.device_mut().bytes[70] = 2;
         let mut found = [0; 64];
         disk.read(64, &mut found).unwrap();
         assert_eq!(found[6], 2);
@@ -341,18 +346,18 @@ mod tests {
     fn a_device_that_fails_is_said_to_and_nothing_is_taken_for_written() {
         let mut disk = buffered(1);
         disk.write(64, &[1; 64]).unwrap();
-        disk.device().fails = true;
+        disk.device_mut().fails = true;
         let mut elsewhere = [0; 32];
         assert_eq!(disk.read(LEN as u64, &mut elsewhere), Err(()));
         assert_eq!(disk.write(LEN as u64, &[3; 32]), Err(()));
         assert_eq!(disk.flush(), Err(()));
-        disk.device().fails = false;
+        disk.device_mut().fails = false;
         disk.flush().unwrap();
         assert_eq!(disk.device().bytes[64..128], [1; 64]);
         // What failed to be read is not there afterwards.
-        disk.device().fails = true;
+        disk.device_mut().fails = true;
         assert_eq!(disk.read(LEN as u64, &mut elsewhere), Err(()));
-        disk.device().fails = false;
+        disk.device_mut().fails = false;
         disk.read(0, &mut elsewhere).unwrap();
         assert_eq!(elsewhere, [0; 32]);
     }

@@ -323,6 +323,11 @@ where
         self.node.borrow()
     }
 
+    /// The log's window, to look at what was appended last.
+    pub fn log(&self) -> &Window<B> {
+        &self.window
+    }
+
     /// The service, to look at its state.
     pub fn service(&self) -> &S {
         &self.application.service

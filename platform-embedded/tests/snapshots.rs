@@ -5,10 +5,11 @@ mod board;
 
 use std::ops::Range;
 
+use board::Kind;
 use board::client::Caller;
 use board::trio::{Cluster, Member, SEGMENT, SNAPSHOT, address, endpoints};
-use board::{Broken, Kind};
 use coracle_core::node::Event;
+use coracle_devices::Broken;
 
 /// The least that a bounded log may be.
 const LOG_MAX: u64 = 8 * SEGMENT as u64;

@@ -207,6 +207,27 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
+/// How many of the first `run` of `bytes` are frames as they were written: by each one's own
+/// checksum, and by its chain, which that does not cover, as far as its neighbours can tell. Work:
+/// `run`, and one frame more.
+pub(crate) fn sound(bytes: &[u8], run: usize, at: Position, segment_length: u32) -> usize {
+    let run = bytes.get(..run).unwrap_or_default();
+    let mut frames = Frames::new(run, at, segment_length).verified().linked(None);
+    let Some(first) = frames.next() else {
+        return 0;
+    };
+    let others: usize = frames.map(|frame| frame.aligned_len).sum();
+    let behind = bytes.get(first.bytes.len()..).unwrap_or_default();
+    let next = Frames::new(behind, first.end(), segment_length)
+        .verified()
+        .next();
+    match next.is_some_and(|next| others == 0 && !next.follows(first.chain)) {
+        // One of the two is damaged, and nothing says which.
+        true => 0,
+        false => first.aligned_len + others,
+    }
+}
+
 /// The position that the frame at the start of `bytes` says it has; `None` if it is no log frame.
 pub fn stated_position(bytes: &[u8], segment_length: u32) -> Option<Position> {
     Header::parse(bytes).map(|h| h.position(segment_length))

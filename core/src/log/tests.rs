@@ -420,3 +420,29 @@ fn any_bytes_are_received_without_a_panic() {
         let_go(&mut log);
     }
 }
+
+/// A chain is in no frame's own checksum: where it has rotten only the frames beside it show it.
+#[test]
+fn a_frame_whose_chain_has_rotten_is_not_sound() {
+    let mut log = window();
+    for byte in 0..3 {
+        append(&mut log, T1, &[&[byte; 30]], MTU).unwrap();
+    }
+    let bytes = contents(&log, at(0));
+    let sound = |bytes: &[u8], from: usize| {
+        let rest = &bytes[from..];
+        scan::sound(rest, rest.len(), at(from as u64), SEGMENT)
+    };
+    assert_eq!(sound(&bytes, 0), 192);
+    for (frame, before) in [(0, 0), (1, 64), (2, 128)] {
+        let mut rotten = bytes.clone();
+        rotten[64 * frame + 29] ^= 0xff;
+        assert_eq!(sound(&rotten, 0), before, "{frame}");
+    }
+    let mut rotten = bytes.clone();
+    rotten[64 + 29] ^= 0xff;
+    assert_eq!(sound(&rotten, 64), 0, "it does not lead on");
+    assert_eq!(sound(&rotten, 128), 64);
+    rotten[64 + 40] ^= 1;
+    assert_eq!(sound(&rotten, 64), 0, "by its own checksum");
+}

@@ -579,10 +579,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None => return None,
         };
         let run = scan::run(bytes, mending.from, mtu, segment);
-        let run = bytes.get(..run).unwrap_or_default();
-        let mut sound = Frames::new(run, mending.from, segment).verified();
-        let sound = sound.by_ref().map(|frame| frame.aligned_len).sum();
-        let run = run.get(..sound).filter(|run| !run.is_empty());
+        let sound = scan::sound(bytes, run, mending.from, segment);
+        let run = bytes.get(..sound).filter(|run| !run.is_empty());
         let Some(run) = run.filter(|_| mending.from < mending.to) else {
             self.mending = None;
             return None;

@@ -1,6 +1,7 @@
 //! The log's bytes: written by groups, read back, made anew where they must change.
 
 use coracle_core::log::{ChainSearch, Group, Log, Span, segment_base, segment_end};
+use coracle_core::planted::Planted;
 use coracle_core::units::Position;
 
 use super::layout::Part;
@@ -32,7 +33,9 @@ impl<S: Storage> Store<S> {
         }
         // Last: on flash it is durable at once, and what it speaks of is by then.
         self.write_slot(group.slot)?;
-        self.flush()?;
+        if !Planted::ABoardAcknowledgesBeforeItsFlush.is_active() {
+            self.flush()?;
+        }
         // Above a truncation nothing counts any more, now that this is durable.
         self.trusted = self.trusted.min(group.slot.intended);
         Ok(())
@@ -159,8 +162,10 @@ impl<S: Storage> Store<S> {
             unit: self.map.unit_at(base) as u32,
             spare: self.spare,
         });
-        self.write_root()?;
-        self.flush()?;
+        if !Planted::ABoardMakesAUnitAnewInItsPlace.is_active() {
+            self.write_root()?;
+            self.flush()?;
+        }
         self.restore()
     }
 
@@ -281,7 +286,9 @@ impl<S: Storage> Store<S> {
     pub(super) fn restart_log(&mut self, start: Position) -> Result<(), StoreError<S::Error>> {
         self.root.start = start;
         // Records so far are of the old log, the slot among them.
-        self.root.floor = self.seq;
+        if !Planted::AnOldSlotCountsForANewLog.is_active() {
+            self.root.floor = self.seq;
+        }
         (self.slot, self.blank, self.start_chain) = (None, None, None);
         self.write_root()?;
         self.flush()

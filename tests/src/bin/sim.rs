@@ -17,7 +17,9 @@ usage: sim --seed N [--profile P]     run one seed and say how it went, step by 
        sim --seconds S [--profile P]  run fresh seeds for so long
        sim --planted [NAME]           break the core on purpose, one bug at a time, and find each
 
-profiles: calm mixed links partitions kills power tails naks wipes stalls clocks
+profiles: calm mixed links partitions kills power tails naks wipes stalls clocks snapshots embedded
+In one run of five, and in all of `embedded`, some or all members are boards: the superloop and the
+storage of coracle-embedded, on disks and flash chips whose power goes in the middle of a call.
 Exit status 0: no invariant was broken (with --planted: every bug was found).";
 
 /// More seeds than this without a violation, and a planted bug has survived.

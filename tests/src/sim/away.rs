@@ -25,7 +25,7 @@ const STEP: u64 = 3000;
 #[derive(Debug)]
 pub struct Services {
     /// Those that run on the node's thread.
-    here: [History; SERVICES],
+    here: heapless::Vec<History, SERVICES>,
     away: Option<Away>,
 }
 
@@ -41,17 +41,18 @@ struct Away {
 }
 
 impl Services {
-    /// Before the first record; `acts` as a `Mind` does.
-    pub fn new(acts: bool) -> Self {
+    /// So many before the first record; `acts` as a `Mind` does.
+    pub fn new(count: usize, acts: bool) -> Self {
         Self {
-            here: std::array::from_fn(|number| History::new(number, acts)),
+            here: (0..count).map(|n| History::new(n, acts)).collect(),
             away: None,
         }
     }
 
     /// What the node is handed.
-    pub fn lend(&mut self) -> [&mut dyn Service; SERVICES] {
-        let mut all = self.here.each_mut().map(|s| s as &mut dyn Service);
+    pub fn lend(&mut self) -> heapless::Vec<&mut dyn Service, SERVICES> {
+        let here = self.here.iter_mut().map(|s| s as &mut dyn Service);
+        let mut all: heapless::Vec<_, SERVICES> = here.collect();
         if let Some(away) = &mut self.away {
             all[away.slot] = &mut away.stand_in;
         }
@@ -156,7 +157,7 @@ impl World {
         }
         let life = u64::from(self.members[member].life);
         let mut rng = Rng::new(seed ^ (life << 8) ^ (member as u64) << 32);
-        let slot = rng.below(SERVICES as u64) as usize;
+        let slot = rng.below(self.plan.services as u64) as usize;
         let Process {
             services,
             node,

@@ -61,7 +61,7 @@ pub struct MemberGhost {
     /// Its published log.
     pub log: GhostLog,
     /// The role, term and positions last seen in this life.
-    last: Option<Seen>,
+    pub(super) last: Option<Seen>,
     /// The highest acknowledgement that left: its term and durable position.
     pub(super) acknowledged: (u32, u64),
     /// The durable position that its storage has reported and that was not cut since.
@@ -112,7 +112,7 @@ impl Checker {
             committed: GhostLog::default(),
             commit_of_term: BTreeMap::new(),
             sections: HashMap::new(),
-            model: Model::new(sessions, plan.services_act),
+            model: Model::new(sessions, plan.services, plan.services_act),
             truncations: 0,
         }
     }
@@ -146,6 +146,10 @@ impl Checker {
     /// The end of the committed log.
     pub fn committed(&self) -> u64 {
         self.committed.end()
+    }
+
+    pub(super) fn member(&self, member: u8) -> &MemberGhost {
+        &self.members[usize::from(member)]
     }
 
     /// The frames of a member's log.
@@ -329,7 +333,7 @@ impl Checker {
         Ok(())
     }
 
-    fn check_cut(&mut self, seen: &Seen) -> Checked {
+    pub(super) fn check_cut(&mut self, seen: &Seen) -> Checked {
         let Some(cut) = seen.cut else {
             return Ok(());
         };
@@ -404,7 +408,7 @@ impl Checker {
         Ok(())
     }
 
-    fn check_leader(&mut self, seen: &Seen) -> Checked {
+    pub(super) fn check_leader(&mut self, seen: &Seen) -> Checked {
         if seen.role != Role::Leader {
             return Ok(());
         }
@@ -463,7 +467,7 @@ impl Checker {
         Ok(())
     }
 
-    fn check_commit(&mut self, seen: &Seen, on_medium: OnMedium<'_>) -> Checked {
+    pub(super) fn check_commit(&mut self, seen: &Seen, on_medium: OnMedium<'_>) -> Checked {
         let (member, commit) = (seen.member, seen.commit);
         if commit == 0 {
             return Ok(());
@@ -559,7 +563,8 @@ impl Checker {
     }
 
     fn check_applied(&self, seen: &Seen) -> Checked {
-        for (service, (applied, digest)) in seen.services.into_iter().enumerate() {
+        let services = seen.services.into_iter().take(self.model.services());
+        for (service, (applied, digest)) in services.enumerate() {
             let expected = self.model.digest_at(service, applied);
             if digest != expected {
                 let detail = format!(

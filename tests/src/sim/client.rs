@@ -403,7 +403,7 @@ impl World {
                 Output::Control(control) => Rc::from(control.emit(&mut scratch)),
             };
             let to = transmit.to;
-            self.send(Datagram { from, to, bytes });
+            self.send(Datagram { from, to, bytes }, 0);
         }
     }
 

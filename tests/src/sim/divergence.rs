@@ -4,7 +4,6 @@
 use coracle_core::service::Role;
 
 use super::check::{Checked, broken};
-use super::mind::SERVICES;
 use super::world::World;
 
 /// One run in so many has such a member.
@@ -37,13 +36,29 @@ impl World {
         }
         let member = (self.plan.seed / ONE_IN) as usize % members;
         let life = self.members[member].life;
-        if let Some(process) = &mut self.members[member].process {
-            let service = (self.plan.seed / 64) as usize % SERVICES;
-            // What one that is away has done since, and the node has not heard of, cannot be told.
-            let is_away = process.services.away() == Some(service);
-            let service = (service + usize::from(is_away)) % SERVICES;
-            process.services.history(service).flipped = 1;
-            let applied = process.node.applied().get();
+        let services = self.plan.services;
+        let mut service = (self.plan.seed / 64) as usize % services;
+        let m = &mut self.members[member];
+        let board = m.board.as_mut().and_then(|b| b.running.as_mut());
+        let applied = match (&mut m.process, board) {
+            (Some(process), _) => {
+                // What one that is away has done since, and the node has not heard of, cannot be
+                // told.
+                let is_away = |service| process.services.away() == Some(service);
+                service = (service + usize::from(is_away(service))) % services;
+                if is_away(service) {
+                    return;
+                }
+                process.services.history(service).flipped = 1;
+                Some(process.node.applied())
+            }
+            (None, Some(running)) => {
+                running.service.borrow_mut().flipped = 1;
+                Some(running.superloop.node().applied())
+            }
+            (None, None) => None,
+        };
+        if let Some(applied) = applied.map(|applied| applied.get()) {
             self.divergence.flipped = Some((member, life, applied));
             self.note(member as u8, "goes wrong", applied, service as u64);
         }
@@ -51,11 +66,10 @@ impl World {
 
     /// After every call.
     pub(super) fn watch_divergence(&mut self, member: usize) -> Checked {
-        let Some(process) = &self.members[member].process else {
+        let Some((is_quarantined, role)) = self.members[member].standing() else {
             return Ok(());
         };
-        let is_quarantined = process.node.is_quarantined();
-        let leads = process.node.role() == Role::Leader;
+        let leads = role == Role::Leader;
         let shown = &mut self.divergence.shown[member];
         let (was_quarantined, led) = std::mem::replace(shown, (is_quarantined, leads));
         let is_wrong = self.divergence.flipped.is_some_and(|(m, ..)| m == member);
@@ -76,11 +90,10 @@ impl World {
             return true;
         };
         let m = &self.members[member];
-        let Some(process) = m.process.as_ref().filter(|_| m.life == life) else {
+        let Some(shown) = m.shown().filter(|_| m.life == life) else {
             return true;
         };
-        let agreed = process.node.agreed_checkpoint().position.get();
-        let is_due = agreed > applied && process.node.applied().get() >= agreed;
-        !is_due || process.node.is_quarantined()
+        let is_due = shown.agreed > applied && shown.applied.get() >= shown.agreed;
+        !is_due || shown.is_quarantined
     }
 }

@@ -115,7 +115,8 @@ impl World {
             let mut flush = disk.begin_flush(name);
             disk.step_flush(&mut flush, true, &mut super::rng::Rng::new(0));
         };
-        for (index, bytes) in incoming.sections.iter().enumerate() {
+        let sections = incoming.sections.iter().take(self.plan.sections());
+        for (index, bytes) in sections.enumerate() {
             self.checker
                 .installed(member as u8, position, index, bytes)?;
             write(&mut m.disk, Name::Section(position, index), bytes);

@@ -8,6 +8,7 @@ use coracle_core::node::{Lent, Node, Recall};
 use coracle_core::units::{ClusterId, Incarnation};
 
 use super::away::Services;
+use super::board::Board;
 use super::clock::{Clock, Nanos};
 use super::disk::{Disk, Flush};
 use super::installs::Incoming;
@@ -49,9 +50,9 @@ pub struct Memory {
     services: Vec<u8>,
 }
 
-impl Default for Memory {
-    /// Small, so that everything fills up now and then.
-    fn default() -> Self {
+impl Memory {
+    /// For so many services. Small, so that everything fills up now and then.
+    pub fn new(services: usize) -> Self {
         Self {
             ingress: vec![0; SESSIONS * INGRESS],
             reassembly: vec![0; 2 * (MESSAGE_MAX + 64)],
@@ -59,12 +60,10 @@ impl Default for Memory {
             replay: vec![0; 16 * 1024],
             catchup: vec![0; 4 * 1024],
             assembly: vec![0; 2 * (MESSAGE_MAX + 64)],
-            services: vec![0; SERVICES * SHARE],
+            services: vec![0; services * SHARE],
         }
     }
-}
 
-impl Memory {
     /// Lends everything for one call.
     pub fn lend<'a>(&'a mut self, log: &'a mut SpyLog) -> Lent<'a, SpyLog> {
         Lent {
@@ -135,6 +134,8 @@ pub struct Member {
     pub id: u8,
     /// Its disk, which outlives processes.
     pub disk: Disk,
+    /// What it is instead, if it is a board: then it has no files and no process.
+    pub board: Option<Box<Board>>,
     /// Its clock.
     pub clock: Clock,
     /// How many processes it has had.
@@ -186,6 +187,7 @@ impl Member {
         let mut member = Self {
             id,
             disk: Disk::default(),
+            board: Board::new(plan.machines[usize::from(id)], plan).map(Box::new),
             clock: Clock::new(0, rate, rng),
             life: 0,
             process: None,

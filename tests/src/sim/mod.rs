@@ -4,6 +4,7 @@
 //! plan      what a seed means            run      faults, then none, then a verdict
 //! world     what happens next            troubles what goes wrong
 //! member    a machine and its process    turn, storage, start, snapshots, installs, repairs
+//! board     a superloop and its device   board_start, board_turn, board_service
 //! client    a client and its work        services, away, mind: what members run
 //! net disk clock   the surroundings      spy ghost check check_sent model...  the observer
 //! ```
@@ -12,8 +13,13 @@
 //! code give the same run, to the step.
 
 pub mod away;
+pub mod board;
+mod board_service;
+mod board_start;
+mod board_turn;
 pub mod check;
 pub mod check_admitted;
+mod check_board;
 mod check_sent;
 pub mod client;
 pub mod clock;
@@ -32,6 +38,7 @@ pub mod repairs;
 pub mod rng;
 pub mod run;
 pub mod services;
+pub mod shown;
 pub mod snapshots;
 pub mod spy;
 pub mod start;

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use hashbrown::{HashMap, HashSet};
 
 use super::ghost::{Assembler, GhostLog, Kind, Record, record};
-use super::mind::SERVICES;
 use super::model_service::ModelService;
 use super::work::Tag;
 
@@ -38,14 +37,14 @@ pub type Broken = (&'static str, String);
 
 impl Model {
     /// The state before the first record, of members with room for `capacity` sessions.
-    pub fn new(capacity: usize, acts: bool) -> Self {
+    pub fn new(capacity: usize, services: usize, acts: bool) -> Self {
         Self {
             capacity,
             rows: 0,
             assembler: Assembler::default(),
             open: BTreeSet::new(),
             time: 0,
-            services: (0..SERVICES)
+            services: (0..services)
                 .map(|number| ModelService::new(number, acts))
                 .collect(),
             done: HashMap::new(),
@@ -83,6 +82,11 @@ impl Model {
             outcome?;
         }
         Ok(())
+    }
+
+    /// How many services there are.
+    pub fn services(&self) -> usize {
+        self.services.len()
     }
 
     /// The digest that a service must have once it has applied everything up to `position`.

@@ -9,6 +9,7 @@ use coracle_core::raft::Timing;
 
 use super::clock::{MILLI, Nanos, SECOND};
 use super::member::SEGMENT;
+use super::mind::SERVICES;
 use super::net::LinkPlan;
 use super::rng::Rng;
 use super::start::LEADER_TIMEOUT;
@@ -40,11 +41,13 @@ pub enum Profile {
     Clocks,
     /// Snapshots, and starts from them, sound and damaged.
     Snapshots,
+    /// Power cuts, snapshots and rot, with members that are boards in every run.
+    Embedded,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Calm,
         Self::Mixed,
         Self::Links,
@@ -57,11 +60,27 @@ impl Profile {
         Self::Stalls,
         Self::Clocks,
         Self::Snapshots,
+        Self::Embedded,
     ];
+
+    /// What a seed may lean towards that is not told: any but the last, whose boards are in many
+    /// runs of the others.
+    const DRAWN: usize = Self::ALL.len() - 1;
 
     fn index(self) -> usize {
         self as usize
     }
+}
+
+/// What a member is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    /// A process of the simulator's own driver, with files.
+    Files,
+    /// A board: the superloop and storage of `coracle_embedded`, on a disk.
+    Disk,
+    /// The same on a flash chip.
+    Flash,
 }
 
 /// One kind of trouble that is injected from time to time.
@@ -158,6 +177,7 @@ const WEIGHTS: [[u8; Trouble::ALL.len()]; Profile::ALL.len()] = [
     [ 0,  0,  0,  1,  0,  2,  1,  1,  0,  0,  0,  8,  6,  4,  0,  0,  0,  0,  2,  6,  3,  0],
     [ 0,  1,  0,  0,  0,  2,  1,  1,  0,  0,  0,  0,  2,  0,  8,  8,  0,  0,  0,  0,  2,  0],
     [ 1,  2,  0,  1,  0,  4,  5,  5,  4,  2,  0,  3,  1,  2,  1,  0,  0,  1,  0,  0, 12,  6],
+    [ 2,  3,  1,  2,  1,  5,  4,  4,  6,  3,  1,  1,  2,  3,  1,  1,  1,  1,  1,  1,  4,  4],
 ];
 
 /// How slow a disk is, and what a kill leaves in its cache.
@@ -206,6 +226,10 @@ pub struct Plan {
     pub profile: Profile,
     /// How many members: 1 to 7.
     pub members: usize,
+    /// What each of them is.
+    pub machines: [Machine; 7],
+    /// How many services each has: a board has one, so then all have.
+    pub services: usize,
     /// How many clients.
     pub clients: usize,
     /// Whether leaders send the log to all followers at once.
@@ -246,15 +270,23 @@ impl Plan {
     /// What `seed` means; `profile` overrides what it would lean towards.
     pub fn new(seed: u64, profile: Option<Profile>) -> Self {
         let mut rng = Rng::new(seed ^ 0xc07a_c1e0_c07a_c1e0);
-        let drawn = rng.pick(&Profile::ALL);
+        let drawn = rng.pick(&Profile::ALL[..Profile::DRAWN]);
         let profile = profile.unwrap_or(drawn);
         let members = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
         let calm = profile == Profile::Calm;
-        let (snapshot_bytes, snapshot_interval, log_max) = retention(&mut rng);
+        let retention = retention(&mut rng);
+        let machines = machines(seed, profile, members);
+        let has_boards = machines.iter().any(|m| *m != Machine::Files);
+        let (snapshot_bytes, snapshot_interval, log_max) = match has_boards {
+            true => bounded(retention),
+            false => retention,
+        };
         Self {
             seed,
             profile,
             members,
+            machines,
+            services: if has_boards { 1 } else { SERVICES },
             clients: rng.range(1, 5) as usize,
             // Of a generator of its own, so that all else that a seed means stays as it was.
             multicast: Rng::new(seed ^ 0x6d75_6c74_6963_6173).chance(300_000),
@@ -285,6 +317,8 @@ impl Plan {
     pub fn scripted(members: usize) -> Self {
         Self {
             members,
+            machines: [Machine::Files; 7],
+            services: SERVICES,
             clients: 1,
             multicast: false,
             mtu: 512,
@@ -312,6 +346,11 @@ impl Plan {
             },
             ..Self::new(1, Some(Profile::Calm))
         }
+    }
+
+    /// How many sections a snapshot has.
+    pub const fn sections(&self) -> usize {
+        1 + self.services
     }
 
     /// Draws the next trouble, if this profile has any.
@@ -363,6 +402,32 @@ fn link(rng: &mut Rng, profile: Profile) -> LinkPlan {
     }
 }
 
+/// Which members are boards: in one run of five some are, or all. Of a generator of its own, so
+/// that without boards a seed means what it meant; the salt leaves those alone that have found
+/// bugs.
+fn machines(seed: u64, profile: Profile, members: usize) -> [Machine; 7] {
+    let mut rng = Rng::new(seed ^ BOARDS_SALT);
+    let mut machines = [Machine::Files; 7];
+    if !rng.chance(200_000) && profile != Profile::Embedded {
+        return machines;
+    }
+    let is_all = rng.chance(400_000);
+    let one = rng.below(members as u64) as usize;
+    for (member, machine) in machines.iter_mut().enumerate().take(members) {
+        if rng.chance(500_000) || is_all || member == one {
+            *machine = rng.pick(&[Machine::Disk, Machine::Flash]);
+        }
+    }
+    machines
+}
+
+/// A board's log is as long as its device: it must be bounded, and so there must be snapshots.
+fn bounded((bytes, interval, most): (u64, Nanos, u64)) -> (u64, Nanos, u64) {
+    let bytes = if bytes == 0 { 40 * 1024 } else { bytes };
+    let least = 8 * u64::from(SEGMENT);
+    (bytes, interval, most.max(least))
+}
+
 /// Snapshots by bytes and by time, and the bound of the log: only with snapshots is there one.
 fn retention(rng: &mut Rng) -> (u64, Nanos, u64) {
     let segment = u64::from(SEGMENT);
@@ -394,6 +459,8 @@ fn turn(rng: &mut Rng, calm: bool) -> TurnPlan {
     }
 }
 
+const BOARDS_SALT: u64 = 0x626f_6172_6400_002c;
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -410,6 +477,7 @@ impl fmt::Display for Plan {
             },
             self.safety / MILLI
         )?;
+        writeln!(f, "  {:?}", &self.machines[..self.members])?;
         writeln!(f, "  {:?}", self.link)?;
         writeln!(f, "  {:?}", self.disk)?;
         writeln!(f, "  {:?}", self.turn)?;

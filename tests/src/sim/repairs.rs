@@ -11,7 +11,7 @@ use coracle_core::log::Recovered;
 use super::check::Checked;
 use super::disk::{Disk, Name};
 use super::ghost::{GhostLog, Row};
-use super::member::{Member, Process, SEGMENT};
+use super::member::{Member, SEGMENT};
 use super::snapshots::Damage;
 use super::stats::Fault;
 use super::storage::{DATA_AT, SEGMENT_FILE, segment_of};
@@ -44,7 +44,16 @@ impl Rotten {
         pairs.into_iter().all(|(a, b)| a.end == b.start)
     }
 
-    fn range(&self) -> (u64, u64) {
+    /// Whether some of it is still damaged, in a log of `member` that starts at `start`.
+    pub fn is_left(&self, member: &Member, start: u64) -> bool {
+        self.frames.iter().any(|row| {
+            let bytes = self.log.bytes(row.start, row.end);
+            row.start >= start && !member.has_bytes(row, bytes)
+        })
+    }
+
+    /// From where to where it is damaged.
+    pub(super) fn range(&self) -> (u64, u64) {
         let (first, last) = (self.frames.first(), self.frames.last());
         (first.map_or(0, |r| r.start), last.map_or(0, |r| r.end))
     }
@@ -59,20 +68,51 @@ impl Member {
 
     /// Whether a frame can be read here.
     fn has_bytes(&self, row: &Row, bytes: &[u8]) -> bool {
-        let base = segment_of(row.start);
-        let at = DATA_AT + (row.start - base) as usize;
         let len = if row.pad { row.meaning() } else { bytes.len() };
+        self.log_start() <= row.start && self.holds(row.start, &bytes[..len])
+    }
+
+    /// Where its log starts.
+    fn log_start(&self) -> u64 {
+        match &self.board {
+            Some(board) => board.log_start(),
+            None => self.disk.log_start(),
+        }
+    }
+
+    /// Whether these bytes of the log, which are in one segment, are on its medium.
+    pub(super) fn holds(&self, at: u64, bytes: &[u8]) -> bool {
+        if let Some(board) = &self.board {
+            return board.holds(at, bytes);
+        }
+        let base = segment_of(at);
+        let at = DATA_AT + (at - base) as usize;
         let file = self.disk.durable(Name::Segment(base));
-        let there = file.and_then(|file| file.get(at..at + len));
-        self.disk.log_start() <= row.start && there.is_some_and(|there| there == &bytes[..len])
+        let there = file.and_then(|file| file.get(at..at + bytes.len()));
+        there == Some(bytes)
+    }
+
+    /// Bytes of the log rot, which are in one segment.
+    fn rot(&mut self, at: u64, len: usize) {
+        if let Some(board) = &mut self.board {
+            board.rot(at, len);
+            return;
+        }
+        let name = Name::Segment(segment_of(at));
+        self.disk
+            .rot(name, DATA_AT + (at - segment_of(at)) as usize, len);
     }
 }
 
 impl World {
     /// Bytes of a log rot that recovery has just found sound: confirmed ones, which another member
     /// has as well. True if that was done.
-    pub(super) fn rot_log(&mut self, member: usize, found: &(Recovered, GhostLog)) -> bool {
-        let (recovered, ghost) = found;
+    pub(super) fn rot_log(
+        &mut self,
+        member: usize,
+        (start, end): (u64, u64),
+        ghost: &GhostLog,
+    ) -> bool {
         if self.members[member].damage != Damage::Log {
             return false;
         }
@@ -82,7 +122,6 @@ impl World {
         if self.members.len() < 3 || is_spared || self.divergence.is_there() {
             return false;
         }
-        let (start, end) = (recovered.start.position.get(), recovered.confirmed.get());
         if start >= end {
             return false;
         }
@@ -110,9 +149,7 @@ impl World {
                 continue;
             }
             is_at_risk |= !is_committed;
-            let name = Name::Segment(segment_of(at));
-            let at = DATA_AT + (at - segment_of(at)) as usize;
-            self.members[member].disk.rot(name, at, len as usize);
+            self.members[member].rot(at, len as usize);
         }
         let mut log = ghost.clone();
         log.truncate(end);
@@ -189,7 +226,7 @@ impl World {
     /// The operator's part once faults have stopped.
     pub(super) fn replace_lost(&mut self) -> Checked {
         for member in 0..self.members.len() {
-            if self.members[member].process.is_some() && self.is_lost(member) {
+            if self.members[member].is_up() && self.is_lost(member) {
                 self.give_up(member);
                 self.crash(member, false)?;
             }
@@ -199,24 +236,25 @@ impl World {
 
     /// What the driver knows already of a log that it recovers: what was let go, and what of it has
     /// rotten.
-    pub(super) fn known_log(&self, member: usize) -> GhostLog {
-        let m = &self.members[member];
-        let start = m.disk.log_start();
-        match &m.rotten {
+    pub(super) fn known_log(&self, member: usize, start: u64) -> GhostLog {
+        match &self.members[member].rotten {
             Some(rotten) if start <= rotten.log.end() => rotten.log.clone(),
             _ => self.checker.committed_prefix(start),
         }
     }
 
     /// What recovery found is what was damaged, and nothing else.
-    pub(super) fn see_damage(&mut self, member: usize, found: &Recovered) -> Result<(), String> {
+    pub(super) fn see_damage(
+        &mut self,
+        member: usize,
+        found: Option<(u64, u64)>,
+    ) -> Result<(), String> {
         let m = &mut self.members[member];
-        match (found.corrupt, &m.rotten) {
+        match (found, &m.rotten) {
             (None, _) => m.rotten = None,
-            (Some(at), None) => return Err(format!("corrupt at {at}, where nothing rots")),
-            (Some(at), Some(rotten)) => {
+            (Some((at, _)), None) => return Err(format!("corrupt at {at}, where nothing rots")),
+            (Some((at, to)), Some(rotten)) => {
                 let (first, last) = rotten.range();
-                let (at, to) = (at.get(), found.corrupt_to.0.get());
                 // A write of healed bytes that was cut may have come to the disk in part.
                 if at < first || at >= to || to > last {
                     return Err(format!("corrupt are {at}..{to}, rotten {first}..{last}"));
@@ -227,10 +265,9 @@ impl World {
     }
 
     /// If the snapshot has all that was confirmed, what has rotten is as good as purged.
-    pub(super) fn note_damage(&mut self, member: usize, process: &Process, found: &Recovered) {
-        if found.corrupt.is_some() {
+    pub(super) fn note_damage(&mut self, member: usize, is_damaged: bool, is_needless: bool) {
+        if is_damaged {
             let m = &self.members[member];
-            let is_needless = process.node.healing().is_none();
             let loaded = m.loaded.filter(|_| is_needless).unwrap_or(0);
             self.checker.purged(member as u8, loaded);
         }

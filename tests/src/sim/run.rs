@@ -1,7 +1,5 @@
 //! One run: faults first and safety all the time, then no faults and progress within a bound.
 
-use coracle_core::log::Log;
-
 use super::check::{Violation, broken};
 use super::clock::MILLI;
 use super::member::SESSIONS;
@@ -123,14 +121,8 @@ fn is_level(world: &World) -> bool {
         return false;
     };
     let shown = |member: usize| {
-        let process = world.members[member].process.as_ref()?;
-        let node = &process.node;
-        Some((
-            node.joined(),
-            node.status().appended,
-            node.commit(),
-            node.applied(),
-        ))
+        let shown = world.members[member].shown()?;
+        Some((shown.joined, shown.end, shown.commit, shown.applied))
     };
     let first = shown(leader);
     let done = first.is_some_and(|(_, end, commit, applied)| end == commit && commit == applied);
@@ -148,41 +140,7 @@ fn owed(world: &World, leader: usize) -> Option<String> {
 pub fn table(world: &World) -> String {
     let mut text = String::new();
     for m in &world.members {
-        let Some(p) = &m.process else {
-            text.push_str(&format!("    n{} down\n", m.id));
-            continue;
-        };
-        let s = p.node.status();
-        text.push_str(&format!(
-            "    n{} {:?} term {} joined {} leader {:?} end {} durable {} commit {} applied {} \
-             votes {} sessions {}\n      window {}..{}, flushing {}, recalling {:?}, {:?}\n      \
-             services {:?} stalled {:?}, snapshot due {:?}, log from {}, healing \
-             {:?}\n",
-            m.id,
-            s.role,
-            s.term,
-            p.node.joined(),
-            s.leader,
-            s.appended,
-            s.durable,
-            s.committed,
-            s.applied,
-            s.votes,
-            s.sessions,
-            p.log.start(),
-            p.log.end(),
-            p.flush.is_some(),
-            p.recall,
-            p.node.counters(),
-            p.node
-                .services()
-                .map(|s| s.applied.get())
-                .collect::<Vec<_>>(),
-            m.stalled,
-            p.node.snapshot_due(),
-            p.node.log_start().base,
-            p.node.healing(),
-        ));
+        text.push_str(&format!("    n{} {}\n", m.id, m.told_in_words()));
     }
     for c in &world.clients {
         text.push_str(&format!(

@@ -208,6 +208,8 @@ impl Service for History {
         let mut bytes = vec![0; usize::try_from(from.left()).unwrap_or(0)];
         from.take(&mut bytes)?;
         self.mind = self.mind.restored(&bytes).ok_or(SnapshotError::Content)?;
+        // Whatever the state was, it is the cluster's now.
+        self.flipped = 0;
         Ok(())
     }
 }

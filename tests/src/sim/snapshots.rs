@@ -186,9 +186,10 @@ impl World {
         if process.storing.is_some() {
             // The disk is busy with the one before: it waits, or is given up.
             if busy {
-                let mut services = process.services.lend();
                 let error = SnapshotError::Io(ErrorKind::OutOfMemory);
-                process.node.abandon_snapshot(&mut services, error);
+                process
+                    .node
+                    .abandon_snapshot(&mut process.services.lend(), error);
                 self.stats.count(Fault::SnapshotFailed);
                 self.called(member)?;
             }
@@ -216,7 +217,8 @@ impl World {
         let position = snapshot.position.get();
         let mut flushes = Vec::new();
         // The consensus module's holds the digests of the others: a difference is found in those.
-        for (index, sheet) in taking.sections.iter().enumerate().rev() {
+        let sections = taking.sections.iter().take(self.plan.sections());
+        for (index, sheet) in sections.enumerate().rev() {
             self.checker
                 .section(member as u8, position, index, &sheet.bytes)?;
             let name = Name::Section(position, index);
@@ -341,7 +343,7 @@ impl World {
                 position,
                 sheet: Cursor::default(),
             };
-            process.services = Services::new(self.plan.services_act);
+            process.services = Services::new(self.plan.services, self.plan.services_act);
             let mut lent = process.memory.lend(&mut process.log);
             let mut services = process.services.lend();
             match process
@@ -366,7 +368,7 @@ impl World {
                 }
             }
         }
-        process.services = Services::new(self.plan.services_act);
+        process.services = Services::new(self.plan.services, self.plan.services_act);
         if start > 0 {
             let detail = format!("n{member} starts at {start} and has no snapshot");
             broken("Snapshots Can Be Loaded", detail)?;
@@ -399,7 +401,7 @@ impl World {
             m.damage = Damage::None;
         }
         for position in doomed {
-            let section = self.rng.below(SECTIONS as u64) as usize;
+            let section = self.rng.below(self.plan.sections() as u64) as usize;
             m.disk
                 .damage(Name::Section(*position, section), &mut self.rng);
         }

@@ -14,7 +14,6 @@ use super::disk::{Disk, Name, SECTOR};
 use super::ghost::GhostLog;
 use super::installs::{Incoming, begin_of};
 use super::member::{CLUSTER, MESSAGE_MAX, Member, Memory, Process, SEGMENT, WINDOW};
-use super::mind::SERVICES;
 use super::net::{Door, GROUP, member_address};
 use super::repairs::needless;
 use super::snapshots::Damage;
@@ -46,6 +45,10 @@ impl Member {
             quarantined: false,
             roster: Roster::FIRST,
         };
+        if let Some(board) = &mut self.board {
+            board.format(&state);
+            return;
+        }
         write_state(&mut self.disk, 1, &state);
         let mut flush = self.disk.begin_flush(Name::State);
         let mut rng = super::rng::Rng::new(0);
@@ -54,6 +57,9 @@ impl Member {
 
     /// Does its medium say that it votes?
     pub(super) fn votes_for_good(&self) -> bool {
+        if let Some(board) = &self.board {
+            return board.state().is_some_and(|state| state.votes);
+        }
         let file = self.disk.durable(Name::State);
         let slots = file.and_then(|file| file.split_at_checked(SECTOR));
         let newest = slots.and_then(|(a, b)| NodeState::newest(a, b).ok()?);
@@ -132,6 +138,9 @@ impl World {
     /// # Errors
     /// A broken invariant: a forgotten vote, lost bytes, or a directory that cannot be read.
     pub fn start(&mut self, member: usize) -> Checked {
+        if self.members[member].board.is_some() {
+            return self.start_board(member);
+        }
         let broken = |detail: String| Violation {
             invariant: "Restart Recovers",
             detail: format!("n{member}: {detail}"),
@@ -144,7 +153,10 @@ impl World {
         let (recovered, ghost) = self.recover_log(member).map_err(broken)?;
         self.rewrite_slot(member, &recovered);
         let start = recovered.start.position.get();
-        self.see_damage(member, &recovered).map_err(broken)?;
+        let damage = recovered
+            .corrupt
+            .map(|at| (at.get(), recovered.corrupt_to.0.get()));
+        self.see_damage(member, damage).map_err(broken)?;
         self.note(
             member as u8,
             "starts",
@@ -165,30 +177,13 @@ impl World {
             state.votes,
         )?;
         let clock = self.new_clock();
-        let mut log = window(&recovered, self.plan.mtu).map_err(broken)?;
-        fill(&self.members[member].disk, &recovered, &mut log).map_err(broken)?;
-        let config = self.config(member);
-        let node = Node::new(config, state, &recovered, clock.read(self.now))
-            .map_err(|e| broken(format!("{e:?}")))?;
-        let mut process = Process {
-            node: Box::new(node),
-            log: SpyLog::new(log),
-            memory: Memory::default(),
-            journal: recovered.journal(CLUSTER, SEGMENT),
-            services: Services::new(self.plan.services_act),
-            taking: None,
-            storing: None,
-            inbox: VecDeque::new(),
-            flush: None,
-            state_flush: None,
-            recall: None,
-            turn_at: None,
-            unwell: Unwell::default(),
-            state_seq: state_seq + 2,
-        };
+        let mut process = self
+            .process(member, (state_seq + 2, state), &recovered, &clock)
+            .map_err(broken)?;
         self.load_newest(member, &mut process, &recovered)?;
         self.part(member, &mut process);
-        self.note_damage(member, &process, &recovered);
+        let is_needless = process.node.healing().is_none();
+        self.note_damage(member, recovered.corrupt.is_some(), is_needless);
         let m = &mut self.members[member];
         m.damage = Damage::None;
         if let Some((id, section, stored)) = m.incoming.as_ref().map(Incoming::resume) {
@@ -200,7 +195,38 @@ impl World {
         self.observe(member)
     }
 
-    fn new_clock(&mut self) -> Clock {
+    /// The process of a member, as it begins.
+    fn process(
+        &mut self,
+        member: usize,
+        (state_seq, state): (u64, NodeState),
+        recovered: &Recovered,
+        clock: &Clock,
+    ) -> Result<Process, String> {
+        let mut log = window(recovered, self.plan.mtu)?;
+        fill(&self.members[member].disk, recovered, &mut log)?;
+        let config = self.config(member);
+        let node = Node::new(config, state, recovered, clock.read(self.now))
+            .map_err(|e| format!("{e:?}"))?;
+        Ok(Process {
+            node: Box::new(node),
+            log: SpyLog::new(log),
+            memory: Memory::new(self.plan.services),
+            journal: recovered.journal(CLUSTER, SEGMENT),
+            services: Services::new(self.plan.services, self.plan.services_act),
+            taking: None,
+            storing: None,
+            inbox: VecDeque::new(),
+            flush: None,
+            state_flush: None,
+            recall: None,
+            turn_at: None,
+            unwell: Unwell::default(),
+            state_seq,
+        })
+    }
+
+    pub(super) fn new_clock(&mut self) -> Clock {
         let rate = self
             .rng
             .range(1_000_000 - self.plan.drift, 1_000_000 + self.plan.drift);
@@ -209,16 +235,27 @@ impl World {
 
     /// The log; a snapshot that came from the leader and lies behind its end takes its place.
     fn recover_log(&mut self, member: usize) -> Result<(Recovered, GhostLog), String> {
-        let mut found = recover(&self.members[member].disk, self.known_log(member))?;
-        if self.rot_log(member, &found) {
-            found = recover(&self.members[member].disk, self.known_log(member))?;
+        let mut found = recover(
+            &self.members[member].disk,
+            self.known_log(member, self.members[member].disk.log_start()),
+        )?;
+        let (sound, ghost) = &found;
+        let range = (sound.start.position.get(), sound.confirmed.get());
+        if self.rot_log(member, range, ghost) {
+            found = recover(
+                &self.members[member].disk,
+                self.known_log(member, self.members[member].disk.log_start()),
+            )?;
         }
         if self.members[member].damage != Damage::None {
             return Ok(found);
         }
         if let Some(at) = needless(&self.members[member].disk, &found.0) {
             self.members[member].disk.start_log_at(at);
-            found = recover(&self.members[member].disk, self.known_log(member))?;
+            found = recover(
+                &self.members[member].disk,
+                self.known_log(member, self.members[member].disk.log_start()),
+            )?;
         }
         let disk = &mut self.members[member].disk;
         let newest = disk.snapshots().next_back();
@@ -230,7 +267,10 @@ impl World {
             if is_other {
                 self.checker.replaced(member as u8, at);
             }
-            found = recover(&self.members[member].disk, self.known_log(member))?;
+            found = recover(
+                &self.members[member].disk,
+                self.known_log(member, self.members[member].disk.log_start()),
+            )?;
         }
         Ok(found)
     }
@@ -256,7 +296,7 @@ impl World {
         }
     }
 
-    fn config(&mut self, member: usize) -> Config {
+    pub(super) fn config(&mut self, member: usize) -> Config {
         let address = |id: u8| {
             let ingress = member_address(id, Door::Client).to_string();
             Some(MemberAddress {
@@ -284,7 +324,7 @@ impl World {
             message_max: MESSAGE_MAX,
             egress_mtu: self.plan.mtu,
             app: App::default(),
-            services: SERVICES,
+            services: self.plan.services,
             snapshots: SnapshotPolicy {
                 enabled: true,
                 every_bytes: self.plan.snapshot_bytes,
@@ -304,12 +344,24 @@ impl World {
         let m = &mut self.members[member];
         m.fuse = None;
         m.fuse_at = None;
-        if m.process.take().is_none() {
+        if !m.is_up() {
             return Ok(());
         }
+        self.end(member, power);
+        Ok(())
+    }
+
+    /// Whatever runs on a member ends, and starts again later.
+    pub(super) fn end(&mut self, member: usize, power: bool) {
+        let m = &mut self.members[member];
+        m.process = None;
         m.life += 1;
         let life = m.life;
-        if power {
+        if let Some(board) = &mut m.board {
+            board.end(power, self.rng.bits());
+            let fault = if power { Fault::PowerLoss } else { Fault::Kill };
+            self.stats.count(fault);
+        } else if power {
             let lost = m.disk.lose_power(&mut self.rng);
             m.incoming = None;
             self.stats.count(Fault::PowerLoss);
@@ -343,7 +395,6 @@ impl World {
             self.stats.count(Fault::Restart);
             self.schedule(self.now + after, What::Start { member, life });
         }
-        Ok(())
     }
 }
 

@@ -42,10 +42,11 @@ pub enum Fault {
     TailRot,
     LogRotAtOnce,
     RotReplaced,
+    ReadFailed,
 }
 
 impl Fault {
-    const COUNT: usize = Self::RotReplaced as usize + 1;
+    const COUNT: usize = Self::ReadFailed as usize + 1;
 
     const NAMES: [&'static str; Self::COUNT] = [
         "loss",
@@ -83,6 +84,7 @@ impl Fault {
         "tail-rot",
         "log-rot-at-once",
         "rot-replaced",
+        "read-failed",
     ];
 
     /// The name that is printed.
@@ -126,6 +128,8 @@ pub struct Stats {
     pub loads: u64,
     /// Processes of which a service ran away from the node.
     pub parted: u64,
+    /// Starts of boards.
+    pub boards: u64,
     /// How often the start of a log was deleted.
     pub purges: u64,
     /// Snapshots that members have been sent whole.
@@ -177,6 +181,7 @@ impl Stats {
         self.snapshots += other.snapshots;
         self.loads += other.loads;
         self.parted += other.parted;
+        self.boards += other.boards;
         self.purges += other.purges;
         self.installs += other.installs;
         self.hand_overs += other.hand_overs;
@@ -213,8 +218,8 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "timers fired {}, messages of services {}, snapshots {}, starts from one {}, \
-             purges {}, installs {}, services away {}, hand-overs of the unwell {}, \
-             log sent to all {} KiB, to one {} KiB",
+             purges {}, installs {}, services away {}, starts of boards {}, hand-overs of the \
+             unwell {}, log sent to all {} KiB, to one {} KiB",
             self.timers,
             self.said,
             self.snapshots,
@@ -222,6 +227,7 @@ impl fmt::Display for Stats {
             self.purges,
             self.installs,
             self.parted,
+            self.boards,
             self.hand_overs,
             self.log_to_all / 1024,
             self.log_to_one / 1024

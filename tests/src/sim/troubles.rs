@@ -95,8 +95,8 @@ impl World {
     /// A member that leads, the newest if there are several.
     pub fn leader(&self) -> Option<usize> {
         let leads = |(i, m): (usize, &super::member::Member)| {
-            let node = &m.process.as_ref()?.node;
-            (node.role() == Role::Leader).then(|| (node.status().term, i))
+            let shown = m.shown()?;
+            (shown.role == Role::Leader).then_some((shown.term, i))
         };
         self.members
             .iter()
@@ -173,7 +173,7 @@ impl World {
     fn light_fuse(&mut self, member: usize, power: bool) {
         let calls = self.rng.skewed(300) as u32;
         let m = &mut self.members[member];
-        if m.process.is_some() && m.fuse.is_none() {
+        if m.is_up() && m.fuse.is_none() {
             m.fuse = Some((calls, power));
         }
     }
@@ -197,7 +197,7 @@ impl World {
         let is_rotten = self.members.iter().any(|m| m.rotten.is_some());
         let is_spared = self.divergence.is_there() || is_rotten;
         let m = &mut self.members[member];
-        if wiped < most && !is_spared && m.votes && m.process.is_some() && m.fuse.is_none() {
+        if wiped < most && !is_spared && m.votes && m.is_up() && m.fuse.is_none() {
             m.wipe_next = true;
             self.light_fuse(member, false);
         }
@@ -205,10 +205,7 @@ impl World {
 
     /// An operator asks the leader for a snapshot.
     fn ask_snapshot(&mut self, leader: usize) -> Result<(), Violation> {
-        let Some(process) = &mut self.members[leader].process else {
-            return Ok(());
-        };
-        if process.node.request_snapshot().is_ok() {
+        if self.members[leader].request_snapshot() {
             self.stats.count(Fault::SnapshotAsked);
             self.note(leader as u8, "is asked for a snapshot", 0, 0);
         }
@@ -235,10 +232,9 @@ impl World {
 
     fn resign(&mut self, leader: usize) -> Result<(), Violation> {
         let now = self.members[leader].clock.read(self.now);
-        let Some(process) = &mut self.members[leader].process else {
+        if !self.members[leader].resign(now) {
             return Ok(());
-        };
-        process.node.resign(now);
+        }
         self.stats.count(Fault::Resign);
         self.note(leader as u8, "resigns", 0, 0);
         self.want_turn(leader, 0);
@@ -249,13 +245,10 @@ impl World {
 
     fn transfer(&mut self, leader: usize, target: usize) -> Result<(), Violation> {
         let now = self.members[leader].clock.read(self.now);
-        let Some(process) = &mut self.members[leader].process else {
-            return Ok(());
-        };
         let Some(target) = MemberId::new(target as u8) else {
             return Ok(());
         };
-        if process.node.transfer(now, target).is_ok() {
+        if self.members[leader].transfer(now, target) {
             self.stats.count(Fault::Transfer);
             self.note(leader as u8, "hands over to", u64::from(target.get()), 0);
         }

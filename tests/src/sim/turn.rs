@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use coracle_core::log::Log;
 use coracle_core::node::{Door as CoreDoor, Event, Halt};
 use coracle_core::service::Role;
 use coracle_core::session::AllowAll;
@@ -13,13 +14,11 @@ use coracle_core::wire::member::MemberMessage;
 use super::check::{Checked, Seen, Violation, broken};
 use super::check_sent::is_log_frame;
 use super::clock::{MILLI, Nanos};
-use super::disk::Name;
 use super::ghost::Row;
 use super::member::{Member, Process, SEGMENT};
 use super::mind::SERVICES;
 use super::net::{Datagram, Door, FIRST_CLIENT, GROUP, member_address, peer_at};
 use super::stats::Fault;
-use super::storage::{DATA_AT, segment_of};
 use super::world::{Stop, What, World};
 
 /// More transmits than this in a millisecond are no work that any input calls for.
@@ -38,18 +37,18 @@ impl World {
             return;
         }
         let most = self.plan.turn.inbox;
-        let Some(process) = self
+        let Some(inbox) = self
             .members
             .get_mut(usize::from(peer))
-            .and_then(|m| m.process.as_mut())
+            .and_then(Member::inbox)
         else {
             return;
         };
-        if process.inbox.len() >= most {
+        if inbox.len() >= most {
             self.stats.count(Fault::Overflow);
             return;
         }
-        process.inbox.push_back(datagram);
+        inbox.push_back(datagram);
         self.stats.datagrams += 1;
         let after = self.rng.below(self.plan.turn.most);
         self.want_turn(usize::from(peer), after);
@@ -60,28 +59,26 @@ impl World {
         let m = &mut self.members[member];
         let at = (self.now + after).max(m.paused_until);
         let life = m.life;
-        let Some(process) = &mut m.process else {
+        let Some(turn_at) = m.turn_at() else {
             return;
         };
-        if process.turn_at.is_none_or(|t| t > at || t < self.now) {
-            process.turn_at = Some(at);
+        if turn_at.is_none_or(|t| t > at || t < self.now) {
+            *turn_at = Some(at);
             self.schedule(at, What::Turn { member, life });
         }
     }
 
     pub(super) fn turn_event(&mut self, member: usize, life: u32) -> Result<bool, Violation> {
         let m = &mut self.members[member];
-        let is_due = m.life == life
-            && m.process
-                .as_ref()
-                .is_some_and(|p| p.turn_at == Some(self.now));
+        let now = Some(self.now);
+        let is_due = m.life == life && m.turn_at().is_some_and(|at| *at == now);
         if !is_due {
             return Ok(true);
         }
         if m.paused_until > self.now {
             let left = m.paused_until - self.now;
-            if let Some(process) = &mut m.process {
-                process.turn_at = None;
+            if let Some(turn_at) = m.turn_at() {
+                *turn_at = None;
             }
             self.want_turn(member, left);
             return Ok(true);
@@ -90,7 +87,11 @@ impl World {
             self.crash(member, false)?;
             return Ok(true);
         }
-        match self.turn(member) {
+        let outcome = match self.members[member].board.is_some() {
+            true => self.turn_board(member),
+            false => self.turn(member),
+        };
+        match outcome {
             Ok(()) => Ok(true),
             Err(Stop::Broken(violation)) => Err(violation),
             Err(Stop::Anew { is_rebuilt }) => self.start_anew(member, is_rebuilt).map(|()| true),
@@ -140,13 +141,13 @@ impl World {
     }
 
     /// A deadline that stays in the past makes every driver spin.
-    fn check_rest(&mut self, member: usize, after: Nanos) -> Checked {
+    pub(super) fn check_rest(&mut self, member: usize, after: Nanos) -> Checked {
         let m = &mut self.members[member];
         m.turns_in_a_row = if after <= 1 { m.turns_in_a_row + 1 } else { 0 };
         if m.turns_in_a_row < POLLS_MAX {
             return Ok(());
         }
-        let due = m.process.as_ref().and_then(|p| p.node.poll_timeout());
+        let due = m.deadline();
         broken(
             "Deadlines Pass",
             format!("n{member} is due again and again: {due:?}"),
@@ -234,7 +235,8 @@ impl World {
                 let Some(process) = &mut m.process else {
                     return Ok(false);
                 };
-                for (slot, stalled) in stalled.into_iter().enumerate() {
+                let slots = stalled.into_iter().take(self.plan.services);
+                for (slot, stalled) in slots.enumerate() {
                     process.services.history(slot).ready = !stalled;
                 }
                 more = if service {
@@ -286,13 +288,13 @@ impl World {
                 self.check_sent(member, to, &bytes)?;
             }
             let from = member_address(member as u8, door);
-            self.send(Datagram { from, to, bytes });
+            self.send(Datagram { from, to, bytes }, 0);
         }
         Ok(true)
     }
 
     /// No input calls for more than a few windows full of datagrams to each member in a moment.
-    fn check_transmits(&mut self, member: usize) -> Checked {
+    pub(super) fn check_transmits(&mut self, member: usize) -> Checked {
         let moment = self.now / MILLI;
         let m = &mut self.members[member];
         if m.transmits.0 != moment {
@@ -308,7 +310,12 @@ impl World {
         )
     }
 
-    fn check_sent(&mut self, member: usize, to: SocketAddr, bytes: &Rc<[u8]>) -> Checked {
+    pub(super) fn check_sent(
+        &mut self,
+        member: usize,
+        to: SocketAddr,
+        bytes: &Rc<[u8]>,
+    ) -> Checked {
         let id = member as u8;
         if is_log_frame(bytes) {
             self.net.note_log(to, bytes.len(), &mut self.stats);
@@ -336,32 +343,38 @@ impl World {
             let Some(event) = process.node.poll_event() else {
                 return Ok(());
             };
-            let id = member as u8;
-            match event {
-                Event::RoleChanged { role, term } => {
-                    self.note(id, "role", role as u64, u64::from(term.get()));
-                }
-                Event::Joined { term, leader } => {
-                    self.note(id, "joined", u64::from(term.get()), u64::from(leader.get()));
-                }
-                Event::Truncated { from, to } => self.note(id, "cut", from.get(), to.get()),
-                Event::SessionOpened(session) => {
-                    self.note(id, "opened", session.opened_at().get(), 0);
-                }
-                Event::SessionClosed(session) => {
-                    self.note(id, "closed", session.opened_at().get(), 0);
-                }
-                Event::HandingOver { to, ages } => {
-                    self.check_hand_over(member, to, ages.flush_ms)?;
-                }
-                // Full members that hold the bytes always heal one that does not.
-                Event::Halted(Halt::DamageNotHealed(_)) if self.is_lost(member) => {
-                    self.give_up(member);
-                    return Err(Stop::Crash { power: false });
-                }
-                Event::Halted(halt) => broken("Never Halts", format!("n{id} halts: {halt}"))?,
-                _ => {}
+            self.event(member, event)?;
+        }
+        Ok(())
+    }
+
+    /// A member says what has happened.
+    pub(super) fn event(&mut self, member: usize, event: Event) -> Result<(), Stop> {
+        let id = member as u8;
+        match event {
+            Event::RoleChanged { role, term } => {
+                self.note(id, "role", role as u64, u64::from(term.get()));
             }
+            Event::Joined { term, leader } => {
+                self.note(id, "joined", u64::from(term.get()), u64::from(leader.get()));
+            }
+            Event::Truncated { from, to } => self.note(id, "cut", from.get(), to.get()),
+            Event::SessionOpened(session) => {
+                self.note(id, "opened", session.opened_at().get(), 0);
+            }
+            Event::SessionClosed(session) => {
+                self.note(id, "closed", session.opened_at().get(), 0);
+            }
+            Event::HandingOver { to, ages } => {
+                self.check_hand_over(member, to, ages.flush_ms)?;
+            }
+            // Full members that hold the bytes always heal one that does not.
+            Event::Halted(Halt::DamageNotHealed(_)) if self.is_lost(member) => {
+                self.give_up(member);
+                return Err(Stop::Crash { power: false });
+            }
+            Event::Halted(halt) => broken("Never Halts", format!("n{id} halts: {halt}"))?,
+            _ => {}
         }
         Ok(())
     }
@@ -385,6 +398,9 @@ impl World {
 
     /// Compares what a member shows with what the checker knows.
     pub(super) fn observe(&mut self, member: usize) -> Checked {
+        if self.members[member].board.is_some() {
+            return self.observe_board(member, None);
+        }
         let Self {
             members, checker, ..
         } = self;
@@ -402,7 +418,7 @@ impl World {
             services: services_seen(process),
             cut: process.log.take_witnessed_cut(),
         };
-        let mut slots = 0..SERVICES;
+        let mut slots = 0..self.plan.services;
         if let Some(at) = slots.find_map(|slot| process.services.history(slot).refused) {
             let detail = format!("n{member} refused its service's answer at {at}");
             return broken("Same Answers", detail);
@@ -427,15 +443,12 @@ fn services_seen(process: &Process) -> [(u64, u64); SERVICES] {
 }
 
 /// Does the medium hold this frame? What has rotten counts as held while it can be healed.
-fn is_on_medium(member: &Member, row: &Row, bytes: &[u8]) -> bool {
+pub(super) fn is_on_medium(member: &Member, row: &Row, bytes: &[u8]) -> bool {
     if member.rotten.as_ref().is_some_and(|r| r.had(row)) {
         return true;
     }
-    let base = segment_of(row.start);
-    let at = DATA_AT + (row.start - base) as usize;
-    member
-        .disk
-        .durable(Name::Segment(base))
-        .and_then(|file| file.get(at..at + row.meaning()))
-        .is_some_and(|there| there == &bytes[..row.meaning()])
+    // What is on a board's device and not in its log may be of an earlier life.
+    let running = member.board.as_ref().and_then(|b| b.running.as_ref());
+    running.is_none_or(|r| r.superloop.log().end().get() >= row.end)
+        && member.holds(row.start, &bytes[..row.meaning()])
 }

@@ -12,7 +12,6 @@ use coracle_core::wire::member::{AppendPosition, Body, MemberMessage};
 use super::check::{Checked, broken};
 use super::clock::{MILLI, Nanos};
 use super::member::SESSIONS;
-use super::mind::SERVICES;
 use super::start::LEADER_TIMEOUT;
 use super::stats::Fault;
 use super::world::World;
@@ -119,10 +118,10 @@ impl Unwell {
 
     /// Whether a leader with `node`, of `count` members, is unwell, and has told or heard nothing
     /// that makes it stay.
-    fn should_go(
+    fn should_go<const S: usize>(
         &self,
         now: Nanos,
-        node: &Node<SESSIONS, SERVICES>,
+        node: &Node<SESSIONS, S>,
         me: usize,
         disk: Nanos,
     ) -> bool {
@@ -142,6 +141,25 @@ impl Unwell {
             && others().any(heir)
     }
 
+    /// For how many milliseconds it has led although it should not, if that is too long.
+    fn stays<const S: usize>(
+        &mut self,
+        now: Nanos,
+        drift: u64,
+        node: &Node<SESSIONS, S>,
+        me: usize,
+    ) -> Option<u64> {
+        let disk = self.watch_disk(now, &node.status());
+        // A process that was not scheduled could do nothing.
+        let is_awake = now - self.looked < LEADER_TIMEOUT.as_nanos() as Nanos / 4;
+        self.looked = now;
+        let should = is_awake && !self.may_rest(now, drift) && self.should_go(now, node, me, disk);
+        let since = self.stays.unwrap_or(now);
+        self.stays = should.then_some(since);
+        let is_long = now - since >= sick_after() * 3 / 2;
+        (should && is_long).then_some((now - since) / MILLI)
+    }
+
     /// Doubles with each time; anew for who was well for as long as it has rested.
     fn begin_rest(&mut self, now: Nanos) {
         let length = |times: u32| sick_after() * (REST_FIRST << times.min(6));
@@ -157,16 +175,16 @@ impl World {
     /// A member has taken a datagram of another.
     pub(super) fn note_told(&mut self, member: usize, from: usize, bytes: &[u8]) {
         let now = self.now;
-        let Some(process) = &mut self.members[member].process else {
+        let Some((joined, unwell)) = self.members[member].told() else {
             return;
         };
         let message = DataFrame::parse(bytes).and_then(|f| MemberMessage::parse_frame(&f));
         if let Ok(message) = message
             && let Body::AppendPosition(ack) = &message.body
-            && ack.term == process.node.joined()
+            && ack.term == joined
             && from < 7
         {
-            process.unwell.note(now, from, ack);
+            unwell.note(now, from, ack);
         }
     }
 
@@ -174,22 +192,16 @@ impl World {
     /// after each of its turns.
     pub(super) fn check_stays(&mut self, member: usize) -> Checked {
         let (now, drift) = (self.now, self.plan.drift.max(10_000));
-        let Some(process) = &mut self.members[member].process else {
+        let m = &mut self.members[member];
+        let board = m.board.as_mut().and_then(|b| b.running.as_mut());
+        let stays = match (&mut m.process, board) {
+            (Some(p), _) => p.unwell.stays(now, drift, &p.node, member),
+            (None, Some(r)) => r.unwell.stays(now, drift, r.superloop.node(), member),
+            (None, None) => None,
+        };
+        let Some(ms) = stays else {
             return Ok(());
         };
-        let (node, unwell) = (&process.node, &mut process.unwell);
-        let disk = unwell.watch_disk(now, &node.status());
-        // A process that was not scheduled could do nothing.
-        let is_awake = now - unwell.looked < LEADER_TIMEOUT.as_nanos() as Nanos / 4;
-        unwell.looked = now;
-        let should =
-            is_awake && !unwell.may_rest(now, drift) && unwell.should_go(now, node, member, disk);
-        let since = unwell.stays.unwrap_or(now);
-        unwell.stays = should.then_some(since);
-        if !should || now - since < sick_after() * 3 / 2 {
-            return Ok(());
-        }
-        let ms = (now - since) / MILLI;
         let detail = format!("n{member} is unwell, others are not, and it leads for {ms} ms");
         broken("The Unwell Go", detail)
     }
@@ -206,27 +218,27 @@ impl World {
         let drift = self.plan.drift.max(10_000);
         let heir = usize::from(to.get());
         let rests = |m: usize| {
-            let process = self.members[m].process.as_ref();
-            process.is_some_and(|p| p.unwell.is_resting(now, drift))
+            let unwell = self.members[m].unwell();
+            unwell.is_some_and(|u| u.is_resting(now, drift))
         };
         if rests(member) || rests(heir) {
             let detail = format!("n{member} hands over to n{heir}, and one of them rests");
             return broken("The Unwell Rest", detail);
         }
-        let Some(process) = &mut self.members[member].process else {
+        let Some((_, unwell)) = self.members[member].told() else {
             return Ok(());
         };
         let is_sick = u64::from(flush_ms) * MILLI >= sick_after();
         let is_slow = |m: usize| match m == member {
             true => is_sick,
-            false => process.unwell.is_slow(now, m),
+            false => unwell.is_slow(now, m),
         };
         let well = (0..count).filter(|m| !is_slow(*m)).count();
         if is_slow(heir) || well <= count / 2 {
             let detail = format!("n{member} hands over to n{heir}, {well} of {count} are well");
             return broken("Handing Over Helps", detail);
         }
-        process.unwell.begin_rest(now);
+        unwell.begin_rest(now);
         self.note(
             member as u8,
             "is unwell",

@@ -251,7 +251,7 @@ impl World {
                 self.want_turn(member, 0);
             }
             What::Start { member, life } => {
-                if self.members[member].life == life && self.members[member].process.is_none() {
+                if self.members[member].life == life && !self.members[member].is_up() {
                     self.start(member)?;
                 }
             }
@@ -259,23 +259,23 @@ impl World {
         Ok(true)
     }
 
-    /// Sends a datagram on its way. One to the group is on its way to each other member by itself:
-    /// what is lost for one is not lost for all.
-    pub fn send(&mut self, datagram: Datagram) {
+    /// Sends a datagram on its way, some time from now. One to the group is on its way to each
+    /// other member by itself: what is lost for one is not lost for all.
+    pub fn send(&mut self, datagram: Datagram, after: Nanos) {
         if datagram.to != GROUP {
-            self.send_to_one(datagram);
+            self.send_to_one(datagram, after);
             return;
         }
         for id in 0..self.members.len() as u8 {
             let to = member_address(id, Door::Member);
             if to != datagram.from && !self.net.loses(datagram.from, id) {
                 let datagram = datagram.clone();
-                self.send_to_one(Datagram { to, ..datagram });
+                self.send_to_one(Datagram { to, ..datagram }, after);
             }
         }
     }
 
-    fn send_to_one(&mut self, datagram: Datagram) {
+    fn send_to_one(&mut self, datagram: Datagram, after: Nanos) {
         let Self {
             net,
             stats,
@@ -283,7 +283,7 @@ impl World {
             order,
             ..
         } = self;
-        net.send(self.now, datagram, stats, |at, datagram| {
+        net.send(self.now + after, datagram, stats, |at, datagram| {
             *order += 1;
             heap.push(Reverse(Scheduled {
                 at,
@@ -330,7 +330,8 @@ impl World {
             m.paused_until = 0;
             m.slow_until = 0;
             m.full_until = 0;
-            if m.process.is_none() {
+            m.spare();
+            if !m.is_up() {
                 self.start(member)?;
             }
             self.want_turn(member, 0);

@@ -7,8 +7,10 @@ use embedded_storage::nor_flash::{
 };
 
 use super::PowerCut;
+use super::power::Power;
 
 const WORD: usize = 8;
+/// What is erased at once, in bytes.
 pub const UNIT: usize = 4096;
 
 impl NorFlashError for PowerCut {
@@ -29,56 +31,32 @@ enum Word {
 /// See the module's text.
 #[derive(Clone, Debug)]
 pub struct Chip {
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     words: Vec<Word>,
-    /// After so many more writes and erasures the power goes.
-    pub calls_left: u64,
-    /// How many there were.
-    pub calls: u64,
     /// How often each unit was erased.
-    pub erased: Vec<u32>,
+    pub(super) erased: Vec<u32>,
+    pub(super) power: Power,
     prng: Prng,
-    is_off: bool,
 }
 
 impl Chip {
+    /// A chip of `len` bytes, or a few more, that was used for something else.
     pub fn new(len: usize) -> Self {
         let len = len.next_multiple_of(UNIT);
         Self {
             // What a chip has in it that was used for something else.
             bytes: vec![0x5a; len],
             words: vec![Word::Written; len / WORD],
-            calls_left: u64::MAX,
-            calls: 0,
             erased: vec![0; len / UNIT],
+            power: Power::on(),
             prng: Prng::new(7),
-            is_off: false,
         }
     }
 
     /// What a board finds that starts again.
     pub fn start_again(&mut self, prng: &mut Prng) {
-        self.calls_left = u64::MAX;
-        self.is_off = false;
+        self.power.start_again();
         self.prng = Prng::new(prng.below(u64::MAX));
-    }
-
-    /// True if the power goes in the middle of this call.
-    fn call(&mut self) -> Result<bool, PowerCut> {
-        if self.is_off {
-            return Err(PowerCut);
-        }
-        match self.calls_left.checked_sub(1) {
-            Some(left) => {
-                self.calls_left = left;
-                self.calls += 1;
-                Ok(false)
-            }
-            None => {
-                self.is_off = true;
-                Ok(true)
-            }
-        }
     }
 }
 
@@ -90,9 +68,7 @@ impl ReadNorFlash for Chip {
     const READ_SIZE: usize = 4;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerCut> {
-        if self.is_off {
-            return Err(PowerCut);
-        }
+        self.power.read()?;
         let at = offset as usize;
         assert!(at.is_multiple_of(4) && bytes.len().is_multiple_of(4));
         bytes.copy_from_slice(&self.bytes[at..at + bytes.len()]);
@@ -120,7 +96,7 @@ impl NorFlash for Chip {
         for word in words.clone() {
             assert_eq!(self.words[word], Word::Erased, "written twice: {offset:#x}");
         }
-        let is_cut = self.call()?;
+        let is_cut = self.power.change()?;
         let most = (bytes.len() / WORD) as u64;
         let done = if is_cut {
             self.prng.below(most + 1)
@@ -149,7 +125,7 @@ impl NorFlash for Chip {
     fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerCut> {
         let (from, to) = (from as usize, to as usize);
         assert!(from.is_multiple_of(UNIT) && to.is_multiple_of(UNIT) && from < to);
-        let is_cut = self.call()?;
+        let is_cut = self.power.change()?;
         let most = ((to - from) / UNIT) as u64;
         let done = if is_cut {
             self.prng.below(most + 1)
