@@ -17,6 +17,8 @@ const _: () = assert!(HISTORY_TERMS >= HISTORY_SLICE_MAX);
 pub struct History<const H: usize> {
     entries: Vec<TermBase, H>,
     covered_to: Position,
+    /// The term of the byte *before* this base, where no entry says it.
+    anchor: Option<TermBase>,
 }
 
 impl<const H: usize> History<H> {
@@ -25,7 +27,15 @@ impl<const H: usize> History<H> {
         Self {
             entries: Vec::new(),
             covered_to: Position::ZERO,
+            anchor: None,
         }
+    }
+
+    /// The byte before `position` was written by `term`: a snapshot says so, whose log begins, or
+    /// may come to begin, there.
+    pub fn anchor(&mut self, position: Position, term: Term) {
+        let base = position;
+        self.anchor = Some(TermBase { term, base });
     }
 
     /// The bytes from `base`, where what is known ends (if anything is known), to `end` were
@@ -49,7 +59,9 @@ impl<const H: usize> History<H> {
         }
         if last.is_none_or(|l| l.term < term) {
             if self.entries.is_full() {
-                self.entries.remove(0);
+                let forgotten = self.entries.remove(0).term;
+                let base = self.known_from().unwrap_or(base);
+                self.anchor(base, forgotten);
             }
             let entry = TermBase { term, base };
             if self.entries.push(entry).is_err() {
@@ -130,6 +142,7 @@ impl<const H: usize> History<H> {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.covered_to = Position::ZERO;
+        self.anchor = None;
     }
 
     /// Who wrote the byte at `position`; `None` if that is not known.
@@ -144,7 +157,18 @@ impl<const H: usize> History<H> {
             .map(|e| e.term)
     }
 
-    /// The term of the last byte; zero if nothing is known.
+    /// Who wrote the byte before `position`, which is where a log may be cut; zero at its very
+    /// beginning. `None` if that is not known.
+    pub fn term_before(&self, position: Position) -> Option<Term> {
+        if position == Position::ZERO {
+            return Some(Term::ZERO);
+        }
+        let anchored = self.anchor.filter(|anchor| anchor.base == position);
+        self.term_at(position.minus(1))
+            .or(anchored.map(|anchor| anchor.term))
+    }
+
+    /// The term of the last byte of which it is known; zero if of none.
     pub fn last_term(&self) -> Term {
         self.entries.last().map_or(Term::ZERO, |e| e.term)
     }
@@ -375,6 +399,27 @@ mod tests {
         let mut too_many = good;
         too_many.len = 255;
         assert!(!History::<4>::new().extend(&too_many));
+    }
+
+    #[test]
+    fn the_term_before_a_position_is_known_down_to_where_a_log_begins() {
+        let mut history = History::<2>::new();
+        assert_eq!(history.term_before(at(0)), Some(Term::ZERO));
+        assert_eq!(history.term_before(at(3)), None);
+        history.anchor(at(3), Term::new(5));
+        assert!(history.push(Term::new(6), at(3), at(5)));
+        assert_eq!(history.term_before(at(5)), Some(Term::new(6)));
+        // All that came after the snapshot is taken back: what is left ends with the snapshot's.
+        history.truncate(at(3));
+        assert_eq!(history.term_before(at(3)), Some(Term::new(5)));
+        // What has been forgotten because there were too many is known as well.
+        for term in 6..10 {
+            let base = u64::from(term);
+            assert!(history.push(Term::new(term), at(base - 3), at(base - 2)));
+        }
+        let from = history.known_from().unwrap();
+        assert_eq!((from, history.term_before(from)), (at(5), Some(Term::new(7))));
+        assert_eq!(history.term_before(at(4)), None);
     }
 
     #[test]

@@ -219,8 +219,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                     self.counters.corrupt += 1;
                     return;
                 }
-                if let Some(cut) = cut {
-                    self.cut(cut, log);
+                if cut.is_some_and(|cut| !self.cut(cut, log)) {
+                    return;
                 }
                 self.forget_repair();
                 self.receiving = None;
@@ -302,17 +302,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    pub(super) fn cut<L: Log>(&mut self, cut: Position, log: &mut L) {
+    /// Takes the log back to `cut`, above which is nothing committed. Who does not know which term
+    /// its log ends with then would compare itself with candidates by a wrong one, and could vote
+    /// for one that lacks what is committed: it halts, and false is returned.
+    pub(super) fn cut<L: Log>(&mut self, cut: Position, log: &mut L) -> bool {
+        let Some(term) = self.history.term_before(cut) else {
+            self.halt(Halt::HistoryTooShort);
+            return false;
+        };
         let from = log.end();
         log.truncate(cut);
         self.history.truncate(cut);
         self.sources.truncate(cut);
         self.sweep.run = Run::NONE;
-        self.raft.set_tail(Tail {
-            term: self.history.last_term(),
-            end: cut,
-        });
+        self.raft.set_tail(Tail { term, end: cut });
         self.event(Event::Truncated { from, to: cut });
+        true
     }
 
     fn handle_frames<L: Log>(

@@ -458,6 +458,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.check_own_life();
         }
         self.raft.restore_commit(at);
+        self.history.anchor(at, term);
         self.heal_from_snapshot(at, term);
         self.snapshots.last = at;
         let snapshot = Snapshot {
