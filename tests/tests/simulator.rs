@@ -67,6 +67,10 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_865_613_611_110, None);
     // Files below a log that went on above its damage were not deleted, by the simulator's driver.
     hold(1_795_872_989_193_799, None);
+    // Of a log cut back to its snapshot nothing was left that says its last term.
+    hold(1_795_878_849_721_166, None);
+    // The end of a flash chip's log read otherwise when it was loaded than when it was scanned.
+    hold(1_795_878_988_766_088, Some(Profile::Mixed));
     // A short answer was sent behind a long one that had found no room.
     hold(1_795_844_293_501_411, None);
     // What had rotten and could be healed was taken for lost, by the checker.

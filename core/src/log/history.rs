@@ -418,7 +418,10 @@ mod tests {
             assert!(history.push(Term::new(term), at(base - 3), at(base - 2)));
         }
         let from = history.known_from().unwrap();
-        assert_eq!((from, history.term_before(from)), (at(5), Some(Term::new(7))));
+        assert_eq!(
+            (from, history.term_before(from)),
+            (at(5), Some(Term::new(7)))
+        );
         assert_eq!(history.term_before(at(4)), None);
     }
 

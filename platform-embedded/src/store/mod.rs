@@ -56,6 +56,8 @@ pub enum StoreError<E> {
     NodeState(SectorError),
     /// It was written by a newer version.
     Slot(SectorError),
+    /// The log's end reads otherwise each time: an unsound device.
+    Unsteady,
     /// The log is of another cluster, has another segment length, or does not fit the window.
     Recovery(RecoveryError),
     /// The log does not start at its beginning, and no sound snapshot says what was before. Format
