@@ -244,7 +244,10 @@ impl World {
         let _opened = Store::open(board.device.clone(), SEGMENT).is_ok();
         board.find();
         let (sets, start) = (board.sets(), board.log_start());
-        let is_spare = start == 0 || (most == 1 && sets.get(1).is_some_and(|set| set.0 >= start));
+        // One of the same position is what was there before it was sent, and counts no more.
+        let newest = sets.first().map_or(0, |set| set.0);
+        let other = sets.get(1).filter(|set| set.0 >= start && set.0 < newest);
+        let is_spare = start == 0 || (most == 1 && other.is_some());
         if !is_spare {
             return;
         }
