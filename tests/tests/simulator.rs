@@ -73,6 +73,8 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_878_988_766_088, Some(Profile::Mixed));
     // Of two snapshots of one position on a board the one that counts was let rot, by the simulator.
     hold(1_795_880_246_384_793, Some(Profile::Embedded));
+    // What had rotten was of another history than the snapshot that took its place, to the checker.
+    hold(1_795_880_549_051_375, Some(Profile::Embedded));
     // A short answer was sent behind a long one that had found no room.
     hold(1_795_844_293_501_411, None);
     // What had rotten and could be healed was taken for lost, by the checker.

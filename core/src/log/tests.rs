@@ -434,7 +434,8 @@ fn a_frame_whose_chain_has_rotten_is_not_sound() {
         scan::sound(rest, rest.len(), at(from as u64), SEGMENT)
     };
     assert_eq!(sound(&bytes, 0), 192);
-    for (frame, before) in [(0, 0), (1, 64), (2, 128)] {
+    // That the second does not follow the first says of neither that it is the sound one.
+    for (frame, before) in [(0, 0), (1, 0), (2, 128)] {
         let mut rotten = bytes.clone();
         rotten[64 * frame + 29] ^= 0xff;
         assert_eq!(sound(&rotten, 0), before, "{frame}");

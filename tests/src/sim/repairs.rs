@@ -238,7 +238,8 @@ impl World {
     /// rotten.
     pub(super) fn known_log(&self, member: usize, start: u64) -> GhostLog {
         match &self.members[member].rotten {
-            Some(rotten) if start <= rotten.log.end() => rotten.log.clone(),
+            // A log that was replaced starts where what has rotten may have had another history.
+            Some(rotten) if self.checker.agrees(&rotten.log, start) => rotten.log.clone(),
             _ => self.checker.committed_prefix(start),
         }
     }
