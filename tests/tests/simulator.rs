@@ -75,6 +75,8 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_880_246_384_793, Some(Profile::Embedded));
     // What had rotten was of another history than the snapshot that took its place, to the checker.
     hold(1_795_880_549_051_375, Some(Profile::Embedded));
+    // A leader of an old term hands over to one that has led since: it cannot know that it rests.
+    hold(1_795_880_246_389_280, None);
     // A short answer was sent behind a long one that had found no room.
     hold(1_795_844_293_501_411, None);
     // What had rotten and could be healed was taken for lost, by the checker.

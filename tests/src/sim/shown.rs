@@ -167,6 +167,15 @@ impl Member {
         }
     }
 
+    /// What it says of itself; nothing while it is down.
+    pub(super) fn status(&self) -> Option<coracle_core::node::Status> {
+        match (&self.process, self.running()) {
+            (Some(process), _) => Some(process.node.status()),
+            (None, Some(running)) => Some(running.superloop.node().status()),
+            (None, None) => None,
+        }
+    }
+
     /// An operator asks for a snapshot; false if that is refused.
     pub(super) fn request_snapshot(&mut self) -> bool {
         if let Some(process) = &mut self.process {
