@@ -71,7 +71,7 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_878_849_721_166, None);
     // The end of a flash chip's log read otherwise when it was loaded than when it was scanned.
     hold(1_795_878_988_766_088, Some(Profile::Mixed));
-    // Of two snapshots of one position on a board the one that counts was let rot, by the simulator.
+    // Of two snapshots of one position on a board the one that counts rotted, by the simulator.
     hold(1_795_880_246_384_793, Some(Profile::Embedded));
     // What had rotten was of another history than the snapshot that took its place, to the checker.
     hold(1_795_880_549_051_375, Some(Profile::Embedded));

@@ -221,7 +221,7 @@ impl World {
             let unwell = self.members[m].unwell();
             unwell.is_some_and(|u| u.is_resting(now, drift))
         };
-        // Of an heir that led in a later term the old leader knows nothing, and nothing comes of it.
+        // Of an heir that has led since, the old leader knows nothing, and nothing comes of it.
         let term = |m: usize| self.members[m].status().map(|status| status.term);
         if rests(member) || rests(heir) && term(heir) <= term(member) {
             let detail = format!("n{member} hands over to n{heir}, and one of them rests");
