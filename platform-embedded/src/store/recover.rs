@@ -56,68 +56,59 @@ impl<S: Storage> Store<S> {
         window: &mut Window<B>,
         scratch: &mut [u8],
     ) -> Result<Recovered, StoreError<S::Error>> {
-        (self.draft, self.blank) = (None, None);
-        let (newest, mut failed) = self.find_newest(cluster);
-        self.newest = newest;
-        let capacity = window.capacity();
         // A flash cell whose write was cut short may read otherwise each time: what was sound when
         // it was scanned is not when it is loaded, and is no part of the log then.
-        for _ in 0..READS_MAX {
-            let recovered = self.settle_log(cluster, capacity, &mut failed, scratch)?;
-            if self.load_tail(&recovered, window, scratch)? {
-                if let Some(at) = recovered.corrupt {
-                    warn!(
-                        "the log is damaged at {}: others are asked for it",
-                        at.get()
-                    );
-                }
-                self.start_chain = recovered.start.chain;
-                self.trusted = recovered.tail.end;
-                return Ok(recovered);
+        for _ in 1..READS_MAX {
+            let once = self.recover_once(cluster, window, scratch);
+            if !matches!(once, Err(StoreError::Unsteady)) {
+                return once;
             }
             warn!("the end of the log reads otherwise than a moment ago: once more");
         }
-        Err(StoreError::Unsteady)
+        self.recover_once(cluster, window, scratch)
     }
 
-    /// Reads the whole log, and does with it what the newest snapshot makes necessary.
-    fn settle_log(
+    fn recover_once<B: AsRef<[u8]> + AsMut<[u8]>>(
         &mut self,
         cluster: ClusterId,
-        capacity: u64,
-        failed: &mut Option<StoreError<S::Error>>,
+        window: &mut Window<B>,
         scratch: &mut [u8],
     ) -> Result<Recovered, StoreError<S::Error>> {
-        let recovered = self.scan_log(cluster, capacity, scratch)?;
-        let newest = self.newest;
-        match (plan(newest.map(|set| set.position), &recovered), newest) {
-            (Plan::Keep, _) => Ok(recovered),
+        (self.draft, self.blank) = (None, None);
+        let (newest, failed) = self.find_newest(cluster);
+        self.newest = newest;
+        let capacity = window.capacity();
+        let mut recovered = self.scan_log(cluster, capacity, scratch)?;
+        match (
+            plan(self.newest.map(|set| set.position), &recovered),
+            self.newest,
+        ) {
+            (Plan::Keep, _) => {}
             (Plan::Replace, Some(set)) => {
                 warn!(
                     "the log is replaced by the snapshot at {}",
                     set.position.get()
                 );
                 self.restart_log(set.position)?;
-                self.scan_log(cluster, capacity, scratch)
+                recovered = self.scan_log(cluster, capacity, scratch)?;
             }
             (Plan::StartAtSnapshot, Some(set)) => {
                 self.purge(set.position)?;
-                self.scan_log(cluster, capacity, scratch)
+                recovered = self.scan_log(cluster, capacity, scratch)?;
             }
-            // What could not be read may be read the next time: no reason to give it up.
             (Plan::SnapshotMissing | Plan::Replace | Plan::StartAtSnapshot, _) => {
-                Err(failed.take().unwrap_or(StoreError::SnapshotMissing))
+                // What could not be read may be read the next time: no reason to give it up.
+                return Err(failed.unwrap_or(StoreError::SnapshotMissing));
             }
         }
-    }
-
-    /// Loads what has to be written again. False if it is not what was scanned.
-    fn load_tail<B: AsRef<[u8]> + AsMut<[u8]>>(
-        &mut self,
-        recovered: &Recovered,
-        window: &mut Window<B>,
-        scratch: &mut [u8],
-    ) -> Result<bool, StoreError<S::Error>> {
+        if let Some(at) = recovered.corrupt {
+            warn!(
+                "the log is damaged at {}: others are asked for it",
+                at.get()
+            );
+        }
+        self.start_chain = recovered.start.chain;
+        self.trusted = recovered.tail.end;
         recovered.open_window(window);
         while window.end() < recovered.tail.end {
             let len = self
@@ -126,10 +117,10 @@ impl<S: Storage> Store<S> {
             let left = recovered.tail.end.since(window.end());
             let len = (len as u64).min(left) as usize;
             if window.fill(scratch.get(..len).unwrap_or_default()) == 0 {
-                return Ok(false);
+                return Err(StoreError::Unsteady);
             }
         }
-        Ok(true)
+        Ok(recovered)
     }
 
     fn scan_log(
