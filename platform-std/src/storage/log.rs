@@ -369,6 +369,8 @@ impl LogStore {
         if let Some(cut) = window.take_cut() {
             self.journal.handle_truncated(cut);
             self.cuts += 1;
+            // That is something to write, whether or not bytes have followed.
+            self.rested = None;
             self.find_chain(window)?;
         }
         Ok(())
