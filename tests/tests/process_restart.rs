@@ -183,3 +183,26 @@ fn a_follower_that_was_stopped_for_a_while_is_level_again() {
     cluster.level();
     require_exactly_once(&cluster, &answered, sent);
 }
+
+#[test]
+fn a_cluster_that_stood_still_as_a_whole_keeps_its_leader() {
+    let cluster = Cluster::start("still", Plan::new());
+    let leader = cluster.leader();
+    let mut session = Session::open(&cluster.endpoints(), 0);
+    session.stream(100, 16, 100);
+    let before = cluster.level();
+    for member in 0..3 {
+        cluster.signal(member, Signal::STOP);
+    }
+    // Several leader timeouts, but shorter than a session's.
+    std::thread::sleep(Duration::from_millis(1_500));
+    for member in [(leader + 1) % 3, (leader + 2) % 3, leader] {
+        cluster.signal(member, Signal::CONT);
+    }
+    session.stream(100, 16, 100);
+    for (member, now) in cluster.level().iter().enumerate() {
+        assert_eq!(now["term"], before[member]["term"], "member {member}");
+        assert_eq!(now["leader"], leader, "member {member}");
+    }
+    session.close();
+}

@@ -78,7 +78,7 @@ impl Raft {
     pub fn hears_leader(&self, now: Instant) -> bool {
         match &self.state {
             State::Leader(_) => !self.closing && !self.unfit,
-            State::Follower(f) => now.since(f.heard) < self.timing.leader_timeout,
+            State::Follower(f) => self.silence(now, f.heard) < self.timing.leader_timeout,
             _ => false,
         }
     }

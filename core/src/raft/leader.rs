@@ -182,7 +182,7 @@ pub struct Leader {
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
-    elected: Instant,
+    pub(super) elected: Instant,
     transfer: Option<Transfer>,
     resigned: bool,
 }

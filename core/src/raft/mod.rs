@@ -14,6 +14,7 @@ mod group;
 mod health;
 mod leader;
 mod owed;
+mod silence;
 #[cfg(test)]
 mod tests;
 
@@ -185,6 +186,8 @@ pub struct Raft {
     /// It must not lead: see `health`.
     pub(crate) unfit: bool,
     pub(crate) rest: health::Rest,
+    /// When it last looked whether others are silent.
+    pub(crate) looked: Instant,
 }
 
 /// What a new `Raft` starts from.
@@ -240,6 +243,7 @@ impl Raft {
             in_vain: 0,
             unfit: false,
             rest: health::Rest::NONE,
+            looked: now,
         }
     }
 
@@ -477,6 +481,7 @@ impl Raft {
     /// Moves time on: at most one transition a call, each bounded by the number of members.
     #[inline]
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.look(now);
         let is_due = match &self.state {
             State::Follower(f) => now >= f.heard.plus(self.timing.leader_timeout),
             State::Voter { until } => now >= *until,
@@ -505,7 +510,10 @@ impl Raft {
     /// When `handle_timeout` or `poll_owed` next has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Follower(f) => Some(f.heard.plus(self.timing.leader_timeout)),
+            State::Follower(f) => {
+                let end = f.heard.plus(self.timing.leader_timeout);
+                Some(end.min(f.heard.max(self.looked).plus(self.nap())))
+            }
             State::Voter { until } => Some(*until),
             State::Canvass(c) => Some(c.deadline()),
             State::Candidate(c) => Some(c.deadline()),

@@ -190,7 +190,10 @@ fn a_follower_that_hears_its_leader_ignores_a_candidate_and_keeps_its_term() {
     raft.join(at(1), Term::new(2), id(1));
     raft.handle_request_vote(at(2), id(2), &ask(3, tail(9, 9_600)));
     assert_eq!((raft.term(), raft.leader()), (Term::new(2), Some(id(1))));
-    raft.handle_request_vote(at(500), id(2), &ask(3, tail(9, 9_600)));
+    for ms in 3..=400 {
+        raft.handle_timeout(at(ms));
+    }
+    raft.handle_request_vote(at(401), id(2), &ask(3, tail(9, 9_600)));
     assert_eq!(
         raft.term(),
         Term::new(3),
