@@ -1,10 +1,10 @@
 //! What a member slept through is not the silence of others.
 //!
-//! A process that the scheduler leaves out, or a virtual machine that its host stops, finds on waking
-//! that its leader timeout has passed; but it was not there to listen, and where members share a
-//! machine the leader was stopped as well. So a leader timeout is made of time in which this member
-//! looked: of two looks that lie further apart than two heartbeats, only two heartbeats count.
-//! Whoever waits for an end of the silence looks that often.
+//! A process that the scheduler leaves out, or a virtual machine that its host stops, finds on
+//! waking that its leader timeout has passed; but it was not there to listen, and where members
+//! share a machine the leader was stopped as well. So a leader timeout is made of time in which
+//! this member looked: of the time between two looks no more counts than two heartbeats. Whoever
+//! waits for the end of a silence looks that often.
 //!
 //! Nothing but liveness hangs on this: terms and votes decide who leads, however late anybody is.
 
