@@ -188,6 +188,8 @@ pub struct Raft {
     pub(crate) rest: health::Rest,
     /// When it last looked whether others are silent.
     pub(crate) looked: Instant,
+    /// See [`silence::nap`].
+    pub(crate) nap: u64,
 }
 
 /// What a new `Raft` starts from.
@@ -244,6 +246,7 @@ impl Raft {
             unfit: false,
             rest: health::Rest::NONE,
             looked: now,
+            nap: silence::nap(&start.timing),
         }
     }
 
@@ -512,7 +515,7 @@ impl Raft {
         match &self.state {
             State::Follower(f) => {
                 let end = f.heard.plus(self.timing.leader_timeout);
-                Some(end.min(f.heard.max(self.looked).plus(self.nap())))
+                Some(end.min(self.next_look(f.heard)))
             }
             State::Voter { until } => Some(*until),
             State::Canvass(c) => Some(c.deadline()),

@@ -10,13 +10,23 @@
 
 use core::time::Duration;
 
-use super::{Raft, State};
+use super::{Raft, State, Timing};
 use crate::time::Instant;
 
+/// The longest time between two looks that counts in full, in nanoseconds.
+pub(super) const fn nap(timing: &Timing) -> u64 {
+    let heartbeat = timing.heartbeat_interval.as_nanos();
+    if heartbeat > (u64::MAX / 2) as u128 {
+        return u64::MAX;
+    }
+    2 * heartbeat as u64
+}
+
 impl Raft {
-    /// The longest time between two looks that counts in full.
-    pub(super) fn nap(&self) -> Duration {
-        self.timing.heartbeat_interval * 2
+    /// By when a follower must have looked again, for the time until then to count in full.
+    pub(super) fn next_look(&self, heard: Instant) -> Instant {
+        let awake = heard.max(self.looked);
+        Instant::from_nanos(awake.nanos().saturating_add(self.nap))
     }
 
     /// What of the time since this member last looked, or heard its leader, counts as sleep.
@@ -25,7 +35,8 @@ impl Raft {
             State::Follower(follower) => follower.heard.max(self.looked),
             _ => self.looked,
         };
-        now.since(awake).saturating_sub(self.nap())
+        now.since(awake)
+            .saturating_sub(Duration::from_nanos(self.nap))
     }
 
     /// How long somebody who was last heard at `heard` has been silent while this member listened.
@@ -36,15 +47,15 @@ impl Raft {
     /// This member looks: what it slept through is taken from the silence of those it waits for.
     #[inline]
     pub(super) fn look(&mut self, now: Instant) {
-        let slept = self.slept(now);
-        if !slept.is_zero() {
-            self.excuse(now, slept);
+        if now.nanos().saturating_sub(self.looked.nanos()) > self.nap {
+            self.excuse(now);
         }
         self.looked = now;
     }
 
     #[cold]
-    fn excuse(&mut self, now: Instant, slept: Duration) {
+    fn excuse(&mut self, now: Instant) {
+        let slept = self.slept(now);
         let later = |at: Instant| at.plus(slept).min(now);
         match &mut self.state {
             State::Follower(follower) => follower.heard = later(follower.heard),
