@@ -24,7 +24,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::str::{FromStr, SplitAsciiWhitespace};
 
 use coracle_core::castagnoli::crc32c;
-use coracle_core::limits::{ENDPOINT_MAX, MEMBERS_MAX};
+use coracle_core::limits::{ENDPOINT_MAX, MEMBERS_MAX, MEMBERS_STORED};
 use coracle_core::node::MemberAddress;
 use coracle_core::units::{ClusterId, MemberId};
 
@@ -70,6 +70,9 @@ pub enum IdentityError {
     Sum,
     /// A line of this number, from 1, is none of those above, or says something impossible.
     Line(usize),
+    /// A line names this member, and this build has no room for it: see the features `members-5`
+    /// and `members-7`.
+    NoRoomForMember(usize),
     /// This is nowhere said.
     Missing(&'static str),
 }
@@ -81,6 +84,11 @@ impl fmt::Display for IdentityError {
             Self::Unknown => f.write_str("the disk's first block is not ours, or newer than this"),
             Self::Sum => f.write_str("the disk's first block is damaged: its sum does not hold"),
             Self::Line(line) => write!(f, "line {line} of the disk's first block makes no sense"),
+            Self::NoRoomForMember(member) => write!(
+                f,
+                "the disk's first block names member {member}, and this build has room for \
+                 {MEMBERS_MAX}: build with the feature `members-5` or `members-7`"
+            ),
             Self::Missing(what) => write!(f, "the disk's first block does not say its `{what}`"),
         }
     }
@@ -102,6 +110,16 @@ struct Draft {
 
 fn next<T: FromStr>(words: &mut SplitAsciiWhitespace<'_>) -> Option<T> {
     words.next()?.parse().ok()
+}
+
+/// A line that would make sense in a build with room for more members: the one that it names.
+fn without_room(line: &str) -> Option<usize> {
+    let mut words = line.split_ascii_whitespace();
+    matches!(words.next()?, "member" | "peer").then_some(())?;
+    let member = next::<usize>(&mut words)?;
+    (MEMBERS_MAX..MEMBERS_STORED)
+        .contains(&member)
+        .then_some(member)
 }
 
 impl Draft {
@@ -182,7 +200,11 @@ impl Identity {
         let mut draft = Draft::default();
         let lines = rest.lines().zip(2..);
         for (line, number) in lines.filter(|(line, _)| !line.starts_with("sum ")) {
-            draft.add(line).ok_or(IdentityError::Line(number))?;
+            let wrong = || match without_room(line) {
+                Some(member) => IdentityError::NoRoomForMember(member),
+                None => IdentityError::Line(number),
+            };
+            draft.add(line).ok_or_else(wrong)?;
         }
         draft.finish()
     }
@@ -311,9 +333,19 @@ mod tests {
             let expected = Err(IdentityError::Line(lines.len() + 1));
             assert_eq!(Identity::decode(&block(&text)), expected, "{line}");
         }
-        let text = lines.join("\n").replace("member 2", "member 5") + "\n";
+        let text = lines.join("\n").replace("member 2", "member 6") + "\n";
         let unlisted = Identity::decode(&block(&text));
-        assert_eq!(unlisted, Err(IdentityError::Missing("peer")));
+        let expected = match MEMBERS_MAX {
+            7 => IdentityError::Missing("peer"),
+            _ => IdentityError::NoRoomForMember(6),
+        };
+        assert_eq!(unlisted, Err(expected));
+        let text = std::format!("{}\npeer 3 10.0.0.1:1 a:1\n", lines.join("\n"));
+        let fourth = Identity::decode(&block(&text)).map(|found| found.members.get(3).cloned());
+        match MEMBERS_MAX {
+            3 => assert_eq!(fourth, Err(IdentityError::NoRoomForMember(3))),
+            _ => assert!(fourth.is_ok_and(|found| found.flatten().is_some())),
+        }
     }
 
     #[test]
