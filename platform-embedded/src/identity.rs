@@ -13,9 +13,12 @@
 //! segment_length 65536
 //! log_max 4194304
 //! leader_timeout_ms 400
+//! admin allow
 //! sum 1a2b3c4d
 //! ```
 //! A peer is a member's number, where it talks to members, and where clients are told to find it.
+//! With `admin allow` every session may make the cluster take a snapshot, with `admin deny`, or no
+//! such line, none may.
 //! All that members must share and is not here is the same by construction, because it is compiled
 //! in. The sum is the CRC-32C of all lines before its own; the rest of the block is zeros.
 
@@ -56,6 +59,8 @@ pub struct Identity {
     pub log_max: u64,
     /// How long a leader may be silent.
     pub leader_timeout_ms: u32,
+    /// Whether every session may make the cluster take a snapshot; else none may.
+    pub admin: bool,
 }
 
 /// Why a disk does not say who it is.
@@ -106,6 +111,7 @@ struct Draft {
     segment_length: Option<u32>,
     log_max: Option<u64>,
     leader_timeout_ms: Option<u32>,
+    admin: bool,
 }
 
 fn next<T: FromStr>(words: &mut SplitAsciiWhitespace<'_>) -> Option<T> {
@@ -146,6 +152,13 @@ impl Draft {
             "segment_length" => self.segment_length = Some(next(words)?),
             "log_max" => self.log_max = Some(next(words)?),
             "leader_timeout_ms" => self.leader_timeout_ms = Some(next(words)?),
+            "admin" => {
+                self.admin = match words.next()? {
+                    "allow" => true,
+                    "deny" => false,
+                    _ => return None,
+                }
+            }
             _ => return None,
         }
         words.next().is_none().then_some(())
@@ -169,6 +182,7 @@ impl Draft {
             segment_length: self.segment_length.ok_or(Missing("segment_length"))?,
             log_max: self.log_max.ok_or(Missing("log_max"))?,
             leader_timeout_ms: self.leader_timeout_ms.ok_or(Missing("leader_timeout_ms"))?,
+            admin: self.admin,
         })
     }
 }
@@ -238,7 +252,11 @@ impl Identity {
         }
         writeln!(out, "segment_length {}", self.segment_length)?;
         writeln!(out, "log_max {}", self.log_max)?;
-        writeln!(out, "leader_timeout_ms {}", self.leader_timeout_ms)
+        writeln!(out, "leader_timeout_ms {}", self.leader_timeout_ms)?;
+        match self.admin {
+            true => writeln!(out, "admin allow"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -266,6 +284,7 @@ mod tests {
             segment_length: 65_536,
             log_max: 4 << 20,
             leader_timeout_ms: 400,
+            admin: true,
         }
     }
 
@@ -284,7 +303,7 @@ mod tests {
             Identity::decode(&identity.encode().unwrap()),
             Ok(identity.clone())
         );
-        identity.gateway = None;
+        (identity.gateway, identity.admin) = (None, false);
         assert_eq!(Identity::decode(&identity.encode().unwrap()), Ok(identity));
     }
 
@@ -312,7 +331,8 @@ mod tests {
             let without = lines.iter().enumerate().filter(|(n, _)| *n != at);
             let without: std::string::String =
                 without.map(|(_, l)| std::format!("{l}\n")).collect();
-            let may_lack = line.starts_with("gateway") || line.starts_with("peer");
+            let may_lack = ["gateway", "peer", "admin"].map(|word| line.starts_with(word));
+            let may_lack = may_lack.contains(&true);
             let decoded = Identity::decode(&block(&without));
             assert!(
                 may_lack || matches!(decoded, Err(IdentityError::Missing(_))),
@@ -327,6 +347,9 @@ mod tests {
             "ports 1",
             "peer 7 10.0.0.1:1 a:1",
             "colour blue",
+            "admin",
+            "admin perhaps",
+            "admin allow all",
             "",
         ] {
             let text = std::format!("{}\n{line}\n", lines.join("\n"));
@@ -346,6 +369,20 @@ mod tests {
             3 => assert_eq!(fourth, Err(IdentityError::NoRoomForMember(3))),
             _ => assert!(fourth.is_ok_and(|found| found.flatten().is_some())),
         }
+    }
+
+    #[test]
+    fn nobody_administers_unless_the_disk_says_so() {
+        let text = identity().encode().unwrap();
+        let end = text.iter().position(|b| *b == 0).unwrap();
+        let text = std::str::from_utf8(&text[..end]).unwrap();
+        let (text, _) = text.split_once("sum ").unwrap();
+        let says = |line: &str| {
+            let text = text.replace("admin allow\n", line);
+            Identity::decode(&block(&text)).map(|identity| identity.admin)
+        };
+        assert_eq!(says("admin allow\n"), Ok(true));
+        assert_eq!([says("admin deny\n"), says("")], [Ok(false), Ok(false)]);
     }
 
     #[test]
