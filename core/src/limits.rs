@@ -1,8 +1,19 @@
 //! Every bound that is a compile-time number, each beside the reason it may not be otherwise.
 
-/// Members of a cluster: 1 to 7 (Raft: "five is a typical number"; 7 tolerates three failures).
-pub const MEMBERS_MAX: usize = 7;
-const _: () = assert!(MEMBERS_MAX <= 8, "a MemberSet is a byte");
+/// Members of a cluster that this build has room for: 3, and with the features `members-5` and
+/// `members-7` so many (Raft: "five is a typical number"; 7 tolerates three failures). What is
+/// stored and sent is the same in every build; what names a member beyond this is refused.
+pub const MEMBERS_MAX: usize = if cfg!(feature = "members-7") {
+    7
+} else if cfg!(feature = "members-5") {
+    5
+} else {
+    3
+};
+/// Members that node states and snapshots have room for, in every build.
+pub const MEMBERS_STORED: usize = 7;
+const _: () = assert!(MEMBERS_MAX <= MEMBERS_STORED);
+const _: () = assert!(MEMBERS_STORED <= 8, "a MemberSet is a byte");
 
 /// Frames start at multiples of this many bytes (Aeron: `FRAME_ALIGNMENT`).
 pub const FRAME_ALIGNMENT: usize = 32;

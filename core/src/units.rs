@@ -155,7 +155,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// One of the 1 to 7 members of a cluster: also its slot in every per-member table.
+/// One of the 1 to `MEMBERS_MAX` members of a cluster: also its slot in every per-member table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MemberId(u8);
@@ -519,7 +519,7 @@ mod tests {
         assert_eq!(Position::from_wire(i64::MAX), None);
         assert_eq!(Term::from_wire(-1), None);
         assert_eq!(Term::from_wire(1 << 31), None);
-        assert_eq!(MemberId::from_wire(7), None);
+        assert_eq!(MemberId::from_wire(MEMBERS_MAX as i32), None);
         assert_eq!(MemberId::from_wire(256), None);
     }
 
@@ -536,8 +536,9 @@ mod tests {
 
     #[test]
     fn a_quorum_is_more_than_half() {
-        let sizes: [usize; 7] = core::array::from_fn(|n| MemberSet::first(n + 1).quorum());
-        assert_eq!(sizes, [1, 2, 2, 3, 3, 4, 4]);
+        let sizes: [usize; MEMBERS_MAX] =
+            core::array::from_fn(|n| MemberSet::first(n + 1).quorum());
+        assert_eq!(sizes, [1, 2, 2, 3, 3, 4, 4][..MEMBERS_MAX]);
     }
 
     #[test]

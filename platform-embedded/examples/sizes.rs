@@ -6,6 +6,7 @@ use core::hint::black_box;
 use core::mem::size_of;
 use core::net::SocketAddr;
 
+use coracle_core::limits::MEMBERS_MAX;
 use coracle_core::node::{Config, Door, Node};
 use coracle_core::session::AllowAll;
 use coracle_core::time::Now;
@@ -121,6 +122,9 @@ sizes! {
     CORACLE_APPLIANCE_MEMORY = Profile::APPLIANCE.total(), at most 24 * 1024 * 1024;
     CORACLE_TELEMETRY = size_of::<telemetry::Telemetry>(), at most 14 * 1024;
 }
+
+// What a build for three members gives back.
+const _: () = assert!(MEMBERS_MAX > 3 || member::<TINY>() <= 17 * 1024);
 
 /// The deepest that a tiny member goes: with this, its frames are made for the machine as well.
 ///

@@ -13,9 +13,12 @@
 //! segment_length 65536
 //! log_max 4194304
 //! leader_timeout_ms 400
+//! admin allow
 //! sum 1a2b3c4d
 //! ```
 //! A peer is a member's number, where it talks to members, and where clients are told to find it.
+//! With `admin allow` every session may make the cluster take a snapshot, with `admin deny`, or no
+//! such line, none may.
 //! All that members must share and is not here is the same by construction, because it is compiled
 //! in. The sum is the CRC-32C of all lines before its own; the rest of the block is zeros.
 
@@ -24,7 +27,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::str::{FromStr, SplitAsciiWhitespace};
 
 use coracle_core::castagnoli::crc32c;
-use coracle_core::limits::{ENDPOINT_MAX, MEMBERS_MAX};
+use coracle_core::limits::{ENDPOINT_MAX, MEMBERS_MAX, MEMBERS_STORED};
 use coracle_core::node::MemberAddress;
 use coracle_core::units::{ClusterId, MemberId};
 
@@ -56,6 +59,8 @@ pub struct Identity {
     pub log_max: u64,
     /// How long a leader may be silent.
     pub leader_timeout_ms: u32,
+    /// Whether every session may make the cluster take a snapshot; else none may.
+    pub admin: bool,
 }
 
 /// Why a disk does not say who it is.
@@ -70,6 +75,9 @@ pub enum IdentityError {
     Sum,
     /// A line of this number, from 1, is none of those above, or says something impossible.
     Line(usize),
+    /// A line names this member, and this build has no room for it: see the features `members-5`
+    /// and `members-7`.
+    NoRoomForMember(usize),
     /// This is nowhere said.
     Missing(&'static str),
 }
@@ -81,6 +89,11 @@ impl fmt::Display for IdentityError {
             Self::Unknown => f.write_str("the disk's first block is not ours, or newer than this"),
             Self::Sum => f.write_str("the disk's first block is damaged: its sum does not hold"),
             Self::Line(line) => write!(f, "line {line} of the disk's first block makes no sense"),
+            Self::NoRoomForMember(member) => write!(
+                f,
+                "the disk's first block names member {member}, and this build has room for \
+                 {MEMBERS_MAX}: build with the feature `members-5` or `members-7`"
+            ),
             Self::Missing(what) => write!(f, "the disk's first block does not say its `{what}`"),
         }
     }
@@ -98,10 +111,21 @@ struct Draft {
     segment_length: Option<u32>,
     log_max: Option<u64>,
     leader_timeout_ms: Option<u32>,
+    admin: bool,
 }
 
 fn next<T: FromStr>(words: &mut SplitAsciiWhitespace<'_>) -> Option<T> {
     words.next()?.parse().ok()
+}
+
+/// A line that would make sense in a build with room for more members: the one that it names.
+fn without_room(line: &str) -> Option<usize> {
+    let mut words = line.split_ascii_whitespace();
+    matches!(words.next()?, "member" | "peer").then_some(())?;
+    let member = next::<usize>(&mut words)?;
+    (MEMBERS_MAX..MEMBERS_STORED)
+        .contains(&member)
+        .then_some(member)
 }
 
 impl Draft {
@@ -128,6 +152,13 @@ impl Draft {
             "segment_length" => self.segment_length = Some(next(words)?),
             "log_max" => self.log_max = Some(next(words)?),
             "leader_timeout_ms" => self.leader_timeout_ms = Some(next(words)?),
+            "admin" => {
+                self.admin = match words.next()? {
+                    "allow" => true,
+                    "deny" => false,
+                    _ => return None,
+                }
+            }
             _ => return None,
         }
         words.next().is_none().then_some(())
@@ -151,6 +182,7 @@ impl Draft {
             segment_length: self.segment_length.ok_or(Missing("segment_length"))?,
             log_max: self.log_max.ok_or(Missing("log_max"))?,
             leader_timeout_ms: self.leader_timeout_ms.ok_or(Missing("leader_timeout_ms"))?,
+            admin: self.admin,
         })
     }
 }
@@ -182,7 +214,11 @@ impl Identity {
         let mut draft = Draft::default();
         let lines = rest.lines().zip(2..);
         for (line, number) in lines.filter(|(line, _)| !line.starts_with("sum ")) {
-            draft.add(line).ok_or(IdentityError::Line(number))?;
+            let wrong = || match without_room(line) {
+                Some(member) => IdentityError::NoRoomForMember(member),
+                None => IdentityError::Line(number),
+            };
+            draft.add(line).ok_or_else(wrong)?;
         }
         draft.finish()
     }
@@ -216,7 +252,11 @@ impl Identity {
         }
         writeln!(out, "segment_length {}", self.segment_length)?;
         writeln!(out, "log_max {}", self.log_max)?;
-        writeln!(out, "leader_timeout_ms {}", self.leader_timeout_ms)
+        writeln!(out, "leader_timeout_ms {}", self.leader_timeout_ms)?;
+        match self.admin {
+            true => writeln!(out, "admin allow"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -244,6 +284,7 @@ mod tests {
             segment_length: 65_536,
             log_max: 4 << 20,
             leader_timeout_ms: 400,
+            admin: true,
         }
     }
 
@@ -262,7 +303,7 @@ mod tests {
             Identity::decode(&identity.encode().unwrap()),
             Ok(identity.clone())
         );
-        identity.gateway = None;
+        (identity.gateway, identity.admin) = (None, false);
         assert_eq!(Identity::decode(&identity.encode().unwrap()), Ok(identity));
     }
 
@@ -290,7 +331,8 @@ mod tests {
             let without = lines.iter().enumerate().filter(|(n, _)| *n != at);
             let without: std::string::String =
                 without.map(|(_, l)| std::format!("{l}\n")).collect();
-            let may_lack = line.starts_with("gateway") || line.starts_with("peer");
+            let may_lack = ["gateway", "peer", "admin"].map(|word| line.starts_with(word));
+            let may_lack = may_lack.contains(&true);
             let decoded = Identity::decode(&block(&without));
             assert!(
                 may_lack || matches!(decoded, Err(IdentityError::Missing(_))),
@@ -305,15 +347,42 @@ mod tests {
             "ports 1",
             "peer 7 10.0.0.1:1 a:1",
             "colour blue",
+            "admin",
+            "admin perhaps",
+            "admin allow all",
             "",
         ] {
             let text = std::format!("{}\n{line}\n", lines.join("\n"));
             let expected = Err(IdentityError::Line(lines.len() + 1));
             assert_eq!(Identity::decode(&block(&text)), expected, "{line}");
         }
-        let text = lines.join("\n").replace("member 2", "member 5") + "\n";
+        let text = lines.join("\n").replace("member 2", "member 6") + "\n";
         let unlisted = Identity::decode(&block(&text));
-        assert_eq!(unlisted, Err(IdentityError::Missing("peer")));
+        let expected = match MEMBERS_MAX {
+            7 => IdentityError::Missing("peer"),
+            _ => IdentityError::NoRoomForMember(6),
+        };
+        assert_eq!(unlisted, Err(expected));
+        let text = std::format!("{}\npeer 3 10.0.0.1:1 a:1\n", lines.join("\n"));
+        let fourth = Identity::decode(&block(&text)).map(|found| found.members.get(3).cloned());
+        match MEMBERS_MAX {
+            3 => assert_eq!(fourth, Err(IdentityError::NoRoomForMember(3))),
+            _ => assert!(fourth.is_ok_and(|found| found.flatten().is_some())),
+        }
+    }
+
+    #[test]
+    fn nobody_administers_unless_the_disk_says_so() {
+        let text = identity().encode().unwrap();
+        let end = text.iter().position(|b| *b == 0).unwrap();
+        let text = std::str::from_utf8(&text[..end]).unwrap();
+        let (text, _) = text.split_once("sum ").unwrap();
+        let says = |line: &str| {
+            let text = text.replace("admin allow\n", line);
+            Identity::decode(&block(&text)).map(|identity| identity.admin)
+        };
+        assert_eq!(says("admin allow\n"), Ok(true));
+        assert_eq!([says("admin deny\n"), says("")], [Ok(false), Ok(false)]);
     }
 
     #[test]

@@ -18,25 +18,33 @@ const DEBIAN: &str = "/usr/bin/rustc";
 /// lacks to 64 KiB, a quarter of it for interrupts, tables of calls, and what a board does itself.
 const STACK: [(&str, u64); 2] = [("5sizes4open", 15 * 1024), ("5sizes4turn", 15 * 1024)];
 const BUILD: &str = "build --release -p coracle-core -p coracle-embedded --lib --examples";
+/// With room for so many members.
+const MEMBERS: [(&str, u32); 2] = [("", 7), (" --no-default-features", 3)];
 
 pub fn run(steps: &mut Steps) {
     for target in TARGETS {
-        let name = format!("no std: {target}");
-        let mut command = cargo(words(BUILD));
-        // Objects of the target and no bitcode: their symbols are read.
-        command.env("CARGO_PROFILE_RELEASE_LTO", "off");
-        // Neither stable nor needed to build: it says how large each function's frame is.
-        command.env("RUSTC_BOOTSTRAP", "1");
-        command.env("RUSTFLAGS", "-Zemit-stack-sizes");
-        let Some(folder) = prepare(&mut command, target, "bare", "core") else {
-            steps.cannot(&name, &no_library_for(target));
-            continue;
-        };
-        steps.run(&name, 20, &mut command);
-        let release = folder.join("release");
-        say_sizes(target, &release.join("examples/libsizes.rlib"));
-        steps.check(&format!("stack: {target}"), || is_shallow(&release));
+        for (flags, members) in MEMBERS {
+            build(steps, target, flags, members);
+        }
     }
+}
+
+fn build(steps: &mut Steps, target: &str, flags: &str, members: u32) {
+    let of = format!("{target}, {members} members");
+    let name = format!("no std: {of}");
+    let mut command = cargo(words(BUILD).chain(words(flags)));
+    // Objects of the target and no bitcode: their symbols are read.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    // Neither stable nor needed to build: it says how large each function's frame is.
+    command.env("RUSTC_BOOTSTRAP", "1");
+    command.env("RUSTFLAGS", "-Zemit-stack-sizes");
+    let Some(folder) = prepare(&mut command, target, "bare", "core") else {
+        return steps.cannot(&name, &no_library_for(target));
+    };
+    steps.run(&name, 20, &mut command);
+    let release = folder.join("release");
+    say_sizes(&of, &release.join("examples/libsizes.rlib"));
+    steps.check(&format!("stack: {of}"), || is_shallow(&release));
 }
 
 /// Prints the stack that a start and a turn of a tiny member need. False if it is too much, or
@@ -120,7 +128,7 @@ fn has_target(target: &str) -> bool {
 
 /// Prints the size of each symbol of `examples/sizes.rs`. That none is too large was checked when
 /// it was built.
-fn say_sizes(target: &str, library: &Path) {
+fn say_sizes(of: &str, library: &Path) {
     if !library.exists() || !works("nm", &["--version"]) {
         return;
     }
@@ -128,7 +136,7 @@ fn say_sizes(target: &str, library: &Path) {
     let Ok(output) = output else {
         return;
     };
-    println!("bytes on {target}:");
+    println!("bytes on {of}:");
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         if let Some((name, size)) = symbol(line) {
             println!("{size:>10}  {name}");

@@ -111,6 +111,8 @@ pub fn wrap(steps: &mut Steps) {
 pub fn unit(steps: &mut Steps) {
     let line = "test --workspace --exclude coracle-tests";
     steps.run("unit and process tests", 40, &mut cargo(words(line)));
+    let line = "test -p coracle-core -p coracle-embedded --no-default-features";
+    steps.run("room for three members", 20, &mut cargo(words(line)));
     let line = "test -p coracle-embedded --features smoltcp --lib";
     steps.run("embedded network", 10, &mut cargo(words(line)));
     steps.run("scenarios", 40, &mut cargo(words("test -p coracle-tests")));

@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn names_are_looked_up_once_and_forgotten_when_of_no_use() {
-        let list = Endpoints::parse("0=192.0.2.1:1,2=two.example:2,4=[::1]:4").expect("a list");
+        let list = Endpoints::parse("0=192.0.2.1:1,2=two.example:2,1=[::1]:4").expect("a list");
         let mut directory = Directory::new(&list);
         assert_eq!(directory.ask(member(0)), None);
-        assert_eq!(directory.address(member(4)), "[::1]:4".parse().ok());
+        assert_eq!(directory.address(member(1)), "[::1]:4".parse().ok());
         assert_eq!(directory.ask(member(2)), Some("two.example:2"));
         assert_eq!(directory.ask(member(2)), None);
         let address = "192.0.2.2:2".parse().ok();
@@ -154,11 +154,11 @@ mod tests {
 
     #[test]
     fn members_are_tried_in_a_circle() {
-        let list = Endpoints::parse("1=a:1,4=b:1").expect("a list");
+        let list = Endpoints::parse("0=a:1,2=b:1").expect("a list");
         let directory = Directory::new(&list);
-        assert_eq!(directory.next(None), Some(member(1)));
-        assert_eq!(directory.next(Some(member(1))), Some(member(4)));
-        assert_eq!(directory.next(Some(member(4))), Some(member(1)));
-        assert_eq!(directory.next(MemberId::new(6)), Some(member(1)));
+        assert_eq!(directory.next(None), Some(member(0)));
+        assert_eq!(directory.next(Some(member(0))), Some(member(2)));
+        assert_eq!(directory.next(Some(member(2))), Some(member(0)));
+        assert_eq!(directory.next(Some(member(1))), Some(member(2)));
     }
 }

@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::checksum::genesis;
 use super::*;
+use crate::limits::MEMBERS_MAX;
 use crate::prng::Prng;
 use crate::units::{ClusterId, Incarnation, MemberId, Term};
 
@@ -40,26 +41,27 @@ const SLOT: Slot = Slot {
     segment: Position::new(65536),
 };
 
-fn node_state() -> NodeState {
+/// Of a member, and whom it voted for.
+fn node_state_of(member: u8, vote: u8) -> NodeState {
+    let member = MemberId::new(member).expect("a member");
+    let incarnation = Incarnation(0x1122_3344_5566_7788);
+    let mut roster = Roster::FIRST;
+    roster.admit(member, incarnation, Position::new(4096));
     NodeState {
         cluster: CLUSTER,
-        member: MemberId::new(4).expect("a member"),
-        incarnation: Incarnation(0x1122_3344_5566_7788),
+        member,
+        incarnation,
         term: Term::new(7),
-        vote: MemberId::new(2),
+        vote: MemberId::new(vote),
         votes: true,
         quarantined: true,
-        roster: {
-            let mut roster = Roster::FIRST;
-            let member = MemberId::new(4).expect("a member");
-            roster.admit(
-                member,
-                Incarnation(0x1122_3344_5566_7788),
-                Position::new(4096),
-            );
-            roster
-        },
+        roster,
     }
+}
+
+/// That of `node_state_of_three.hex`.
+fn node_state() -> NodeState {
+    node_state_of(2, 1)
 }
 
 /// A window of one segment, with everything below `start` gone.
@@ -117,18 +119,47 @@ fn a_pad_is_these_bytes() {
 fn a_slot_and_a_node_state_are_these_bytes() {
     assert_eq!(SLOT.encode()[..], golden!("slot.hex"));
     assert_eq!(Slot::decode(&golden!("slot.hex")), Ok(SLOT));
-    assert_eq!(node_state().encode(12)[..], golden!("node_state.hex"));
-    let decoded = NodeState::decode(&golden!("node_state.hex"));
-    assert_eq!(decoded, Ok((12, node_state())));
-    let decoded = NodeState::decode(&golden!("node_state_v1.hex"));
-    let quarantined = false;
-    let roster = Roster::FIRST;
+    let three = golden!("node_state_of_three.hex");
+    assert_eq!(node_state().encode(12)[..], three);
+    assert_eq!(NodeState::decode(&three), Ok((12, node_state())));
+    let five = NodeState::decode(&golden!("node_state.hex"));
+    let first = NodeState::decode(&golden!("node_state_v1.hex"));
+    if MEMBERS_MAX < 5 {
+        let refused = Err(SectorError::NoRoomForMember(4));
+        assert_eq!((five, first), (refused, refused));
+        return;
+    }
+    let state = node_state_of(4, 2);
+    assert_eq!(state.encode(12)[..], golden!("node_state.hex"));
+    assert_eq!(five, Ok((12, state)));
     let state = NodeState {
-        quarantined,
-        roster,
-        ..node_state()
+        quarantined: false,
+        roster: Roster::FIRST,
+        ..state
     };
-    assert_eq!(decoded, Ok((12, state)));
+    assert_eq!(first, Ok((12, state)));
+}
+
+/// Else a small build would forget a vote for a member that it has no room for.
+#[test]
+fn no_older_node_state_counts_where_the_newest_speaks_of_a_member_without_room() {
+    let old = node_state().encode(4);
+    let damaged = [1; SECTOR];
+    for (at, value) in [(36, 6), (37, 6), (72 + 6 * 16, 2), (72 + 6 * 16 + 8, 32)] {
+        let mut new = node_state().encode(5).to_vec();
+        new[at] = value;
+        let new = of_version(new, NodeState::VERSION);
+        let Ok(read) = NodeState::decode(&new) else {
+            let refused = Err(SectorError::NoRoomForMember(6));
+            assert_eq!(NodeState::newest(&old, &new), refused, "{at}");
+            assert_eq!(NodeState::newest(&new, &old), refused, "{at}");
+            assert_eq!(NodeState::newest(&new, &damaged), refused, "{at}");
+            assert_ne!(MEMBERS_MAX, 7);
+            continue;
+        };
+        assert_eq!(NodeState::newest(&old, &new), Ok(Some(read)));
+        assert_eq!(MEMBERS_MAX, 7);
+    }
 }
 
 /// The same sector with another version, and the checksum that belongs to it.
@@ -148,9 +179,9 @@ fn a_newer_version_is_its_own_error() {
         Slot::newest(Some(SLOT), Slot::decode(&slot)),
         Err(SectorError::NewerVersion(2))
     );
-    let state = of_version(golden!("node_state.hex"), 3);
+    let state = of_version(golden!("node_state_of_three.hex"), 3);
     assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(3)));
-    let good = golden!("node_state.hex");
+    let good = golden!("node_state_of_three.hex");
     assert_eq!(
         NodeState::newest(&good, &state),
         Err(SectorError::NewerVersion(3))
@@ -177,7 +208,10 @@ fn one_wrong_bit_is_seen_wherever_it_is() {
         assert_eq!(frames.next(), None, "bit {bit}");
         assert!(frames.error().is_some());
     }
-    for (sector, what) in [(golden!("slot.hex"), 0), (golden!("node_state.hex"), 1)] {
+    for (sector, what) in [
+        (golden!("slot.hex"), 0),
+        (golden!("node_state_of_three.hex"), 1),
+    ] {
         for bit in 0..sector.len() * 8 {
             let mut bad = sector.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -218,7 +252,7 @@ fn any_sector_with_a_good_checksum_decodes_without_a_panic() {
     let mut prng = Prng::new(5);
     for _ in 0..2000 {
         let mut slot = golden!("slot.hex");
-        let mut state = golden!("node_state.hex");
+        let mut state = golden!("node_state_of_three.hex");
         for sector in [&mut slot, &mut state] {
             for _ in 0..prng.below(20) {
                 sector[6 + prng.below(60) as usize] = prng.next() as u8;

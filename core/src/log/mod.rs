@@ -32,6 +32,7 @@ pub use bounded::Bounded;
 pub use history::{HISTORY_TERMS, History};
 pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
+pub(crate) use node_state::NoRoom;
 pub use node_state::{NodeState, Roster};
 pub use receive::{Received, publish_landed, receive};
 pub use recovery::{ChainSearch, Recovered, Recovery, RecoveryError, Seed};

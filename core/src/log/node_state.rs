@@ -1,7 +1,7 @@
 //! What a member must never forget: its term and its vote.
 
 use super::sector::{SECTOR, Sector, SectorError};
-use crate::limits::MEMBERS_MAX;
+use crate::limits::{MEMBERS_MAX, MEMBERS_STORED};
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Term};
 
 const MAGIC: [u8; 4] = *b"CrcN";
@@ -9,7 +9,26 @@ const HAS_VOTE: u16 = 1;
 const MAY_VOTE: u16 = 2;
 const QUARANTINED: u16 = 4;
 const ROSTER_AT: usize = 64;
-const _: () = assert!(ROSTER_AT + 8 + 16 * MEMBERS_MAX <= SECTOR - 8);
+const _: () = assert!(ROSTER_AT + 8 + 16 * MEMBERS_STORED <= SECTOR - 8);
+
+/// A member of this number is spoken of, and this build has no room for it ([`MEMBERS_MAX`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoRoom(pub u8);
+
+impl From<NoRoom> for SectorError {
+    fn from(member: NoRoom) -> Self {
+        Self::NoRoomForMember(member.0)
+    }
+}
+
+/// A member's number in a sector.
+fn member_of(number: u8) -> Result<MemberId, SectorError> {
+    match MemberId::new(number) {
+        Some(member) => Ok(member),
+        None if usize::from(number) < MEMBERS_STORED => Err(NoRoom(number).into()),
+        None => Err(SectorError::BadField),
+    }
+}
 
 /// Which life of each member's data directory counts, as of a position of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,10 +40,13 @@ pub struct Roster {
 }
 
 impl Roster {
+    /// The entry of a member whose first directory counts.
+    const UNCHANGED: (Incarnation, Position) = (Incarnation::FIRST, Position::ZERO);
+
     /// What `init` makes of every member.
     pub const FIRST: Self = Self {
         at: Position::ZERO,
-        members: [(Incarnation::FIRST, Position::ZERO); MEMBERS_MAX],
+        members: [Self::UNCHANGED; MEMBERS_MAX],
     };
 
     /// The incarnation that counts.
@@ -49,17 +71,35 @@ impl Roster {
         is_news
     }
 
-    /// Every member's entry, by slot: for a snapshot.
-    pub fn entries(&self) -> &[(Incarnation, Position); MEMBERS_MAX] {
-        &self.members
+    /// The entries that are stored, by slot, whatever this build has room for.
+    pub fn entries(&self) -> impl Iterator<Item = (Incarnation, Position)> {
+        let none = core::iter::repeat(Self::UNCHANGED);
+        self.members
+            .iter()
+            .copied()
+            .chain(none)
+            .take(MEMBERS_STORED)
     }
 
-    /// What a snapshot, or a node state, says.
-    pub const fn from_entries(
+    /// What a snapshot, or a node state, says. `next` is asked for each stored entry.
+    ///
+    /// # Errors
+    /// [`NoRoom`] for a member's second directory where this build has no room for the member;
+    /// else that of `next`.
+    pub(crate) fn read<E: From<NoRoom>>(
         at: Position,
-        members: [(Incarnation, Position); MEMBERS_MAX],
-    ) -> Self {
-        Self { at, members }
+        mut next: impl FnMut(usize) -> Result<(Incarnation, Position), E>,
+    ) -> Result<Self, E> {
+        let mut roster = Self { at, ..Self::FIRST };
+        for slot in 0..MEMBERS_STORED {
+            let entry = next(slot)?;
+            match roster.members.get_mut(slot) {
+                Some(place) => *place = entry,
+                None if entry == Self::UNCHANGED => {}
+                None => return Err(NoRoom(slot as u8).into()),
+            }
+        }
+        Ok(roster)
     }
 }
 
@@ -133,7 +173,7 @@ impl NodeState {
         sector.put(36, [self.member.get()]);
         sector.put(37, [self.vote.map_or(0, MemberId::get)]);
         sector.put(ROSTER_AT, self.roster.at.get().to_le_bytes());
-        for (slot, (incarnation, since)) in self.roster.members.iter().enumerate() {
+        for (slot, (incarnation, since)) in self.roster.entries().enumerate() {
             let at = ROSTER_AT + 8 + 16 * slot;
             sector.put(at, incarnation.0.to_le_bytes());
             sector.put(at + 8, since.get().to_le_bytes());
@@ -151,25 +191,22 @@ impl NodeState {
         let vote = if flags & HAS_VOTE == 0 {
             None
         } else {
-            Some(MemberId::new(sector.0[37]).ok_or(SectorError::BadField)?)
+            Some(member_of(sector.0[37])?)
         };
         let state = Self {
             cluster: ClusterId(sector.u64(16)),
-            member: MemberId::new(sector.0[36]).ok_or(SectorError::BadField)?,
+            member: member_of(sector.0[36])?,
             incarnation: Incarnation(sector.u64(24)),
             term: Term::from_session_id(sector.u32(32) as i32).ok_or(SectorError::BadField)?,
             vote,
             votes: flags & MAY_VOTE != 0,
             quarantined: sector.version() > 1 && flags & QUARANTINED != 0,
-            roster: Roster {
-                at: Position::new(sector.u64(ROSTER_AT)),
-                members: core::array::from_fn(|slot| {
-                    let at = ROSTER_AT + 8 + 16 * slot;
-                    // Version 1 had no roster: zeros.
-                    let incarnation = Incarnation(sector.u64(at).max(Incarnation::FIRST.0));
-                    (incarnation, Position::new(sector.u64(at + 8)))
-                }),
-            },
+            roster: Roster::read(Position::new(sector.u64(ROSTER_AT)), |slot| {
+                let at = ROSTER_AT + 8 + 16 * slot;
+                // Version 1 had no roster: zeros.
+                let incarnation = Incarnation(sector.u64(at).max(Incarnation::FIRST.0));
+                Ok::<_, SectorError>((incarnation, Position::new(sector.u64(at + 8))))
+            })?,
         };
         Ok((sector.seq(), state))
     }
@@ -177,13 +214,12 @@ impl NodeState {
     /// The newer of two sectors with its sequence number; `None` if both are blank.
     ///
     /// # Errors
-    /// A newer version in either, or the damage of one where the other is no good either: then it
-    /// is not known whom this member voted for, and it must not run.
+    /// What [is sound and not for this build](SectorError::is_sound) in either, or the damage of
+    /// one where the other is no good either: then it is not known whom this member voted for, and
+    /// it must not run.
     pub fn newest(a: &[u8], b: &[u8]) -> Result<Option<(u64, Self)>, SectorError> {
         match (Self::decode(a), Self::decode(b)) {
-            (Err(SectorError::NewerVersion(v)), _) | (_, Err(SectorError::NewerVersion(v))) => {
-                Err(SectorError::NewerVersion(v))
-            }
+            (Err(error), _) | (_, Err(error)) if error.is_sound() => Err(error),
             (Ok(a), Ok(b)) => Ok(Some(if a.0 > b.0 { a } else { b })),
             (Ok(good), Err(_)) | (Err(_), Ok(good)) => Ok(Some(good)),
             (Err(SectorError::Blank), Err(SectorError::Blank)) => Ok(None),

@@ -30,6 +30,17 @@ pub enum SectorError {
     NewerVersion(u16),
     /// The checksum holds, but a value is out of range.
     BadField,
+    /// It speaks of this member, and this build has no room for it: it is of a larger cluster.
+    /// Build with the feature `members-5` or `members-7`.
+    NoRoomForMember(u8),
+}
+
+impl SectorError {
+    /// Whether the sector is what was once written, and only this build cannot use it: then no
+    /// older one may be taken in its place.
+    pub const fn is_sound(self) -> bool {
+        matches!(self, Self::NewerVersion(_) | Self::NoRoomForMember(_))
+    }
 }
 
 /// A sector being written or read.

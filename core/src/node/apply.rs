@@ -16,6 +16,7 @@ use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
 use crate::time::{Now, Timestamp};
 use crate::units::{Position, SessionId, Term};
+use crate::wire::Reject;
 use crate::wire::admission::MemberAdmitted;
 use crate::wire::cluster::{
     ClusterAction, Message, NewLeadershipTermEvent, SESSION_HEADER_LENGTH, SessionOpenEvent,
@@ -382,7 +383,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Now,
         level: Position,
         message: &Whole<'_>,
-        parsed: &Result<Message<'_>, crate::wire::Reject>,
+        parsed: &Result<Message<'_>, Reject>,
         bench: &mut Bench<'_, '_, '_>,
     ) {
         let record = record_of(message.start, parsed);
@@ -391,11 +392,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         match parsed {
             Ok(parsed) => self.take_record(now, message, parsed, &mut bench.memory),
-            Err(_) => {
-                if let Ok(admitted) = MemberAdmitted::parse(message.bytes) {
-                    self.apply_admitted(message.end, &admitted);
-                }
-            }
+            Err(_) => match MemberAdmitted::parse(message.bytes) {
+                Ok(admitted) => self.apply_admitted(message.end, &admitted),
+                // To pass over it would leave an old directory counting.
+                Err(Reject::Value) => self.halt(Halt::NoRoomForMember(message.end)),
+                Err(_) => {}
+            },
         }
         self.execute_level(now, level, message, &record, bench);
         if let Ok(Message::NewLeadershipTermEvent(event)) = parsed {
@@ -514,10 +516,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
 /// What a record is to services. Records of a newer version are skipped alike on every member that
 /// does not know them.
-pub(super) fn record_of<'a>(
-    start: Position,
-    parsed: &Result<Message<'a>, crate::wire::Reject>,
-) -> Record<'a> {
+pub(super) fn record_of<'a>(start: Position, parsed: &Result<Message<'a>, Reject>) -> Record<'a> {
     match parsed {
         Ok(Message::NewLeadershipTermEvent(event)) => Record::Term(LeadershipTerm {
             term: event.term,

@@ -112,6 +112,9 @@ pub enum Halt {
     /// The log holds another message of this service than the service has offered here: it is not
     /// deterministic, or its state is not the cluster's.
     ServiceMessage(ServiceId),
+    /// A committed record that ends here gives a member a new directory, and this build has no room
+    /// for that member.
+    NoRoomForMember(Position),
     /// It was never told to begin.
     NotBegun,
 }
@@ -140,6 +143,11 @@ impl core::fmt::Display for Halt {
                 f,
                 "the log has another message of service {service} than it offered here: the \
                  service is not deterministic, or its state is not the cluster's"
+            ),
+            Self::NoRoomForMember(at) => write!(
+                f,
+                "the record that ends at position {at} speaks of a member that this build has no \
+                 room for: build with the feature `members-5` or `members-7`"
             ),
             Self::NotBegun => f.write_str("this node has not begun"),
         }

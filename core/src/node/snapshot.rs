@@ -20,7 +20,7 @@ use heapless::Vec;
 use super::host::{HostMemory, Taking};
 use super::{Event, Lent, Node};
 use crate::limits::{CHANNEL_MAX, PRINCIPAL_MAX};
-use crate::log::{Log, Roster};
+use crate::log::{Log, NoRoom, Roster};
 use crate::planted::Planted;
 use crate::service::Service;
 use crate::session::{Channel, Principal, Request, Session, SessionTable};
@@ -503,16 +503,20 @@ fn write_roster(out: &mut SnapshotWriter<'_>, roster: &Roster) -> Result<(), Sna
     Ok(())
 }
 
+impl From<NoRoom> for SnapshotError {
+    fn from(_: NoRoom) -> Self {
+        Self::TooLarge
+    }
+}
+
 fn read_roster(from: &mut SnapshotReader<'_>) -> Result<Roster, SnapshotError> {
     if from.u32()? != FORMAT {
         return Err(SnapshotError::Content);
     }
     let at = Position::new(from.u64()?);
-    let mut members = *Roster::FIRST.entries();
-    for member in &mut members {
-        *member = (Incarnation(from.u64()?), Position::new(from.u64()?));
-    }
-    Ok(Roster::from_entries(at, members))
+    Roster::read(at, |_| {
+        Ok((Incarnation(from.u64()?), Position::new(from.u64()?)))
+    })
 }
 
 fn write_sessions<const N: usize>(

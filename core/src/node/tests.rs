@@ -165,6 +165,7 @@ macro_rules! lent {
 }
 
 mod health;
+mod members;
 pub(super) mod plain;
 mod repair;
 mod settings;

@@ -6,6 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
+use crate::limits::MEMBERS_MAX;
 use crate::wire::member::{AppendPosition, CanvassPosition, Checkpoint, RequestVote, Vote};
 
 pub(super) fn id(n: u8) -> MemberId {
@@ -352,7 +353,7 @@ fn first_leader(members: u8, flush: u64, seed: u64) -> Option<u64> {
 
 #[test]
 fn a_slow_disk_delays_an_election_but_never_forever() {
-    for members in 2..=5 {
+    for members in 2..=MEMBERS_MAX.min(5) as u8 {
         for flush in [1, 20, 60, 100, 150, 300] {
             for seed in 0..20 {
                 let led = first_leader(members, flush, seed);

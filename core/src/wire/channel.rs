@@ -323,7 +323,10 @@ mod tests {
         let list = Endpoints::parse(text).expect("good");
         assert_eq!(list.members(), MemberSet::first(3));
         assert_eq!(list.get(member(1)).map(|one| one.port), Some(6));
-        assert_eq!(list.get(member(3)), None);
+        assert_eq!(list.get(member(0)).map(|one| one.port), Some(5));
+        let list = Endpoints::parse("0=a:1,2=b:2").expect("good");
+        assert_eq!(list.get(member(1)), None);
+        let list = Endpoints::parse(text).expect("good");
         let mut out = [0; ENDPOINTS_MAX];
         assert_eq!(format_endpoints(&mut out, list.iter()), Some(text));
         assert_eq!(

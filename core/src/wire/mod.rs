@@ -11,7 +11,7 @@ pub mod channel;
 pub mod cluster;
 pub mod frame;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 pub mod member;
 mod reject;
 pub mod sbe;

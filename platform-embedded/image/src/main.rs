@@ -26,7 +26,7 @@ use coracle_core::raft::Timing;
 use coracle_core::service::echo::Echo;
 #[cfg(not(feature = "echo"))]
 use coracle_core::service::kv::Kv;
-use coracle_core::session::AllowAll;
+use coracle_core::session::{AllowAll, Attempt, Authenticator, Verdict};
 use coracle_core::time::{Instant, Now, Timestamp};
 use coracle_embedded::identity::Identity;
 use coracle_embedded::net::{Link, Wire};
@@ -59,11 +59,30 @@ type Node = Superloop<
     Board,
     Disk,
     Service,
-    AllowAll,
+    Doorkeeper,
     &'static mut [u8],
     { memory::SESSIONS },
     &'static mut coracle_core::node::Node<{ memory::SESSIONS }>,
 >;
+
+/// Lets everybody in; whether a session may have a snapshot taken is the disk's to say.
+struct Doorkeeper {
+    admin: bool,
+}
+
+impl Authenticator for Doorkeeper {
+    fn on_connect(&mut self, attempt: Attempt, credentials: &[u8]) -> Verdict {
+        AllowAll.on_connect(attempt, credentials)
+    }
+
+    fn on_challenge_response(&mut self, attempt: Attempt, credentials: &[u8]) -> Verdict {
+        AllowAll.on_challenge_response(attempt, credentials)
+    }
+
+    fn may_administer(&mut self, _: &[u8]) -> bool {
+        self.admin
+    }
+}
 
 /// The machine's clocks.
 pub struct MachineClock {
@@ -140,7 +159,9 @@ fn start() -> Node {
     };
     let application = Application {
         service,
-        authenticator: AllowAll,
+        authenticator: Doorkeeper {
+            admin: identity.admin,
+        },
     };
     let began = arch::nanos();
     let disk = Disk::new(disk, blocks);

@@ -388,9 +388,7 @@ fn read_states<S: Storage>(
                     newest = Some((unit, seq, state));
                 }
                 Ok(_) => {}
-                Err(SectorError::NewerVersion(version)) => {
-                    return Err(StoreError::NodeState(SectorError::NewerVersion(version)));
-                }
+                Err(error) if error.is_sound() => return Err(StoreError::NodeState(error)),
                 Err(_) if sector.iter().all(|byte| *byte == 0xff) => {}
                 Err(what) => error = what,
             }

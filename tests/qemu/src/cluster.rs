@@ -167,6 +167,7 @@ impl Cluster {
             segment_length: SEGMENT,
             log_max: LOG_MAX,
             leader_timeout_ms: self.leader_timeout.as_millis() as u32,
+            admin: true,
         }
     }
 
@@ -180,7 +181,7 @@ impl Cluster {
             "cluster = {CLUSTER}\nmember = {member}\ndir = {dir:?}\nservice = \"kv\"\n\
              kv_memory = \"256 KiB\"\nkv_barrier = \"32 KiB\"\nsegment_length = \"64 KiB\"\n\
              log_max = {log_max}\ncheckpoint_every = \"64 KiB\"\nmessage_max = \"4 KiB\"\n\
-             sessions_max = 7\nservice_memory = \"64 KiB\"\n"
+             sessions_max = 7\nservice_memory = \"64 KiB\"\nadmin = \"allow\"\n"
         );
         for (n, (to_members, to_clients)) in self.ports.iter().enumerate() {
             write!(

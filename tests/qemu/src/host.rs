@@ -63,6 +63,23 @@ pub fn status(endpoint: &str) -> Option<serde_json::Value> {
     serde_json::from_slice(&output.ok()?.stdout).ok()
 }
 
+/// Has the members behind `endpoints` take a snapshot, as an operator does; gives what the command
+/// has said.
+///
+/// # Errors
+/// The command's own words: a member has not stored it, or the cluster refuses.
+pub fn snapshot(endpoints: &str) -> Result<serde_json::Value, String> {
+    let output = Command::new(coracle()?)
+        .args(["snapshot", "--json", "--endpoints", endpoints])
+        .output()
+        .map_err(|e| format!("coracle does not start: {e}"))?;
+    let (said, why) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    match output.status.success() {
+        true => serde_json::from_slice(said).map_err(|e| e.to_string()),
+        false => Err(format!("{why}{}", String::from_utf8_lossy(said))),
+    }
+}
+
 /// Ports of 127.0.0.1 that nobody uses: below the range from which the system gives some to
 /// sockets that ask for any.
 ///

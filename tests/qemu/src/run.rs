@@ -69,6 +69,8 @@ fn kinds(options: &Options, report: &mut Report) -> Result<Vec<Kind>, String> {
         }
     }
     archs.dedup();
+    // Before any machine is on: it takes long where it was not built yet.
+    host::coracle()?;
     let mut images = Vec::new();
     for arch in archs {
         println!("building the {} image", arch.name());
@@ -82,8 +84,6 @@ fn kinds(options: &Options, report: &mut Report) -> Result<Vec<Kind>, String> {
     }
     let mut kinds: Vec<Kind> = images.iter().cycle().take(3).cloned().collect();
     if options.is_mixed {
-        println!("building the member of this host");
-        host::coracle()?;
         kinds[2] = Kind::Linux;
     }
     Ok(kinds)
@@ -96,6 +96,7 @@ fn phases(cluster: &mut Cluster, options: &Options, report: &mut Report) -> Resu
     let times = load.round_trips(options.round_trips)?;
     report.add("commit round trip", spread(&times));
     println!("commit round trip: {}", spread(&times));
+    snapshots::ask_for_one(cluster, report)?;
     load.start();
     bad_network(cluster, &load, options.phase, report)?;
     partition(cluster, &load, options.phase, report)?;
@@ -272,7 +273,10 @@ fn first_after(load: &Load, moment: Instant) -> Option<Duration> {
 
 /// Makes sure that the leader is a machine: a process of this host is killed and started again
 /// until another member leads.
-fn machine_leads(cluster: &mut Cluster) -> Result<usize, String> {
+///
+/// # Errors
+/// As [`Cluster::until`].
+pub fn machine_leads(cluster: &mut Cluster) -> Result<usize, String> {
     loop {
         let leader = cluster.leader(&[])?;
         if cluster.is_machine(leader) {

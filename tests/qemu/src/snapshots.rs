@@ -3,12 +3,58 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::cluster::{Cluster, LOG_MAX};
+use crate::host;
 use crate::load::Load;
 use crate::report::{Report, time};
-use crate::run::{progress, wait_up};
+use crate::run::{machine_leads, progress, wait_up};
+use crate::state::State;
 
 /// How often the log's length goes through it.
 const TIMES: u64 = 2;
+
+/// An operator asks for a snapshot, while nothing else would bring one about: every member must
+/// have stored one of what was committed when asked, all at one position, and the command must say
+/// of each what the member's console says.
+///
+/// # Errors
+/// The cluster refuses, or the answer is not what the members say.
+pub fn ask_for_one(cluster: &mut Cluster, report: &mut Report) -> Result<(), String> {
+    let leader = machine_leads(cluster)?;
+    let committed = cluster.level()?.committed;
+    let before = cluster.until("everybody's word", states)?;
+    let newest = before.iter().map(|s| s.snapshot).max().unwrap_or_default();
+    let began = Instant::now();
+    let answer = host::snapshot(&cluster.endpoints())?;
+    let took = began.elapsed();
+    let said: Vec<u64> = answer["members"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["stored"].as_bool()?.then(|| one["snapshot"].as_u64())?)
+        .collect();
+    let at = said.first().copied().unwrap_or_default();
+    if said != vec![at; cluster.len()] || at < committed || at <= newest {
+        return Err(format!(
+            "asked at {committed}, with {newest} there: {answer}"
+        ));
+    }
+    cluster.until("consoles that name the snapshot", |cluster| {
+        let all = states(cluster)?;
+        all.iter().all(|state| state.snapshot == at).then_some(())
+    })?;
+    let line = format!("all stored it at {at}, {} after the question", time(took));
+    println!(
+        "`coracle snapshot`, member {leader} leads: {line}\n{}",
+        cluster.table()
+    );
+    report.add("a snapshot that was asked for", line);
+    Ok(())
+}
+
+/// How all of them are.
+fn states(cluster: &Cluster) -> Option<Vec<State>> {
+    (0..cluster.len()).map(|n| cluster.state(n)).collect()
+}
 
 /// Writes more than the log may hold: members take snapshots by themselves, and give up what is
 /// below them.
@@ -16,10 +62,6 @@ const TIMES: u64 = 2;
 /// # Errors
 /// The log grows beyond its bound, or stands still.
 pub fn go_round(cluster: &mut Cluster, load: &Load, report: &mut Report) -> Result<(), String> {
-    let states = |cluster: &Cluster| {
-        let all = (0..cluster.len()).map(|n| cluster.state(n));
-        all.collect::<Option<Vec<_>>>()
-    };
     let before = cluster.until("everybody's word", states)?;
     let before = before.iter().map(|s| s.appended).max().unwrap_or_default();
     let began = Instant::now();

@@ -3,7 +3,7 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
-use crate::limits::FRAME_HEADER;
+use crate::limits::{FRAME_HEADER, MEMBERS_MAX};
 use crate::prng::Prng;
 use crate::units::{AppVersion, ServiceId};
 use crate::wire::Reject;
@@ -378,7 +378,7 @@ fn the_longest_history_fits_and_is_read_again() {
             sender: Sender {
                 cluster: ClusterId(prng.next()),
                 incarnation: Incarnation(prng.next()),
-                member: member(prng.below(7) as u8),
+                member: member(prng.below(MEMBERS_MAX as u64) as u8),
             },
             body: Body::NewLeadershipTerm(NewLeadershipTerm {
                 term: Term::new(prng.next() as u32),
