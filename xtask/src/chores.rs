@@ -227,7 +227,7 @@ pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
 pub fn linkcheck(steps: &mut Steps) {
     let line = "run --release --bin linkcheck --manifest-path xtask/linkcheck/Cargo.toml";
     steps.run("no_std link check", 20, &mut cargo(words(line)));
-    let name = "no panic in the embedded platform";
+    let name = "no panic in any door";
     if !works("objdump", &["--version"]) || !works("addr2line", &["--version"]) {
         return steps.cannot(name, "objdump or addr2line is missing (Debian: binutils)");
     }

@@ -3,6 +3,7 @@
 use embedded_io::{Write, WriteFmtError};
 
 use super::Node;
+use crate::broken::Broken;
 use crate::raft::Ages;
 use crate::service::Role;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
@@ -114,6 +115,8 @@ pub enum Halt {
     ServiceMessage(ServiceId),
     /// It was never told to begin.
     NotBegun,
+    /// A bug of this program: one of its own rules does not hold.
+    Broken(Broken),
 }
 
 impl core::fmt::Display for Halt {
@@ -142,6 +145,7 @@ impl core::fmt::Display for Halt {
                  service is not deterministic, or its state is not the cluster's"
             ),
             Self::NotBegun => f.write_str("this node has not begun"),
+            Self::Broken(broken) => write!(f, "a bug of this program: {broken}"),
         }
     }
 }
