@@ -235,7 +235,9 @@ pub fn linkcheck(steps: &mut Steps) {
     steps.run("every door", 20, &mut cargo(words(line)));
     for (program, whose) in [("core_doors", "core"), ("doors", "embedded platform")] {
         let program = root().join("xtask/linkcheck/target/release").join(program);
-        steps.check(&format!("{name} {whose}"), || panics::is_free(&program, &root()));
+        steps.check(&format!("{name} {whose}"), || {
+            panics::is_free(&program, &root())
+        });
     }
 }
 

@@ -170,6 +170,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
         }
         self.halt_if(self.clients.broken());
+        self.halt_if_damaged(bench.services);
         self.note_digests(bench.services);
         self.note_due(lent.services);
         // Nothing that is read here is kept from call to call, and what leaves the window is
@@ -177,6 +178,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent.log.release(self.raft.tail.end);
         let moved = self.applier.position > before;
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
+    }
+
+    /// Halts if a service says that it is not what it must be, before its digest is told to anybody.
+    fn halt_if_damaged(&mut self, services: &[&mut dyn Service]) {
+        let mut both = self.hosts.iter().zip(services);
+        let found = both.find(|(_, service)| service.is_broken());
+        if let Some(id) = found.map(|(host, _)| host.id) {
+            self.halt(Halt::ServiceBroken(id));
+        }
     }
 
     /// Whether all that is committed is executed by all services, and what follows from that is

@@ -18,6 +18,7 @@
 
 mod format;
 mod reader;
+pub(crate) mod whole;
 mod writer;
 
 pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
