@@ -8,18 +8,21 @@
 //! What the processor can do is found out once, without an operating system.
 #![no_std]
 
-use crc::{Crc, Table};
-
+mod table;
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod x86;
+
+use table::Table;
 
 /// What comes first in every frame, in bytes.
 pub const HEADER: usize = 32;
 /// Where in it the sums stand, to its end: these bytes count as 0.
 const RESERVED: usize = 24;
 
-/// RFC 3720, appendix B.4. Sixteen lanes: 16 KiB of constants, once.
-static CRC_32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&crc::CRC_32_ISCSI);
+/// RFC 3720, appendix B.4.
+static CASTAGNOLI: Table = Table::new(0x82f6_3b78);
+/// ISO/IEC 13239 (HDLC), which Ethernet and zlib have as well.
+static HDLC: Table = Table::new(0xedb8_8320);
 
 /// The CRC-32C of what `crc` is that of, and `bytes` behind it. That of nothing is 0.
 #[inline]
@@ -66,17 +69,12 @@ fn both_by_table(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) 
 
 #[inline(never)]
 fn castagnoli_by_table(crc: u32, bytes: &[u8]) -> u32 {
-    // What an earlier piece ended with is what the next begins with, before reflection.
-    let mut digest = CRC_32C.digest_with_initial((!crc).reverse_bits());
-    digest.update(bytes);
-    digest.finalize()
+    CASTAGNOLI.sum(crc, bytes)
 }
 
 #[inline(never)]
 fn hdlc_by_table(crc: u32, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(crc);
-    hasher.update(bytes);
-    hasher.finalize()
+    HDLC.sum(crc, bytes)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use heapless::Vec;
 
+use crate::list;
 use crate::planted::Planted;
 use crate::units::Position;
 
@@ -82,13 +83,13 @@ impl<const G: usize> Gaps<G> {
             after += 1;
         }
         if after == first {
-            return self.arrived.insert(first, merged).map_err(|_| GapsFull);
+            return list::insert(&mut self.arrived, first, merged).map_err(|_| GapsFull);
         }
         if let Some(slot) = self.arrived.get_mut(first) {
             *slot = merged;
         }
         for _ in first + 1..after {
-            self.arrived.remove(first + 1);
+            list::take(&mut self.arrived, first + 1);
         }
         Ok(())
     }
@@ -104,9 +105,9 @@ impl<const G: usize> Gaps<G> {
             }
             let below = Span::new(old.start, span.start);
             let above = Span::new(span.end, old.end);
-            self.arrived.remove(index);
+            list::take(&mut self.arrived, index);
             for part in [below, above] {
-                if !part.is_empty() && self.arrived.insert(index, part).is_ok() {
+                if !part.is_empty() && list::insert(&mut self.arrived, index, part).is_ok() {
                     index += 1;
                 }
             }

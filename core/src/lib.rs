@@ -30,11 +30,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod broken;
 pub mod castagnoli;
 pub mod client;
 mod facts;
 pub mod gaps;
 pub mod limits;
+mod list;
 pub mod log;
 mod lookup;
 pub mod node;

@@ -89,8 +89,7 @@ impl Timers {
             arming: self.armed,
             correlation,
         };
-        self.put_in(memory, &timer);
-        Ok(())
+        self.put_in(memory, &timer)
     }
 
     /// Takes `correlation` out; false if it is not armed. Looks at every timer.
@@ -125,8 +124,7 @@ impl Timers {
         if !fits || self.position_of(memory, timer.correlation).is_some() {
             return Err(TimersFull);
         }
-        self.put_in(memory, timer);
-        Ok(())
+        self.put_in(memory, timer)
     }
 
     /// All timers, in the order in which they are due.
@@ -138,7 +136,7 @@ impl Timers {
         self.iter(memory).position(|t| t.correlation == correlation)
     }
 
-    fn put_in(&mut self, memory: &mut [u8], timer: &Timer) {
+    fn put_in(&mut self, memory: &mut [u8], timer: &Timer) -> Result<(), TimersFull> {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -147,22 +145,41 @@ impl Timers {
                 _ => high = middle,
             }
         }
-        let from = low * TIMER_LENGTH;
-        memory.copy_within(from..self.count * TIMER_LENGTH, from + TIMER_LENGTH);
-        if let Some(room) = memory.get_mut(from..from + TIMER_LENGTH) {
-            room.copy_from_slice(&bytes(timer));
-        }
+        let behind = self.from(memory, low, 1).ok_or(TimersFull)?;
+        *shift(behind, true).ok_or(TimersFull)? = bytes(timer);
         self.count += 1;
+        Ok(())
     }
 
     fn take_out(&mut self, memory: &mut [u8], at: usize) {
-        let from = at * TIMER_LENGTH;
-        memory.copy_within(from + TIMER_LENGTH..self.count * TIMER_LENGTH, from);
-        self.count -= 1;
+        if let Some(behind) = self.from(memory, at, 0)
+            && shift(behind, false).is_some()
+        {
+            self.count -= 1;
+        }
+    }
+
+    /// The places from this one on to behind the last timer, and `more`.
+    fn from<'m>(&self, memory: &'m mut [u8], at: usize, more: usize) -> Option<&'m mut [Bytes]> {
+        let (places, _) = memory.as_chunks_mut();
+        places.get_mut(at..self.count + more)
     }
 }
 
-fn bytes(timer: &Timer) -> [u8; TIMER_LENGTH] {
+type Bytes = [u8; TIMER_LENGTH];
+
+/// Moves what is in these places by one: to the back, but for the last, or to the front, but for
+/// the first. Gives the first place; `None` if there is none.
+fn shift(places: &mut [Bytes], is_back: bool) -> Option<&mut Bytes> {
+    let others = places.len().checked_sub(1)?;
+    match is_back {
+        true => places.copy_within(..others, 1),
+        false => places.copy_within(1.., 0),
+    }
+    places.first_mut()
+}
+
+fn bytes(timer: &Timer) -> Bytes {
     let mut bytes = [0; TIMER_LENGTH];
     let numbers = [
         timer.deadline.0.to_le_bytes(),

@@ -119,7 +119,7 @@ impl Rig {
         let recovered = Recovered::fresh(CLUSTER);
         let window = || {
             let mut window = Window::new(vec![0; 32 * 1024 + MTU], MTU, SEGMENT).expect("fits");
-            recovered.open_window(&mut window);
+            recovered.open_window(&mut window).expect("at its start");
             window
         };
         let now = Now {
@@ -139,7 +139,7 @@ impl Rig {
             node: Node::new(config(sends_to_all), state, &recovered, now).expect("it is good"),
             log: window(),
             memory: lengths.map(|len| vec![0; len]),
-            journal: recovered.journal(CLUSTER, SEGMENT),
+            journal: recovered.journal(CLUSTER, &window()),
             disk: vec![0; 4 * SEGMENT as usize],
             echo: Echo::new(),
             now,

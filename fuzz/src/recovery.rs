@@ -67,7 +67,7 @@ fn write() -> Written {
     let (mut store, _) = Store::open(device, SEGMENT).expect("it was formatted");
     let (mut log, mut scratch) = (window(), vec![0; MTU]);
     let empty = store.recover(CLUSTER, &mut log, &mut scratch);
-    let mut journal = empty.expect("nothing is wrong").journal(CLUSTER, SEGMENT);
+    let mut journal = empty.expect("nothing is wrong").journal(CLUSTER, &log);
     let genesis = Seed::genesis(CLUSTER).chain.expect("known");
     let mut chains = BTreeMap::from([(Position::ZERO, genesis)]);
     for n in 0..40_u8 {

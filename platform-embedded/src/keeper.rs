@@ -212,14 +212,14 @@ where
         }
         let now = self.board.now();
         let config = self.node.borrow().config();
-        let (cluster, length) = (config.cluster, config.segment_length);
+        let cluster = config.cluster;
         let seed = Prng::new(config.seed ^ now.instant.nanos()).below(u64::MAX);
         let state = self.store.state();
         self.written = None;
         let scratch = &mut self.memory.replay;
         let found = recover(cluster, &mut self.store, &mut self.window, scratch);
         let recovered = found.map_err(OpenError::Store).map_err(TurnError::Open)?;
-        self.journal = recovered.journal(cluster, length);
+        self.journal = recovered.journal(cluster, &self.window);
         // In its place: it is the largest thing there is, and the stack has no room for another.
         let begun = self
             .node

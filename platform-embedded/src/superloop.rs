@@ -236,7 +236,7 @@ where
         let (scratch, now) = (&mut memory.replay, board.now());
         let found = recover(config.cluster, &mut store, &mut window, scratch);
         let recovered = found.map_err(OpenError::Store)?;
-        let journal = recovered.journal(config.cluster, length);
+        let journal = recovered.journal(config.cluster, &window);
         let begun = node.borrow_mut().begin(config, state, &recovered, now);
         begun.map_err(OpenError::Config)?;
         let mut application = application;

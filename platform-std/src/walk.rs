@@ -474,7 +474,9 @@ pub(crate) mod tests {
         let log = scratch.path().join("log");
         std::fs::create_dir_all(&log).unwrap();
         let mut window = Window::new(vec![0; (1 << 20) + 1408], 1408, SEGMENT).unwrap();
-        window.load(Position::ZERO, Some(genesis(ClusterId(7))), Term::ZERO);
+        window
+            .load(Position::ZERO, Some(genesis(ClusterId(7))), Term::ZERO)
+            .expect("a boundary");
         for message in messages {
             let mut header = [0u8; 32];
             header[..8].copy_from_slice(&[24, 0, 1, 0, 111, 0, 17, 0]);

@@ -229,14 +229,18 @@ pub fn qemu(steps: &mut Steps, minutes: u32, flags: &[&str]) {
 pub fn linkcheck(steps: &mut Steps) {
     let line = "run --release --bin linkcheck --manifest-path xtask/linkcheck/Cargo.toml";
     steps.run("no_std link check", 20, &mut cargo(words(line)));
-    let name = "no panic in the embedded platform";
+    let name = "no panic in any door of the";
     if !works("objdump", &["--version"]) || !works("addr2line", &["--version"]) {
         return steps.cannot(name, "objdump or addr2line is missing (Debian: binutils)");
     }
-    let line = "build --release --bin doors --manifest-path xtask/linkcheck/Cargo.toml";
-    steps.run("every embedded door", 20, &mut cargo(words(line)));
-    let program = root().join("xtask/linkcheck/target/release/doors");
-    steps.check(name, || panics::is_free(&program, &root()));
+    let line = "build --release --bins --manifest-path xtask/linkcheck/Cargo.toml";
+    steps.run("every door", 20, &mut cargo(words(line)));
+    for (program, whose) in [("core_doors", "core"), ("doors", "embedded platform")] {
+        let program = root().join("xtask/linkcheck/target/release").join(program);
+        steps.check(&format!("{name} {whose}"), || {
+            panics::is_free(&program, &root())
+        });
+    }
 }
 
 pub fn defmt(steps: &mut Steps) {

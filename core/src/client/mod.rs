@@ -406,7 +406,8 @@ impl Client {
             .emit(&mut bytes)
             .is_some_and(|len| self.offer_control(bytes.get(..len).unwrap_or(&[]), ingress));
         // Without room for it the stream is busy, and will be again soon.
-        let wait = self.config.timing.keep_alive / if sent { 1 } else { 8 };
+        let period = self.config.timing.keep_alive;
+        let wait = if sent { period } else { period / 8 };
         self.keep_alive_at = now.plus(wait);
     }
 

@@ -2,6 +2,7 @@
 
 use super::frame::{Header, seal, seal_data};
 use super::{LOG_STREAM_ID, Log, Span, segment_base, segment_end};
+use crate::broken::Broken;
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
 use crate::wire::frame::{DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, put};
@@ -17,6 +18,16 @@ pub enum AppendError {
     TooLong,
     /// The chain at the log's end is not known (see [`Log::chain`]).
     ChainUnknown,
+    /// A frame of this MTU would carry nothing.
+    BadMtu,
+    /// A bug of ours.
+    Broken(Broken),
+}
+
+impl From<Broken> for AppendError {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
 }
 
 /// Appends one record, the concatenation of `parts`, in frames of at most `mtu` bytes, and
@@ -35,12 +46,12 @@ pub fn append<L: Log>(
 ) -> Result<Span, AppendError> {
     let total = total_len(parts).ok_or(AppendError::TooLong)?;
     let mut chain = log.chain().ok_or(AppendError::ChainUnknown)?;
-    let payload_max = payload_max(mtu);
+    let payload_max = payload_max(mtu).ok_or(AppendError::BadMtu)?;
     let start = log.end();
     let mut run = Appending::open(log, term, mtu)?;
     if run.push(total, parts) {
         let (end, chain) = run.end();
-        log.publish(end, chain);
+        log.publish(end, chain)?;
         return Ok(Span::new(start, end));
     }
     check_room(log, start, total, payload_max)?;
@@ -50,13 +61,15 @@ pub fn append<L: Log>(
     let mut left = total;
     loop {
         let len = left.min(payload_max);
-        at = pad(log, at, term, align(FRAME_HEADER + len), &mut chain);
+        at = pad(log, at, term, align(FRAME_HEADER + len), &mut chain)?;
         let first = if left == total { BEGIN } else { 0 };
         let last = if left == len { END } else { 0 };
         let header = header_at(log, at, term, FRAME_HEADER + len, first | last);
-        let frame = frame_room(log, at, header.aligned());
+        let frame = frame_room(log, at, header.aligned())?;
         header.emit(frame);
-        let (payload, alignment) = frame[FRAME_HEADER..].split_at_mut(len);
+        let body = frame.get_mut(FRAME_HEADER..);
+        let body = body.and_then(|body| body.split_at_mut_checked(len));
+        let (payload, alignment) = body.ok_or(Broken::Room)?;
         source.fill(payload);
         alignment.fill(0);
         chain = seal(&header, frame, chain);
@@ -66,7 +79,7 @@ pub fn append<L: Log>(
             break;
         }
     }
-    log.publish(at, chain);
+    log.publish(at, chain)?;
     Ok(Span::new(start, at))
 }
 
@@ -117,13 +130,17 @@ impl<'r> Appending<'r> {
     pub fn push(&mut self, total: usize, parts: &[&[u8]]) -> bool {
         let length = FRAME_HEADER + total;
         let aligned = align(length);
-        if aligned > self.room.len().min(self.mtu) || self.lap == 0 {
+        if aligned > self.room.len().min(self.mtu) || aligned < FRAME_HEADER || self.lap == 0 {
             return false;
         }
         let (frame, room) = core::mem::take(&mut self.room).split_at_mut(aligned);
         let (_, mut rest) = frame.split_at_mut(FRAME_HEADER);
         for part in parts {
-            rest = put(rest, part);
+            // Parts that are longer than `total` are no record: then this run ends here.
+            let Some(behind) = put(rest, part) else {
+                return false;
+            };
+            rest = behind;
         }
         if !rest.is_empty() {
             rest.fill(0);
@@ -145,18 +162,19 @@ impl<'r> Appending<'r> {
     }
 }
 
-/// How many bytes of log a record of `len` bytes takes at `at`, PADs included. `None` if too long.
+/// How many bytes of log a record of `len` bytes takes at `at`, PADs included. `None` if too long,
+/// or if a frame of `mtu` bytes would carry nothing.
 pub fn encoded_len(at: Position, len: usize, mtu: usize, segment_length: u32) -> Option<u64> {
     if len > MESSAGE_MAX {
         return None;
     }
-    let (_, end) = layout(at, len, payload_max(mtu), segment_length);
+    let (_, end) = layout(at, len, payload_max(mtu)?, segment_length);
     Some(end.since(at))
 }
 
-fn payload_max(mtu: usize) -> usize {
-    assert!(mtu >= 2 * FRAME_ALIGNMENT, "a frame carries something");
-    mtu / FRAME_ALIGNMENT * FRAME_ALIGNMENT - FRAME_HEADER
+fn payload_max(mtu: usize) -> Option<usize> {
+    let payload = (mtu / FRAME_ALIGNMENT * FRAME_ALIGNMENT).checked_sub(FRAME_HEADER)?;
+    (payload > 0).then_some(payload)
 }
 
 fn total_len(parts: &[&[u8]]) -> Option<usize> {
@@ -212,19 +230,25 @@ fn layout(
 
 /// Fills the segment with a PAD if a frame of `needed` bytes does not fit in the rest of it. The
 /// PAD is shorter than that frame, so it has room wherever the frame has.
-fn pad<L: Log>(log: &mut L, at: Position, term: Term, needed: usize, chain: &mut u32) -> Position {
+fn pad<L: Log>(
+    log: &mut L,
+    at: Position,
+    term: Term,
+    needed: usize,
+    chain: &mut u32,
+) -> Result<Position, Broken> {
     let segment_end = segment_end(at, log.segment_length());
     let rest = segment_end.since(at) as usize;
     if rest >= needed {
-        return at;
+        return Ok(at);
     }
     let mut header = header_at(log, at, term, rest, BEGIN | END);
     header.is_pad = true;
-    let frame = frame_room(log, at, rest);
+    let frame = frame_room(log, at, rest)?;
     frame.fill(0);
     header.emit(frame);
     *chain = seal(&header, frame, *chain);
-    segment_end
+    Ok(segment_end)
 }
 
 fn header_at<L: Log>(log: &L, at: Position, term: Term, length: usize, flags: u8) -> Header {
@@ -240,9 +264,9 @@ fn header_at<L: Log>(log: &L, at: Position, term: Term, length: usize, flags: u8
     }
 }
 
-fn frame_room<L: Log>(log: &mut L, at: Position, len: usize) -> &mut [u8] {
-    let room = log.room(at).get_mut(..len);
-    room.expect("the room was checked before anything was written")
+/// Room that was checked before anything was written.
+fn frame_room<L: Log>(log: &mut L, at: Position, len: usize) -> Result<&mut [u8], Broken> {
+    log.room(at).get_mut(..len).ok_or(Broken::Room)
 }
 
 /// The bytes of all parts, one after the other.

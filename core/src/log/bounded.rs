@@ -1,6 +1,7 @@
 //! A log that has no room past a position, whatever its window could hold.
 
 use super::Log;
+use crate::broken::Broken;
 use crate::units::Position;
 
 /// Lends a log on, with room up to `limit` only: what lies behind is kept for something else.
@@ -53,12 +54,12 @@ impl<L: Log> Log for Bounded<'_, L> {
         self.log.lap_end(at)
     }
 
-    fn publish(&mut self, end: Position, chain: u32) {
-        self.log.publish(end, chain);
+    fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
+        self.log.publish(end, chain)
     }
 
-    fn truncate(&mut self, end: Position) {
-        self.log.truncate(end);
+    fn truncate(&mut self, end: Position) -> Result<(), Broken> {
+        self.log.truncate(end)
     }
 
     fn release(&mut self, below: Position) {

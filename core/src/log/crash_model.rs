@@ -169,10 +169,10 @@ impl Machine {
         let recovered = Recovered::fresh(CLUSTER);
         let bytes = vec![0; window_len(CAPACITY, MTU)];
         let mut window = Window::new(bytes, MTU, SEGMENT).expect("large enough");
-        recovered.open_window(&mut window);
+        recovered.open_window(&mut window).expect("aligned");
         Self {
+            journal: recovered.journal(CLUSTER, &window),
             window,
-            journal: recovered.journal(CLUSTER, SEGMENT),
             disk: Disk::default(),
             term: Term::new(1),
             log: Vec::new(),
@@ -229,7 +229,7 @@ impl Machine {
         self.older.push(self.log.clone());
         self.log.truncate(cut.get() as usize);
         self.acked = self.acked.min(cut);
-        self.window.truncate(cut);
+        self.window.truncate(cut).expect("a boundary");
         if self.window.chain().is_none() {
             let found = self.look_up(cut);
             assert_eq!(found, Some(chain));
@@ -303,16 +303,17 @@ impl Machine {
     }
 
     fn restart(&mut self, recovered: &Recovered) -> Result<(), &'static str> {
-        recovered.open_window(&mut self.window);
+        let opened = recovered.open_window(&mut self.window);
+        opened.map_err(|_| "it does not start at a frame")?;
         while self.window.end() < recovered.tail.end {
             let at = self.window.end();
             if self.window.fill(self.disk.read(at, 4096)) == 0 {
                 return Err("the tail does not load");
             }
-            self.window
-                .truncate(self.window.end().min(recovered.tail.end));
+            let end = self.window.end().min(recovered.tail.end);
+            self.window.truncate(end).map_err(|_| "no boundary")?;
         }
-        self.journal = recovered.journal(CLUSTER, SEGMENT);
+        self.journal = recovered.journal(CLUSTER, &self.window);
         self.window.take_cut();
         self.window.set_written(self.journal.written());
         let last = recovered.history.last_term();

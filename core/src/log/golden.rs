@@ -67,7 +67,9 @@ fn node_state() -> NodeState {
 /// A window of one segment, with everything below `start` gone.
 fn window_at(start: u64, chain: u32) -> Window<Vec<u8>> {
     let mut window = Window::new(std::vec![0xee; 4096 + 512], 512, SEGMENT).expect("large enough");
-    window.load(Position::new(start), Some(chain), Term::new(7));
+    window
+        .load(Position::new(start), Some(chain), Term::new(7))
+        .expect("a boundary");
     window
 }
 

@@ -12,7 +12,7 @@
 //! that is not known of the newest: it may be in the page cache only, of a process that was killed
 //! or whose flush failed. So the first flush of all writes it again, where and as it is.
 
-use super::{Frames, Log, Recovered, Slot, Span, segment_base, segment_end};
+use super::{Frames, Log, Recovered, Slot, Span, Window, segment_base, segment_end};
 use crate::planted::Planted;
 use crate::units::{ClusterId, Mark, Position, Term};
 
@@ -80,9 +80,9 @@ pub struct Journal {
 
 impl Journal {
     /// For a log as it was recovered: what is confirmed is durable, the tail above is written
-    /// again.
-    pub fn new(cluster: ClusterId, segment_length: u32, recovered: &Recovered) -> Self {
-        assert!(segment_length.is_power_of_two());
+    /// again. In segments as long as those of `window`, which has seen to it that they can be.
+    pub fn new<B>(cluster: ClusterId, window: &Window<B>, recovered: &Recovered) -> Self {
+        let segment_length = window.segment();
         let mut journal = Self {
             cluster,
             segment_length,
@@ -344,8 +344,8 @@ mod tests {
         };
         let recovered = Recovered::empty(seed);
         let mut log = Window::new(vec![0; 5000], 256, SEGMENT_MIN).expect("large enough");
-        recovered.open_window(&mut log);
-        (recovered.journal(CLUSTER, SEGMENT_MIN), log)
+        recovered.open_window(&mut log).expect("aligned");
+        (recovered.journal(CLUSTER, &log), log)
     }
 
     /// Appends a message that takes 128 bytes of log.
@@ -354,7 +354,7 @@ mod tests {
     }
 
     fn truncate(journal: &mut Journal, log: &mut Window<Vec<u8>>, cut: u64) {
-        log.truncate(Position::new(cut));
+        log.truncate(Position::new(cut)).expect("a boundary");
         journal.handle_truncated(log.take_cut().expect("just cut"));
     }
 
@@ -556,7 +556,7 @@ mod tests {
         });
         recovered.slot = Some(group.slot);
         recovered.tail.end = log.end();
-        let mut journal = recovered.journal(CLUSTER, SEGMENT_MIN);
+        let mut journal = recovered.journal(CLUSTER, &log);
         assert_eq!(journal.durable(), Position::ZERO);
         let unasked = journal.clone();
         journal.handle_flushed();

@@ -41,6 +41,7 @@ pub use sector::{SECTOR, SectorError};
 pub use slot::Slot;
 pub use window::{Window, WindowError, window_len};
 
+use crate::broken::Broken;
 use crate::units::Position;
 
 #[cfg(test)]
@@ -80,8 +81,9 @@ pub trait Log {
     /// there are none. Reading on behind the last one gives the next run.
     fn read(&self, at: Position) -> &[u8];
 
-    /// The contiguous room for frames from `at`, at or above `end`; empty if there is none (back
-    /// pressure). May let go the oldest bytes. Bounded by the frames let go.
+    /// The contiguous room for frames from the boundary `at`, at or above `end`; empty if there is
+    /// none (back pressure), or `at` is no such place. May let go the oldest bytes. Bounded by the
+    /// frames let go.
     fn room(&mut self, at: Position) -> &mut [u8];
 
     /// Frames that start at or above this lie elsewhere in memory than those from `at` on, which is
@@ -89,10 +91,16 @@ pub trait Log {
     fn lap_end(&self, at: Position) -> Position;
 
     /// Makes the whole frames in the room from `end()` to `end` exist. `chain` is that of the last.
-    fn publish(&mut self, end: Position, chain: u32);
+    ///
+    /// # Errors
+    /// [`Broken::Publish`] if that cannot be the end of frames there: nothing was changed.
+    fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken>;
 
     /// Takes back everything at and above the frame boundary `end`. Never below what is committed.
-    fn truncate(&mut self, end: Position);
+    ///
+    /// # Errors
+    /// [`Broken::Cut`] if that is no frame boundary, or behind the end: nothing was changed.
+    fn truncate(&mut self, end: Position) -> Result<(), Broken>;
 
     /// No reader on this thread needs bytes below this any more. Never goes back.
     fn release(&mut self, below: Position);

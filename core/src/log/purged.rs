@@ -28,7 +28,8 @@ fn whole(term: u32, fill: u8) -> Whole {
 pub(super) fn whole_of(term: u32, payload: &[u8]) -> Whole {
     let mut log = Window::new(vec![0; 4096 + MTU], MTU, SEGMENT_MIN).expect("large enough");
     let seed = Seed::genesis(CLUSTER);
-    log.load(seed.position, seed.chain, seed.term);
+    log.load(seed.position, seed.chain, seed.term)
+        .expect("a boundary");
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     while log.end().get() < 3 * u64::from(SEGMENT_MIN) + 5000 {
         let from = log.end();
@@ -111,7 +112,7 @@ fn a_log_is_recovered_from_wherever_it_starts() {
         assert_eq!((found.corrupt, found.torn), (None, false));
         assert_eq!(found.history.known_from(), Some(start));
         let mut window = Window::new(vec![0; 32 * 1024], MTU, SEGMENT_MIN).expect("large enough");
-        found.open_window(&mut window);
+        found.open_window(&mut window).expect("aligned");
         let tail = log.read(window.end(), 1 << 20);
         assert_eq!(window.fill(tail), tail.len());
         assert_eq!((window.end(), window.chain()), (log.end().0, found.chain));

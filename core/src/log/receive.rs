@@ -2,6 +2,7 @@
 
 use super::scan::Alike;
 use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan, segment_end};
+use crate::broken::Broken;
 use crate::units::{Position, Term};
 
 /// What became of one call's frames: counts to add up.
@@ -25,6 +26,8 @@ pub struct Received {
     pub mismatched: u32,
     /// Why the bytes behind the last good frame are none.
     pub malformed: Option<FrameError>,
+    /// A bug of ours: what had landed could not be published, and nothing more was taken.
+    pub broken: Option<Broken>,
 }
 
 /// Takes a datagram of log frames: each that is whole, holds its own checksum and was written by
@@ -47,7 +50,7 @@ pub fn receive<L: Log, const G: usize>(
         false => 0,
     };
     let rest = datagram.get(taken..).unwrap_or(&[]);
-    if taken > 0 && rest.is_empty() {
+    if taken > 0 && rest.is_empty() || received.broken.is_some() {
         return received;
     }
     let at = match taken {
@@ -61,6 +64,9 @@ pub fn receive<L: Log, const G: usize>(
     let mut frames = Frames::new(rest, at, segment_length).verified();
     for frame in frames.by_ref() {
         land(log, gaps, &frame, &mut term_at, &mut received);
+        if received.broken.is_some() {
+            return received;
+        }
     }
     received.malformed = frames.error();
     if !gaps.is_empty() {
@@ -104,7 +110,10 @@ fn receive_in_order<L: Log>(
         return 0;
     }
     room.copy_from_slice(frames);
-    log.publish(at.plus(taken as u64), chain);
+    if let Err(broken) = log.publish(at.plus(taken as u64), chain) {
+        received.broken = Some(broken);
+        return 0;
+    }
     received.published += count;
     taken
 }
@@ -136,8 +145,10 @@ fn land<L: Log, const G: usize>(
     if !frame.write_to(log.room(span.start)) {
         received.no_room += 1;
     } else if is_next {
-        log.publish(span.end, frame.chain);
-        received.published += 1;
+        match log.publish(span.end, frame.chain) {
+            Ok(()) => received.published += 1,
+            Err(broken) => received.broken = Some(broken),
+        }
     } else if gaps.insert(span).is_ok() {
         received.ahead += 1;
     } else {
@@ -181,7 +192,10 @@ pub fn publish_landed<L: Log, const G: usize>(
             gaps.remove(Span::new(at, end));
             break;
         }
-        log.publish(end, chain);
+        if let Err(broken) = log.publish(end, chain) {
+            received.broken = Some(broken);
+            break;
+        }
         received.published += 1;
     }
     gaps.forget_below(log.end());

@@ -23,6 +23,7 @@ use super::{
     FrameError, FrameRef, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum,
     segment_base, segment_end,
 };
+use crate::broken::Broken;
 use crate::limits::FRAME_ALIGNMENT;
 use crate::units::{ClusterId, Position, Tail, Term};
 
@@ -64,6 +65,10 @@ pub enum RecoveryError {
     WindowTooSmall(u64),
     /// `finish` was called while bytes were still wanted.
     Unfinished,
+    /// No frame can end at this position, from which on the log is to be loaded.
+    BadStart(Position),
+    /// A bug of ours.
+    Broken(Broken),
 }
 
 /// What was found.
@@ -143,13 +148,20 @@ impl Recovered {
 
     /// Empties `window` and lets it start at `confirmed`. The driver then reads `window.end()` to
     /// `tail.end` from storage and hands it to `Window::fill`.
-    pub fn open_window<B: AsRef<[u8]> + AsMut<[u8]>>(&self, window: &mut Window<B>) {
-        window.load(self.confirmed, self.confirmed_chain, self.confirmed_term);
+    ///
+    /// # Errors
+    /// [`RecoveryError::BadStart`]: no frame can end at `confirmed`.
+    pub fn open_window<B: AsRef<[u8]> + AsMut<[u8]>>(
+        &self,
+        window: &mut Window<B>,
+    ) -> Result<(), RecoveryError> {
+        let loaded = window.load(self.confirmed, self.confirmed_chain, self.confirmed_term);
+        loaded.map_err(|_| RecoveryError::BadStart(self.confirmed))
     }
 
-    /// The journal that goes on with this log.
-    pub fn journal(&self, cluster: ClusterId, segment_length: u32) -> Journal {
-        Journal::new(cluster, segment_length, self)
+    /// The journal that goes on with this log, in segments as long as those of `window`.
+    pub fn journal<B>(&self, cluster: ClusterId, window: &Window<B>) -> Journal {
+        Journal::new(cluster, window, self)
     }
 }
 
@@ -180,6 +192,7 @@ pub struct Recovery {
     run_agrees: Option<bool>,
     is_done: bool,
     needed: Option<u64>,
+    broken: Option<Broken>,
 }
 
 impl Recovery {
@@ -187,7 +200,7 @@ impl Recovery {
     /// none in any file: nothing was ever acknowledged), for a window of `capacity` bytes.
     ///
     /// # Errors
-    /// All of [`RecoveryError`] but the last two.
+    /// All of [`RecoveryError`] but the last four.
     pub fn new(
         cluster: ClusterId,
         segment_length: u32,
@@ -223,6 +236,7 @@ impl Recovery {
             run_agrees: None,
             is_done: false,
             needed: None,
+            broken: None,
         };
         recovery.note_confirmed();
         Ok(recovery)
@@ -278,7 +292,11 @@ impl Recovery {
             self.note_snapshot(&frame);
             let history = &mut self.found.history;
             let is_pushed = history.push(frame.term, frame.position, frame.end());
-            assert!(is_pushed, "frames are pushed in order");
+            if !is_pushed {
+                self.broken = Some(Broken::History);
+                self.is_done = true;
+                return Followed::UpTo(None);
+            }
             self.at = frame.end();
             self.chain = Some(frame.chain);
             self.term = frame.term;
@@ -325,8 +343,12 @@ impl Recovery {
     /// What was found.
     ///
     /// # Errors
-    /// [`RecoveryError::WindowTooSmall`] or [`RecoveryError::Unfinished`].
+    /// [`RecoveryError::WindowTooSmall`], [`RecoveryError::Unfinished`] or
+    /// [`RecoveryError::Broken`].
     pub fn finish(mut self) -> Result<Recovered, RecoveryError> {
+        if let Some(broken) = self.broken {
+            return Err(RecoveryError::Broken(broken));
+        }
         if !self.is_done {
             return Err(RecoveryError::Unfinished);
         }

@@ -72,16 +72,19 @@ impl FrameRef<'_> {
     /// Writes the frame as it stands in the log to the start of `room`; of a PAD only the header
     /// counts, the rest is zeroed. False, and nothing is written, if it does not fit.
     pub(super) fn write_to(&self, room: &mut [u8]) -> bool {
-        let Some(room) = room.get_mut(..self.aligned_len) else {
-            return false;
-        };
         let counts = if self.is_pad {
             FRAME_HEADER
         } else {
             self.aligned_len
         };
-        let (frame, filling) = room.split_at_mut(counts);
-        frame.copy_from_slice(self.bytes.get(..counts).unwrap_or(self.bytes));
+        let room = room.get_mut(..self.aligned_len);
+        let (Some((frame, filling)), Some(bytes)) = (
+            room.and_then(|room| room.split_at_mut_checked(counts)),
+            self.bytes.get(..counts),
+        ) else {
+            return false;
+        };
+        frame.copy_from_slice(bytes);
         filling.fill(0);
         true
     }

@@ -23,7 +23,7 @@ fn window() -> Window<Vec<u8>> {
 fn window_at(start: Position) -> Window<Vec<u8>> {
     let bytes = vec![0xee; window_len(CAPACITY, MTU)];
     let mut window = Window::new(bytes, MTU, SEGMENT).expect("large enough");
-    window.load(start, Some(0), Term::ZERO);
+    window.load(start, Some(0), Term::ZERO).expect("a boundary");
     window
 }
 
@@ -92,7 +92,7 @@ fn bytes_in_flight_to_storage_are_no_room() {
     append(&mut log, T1, &[&[1; 500]], MTU).expect("room");
     let end = log.end();
     log.set_writing(Some(Span::new(Position::ZERO, end)));
-    log.truncate(at(256));
+    log.truncate(at(256)).expect("a boundary");
     assert!(log.room(at(256)).is_empty());
     assert_eq!(append(&mut log, T2, &[b"x"], MTU), Err(AppendError::Full));
     log.set_writing(None);
@@ -105,7 +105,7 @@ fn a_message_too_long_or_on_an_unknown_chain_is_refused() {
     let long = vec![0; crate::limits::MESSAGE_MAX];
     let refused = append(&mut log, T1, &[&long, b"x"], MTU);
     assert_eq!(refused, Err(AppendError::TooLong));
-    log.load(at(1024), None, T1);
+    log.load(at(1024), None, T1).expect("a boundary");
     let refused = append(&mut log, T1, &[b"x"], MTU);
     assert_eq!(refused, Err(AppendError::ChainUnknown));
     assert!(!log.set_chain(at(992), 5));
@@ -120,7 +120,7 @@ fn a_truncation_pulls_everything_back_to_a_frame_boundary() {
     let chain = log.chain();
     let second = append(&mut log, T1, &[b"two"], MTU).expect("room");
     log.set_written(second.end);
-    log.truncate(second.start);
+    log.truncate(second.start).expect("a boundary");
     assert_eq!((log.end(), log.chain()), (first.end, chain));
     assert_eq!(log.written(), first.end);
     log.set_written(second.end);
@@ -132,11 +132,26 @@ fn a_truncation_pulls_everything_back_to_a_frame_boundary() {
 }
 
 #[test]
-#[should_panic(expected = "frame boundary")]
-fn a_truncation_in_mid_frame_is_our_own_mistake() {
+fn our_own_mistakes_are_refused_and_change_nothing() {
     let mut log = window();
     append(&mut log, T1, &[&[0; 100]], MTU).expect("room");
-    log.truncate(at(32));
+    append(&mut log, T1, &[&[0; 100]], MTU).expect("room");
+    let before = log.clone();
+    // In mid-frame, in mid-alignment, behind the end.
+    for end in [32, 192, 7, 352] {
+        assert_eq!(log.truncate(at(end)), Err(Broken::Cut), "{end}");
+    }
+    // Below the end, where no frame can end, more than the window holds, and across a lap.
+    for end in [288, 321, 320 + log.capacity(), 1 << 40] {
+        assert_eq!(log.publish(at(end), 1), Err(Broken::Publish), "{end}");
+    }
+    for from in [288, 321] {
+        assert!(log.room(at(from)).is_empty(), "{from}");
+    }
+    assert_eq!(log.load(at(33), None, T1), Err(WindowError::BadStart));
+    assert_eq!(append(&mut log, T1, &[b"x"], 63), Err(AppendError::BadMtu));
+    assert_eq!(encoded_len(at(0), 1, 63, SEGMENT), None);
+    assert_eq!(log, before);
 }
 
 #[test]
@@ -165,7 +180,7 @@ fn every_boundary_of_a_long_log_reads_as_it_was_written() {
                 let (cut, chain) = frames[frames.len() - 2];
                 if cut >= log.start() {
                     frames.truncate(frames.len() - 1);
-                    log.truncate(cut);
+                    log.truncate(cut).expect("a boundary");
                     assert_eq!(log.take_cut(), Some(cut));
                     whole.truncate(cut.since(first) as usize);
                     assert_eq!(log.chain(), Some(chain));
@@ -266,7 +281,7 @@ fn messages_come_out_as_they_went_in() {
 fn an_unfinished_message_ends_with_its_term() {
     let mut log = window();
     append(&mut log, T1, &[&[1; 600]], MTU).expect("room");
-    log.truncate(at(256));
+    log.truncate(at(256)).expect("a boundary");
     append(&mut log, T2, &[&[2; 300]], MTU).expect("room");
     let mut messages = Messages::new();
     let mut assembly = [0; 1024];

@@ -11,6 +11,7 @@
 
 use super::frame::{hop, step};
 use super::{Log, Span, scan};
+use crate::broken::Broken;
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
@@ -27,6 +28,9 @@ pub enum WindowError {
     BadFrameLength,
     /// The segment length is not a power of two in `SEGMENT_MIN..=SEGMENT_MAX`.
     BadSegmentLength,
+    /// No frame can start at the position where the log is to go on: that is no multiple of
+    /// `FRAME_ALIGNMENT`.
+    BadStart,
 }
 
 /// How many bytes of memory a window of `capacity` (a power of two) for frames of at most
@@ -60,6 +64,13 @@ pub struct Window<B> {
 
 /// One byte in so many is let go before its room is needed.
 const SPARE: u64 = 64;
+
+impl<B> Window<B> {
+    /// The length of a segment in bytes: a power of two.
+    pub(super) const fn segment(&self) -> u32 {
+        self.segment_length
+    }
+}
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// An empty window at `start`, the position of the first frame to come. The capacity is the
@@ -100,8 +111,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     /// Empties the window and lets it go on at `start`, after a frame with this chain and term (the
     /// genesis chain and `Term::ZERO` at the start of a log). At recovery, `start` is the confirmed
     /// position: [`fill`](Self::fill) then brings the tail that is to be rewritten.
-    pub fn load(&mut self, start: Position, chain: Option<u32>, term: Term) {
-        assert!(start.is_aligned());
+    ///
+    /// # Errors
+    /// [`WindowError::BadStart`]: nothing was changed.
+    pub fn load(
+        &mut self,
+        start: Position,
+        chain: Option<u32>,
+        term: Term,
+    ) -> Result<(), WindowError> {
+        if !start.is_aligned() {
+            return Err(WindowError::BadStart);
+        }
+        self.go_on_at(start, chain, term);
+        Ok(())
+    }
+
+    fn go_on_at(&mut self, start: Position, chain: Option<u32>, term: Term) {
         self.start = start;
         self.end = start;
         self.start_chain = chain;
@@ -125,7 +151,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
             if !frame.write_to(self.room(frame.position)) {
                 break;
             }
-            self.publish(frame.end(), frame.chain);
+            if self.publish(frame.end(), frame.chain).is_err() {
+                break;
+            }
             filled += frame.bytes.len();
         }
         filled
@@ -269,8 +297,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
     }
 
     fn room(&mut self, at: Position) -> &mut [u8] {
-        assert!(at.is_aligned());
-        assert!(at >= self.end);
+        // Who asks for another place than one behind the end would write where no frame goes.
+        if !at.is_aligned() || at < self.end {
+            return &mut [];
+        }
         let limit = self.released.min(self.written).max(self.start);
         if at.since(limit) >= self.capacity {
             return &mut [];
@@ -294,44 +324,53 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
-    fn publish(&mut self, end: Position, chain: u32) {
-        assert!(end.is_aligned());
-        assert!(end >= self.end);
-        assert!(end <= self.start.plus(self.capacity));
+    fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
+        let is_in_room = end >= self.end && end <= self.start.plus(self.capacity);
+        if !is_in_room || !end.is_aligned() {
+            return Err(Broken::Publish);
+        }
         debug_assert_eq!(self.walk((self.end, None), end).0, end, "whole frames");
         let lap_end = self.lap_end(self.end);
         if end >= lap_end {
             let (wrap, _) = self.walk((self.end, None), lap_end);
-            assert!(wrap >= lap_end && wrap <= end, "only whole frames");
+            if wrap < lap_end || wrap > end {
+                return Err(Broken::Publish);
+            }
             self.wrap = wrap;
         }
         self.end = end;
         self.end_chain = Some(chain);
+        Ok(())
     }
 
-    fn truncate(&mut self, end: Position) {
-        assert!(end.is_aligned());
-        assert!(end <= self.end);
-        if end == self.end {
-            return;
+    fn truncate(&mut self, end: Position) -> Result<(), Broken> {
+        if end > self.end || !end.is_aligned() {
+            return Err(Broken::Cut);
         }
-        self.cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
+        if end == self.end {
+            return Ok(());
+        }
+        let cut = Some(self.cut.map_or(end, |cut| cut.min(end)));
         if end < self.start {
-            let (written, writing, cut) = (self.written, self.writing, self.cut);
-            self.load(end, None, Term::ZERO);
+            let (written, writing) = (self.written, self.writing);
+            self.go_on_at(end, None, Term::ZERO);
             (self.writing, self.cut) = (writing, cut);
             if Planted::FlushCursorNotPulledBackByTruncation.is_active() {
                 self.written = written;
             }
-            return;
+            return Ok(());
         }
         let (boundary, chain) = self.walk((self.start, self.start_chain), end);
-        assert_eq!(boundary, end, "a truncation is at a frame boundary");
+        if boundary != end {
+            return Err(Broken::Cut);
+        }
+        self.cut = cut;
         self.end = end;
         self.end_chain = chain;
         if !Planted::FlushCursorNotPulledBackByTruncation.is_active() {
             self.written = self.written.min(end);
         }
+        Ok(())
     }
 
     fn release(&mut self, below: Position) {

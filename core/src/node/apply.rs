@@ -11,6 +11,7 @@ use super::clients::Memory;
 use super::handle::memory;
 use super::host::{At, Audience, Effects, Host, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
+use crate::broken::Broken;
 use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
@@ -127,7 +128,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return false;
         }
-        assert!(services.len() == self.hosts.len(), "as configured");
+        if services.len() != self.hosts.len() {
+            self.halt(Halt::Broken(Broken::Services));
+            return false;
+        }
         if self.is_at_rest() {
             for (host, service) in self.hosts.iter_mut().zip(services) {
                 service.on_background_work(now);
@@ -150,20 +154,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (own, others) = lent.assembly.split_at_mut(half);
         let before = self.applier.position;
         self.advance(now, &mut bench, &*lent.log, &*lent.replay, own);
-        let is_behind = |host: &Host<N>| host.position < self.applier.level;
+        let level = self.applier.level;
+        let is_behind = |host: &Host<N>| host.position < level;
         if self.applier.laggard.is_some() || self.hosts.iter().any(is_behind) {
             self.drop_laggard(&bench);
         }
         let mut more = false;
         for at in 0..self.hosts.len() {
-            if self.hosts[at].position < self.applier.level {
+            if self.hosts.get(at).is_some_and(is_behind) {
                 more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
             }
             let all = self.applier.position >= self.raft.commit();
-            if self.hosts[at].position >= self.applier.level && all {
-                self.hosts[at].moved = now.instant;
+            let host = self.hosts.get_mut(at);
+            if let Some(host) = host.filter(|host| host.position >= level && all) {
+                host.moved = now.instant;
             }
         }
+        self.halt_if(self.clients.broken());
+        self.halt_if_damaged(bench.services);
         self.note_digests(bench.services);
         self.note_due(lent.services);
         // Nothing that is read here is kept from call to call, and what leaves the window is
@@ -171,6 +179,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent.log.release(self.raft.tail.end);
         let moved = self.applier.position > before;
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
+    }
+
+    /// Halts if a service says that it is not what it must be, before its digest is told to anybody.
+    fn halt_if_damaged(&mut self, services: &[&mut dyn Service]) {
+        let mut both = self.hosts.iter().zip(services);
+        let found = both.find(|(_, service)| service.is_broken());
+        if let Some(id) = found.map(|(host, _)| host.id) {
+            self.halt(Halt::ServiceBroken(id));
+        }
     }
 
     /// Whether all that is committed is executed by all services, and what follows from that is
@@ -220,15 +237,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) {
         let count = self.hosts.len();
         for slot in 0..count {
-            let Some(service) = bench.services.get_mut(slot) else {
+            let (Some(position), Some(service)) = (
+                self.hosts.get(slot).map(|host| host.position),
+                bench.services.get_mut(slot),
+            ) else {
                 return;
             };
-            let at = self.at(self.hosts[slot].position, self.hosts[slot].position);
+            let at = self.at(position, position);
             let mut effects = Effects {
                 audience: Audience::Clients(&mut self.clients, &mut bench.memory),
                 host: HostMemory::of(bench.hosts, slot, count),
             };
-            call(&mut self.hosts[slot], at, &mut **service, &mut effects);
+            if let Some(host) = self.hosts.get_mut(slot) {
+                call(host, at, &mut **service, &mut effects);
+            }
         }
     }
 
@@ -416,7 +438,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         bench: &mut Bench<'_, '_, '_>,
     ) {
         for slot in 0..self.hosts.len() {
-            if self.hosts[slot].position == level && self.hosts[slot].ready {
+            let host = self.hosts.get(slot);
+            if host.is_some_and(|host| host.position == level && host.ready) {
                 self.execute_in(now, slot, message, record, bench);
             }
         }

@@ -68,8 +68,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let mut budget = FRAMES_MAX;
         while self.take_run(now, &mut laggard, &mut budget, bench, log, replay, assembly) {}
-        let is_behind = self.hosts[slot].position < self.applier.level;
-        let is_between = laggard.at > self.hosts[slot].position;
+        let Some(at) = self.hosts.get(slot).map(|host| host.position) else {
+            return false;
+        };
+        let is_behind = at < self.applier.level;
+        let is_between = laggard.at > at;
         self.applier.laggard = (is_behind && is_between).then_some(laggard);
         is_behind && budget == 0
     }
@@ -96,9 +99,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
             frames = frames.verified();
         }
         while *budget > 0 && self.halted.is_none() {
-            let host = &mut self.hosts[slot];
-            let asked = bench.services.get(slot).map(|service| host.ask(&**service));
-            if asked.is_none() || !host.ready {
+            let (Some(host), Some(service)) = (self.hosts.get_mut(slot), bench.services.get(slot))
+            else {
+                return false;
+            };
+            host.ask(&**service);
+            if !host.ready {
                 return false;
             }
             let Some(frame) = frames.next() else { break };

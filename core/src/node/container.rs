@@ -117,7 +117,8 @@ impl<const N: usize> Container<N> {
     ///
     /// # Errors
     /// [`Halt::CorruptLog`] if the bytes are not those of the log,
-    /// [`Halt::MessageTooLong`], [`Halt::ServiceMessage`]: the node comes to the same.
+    /// [`Halt::MessageTooLong`], [`Halt::ServiceMessage`]: the node comes to the same. And
+    /// [`Halt::ServiceBroken`].
     pub fn execute(
         &mut self,
         bytes: &[u8],
@@ -127,6 +128,9 @@ impl<const N: usize> Container<N> {
         let before = self.at;
         let mut frames = Frames::new(bytes, before, self.segment_length).verified();
         loop {
+            if service.is_broken() {
+                return Err(Halt::ServiceBroken(self.host.id));
+            }
             if !service.ready(self.host.position) {
                 return Ok(Ran::NotNow);
             }

@@ -129,6 +129,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if end > before {
             self.grown(self.raft.term(), before, end);
         }
+        self.halt_if(self.clients.broken());
         taken.map_err(Reject::Client)
     }
 
@@ -196,6 +197,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if end > before {
             self.grown(self.raft.term(), before, end);
         }
+        self.halt_if(self.clients.broken());
         more
     }
 

@@ -277,6 +277,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.counters.stale += u64::from(got.wrong_term);
         self.counters.corrupt += u64::from(got.mismatched);
         self.published(before, log);
+        self.halt_if(got.broken);
     }
 
     fn ask_history(&mut self, now: Instant, leader: MemberId, term: Term, from: Position) {
@@ -311,7 +312,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         };
         let from = log.end();
-        log.truncate(cut);
+        if let Err(broken) = log.truncate(cut) {
+            self.halt(Halt::Broken(broken));
+            return false;
+        }
         self.history.truncate(cut);
         self.sources.truncate(cut);
         self.sweep.run = Run::NONE;
@@ -344,6 +348,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.counters.stale += u64::from(got.wrong_term);
         self.counters.corrupt += u64::from(got.mismatched);
         self.published(before, log);
+        if let Some(broken) = got.broken {
+            self.halt(Halt::Broken(broken));
+            return Err(Reject::Halted);
+        }
         self.raft.handle_frames(now, from);
         self.ask_onward(now, log);
         self.look_for_hole(now, log);

@@ -49,9 +49,11 @@ pub use snapshot::{Snapshot, SnapshotRefusal, SnapshotStep};
 pub use sources::{Consumer, ReadError, Recall};
 pub use transmit::{CONTROL_MAX, Transmit};
 
+use crate::broken::Broken;
 use crate::limits::ENDPOINTS_MAX;
 use crate::log::{
-    Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append, encoded_len,
+    AppendError, Gaps, HISTORY_TERMS, History, Log, NodeState, Recovered, Roster, append,
+    encoded_len,
 };
 use crate::raft::{Ballot, Raft, State, TransferError};
 use crate::service::Role;
@@ -393,6 +395,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// Halts if a rule of ours was found broken.
+    #[inline]
+    fn halt_if(&mut self, broken: Option<Broken>) {
+        if let Some(broken) = broken {
+            self.halt(Halt::Broken(broken));
+        }
+    }
+
+    /// A record was not appended: no matter if there was no room for it.
+    #[cold]
+    fn refused(&mut self, error: AppendError) {
+        if let AppendError::Broken(broken) = error {
+            self.halt(Halt::Broken(broken));
+        }
+    }
+
     /// The log has grown from `from` by frames of `term`.
     fn grown(&mut self, term: Term, from: Position, end: Position) {
         let _goes_on = self.history.push(term, from, end);
@@ -491,7 +509,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 });
             }
             // No room even in the reserve, or a log whose chain is unknown: another shall lead.
-            Err(_) => self.raft.step_down(now.instant),
+            Err(error) => {
+                self.refused(error);
+                self.raft.step_down(now.instant);
+            }
         }
     }
 

@@ -8,7 +8,8 @@
 use core::time::Duration;
 
 use super::host::HostMemory;
-use super::{Node, SNAPSHOT_ROOM};
+use super::{Halt, Node, SNAPSHOT_ROOM};
+use crate::broken::Broken;
 use crate::log::{Log, append, encoded_len};
 use crate::planted::Planted;
 use crate::time::{Instant, Now, Timestamp};
@@ -48,7 +49,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let timestamp = self.timestamp(now);
         let mut more = false;
         for slot in 0..self.hosts.len() {
-            let host = &self.hosts[slot];
+            let Some(host) = self.hosts.get(slot) else {
+                break;
+            };
             let is_behind = host.position < self.applier.opened;
             if !host.owes(timestamp)
                 || is_behind && !Planted::TimersOfAServiceThatIsBehind.is_active()
@@ -87,12 +90,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
             };
             let mut bytes = [0; HEADER + TimerEvent::BLOCK as usize];
             let written = event.emit(&mut bytes);
-            assert!(written == Some(bytes.len()), "of fixed length");
-            host.blocked = append(log, term, &[&bytes], self.config.mtu).is_err();
-            if host.blocked {
+            if written != Some(bytes.len()) {
+                self.halt(Halt::Broken(Broken::Encoding));
                 return false;
             }
-            host.note_fired(&timer);
+            let appended = append(log, term, &[&bytes], self.config.mtu);
+            host.blocked = appended.is_err();
+            if let Err(error) = appended {
+                self.refused(error);
+                return false;
+            }
+            if let Err(broken) = host.note_fired(&timer) {
+                self.halt(Halt::Broken(broken));
+                return false;
+            }
             host.next_due = host.next_timer(memory).map(|timer| timer.deadline);
         }
         true
@@ -123,7 +134,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 payload,
             };
             let parts = [&message.header()[..], payload];
-            if append(log, term, &parts, self.config.mtu).is_err() {
+            if let Err(error) = append(log, term, &parts, self.config.mtu) {
+                self.refused(error);
                 return false;
             }
             host.note_appended(number, payload.len());
@@ -154,9 +166,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let mut bytes = [0; SNAPSHOT_ROOM];
         let len = action.emit(&mut bytes).unwrap_or(0);
         let record = bytes.get(..len).unwrap_or_default();
-        if append(log, term, &[record], mtu).is_ok() {
-            self.snapshots.asked = false;
-            self.snapshots.appended = Some(term);
+        match append(log, term, &[record], mtu) {
+            Ok(_) => {
+                self.snapshots.asked = false;
+                self.snapshots.appended = Some(term);
+            }
+            Err(error) => self.refused(error),
         }
     }
 

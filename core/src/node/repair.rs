@@ -258,7 +258,8 @@ impl Healing {
             return;
         }
         let from = at.since(staged.at) as usize;
-        let Some(room) = memory.get_mut(from..from + len) else {
+        let room = memory.get_mut(from..).and_then(|room| room.get_mut(..len));
+        let (Some(room), Some(bytes)) = (room, datagram.get(..len)) else {
             return;
         };
         let joins = |run: &&mut Option<_>| run.is_some_and(|(_, end)| end == at);
@@ -269,7 +270,7 @@ impl Healing {
         } else {
             return;
         }
-        room.copy_from_slice(&datagram[..len]);
+        room.copy_from_slice(bytes);
     }
 
     /// The run that has come ahead and goes on at `at`; those that are behind it are forgotten.

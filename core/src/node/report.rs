@@ -1,10 +1,14 @@
 //! What a node says of itself: events, counters, status.
 
+use core::fmt;
+
 use embedded_io::{Write, WriteFmtError};
 
 use super::Node;
+use crate::broken::Broken;
 use crate::raft::Ages;
 use crate::service::Role;
+use crate::snapshot::whole::write_all;
 use crate::units::{Incarnation, MemberId, Position, ServiceId, SessionId, Term};
 use crate::wire::member::{Setting, SettingSet};
 
@@ -115,12 +119,16 @@ pub enum Halt {
     /// A committed record that ends here gives a member a new directory, and this build has no room
     /// for that member.
     NoRoomForMember(Position),
+    /// This service says that its own state is damaged.
+    ServiceBroken(ServiceId),
     /// It was never told to begin.
     NotBegun,
+    /// A bug of this program: one of its own rules does not hold.
+    Broken(Broken),
 }
 
-impl core::fmt::Display for Halt {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConflictBelowCommit => {
                 f.write_str("a leader's log contradicts bytes that are committed here")
@@ -149,7 +157,12 @@ impl core::fmt::Display for Halt {
                 "the record that ends at position {at} speaks of a member that this build has no \
                  room for: build with the feature `members-5` or `members-7`"
             ),
+            Self::ServiceBroken(service) => write!(
+                f,
+                "service {service} has found its own state damaged: a bug of it, or bad memory"
+            ),
             Self::NotBegun => f.write_str("this node has not begun"),
+            Self::Broken(broken) => write!(f, "a bug of this program: {broken}"),
         }
     }
 }
@@ -269,6 +282,15 @@ impl Status {
     /// # Errors
     /// The stream's own.
     pub fn write_line<W: Write>(&self, out: &mut W) -> Result<(), WriteFmtError<W::Error>> {
+        let mut line = Line { out, error: None };
+        let written = self.write_to(&mut line);
+        written.map_err(|fmt::Error| {
+            line.error
+                .map_or(WriteFmtError::FmtError, WriteFmtError::Other)
+        })
+    }
+
+    fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let Self { member, role, .. } = self;
         write!(out, "member {member} {role:?} term {}", self.term)?;
         if let Some(leader) = self.leader {
@@ -280,10 +302,10 @@ impl Status {
             self.appended, self.durable, self.committed, self.applied, self.digest, self.sessions
         )?;
         if !self.votes {
-            out.write_all(b" without a vote")?;
+            out.write_str(" without a vote")?;
         }
         if self.quarantined {
-            out.write_all(b" quarantined")?;
+            out.write_str(" quarantined")?;
         }
         for setting in self.settings_differ.iter() {
             write!(out, " differs in {}", setting.name())?;
@@ -291,8 +313,25 @@ impl Status {
         if let Some(halt) = self.halted {
             write!(out, " halted: {halt}")?;
         }
-        out.write_all(b"\r\n")?;
-        Ok(())
+        out.write_str("\r\n")
+    }
+}
+
+/// A byte stream as what text is written to, and its error.
+struct Line<'o, W: Write> {
+    out: &'o mut W,
+    error: Option<W::Error>,
+}
+
+impl<W: Write> fmt::Write for Line<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let written = write_all(self.out, text.as_bytes());
+        written.map_err(|error| {
+            if let WriteFmtError::Other(error) = error {
+                self.error = Some(error);
+            }
+            fmt::Error
+        })
     }
 }
 

@@ -168,8 +168,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             member,
             incarnation,
         };
-        if append(log, term, &[&admitted.to_bytes()], self.config.mtu).is_ok() {
-            self.heard.appended = Some(term);
+        match append(log, term, &[&admitted.to_bytes()], self.config.mtu) {
+            Ok(_) => self.heard.appended = Some(term),
+            Err(error) => self.refused(error),
         }
     }
 }

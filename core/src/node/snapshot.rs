@@ -18,7 +18,8 @@ use core::time::Duration;
 use heapless::Vec;
 
 use super::host::{HostMemory, Taking};
-use super::{Event, Lent, Node};
+use super::{Event, Halt, Lent, Node};
+use crate::broken::Broken;
 use crate::limits::{CHANNEL_MAX, PRINCIPAL_MAX};
 use crate::log::{Log, NoRoom, Roster};
 use crate::planted::Planted;
@@ -228,7 +229,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.event(Event::SnapshotFailed(position));
             return;
         }
-        let ends = core::iter::repeat_n(None, self.hosts.len()).collect();
+        let mut ends = Vec::new();
+        if ends.resize(self.hosts.len(), None).is_err() {
+            return self.halt(Halt::Broken(Broken::Services));
+        }
         self.snapshots.taking = Some(Set {
             position,
             term: self.applier.term,
@@ -416,7 +420,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         services: &mut [&mut dyn Service],
         lent: &mut Lent<'_, L>,
     ) -> Result<Snapshot, SnapshotError> {
-        assert!(services.len() == self.hosts.len(), "as configured");
+        if services.len() != self.hosts.len() {
+            return Err(SnapshotError::Services);
+        }
         let cluster = self.config.cluster;
         let (bytes, length) = source
             .open(Section::Consensus)

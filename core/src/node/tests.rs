@@ -74,7 +74,8 @@ impl Author {
     fn new() -> Self {
         let mut log = Window::new(vec![0; WINDOW], MTU, SEGMENT).unwrap();
         let start = Seed::genesis(CLUSTER);
-        log.load(start.position, start.chain, start.term);
+        log.load(start.position, start.chain, start.term)
+            .expect("a boundary");
         Self(log)
     }
 
@@ -164,6 +165,7 @@ macro_rules! lent {
     }};
 }
 
+mod broken;
 mod health;
 mod members;
 pub(super) mod plain;
@@ -176,7 +178,7 @@ impl Bench {
         let of = recovered.tail.term.get();
         let node = Node::new(config(members), state(of), recovered, now(0)).unwrap();
         let mut window = Window::new(vec![0; WINDOW], MTU, SEGMENT).unwrap();
-        recovered.open_window(&mut window);
+        recovered.open_window(&mut window).expect("aligned");
         let memory = core::array::from_fn(|_| vec![0; 1 << 16]);
         Self {
             node,

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
-use crate::log::{Frames, LOG_STREAM_ID, Log};
+use crate::log::{Frames, LOG_STREAM_ID, Log, segment_base};
 use crate::node::Lent;
 use crate::planted::Planted;
 use crate::raft::{Owed, State};
@@ -403,12 +403,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             next: now.plus(NAK_REPEAT),
         });
         self.counters.naks += 1;
-        let segment = u64::from(self.config.segment_length);
+        let length = self.config.segment_length;
+        let segment = segment_base(from, length);
         let nak = Nak {
             session_id: self.raft.joined()?.to_session_id(),
             stream_id: LOG_STREAM_ID,
-            term_id: (from.get() / segment) as i32,
-            term_offset: (from.get() % segment) as i32,
+            term_id: (segment.get() >> length.trailing_zeros()) as i32,
+            term_offset: from.since(segment) as i32,
             length: to.since(from).min(i32::MAX as u64) as i32,
         };
         self.to_member(leader, nak.emit(scratch))

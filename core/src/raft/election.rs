@@ -171,14 +171,16 @@ impl Raft {
             .filter(|(m, r)| r.tail == mine && *m < me)
             .count();
         let longer = self.fresh_reports(now).any(|(_, r)| r.tail > mine);
-        let unit = self.timing.nomination_delay * self.patience();
+        let unit = self.timing.nomination_delay.saturating_mul(self.patience());
         let behind = if longer || self.torn {
             self.timing.ballot_timeout
         } else {
             Duration::ZERO
         };
         let random = self.prng.below(unit.as_nanos() as u64 / 2 + 1);
-        unit * rank as u32 + behind + Duration::from_nanos(random)
+        unit.saturating_mul(rank as u32)
+            .saturating_add(behind)
+            .saturating_add(Duration::from_nanos(random))
     }
 
     /// By how much the periods of an election are stretched: twice with each that was in vain. A
@@ -222,7 +224,7 @@ impl Raft {
         self.joined = None;
         self.told = Position::ZERO;
         self.vote_due = false;
-        let ballot_timeout = self.timing.ballot_timeout * self.patience();
+        let ballot_timeout = self.timing.ballot_timeout.saturating_mul(self.patience());
         let jitter = self.prng.below(ballot_timeout.as_nanos() as u64 / 2 + 1);
         self.state = State::Candidate(Candidate {
             rounds: Rounds::new(now),
@@ -299,8 +301,9 @@ impl Raft {
         } else if free && candidate_tail >= self.tail {
             self.ballot.vote = Some(from);
             self.vote_due = true;
+            let patience = self.timing.ballot_timeout.saturating_mul(self.patience());
             self.state = State::Voter {
-                until: now.plus(self.timing.ballot_timeout * self.patience()),
+                until: now.plus(patience),
             };
         } else {
             self.refusals.insert(from);

@@ -131,7 +131,8 @@ impl Raft {
     /// A follower has asked for the bytes from `from` on again. True if it seems not to hear what
     /// is sent to all: it is served alone from now on, and tried again after a while.
     pub fn note_missed(&mut self, now: Instant, member: MemberId, from: Position) -> bool {
-        let until = now.plus(self.timing.leader_timeout * REST_OF_TIMEOUTS);
+        let rest = self.timing.leader_timeout.saturating_mul(REST_OF_TIMEOUTS);
+        let until = now.plus(rest);
         let progress = self.progress_mut(member);
         progress.is_some_and(|p| p.joined && p.hearing.missed(from, until))
     }

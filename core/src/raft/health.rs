@@ -107,7 +107,7 @@ impl Raft {
     }
 
     fn rest(&mut self, now: Instant) {
-        let length = |times: u8| self.timing.sick_after * (REST_FIRST << times);
+        let length = |times: u8| self.timing.sick_after.saturating_mul(REST_FIRST << times);
         // Who was well for as long again as it has rested starts anew.
         let was = length(self.rest.times);
         if now >= self.rest.until.plus(was) {

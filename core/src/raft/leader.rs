@@ -433,7 +433,7 @@ impl Raft {
             return;
         }
         let (others, interval) = (self.others(), self.timing.heartbeat_interval);
-        let (patience, goes) = (interval * 4, self.closing || self.unfit);
+        let (patience, goes) = (interval.saturating_mul(4), self.closing || self.unfit);
         let State::Leader(leader) = &mut self.state else {
             return;
         };

@@ -47,6 +47,12 @@ pub trait Service {
         true
     }
 
+    /// Whether the service has found that its own state is not what it must be: only a bug, or bad
+    /// memory, brings that about. Asked after what was handed to it; the node halts then.
+    fn is_broken(&self) -> bool {
+        false
+    }
+
     /// Called once, before anything else; a snapshot has been read before, if there is one. Nothing
     /// may be offered or scheduled here: this call is not in the log.
     fn on_start(&mut self, cluster: &mut Cluster<'_>) {

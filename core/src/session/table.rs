@@ -1,6 +1,7 @@
 //! The replicated table of open sessions.
 
 use crate::limits::CHANNEL_MAX;
+use crate::list;
 use crate::lookup::{Lookup, Places, salted};
 use crate::session::Principal;
 use crate::time::Timestamp;
@@ -120,18 +121,21 @@ impl<const N: usize> SessionTable<N> {
         let Some((place, room)) = vacant.and_then(|p| Some((p, self.places.get_mut(p)?))) else {
             return Opened::TableFull;
         };
+        // As many as there are places.
+        if self.order.push((id, place as u16)).is_err() {
+            return Opened::TableFull;
+        }
         *room = Some(Placed { digest, session });
         self.vacant.remove(place);
         self.requests.insert(spread(digest), place);
-        let pushed = self.order.push((id, place as u16));
-        assert!(pushed.is_ok(), "as many as there are places");
         Opened::Yes
     }
 
     /// Applies a close event; `None` if no such session is open: it has been closed before. Moves
     /// the numbers of those that were opened later.
     pub fn apply_close(&mut self, id: SessionId) -> Option<Session> {
-        let (_, place) = self.order.remove(self.index_of(id)?);
+        let index = self.index_of(id)?;
+        let (_, place) = list::take(&mut self.order, index)?;
         let place = usize::from(place);
         let closed = self.places.get_mut(place)?.take()?;
         self.vacant.insert(place);

@@ -18,6 +18,7 @@
 
 mod format;
 mod reader;
+pub(crate) mod whole;
 mod writer;
 
 pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
@@ -75,6 +76,8 @@ pub enum SnapshotError {
     AppVersion(AppVersion),
     /// It does not fit this build's tables or this node's memory.
     TooLarge,
+    /// The call was handed another number of services than the node is configured for.
+    Services,
 }
 
 impl core::fmt::Display for SnapshotError {
@@ -94,6 +97,7 @@ impl core::fmt::Display for SnapshotError {
                 "version {written} of the application wrote it, which this version does not read"
             ),
             Self::TooLarge => f.write_str("it is larger than what this node has room for"),
+            Self::Services => f.write_str("the node is configured for another number of services"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use embedded_io::{ErrorKind, ErrorType, Read, ReadExactError};
 
 use super::format::summed;
+use super::whole::read_exact;
 use super::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, Section, SnapshotError, Sums};
 use crate::units::{ClusterId, Position};
 
@@ -29,7 +30,7 @@ impl<'a> SnapshotReader<'a> {
         let marks = (BEGIN_LENGTH + END_LENGTH) as u64;
         let left = length.checked_sub(marks).ok_or(FormatError::NoMark)?;
         let mut bytes = [0; BEGIN_LENGTH];
-        source.read_exact(&mut bytes).map_err(exact)?;
+        read_exact(source, &mut bytes).map_err(exact)?;
         let begin = Begin::decode(&bytes)?;
         if begin.cluster != cluster || begin.section != section {
             return Err(FormatError::Foreign.into());
@@ -64,7 +65,7 @@ impl<'a> SnapshotReader<'a> {
             self.read(&mut scratch)?;
         }
         let mut bytes = [0; END_LENGTH];
-        self.source.read_exact(&mut bytes).map_err(exact)?;
+        read_exact(self.source, &mut bytes).map_err(exact)?;
         let end = End::decode(&bytes)?;
         if end == self.sums.end() {
             Ok(end)
@@ -81,7 +82,7 @@ impl<'a> SnapshotReader<'a> {
         if (bytes.len() as u64) > self.left {
             return Err(SnapshotError::Short);
         }
-        self.source.read_exact(bytes).map_err(exact)?;
+        read_exact(self.source, bytes).map_err(exact)?;
         self.sums.add(bytes);
         self.left -= bytes.len() as u64;
         Ok(())

@@ -1,8 +1,9 @@
 //! A section as it is written.
 
-use embedded_io::{ErrorKind, ErrorType, Write};
+use embedded_io::{ErrorKind, ErrorType, Write, WriteFmtError};
 
 use super::format::summed;
+use super::whole::write_all;
 use super::{Begin, End, SnapshotError};
 use crate::castagnoli;
 use crate::wire::Writer;
@@ -71,7 +72,7 @@ impl<'a> SnapshotWriter<'a> {
         *self.sums = Sums::new();
         let bytes = begin.encode();
         self.sums.add_mark(&summed(&bytes));
-        self.sink.write_all(&bytes).map_err(SnapshotError::Io)
+        self.write_all(&bytes)
     }
 
     /// Writes the end mark, and gives it back.
@@ -80,10 +81,16 @@ impl<'a> SnapshotWriter<'a> {
     /// See [`Self::begin`].
     pub fn end(&mut self) -> Result<End, SnapshotError> {
         let end = self.sums.end();
-        let written = self.sink.write_all(&end.encode());
-        let flushed = written.and_then(|()| self.sink.flush());
-        flushed.map_err(SnapshotError::Io)?;
+        self.write_all(&end.encode())?;
+        self.sink.flush().map_err(SnapshotError::Io)?;
         Ok(end)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        write_all(self.sink, bytes).map_err(|error| match error {
+            WriteFmtError::Other(kind) => SnapshotError::Io(kind),
+            WriteFmtError::FmtError => SnapshotError::Io(ErrorKind::WriteZero),
+        })
     }
 
     /// Writes bytes.
@@ -92,7 +99,7 @@ impl<'a> SnapshotWriter<'a> {
     /// See [`Self::begin`].
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.sums.add(bytes);
-        self.sink.write_all(bytes).map_err(SnapshotError::Io)
+        self.write_all(bytes)
     }
 
     /// Writes a number.

@@ -2,6 +2,7 @@
 
 use heapless::Vec;
 
+use crate::list;
 use crate::units::Position;
 
 /// How many separate ranges ahead of the first hole are remembered. A frame that would need one
@@ -75,17 +76,14 @@ impl Arrivals {
         let joins_next = self.ahead.get(next).is_some_and(|n| n.start == range.end);
         if range.start == self.contiguous {
             self.contiguous = range.end;
-            if joins_next {
-                self.contiguous = self.ahead.remove(next).end;
+            if let Some(joined) = self.take_if(joins_next, next) {
+                self.contiguous = joined.end;
             }
             return Ok(());
         }
         let joins_before = self.before(next).is_some_and(|p| p.end == range.start);
-        let end = if joins_next && joins_before {
-            self.ahead.remove(next).end
-        } else {
-            range.end
-        };
+        let joined = self.take_if(joins_next && joins_before, next);
+        let end = joined.map_or(range.end, |joined| joined.end);
         if joins_before {
             if let Some(before) = next.checked_sub(1).and_then(|i| self.ahead.get_mut(i)) {
                 before.end = end;
@@ -95,7 +93,7 @@ impl Arrivals {
                 after.start = range.start;
             }
         } else {
-            self.ahead.insert(next, range).map_err(|_| NotTaken::Full)?;
+            list::insert(&mut self.ahead, next, range).map_err(|_| NotTaken::Full)?;
         }
         Ok(())
     }
@@ -129,6 +127,10 @@ impl Arrivals {
     /// The end of the first hole, if anything has arrived beyond it.
     pub fn hole_end(&self) -> Option<Position> {
         self.ahead.first().map(|r| r.start)
+    }
+
+    fn take_if(&mut self, is_wanted: bool, at: usize) -> Option<Range> {
+        is_wanted.then(|| list::take(&mut self.ahead, at))?
     }
 
     fn after(&self, start: Position) -> usize {

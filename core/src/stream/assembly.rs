@@ -49,7 +49,8 @@ impl Assembly {
             return Assembled::Stray;
         };
         let end = start.saturating_add(fragment.payload.len());
-        let Some(place) = buffer.get_mut(start..end) else {
+        let room = buffer.get_mut(start..);
+        let Some(place) = room.and_then(|room| room.get_mut(..fragment.payload.len())) else {
             self.filled = None;
             return Assembled::TooLong;
         };

@@ -9,11 +9,15 @@ pub const fn payload_max(mtu: u32) -> usize {
 }
 
 /// The bytes of stream that a message of `len` bytes takes, with headers and alignment. An empty
-/// message takes a header. `mtu` is longer than a header.
+/// message takes a header. More than there can be, if a frame of `mtu` bytes carries nothing.
 pub const fn framed(len: usize, mtu: u32) -> usize {
-    let payload = payload_max(mtu);
-    let rest = len % payload;
-    let whole = (len / payload).saturating_mul(mtu as usize);
+    let (Some(rest), Some(count)) = (
+        len.checked_rem(payload_max(mtu)),
+        len.checked_div(payload_max(mtu)),
+    ) else {
+        return usize::MAX;
+    };
+    let whole = count.saturating_mul(mtu as usize);
     if rest > 0 || len == 0 {
         whole.saturating_add(align(FRAME_HEADER + rest))
     } else {
@@ -21,11 +25,14 @@ pub const fn framed(len: usize, mtu: u32) -> usize {
     }
 }
 
-/// The longest message that takes at most `room` bytes of stream; `room` is a multiple of 32.
+/// The longest message that takes at most `room` bytes of stream; `room` is a multiple of 32. None
+/// but the empty one in frames of no length.
 pub const fn unframed(room: usize, mtu: u32) -> usize {
-    let whole = room / mtu as usize;
-    let rest = (room % mtu as usize).saturating_sub(FRAME_HEADER);
-    whole * payload_max(mtu) + rest
+    let mtu_len = mtu as usize;
+    let (Some(whole), Some(rest)) = (room.checked_div(mtu_len), room.checked_rem(mtu_len)) else {
+        return 0;
+    };
+    whole * payload_max(mtu) + rest.saturating_sub(FRAME_HEADER)
 }
 
 /// Reads forward over the parts of a message: one in front, and then the others.

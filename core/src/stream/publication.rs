@@ -431,7 +431,7 @@ impl Publication {
         let fits = aligned as u64 <= self.segments.remaining(at).min(self.room());
         // The slot is at least as long as the one given at construction, so a place is there.
         let place = slot.get_mut(place..place + aligned).filter(|_| fits);
-        let Some((header, mut rest)) = place.and_then(|place| place.split_first_chunk_mut()) else {
+        let Some((header, rest)) = place.and_then(|place| place.split_first_chunk_mut()) else {
             return false;
         };
         *header = frame::from_words([
@@ -440,10 +440,9 @@ impl Publication {
             frame::pair(self.stream_id, self.segments.id(at)),
             0,
         ]);
-        rest = frame::put(rest, head);
-        for part in parts {
-            rest = frame::put(rest, part);
-        }
+        let Some(rest) = frame::put_all(rest, head, parts) else {
+            return false;
+        };
         if !rest.is_empty() {
             rest.fill(0);
         }

@@ -127,11 +127,11 @@ impl<'a> Writer<'a> {
     /// Writes `bytes`.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> &mut Self {
-        let end = self.at.saturating_add(bytes.len());
-        match self.out.get_mut(self.at..end) {
+        let rest = self.out.get_mut(self.at..);
+        match rest.and_then(|rest| rest.get_mut(..bytes.len())) {
             Some(slot) if !self.full => {
                 slot.copy_from_slice(bytes);
-                self.at = end;
+                self.at += bytes.len();
             }
             _ => self.full = true,
         }

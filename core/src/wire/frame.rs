@@ -58,11 +58,26 @@ pub const FLAG_REPLY: u8 = 0x80;
 /// ERR: the group tag is meant.
 pub const FLAG_HAS_GROUP_TAG: u8 = 0x08;
 
-/// Writes `part` to the start of `room` and gives what is left. Not by a call if it is as long as a
-/// session message's header: nearly every message has that in front.
+/// Writes `head` and `parts` to the start of `room` and gives what is left; `None` if they do not
+/// fit.
 #[inline(always)]
-pub(crate) fn put<'r>(room: &'r mut [u8], part: &[u8]) -> &'r mut [u8] {
-    let (now, later) = room.split_at_mut(part.len());
+pub(crate) fn put_all<'r>(
+    room: &'r mut [u8],
+    head: &[u8],
+    parts: &[&[u8]],
+) -> Option<&'r mut [u8]> {
+    let mut rest = put(room, head)?;
+    for part in parts {
+        rest = put(rest, part)?;
+    }
+    Some(rest)
+}
+
+/// Writes `part` to the start of `room` and gives what is left; `None` if it does not fit. Not by a
+/// call if it is as long as a session message's header: nearly every message has that in front.
+#[inline(always)]
+pub(crate) fn put<'r>(room: &'r mut [u8], part: &[u8]) -> Option<&'r mut [u8]> {
+    let (now, later) = room.split_at_mut_checked(part.len())?;
     match (
         <&mut [u8; HEAD]>::try_from(&mut *now),
         <&[u8; HEAD]>::try_from(part),
@@ -70,7 +85,7 @@ pub(crate) fn put<'r>(room: &'r mut [u8], part: &[u8]) -> &'r mut [u8] {
         (Ok(now), Ok(part)) => *now = *part,
         _ => now.copy_from_slice(part),
     }
-    later
+    Some(later)
 }
 
 const HEAD: usize = 32;

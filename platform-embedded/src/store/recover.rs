@@ -109,7 +109,9 @@ impl<S: Storage> Store<S> {
         }
         self.start_chain = recovered.start.chain;
         self.trusted = recovered.tail.end;
-        recovered.open_window(window);
+        recovered
+            .open_window(window)
+            .map_err(StoreError::Recovery)?;
         while window.end() < recovered.tail.end {
             let len = self
                 .read(window.end(), scratch)

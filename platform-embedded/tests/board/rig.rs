@@ -142,7 +142,7 @@ impl Rig {
         let mut rig = Self {
             device: device.clone(),
             store,
-            journal: recovered.journal(CLUSTER, SEGMENT),
+            journal: recovered.journal(CLUSTER, &window),
             window,
             ghost,
             ends,
@@ -297,7 +297,7 @@ impl Rig {
         self.ends.retain(|(end, _)| *end <= at);
         self.ghost.truncate(at as usize);
         self.promise.end = self.promise.end.min(at);
-        self.window.truncate(Position::new(at));
+        self.window.truncate(Position::new(at)).expect("a boundary");
         self.write_all(1)
     }
 

@@ -118,6 +118,10 @@ impl<S: Service> Service for Noted<'_, S> {
         self.calls.len() <= BACKLOG_MAX && self.service.ready(at)
     }
 
+    fn is_broken(&self) -> bool {
+        self.service.is_broken()
+    }
+
     fn on_start(&mut self, cluster: &mut Cluster<'_>) {
         self.service.on_start(cluster);
     }

@@ -69,7 +69,7 @@ impl Ground<'_> {
             None => {}
         }
         let segment_length = self.settings.segment_length.0 as u32;
-        let journal = opened.recovered.journal(cluster, segment_length);
+        let journal = opened.recovered.journal(cluster, &memory.window);
         let mut store = LogStore::new(
             self.dir.log(),
             cluster,

@@ -82,7 +82,7 @@ fn scan(
         recovery.feed(&bytes[..len]);
     }
     let recovered = recovery.finish().map_err(refused)?;
-    recovered.open_window(window);
+    recovered.open_window(window).map_err(refused)?;
     while window.end() < recovered.tail.end {
         let len = reader.read(window.end(), &mut bytes)?;
         let wanted = (recovered.tail.end.since(window.end()) as usize).min(len);

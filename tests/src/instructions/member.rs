@@ -114,8 +114,9 @@ impl Member {
         let state = NodeState::first(CLUSTER, id(member));
         let recovered = Recovered::fresh(CLUSTER);
         let mut memory = Memory::new();
-        recovered.open_window(&mut memory.window);
-        let mut journal = recovered.journal(CLUSTER, SEGMENT);
+        let opened = recovered.open_window(&mut memory.window);
+        opened.expect("a log starts at its start");
+        let mut journal = recovered.journal(CLUSTER, &memory.window);
         journal.set_confirm_after(CONFIRM_AFTER);
         let node = Node::new(config(member), state, &recovered, now);
         Self {

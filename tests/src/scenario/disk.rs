@@ -51,7 +51,8 @@ fn build(terms: &[u32], mtu: usize) -> Result<Window<Vec<u8>>, String> {
     let mut log = Window::new(vec![0; window_len(WINDOW, mtu)], mtu, SEGMENT)
         .map_err(|e| format!("{e:?}"))?;
     let genesis = Seed::genesis(CLUSTER);
-    log.load(genesis.position, genesis.chain, genesis.term);
+    log.load(genesis.position, genesis.chain, genesis.term)
+        .expect("a boundary");
     let mut last = 0;
     for (number, term) in terms.iter().enumerate() {
         let mut bytes = [0; 128];

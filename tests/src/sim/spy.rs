@@ -1,5 +1,6 @@
 //! The core's window, with a witness: what was cut from it since the checker last asked.
 
+use coracle_core::broken::Broken;
 use coracle_core::log::{Log, Window};
 use coracle_core::units::Position;
 
@@ -53,14 +54,14 @@ impl Log for SpyLog {
         self.window.lap_end(at)
     }
 
-    fn publish(&mut self, end: Position, chain: u32) {
-        self.window.publish(end, chain);
+    fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
+        self.window.publish(end, chain)
     }
 
-    fn truncate(&mut self, end: Position) {
+    fn truncate(&mut self, end: Position) -> Result<(), Broken> {
         let cut = end.get();
         self.cut = Some(self.cut.map_or(cut, |before| before.min(cut)));
-        self.window.truncate(end);
+        self.window.truncate(end)
     }
 
     fn release(&mut self, below: Position) {

@@ -210,9 +210,9 @@ impl World {
             .map_err(|e| format!("{e:?}"))?;
         Ok(Process {
             node: Box::new(node),
+            journal: recovered.journal(CLUSTER, &log),
             log: SpyLog::new(log),
             memory: Memory::new(self.plan.services),
-            journal: recovered.journal(CLUSTER, SEGMENT),
             services: Services::new(self.plan.services, self.plan.services_act),
             taking: None,
             storing: None,
@@ -401,7 +401,8 @@ impl World {
 fn window(recovered: &Recovered, mtu: usize) -> Result<Window<Vec<u8>>, String> {
     let memory = vec![0; window_len(WINDOW, mtu)];
     let mut window = Window::new(memory, mtu, SEGMENT).map_err(|e| format!("{e:?}"))?;
-    recovered.open_window(&mut window);
+    let opened = recovered.open_window(&mut window);
+    opened.map_err(|e| format!("{e:?}"))?;
     Ok(window)
 }
 

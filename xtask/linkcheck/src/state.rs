@@ -140,7 +140,8 @@ impl Life {
         let memory = pool.take(16 * 1024 + MTU);
         let window = Window::new(memory, MTU, SEGMENT);
         let mut window = window.map_err(|_| Failed("memory for a window"))?;
-        recovered.open_window(&mut window);
+        let opened = recovered.open_window(&mut window);
+        opened.map_err(|_| Failed("a log that starts at its start"))?;
         let member = MemberId::new(0).ok_or(Failed("a member id"))?;
         let state = NodeState {
             term: recovered.tail.term,

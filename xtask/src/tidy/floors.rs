@@ -5,7 +5,16 @@ use super::{File, Violation};
 
 /// Rooms by floor. A room names rooms on lower floors only; on floor 0 also its neighbours.
 const FLOORS: [&[&str]; 6] = [
-    &["units", "time", "prng", "limits", "planted", "castagnoli"],
+    &[
+        "units",
+        "time",
+        "prng",
+        "limits",
+        "planted",
+        "castagnoli",
+        "broken",
+        "list",
+    ],
     &["wire", "gaps", "timer", "lookup"],
     // A service writes and reads snapshots, so their bytes are on a floor of their own.
     &["snapshot"],

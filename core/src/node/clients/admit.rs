@@ -1,8 +1,9 @@
 //! From the clients' windows into the log: with `direct`, which comes before, the only place of
 //! this room that appends.
 
+use crate::broken::Broken;
 use crate::limits::FRAME_HEADER;
-use crate::log::{Log, append, encoded_len};
+use crate::log::{AppendError, Log, append, encoded_len};
 use crate::node::clients::link::{Bound, Close, Link, Stage};
 use crate::node::clients::slots::Look;
 use crate::node::clients::{Admission, Clients, Count, Memory, View};
@@ -272,13 +273,14 @@ impl<const N: usize> Clients<N> {
         let Some(bytes) = written.and_then(|written| buffer.get(..written)) else {
             return;
         };
-        if append(turn.log, term, &[bytes], self.config.mtu).is_ok() {
-            let session = SessionId::new(start);
-            if let Some(link) = self.links.get_mut(slot) {
-                link.stage = Stage::Appended { session, bound };
-            }
-            self.count(Count::OpenAppended);
+        if let Err(error) = append(turn.log, term, &[bytes], self.config.mtu) {
+            return self.refused(error);
         }
+        let session = SessionId::new(start);
+        if let Some(link) = self.links.get_mut(slot) {
+            link.stage = Stage::Appended { session, bound };
+        }
+        self.count(Count::OpenAppended);
     }
 
     /// Appends the close event that is owed for an open session.
@@ -300,12 +302,24 @@ impl<const N: usize> Clients<N> {
         };
         let mut buffer = [0; SESSION_HEADER_LENGTH * 2];
         let written = event.emit(&mut buffer);
-        let bytes = written.and_then(|written| buffer.get(..written));
-        assert!(bytes.is_some(), "of fixed length");
-        let parts = [bytes.unwrap_or_default()];
-        if append(turn.log, term, &parts, self.config.mtu).is_ok() {
-            live.close = Close::Appended;
-            self.count(Count::CloseAppended);
+        let Some(bytes) = written.and_then(|written| buffer.get(..written)) else {
+            self.broken = Some(Broken::Encoding);
+            return;
+        };
+        match append(turn.log, term, &[bytes], self.config.mtu) {
+            Ok(_) => {
+                live.close = Close::Appended;
+                self.count(Count::CloseAppended);
+            }
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// A record was not appended: no matter if there was no room for it.
+    #[cold]
+    pub(super) fn refused(&mut self, error: AppendError) {
+        if let AppendError::Broken(broken) = error {
+            self.broken = Some(broken);
         }
     }
 

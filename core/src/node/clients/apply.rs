@@ -2,6 +2,8 @@
 
 use core::net::SocketAddr;
 
+use crate::broken::Broken;
+use crate::list;
 use crate::node::clients::ingress::Owner;
 use crate::node::clients::link::{Answer, Greeting, Live, Stage};
 use crate::node::clients::{Clients, Memory};
@@ -117,7 +119,7 @@ impl<const N: usize> Clients<N> {
         self.abandon_all(|owner| owner == Owner::Session(session));
         if let Some(slot) = self.serving(session) {
             if let Ok(at) = self.served.binary_search_by_key(&session, |(id, _)| *id) {
-                self.served.remove(at);
+                list::take(&mut self.served, at);
             }
             self.say_closed(slot, session, reason, memory.egress);
             self.leave(now, slot);
@@ -186,15 +188,17 @@ impl<const N: usize> Clients<N> {
             from: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
         let request = session.request.clone();
-        if let Some(slot) = self.connect(now, request, attempt, Stage::Open(live)) {
+        if let Some(slot) = self.free_slot() {
+            self.connect(now, slot, request, attempt, Stage::Open(live));
             self.note_served(id, slot);
         }
     }
 
     fn note_served(&mut self, id: SessionId, slot: usize) {
         let at = self.served.partition_point(|(served, _)| *served < id);
-        let noted = self.served.insert(at, (id, slot));
-        assert!(noted.is_ok(), "no more links than slots");
+        if list::insert(&mut self.served, at, (id, slot)).is_err() {
+            self.broken = Some(Broken::Served);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MIN};
+use crate::list;
 use crate::node::clients::link::{Link, Stage, Stream};
 use crate::node::clients::slots::{Look, share_len, share_mut};
 use crate::node::clients::{Clients, ClientsConfig, Count, Memory, Reject};
@@ -125,16 +126,15 @@ impl<const N: usize> Clients<N> {
         self.served.get(at.ok()?).map(|(_, slot)| *slot)
     }
 
-    /// Starts an egress connection in a free slot, or in that of one that is only leaving. `None`
-    /// if there is no such slot.
+    /// Starts an egress connection in a slot that is free.
     pub(super) fn connect(
         &mut self,
         now: Instant,
+        slot: usize,
         request: Request,
         attempt: Attempt,
         stage: Stage,
-    ) -> Option<usize> {
-        let slot = self.free_slot()?;
+    ) {
         let retry_at = now.plus(super::resolve::RETRY);
         let channel = Channel::parse(&request.response_channel).ok();
         let stream = match channel.and_then(|channel| channel.endpoint.literal()) {
@@ -155,9 +155,9 @@ impl<const N: usize> Clients<N> {
         self.links.put(slot, key, link);
         self.connecting.insert(slot);
         self.unresolved.insert(slot);
-        Some(slot)
     }
 
+    /// A free slot, or that of one that is only leaving.
     pub(super) fn free_slot(&mut self) -> Option<usize> {
         if let Some(slot) = self.links.free() {
             return Some(slot);
@@ -231,10 +231,10 @@ impl<const N: usize> Clients<N> {
     pub(super) fn disconnect(&mut self, slot: usize) {
         if let Some(key) = self.links.key(slot) {
             if self.retired.is_full() {
-                self.retired.remove(0);
+                list::take(&mut self.retired, 0);
             }
-            let kept = self.retired.push(key);
-            assert!(kept.is_ok(), "room was made");
+            // Room was made.
+            let _kept = self.retired.push(key).is_ok();
         }
         self.links.remove(slot);
     }

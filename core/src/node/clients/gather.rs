@@ -152,7 +152,10 @@ impl<const N: usize> Clients<N> {
         if count > 0 {
             live.heard_at = turn.now;
             let (end, chain) = run.end();
-            log.publish(end, chain);
+            if let Err(broken) = log.publish(end, chain) {
+                self.broken = Some(broken);
+                return None;
+            }
             self.counters.add(Count::MessageAppended, count);
         }
         Some(taken)
@@ -238,7 +241,8 @@ impl<const N: usize> Clients<N> {
         let place = reassembly.get_mut(start..start.saturating_add(self.config.message_max));
         let place = place.unwrap_or_default();
         let end = gathering.len.saturating_add(fragment.payload.len());
-        let taken = match place.get_mut(gathering.len..end) {
+        let room = place.get_mut(gathering.len..);
+        let taken = match room.and_then(|room| room.get_mut(..fragment.payload.len())) {
             None => {
                 self.refuse_too_long(gathering.owner, from, turn);
                 *assembly = Assembly::Skipping;

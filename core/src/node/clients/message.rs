@@ -102,7 +102,10 @@ impl<const N: usize> Clients<N> {
                 Taken::Yes
             }
             // No room, or none that is known to follow what is there: the window closes.
-            Err(_) => Taken::Full,
+            Err(error) => {
+                self.refused(error);
+                Taken::Full
+            }
         }
     }
 
@@ -147,9 +150,9 @@ impl<const N: usize> Clients<N> {
             self.count(Count::ConnectRepeated);
             return Taken::Yes;
         }
-        if self.free_slot().is_none() {
+        let Some(slot) = self.free_slot() else {
             return Taken::Held;
-        }
+        };
         let attempt = Attempt {
             id: self.prng.next(),
             from: from.address,
@@ -162,8 +165,7 @@ impl<const N: usize> Clients<N> {
                 Stage::Answer(Answer::Redirect)
             }
         };
-        let connected = self.connect(turn.now, request, attempt, stage);
-        assert!(connected.is_some(), "a slot is free");
+        self.connect(turn.now, slot, request, attempt, stage);
         Taken::Yes
     }
 

@@ -42,6 +42,7 @@ pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
 pub use unused::{StreamMemory, Unused};
 
+use crate::broken::Broken;
 use crate::lookup::Places;
 use crate::node::clients::direct::Direct;
 use crate::node::clients::ingress::{Ingress, Pool, STRANGERS_MAX, Stranger};
@@ -198,6 +199,8 @@ pub struct Clients<const N: usize> {
     looked_at: Instant,
     touched: unused::Touched<N>,
     counters: Counters,
+    /// A bug of ours, found here: the node halts.
+    broken: Option<Broken>,
 }
 
 /// How many sessions a node of `capacity` slots admits: `sessions_max`, less if there are not
@@ -269,6 +272,7 @@ impl<const N: usize> Clients<N> {
             looked_at: Instant::from_nanos(0),
             touched: unused::Touched::new(),
             counters: Counters::new(),
+            broken: None,
         }
     }
 
@@ -299,6 +303,7 @@ impl<const N: usize> Clients<N> {
             looked_at,
             touched,
             counters,
+            broken,
         } = self;
         *config = new;
         *prng = Prng::new(config.seed);
@@ -320,6 +325,7 @@ impl<const N: usize> Clients<N> {
         (*full_until, *looked_at) = (Instant::default(), Instant::default());
         *touched = unused::Touched::new();
         *counters = Counters::new();
+        *broken = None;
     }
 
     /// The open sessions: replicated.
@@ -358,6 +364,12 @@ impl<const N: usize> Clients<N> {
     /// The term that this member leads in, once it serves clients.
     pub fn leading(&self) -> Option<Term> {
         self.leading
+    }
+
+    /// The bug of ours that was found here, if one was.
+    #[inline]
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken
     }
 
     /// Whether a session has asked for a snapshot since this was last called.

@@ -12,6 +12,7 @@ pub(super) use execute::{At, Audience, Effects, Record};
 
 use heapless::Vec;
 
+use crate::broken::Broken;
 use crate::planted::Planted;
 use crate::service::{CloseReason, Role, Service};
 use crate::snapshot::Sums;
@@ -163,10 +164,10 @@ impl<const N: usize> Host<N> {
         timers.find(|timer| !self.fired.contains(&timer.arming))
     }
 
-    /// An event for that timer has been appended.
-    pub fn note_fired(&mut self, timer: &Timer) {
+    /// An event for that timer, asked for while there was room, has been appended.
+    pub fn note_fired(&mut self, timer: &Timer) -> Result<(), Broken> {
         let noted = self.fired.push(timer.arming);
-        assert!(noted.is_ok(), "asked for only while there is room");
+        noted.map_err(|_| Broken::Fired)
     }
 
     /// The next message of this service that is to be appended, and its number.

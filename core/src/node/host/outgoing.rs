@@ -60,7 +60,12 @@ impl Outgoing {
             return false;
         }
         if self.start + self.len + taken > memory.len() {
-            memory.copy_within(self.start..self.start + self.len, 0);
+            // To the front of what is moved, and the rest behind it is written over.
+            let moved = memory.get_mut(..self.start + self.len);
+            let Some(moved) = moved.filter(|moved| self.start <= moved.len()) else {
+                return false;
+            };
+            moved.copy_within(self.start.., 0);
             self.start = 0;
         }
         let mut at = self.start + self.len;

@@ -116,9 +116,10 @@ fn follower(service: &mut Counting) -> Bench {
     let mut bench = Bench::new(3, &author.recovered(1));
     bench
         .window
-        .load(Position::ZERO, Seed::genesis(CLUSTER).chain, term(0));
+        .load(Position::ZERO, Seed::genesis(CLUSTER).chain, term(0))
+        .expect("aligned");
     let recovered = Recovered::fresh(CLUSTER);
-    recovered.open_window(&mut bench.window);
+    recovered.open_window(&mut bench.window).expect("aligned");
     bench.node = Node::new(config(3), state(1), &recovered, now(0)).unwrap();
     bench.lead(1, 1, &[(1, 0)], end.get(), end.get());
     let _taken = bench.datagram(2, 1, &author.bytes(Position::ZERO));

@@ -169,7 +169,7 @@ impl Script {
         append(&mut self.log, term(self.of), &[&bytes[..len]], MTU).unwrap();
         let first = Frames::new(self.log.read(base), base, SEGMENT).find(|f| !f.is_pad);
         if let Some(first) = first.filter(|_| is_cut) {
-            self.log.truncate(first.end());
+            self.log.truncate(first.end()).expect("a boundary");
             self.log.take_cut();
         }
         let end = self.log.end().get() as usize;

@@ -24,6 +24,7 @@ use codec::{DecodeError, KEY_MAX, Refusal, Reply, Request};
 use snapshot::Saving;
 use store::Store;
 pub use store::{Entry, Full};
+use tree::Damaged;
 
 /// How many watches all sessions have together, at most.
 pub const WATCHES_MAX: usize = 64;
@@ -37,6 +38,8 @@ pub struct Kv<B> {
     saving: Option<Saving>,
     watches: Vec<Watch, WATCHES_MAX>,
     unsent: u64,
+    /// The memory does not hold what was written there.
+    damaged: bool,
 }
 
 /// Who wants to know of which changes.
@@ -74,6 +77,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
             saving: None,
             watches: Vec::new(),
             unsent: 0,
+            damaged: false,
         }
     }
 
@@ -89,7 +93,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
 
     /// Reads a key as of the last executed message: for the driver, not for clients.
     pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
-        self.store.get(key)
+        self.store.get(key).ok().flatten()
     }
 
     /// All entries in the order of their keys.
@@ -119,33 +123,34 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
         session: SessionId,
         correlation: u64,
         request: Request<'_>,
-    ) -> Reply<'s> {
+    ) -> Result<Reply<'s>, Damaged> {
         let version = cluster.position().get();
-        match request {
-            Request::Get { key } => match self.store.get(key) {
+        Ok(match request {
+            Request::Get { key } => match self.store.get(key)? {
                 Some(entry) => Reply::Value {
                     version: entry.version,
                     value: entry.value,
                 },
                 None => Reply::NotFound,
             },
-            Request::Put { key, value } => self.put(cluster, key, value),
+            Request::Put { key, value } => self.put(cluster, key, value)?,
             Request::Cas {
                 expected,
                 key,
                 value,
             } => {
-                let version = self.store.get(key).map_or(0, |entry| entry.version);
+                let entry = self.store.get(key)?;
+                let version = entry.map_or(0, |entry| entry.version);
                 if version == expected {
-                    self.put(cluster, key, value)
+                    self.put(cluster, key, value)?
                 } else {
                     Reply::Conflict { version }
                 }
             }
             Request::Delete { key } => {
-                self.put_aside(key);
-                if !self.store.remove(key) {
-                    return Reply::NotFound;
+                self.put_aside(key)?;
+                if !self.store.remove(key)? {
+                    return Ok(Reply::NotFound);
                 }
                 self.tell(cluster, key, &Reply::Deleted { version, key });
                 Reply::Done { version }
@@ -164,14 +169,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
                     Reply::Done { version }
                 }
             }
-        }
+        })
     }
 
-    fn put(&mut self, cluster: &mut Cluster<'_>, key: &[u8], value: &[u8]) -> Reply<'static> {
+    fn put(
+        &mut self,
+        cluster: &mut Cluster<'_>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Reply<'static>, Damaged> {
         let version = cluster.position().get();
-        self.put_aside(key);
-        if self.store.put(key, value, version) == Err(Full) {
-            return Reply::Full;
+        self.put_aside(key)?;
+        if self.store.put(key, value, version)? == Err(Full) {
+            return Ok(Reply::Full);
         }
         let event = Reply::Changed {
             version,
@@ -179,7 +189,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
             value,
         };
         self.tell(cluster, key, &event);
-        Reply::Done { version }
+        Ok(Reply::Done { version })
     }
 
     fn watch(
@@ -223,9 +233,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Service for Kv<B> {
     /// Not while a snapshot's first piece is unwritten, or its barrier may be too full. What is
-    /// handed in all the same is executed, and the snapshot fails.
+    /// handed in all the same is executed, and the snapshot fails. Nor ever again once the memory
+    /// was found to be damaged.
     fn ready(&self, _: Position) -> bool {
-        self.is_ready()
+        !self.damaged && self.is_ready()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.damaged
     }
 
     fn on_session_close(
@@ -248,8 +263,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Service for Kv<B> {
         self.check_ready();
         let (correlation, reply) = match codec::decode_request(message) {
             Ok((correlation, request)) => {
-                let reply = self.execute(cluster, session, correlation, request);
-                (correlation, reply)
+                match self.execute(cluster, session, correlation, request) {
+                    Ok(reply) => (correlation, reply),
+                    // No answer is better than one that may be wrong: the node stops.
+                    Err(Damaged) => {
+                        self.damaged = true;
+                        return;
+                    }
+                }
             }
             Err(DecodeError { correlation, why }) => (correlation, Reply::Refused(why)),
         };

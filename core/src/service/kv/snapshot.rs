@@ -18,7 +18,7 @@ use heapless::Vec;
 
 use super::codec::KEY_MAX;
 use super::store::{Entry, Store};
-use super::tree::HEADER;
+use super::tree::{Damaged, HEADER};
 use super::{Kv, WATCHES_MAX, Watch};
 use crate::service::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 use crate::units::{Position, SessionId};
@@ -46,6 +46,12 @@ enum Stage {
     Entries,
     /// Something was executed although the service was not ready.
     Lost,
+}
+
+impl From<Damaged> for SnapshotError {
+    fn from(_: Damaged) -> Self {
+        Self::Content
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
@@ -85,21 +91,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
     }
 
     /// Puts a key's entry aside, if the snapshot has yet to write it: before the key is changed.
-    pub(super) fn put_aside(&mut self, key: &[u8]) {
+    pub(super) fn put_aside(&mut self, key: &[u8]) -> Result<(), Damaged> {
         let Some(saving) = &mut self.saving else {
-            return;
+            return Ok(());
         };
-        let Some(old) = self.store.get(key) else {
-            return;
+        let Some(old) = self.store.get(key)? else {
+            return Ok(());
         };
         if saving.stage == Stage::Entries && saving.cursor.as_slice() < key {
             let barrier = self.barrier.as_mut();
             let is_aside = old.version > saving.newest
-                || barrier.is_some_and(|b| b.put(old.key, old.value, old.version).is_ok());
+                || barrier.is_some_and(|b| b.put(old.key, old.value, old.version) == Ok(Ok(())));
             if !is_aside {
                 saving.stage = Stage::Lost;
             }
         }
+        Ok(())
     }
 
     pub(super) fn write(
@@ -147,10 +154,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
         let Some(saving) = &mut self.saving else {
             return Ok(Progress::Done);
         };
-        let mut stored = self.store.above(&saving.cursor);
+        let mut stored = self.store.above(&saving.cursor)?;
         let mut budget = PIECE;
         while budget > 0 {
-            let aside = self.barrier.as_ref().and_then(|b| b.above(&[]));
+            let aside = match &self.barrier {
+                Some(barrier) => barrier.above(&[])?,
+                None => None,
+            };
             let (entry, is_aside) = match (stored, aside) {
                 (None, None) => return Ok(Progress::Done),
                 (Some((_, entry)), None) => (entry, false),
@@ -164,13 +174,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
                 cost = entry.stored_len();
             }
             if let Some((at, _)) = stored.filter(|(_, stored)| stored.key == entry.key) {
-                stored = self.store.next(at);
+                stored = self.store.next(at)?;
             }
-            saving.cursor.clear();
-            let set = saving.cursor.extend_from_slice(entry.key);
-            assert!(set.is_ok(), "a key has KEY_MAX bytes at most");
+            // A key has KEY_MAX bytes at most.
+            saving.cursor = Vec::from_slice(entry.key).map_err(|_| Damaged)?;
             if let Some(barrier) = self.barrier.as_mut().filter(|_| is_aside) {
-                barrier.remove(&saving.cursor);
+                barrier.remove(&saving.cursor)?;
             }
             budget = budget.saturating_sub(cost);
         }
@@ -205,8 +214,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
             return Err(SnapshotError::TooLarge);
         }
         for _ in 0..watches {
-            let watch = read_watch(from)?;
-            assert!(self.watches.push(watch).is_ok(), "there is room");
+            let pushed = self.watches.push(read_watch(from)?);
+            pushed.map_err(|_| SnapshotError::TooLarge)?;
         }
         let mut last = Vec::new();
         for _ in 0..entries {
@@ -251,14 +260,14 @@ fn read_entry<B: AsRef<[u8]> + AsMut<[u8]>>(
     if !store.fits((HEADER + key.len()).saturating_add(value_len)) {
         return Err(SnapshotError::TooLarge);
     }
-    store.append(&key, value_len, version, |room| from.take(room))?;
+    store.append(&key, value_len, version, |room| from.take(room))??;
     Ok(key)
 }
 
 fn read_key(from: &mut SnapshotReader<'_>, len: u8) -> Result<Vec<u8, KEY_MAX>, SnapshotError> {
     let mut key = Vec::new();
     let sized = key.resize(usize::from(len), 0);
-    assert!(sized.is_ok(), "a byte counts KEY_MAX at most");
+    sized.map_err(|_| SnapshotError::Content)?;
     from.take(&mut key)?;
     Ok(key)
 }
@@ -272,7 +281,8 @@ fn write_entry(out: &mut SnapshotWriter<'_>, entry: &Entry<'_>) -> Result<(), Sn
         .u32(entry.value.len() as u32)
         .u8(entry.key.len() as u8)
         .put(entry.key);
-    out.put(&head[..13 + entry.key.len()])?;
+    let len = writer.finish().ok_or(Damaged)?;
+    out.put(head.get(..len).unwrap_or_default())?;
     out.put(entry.value)
 }
 

@@ -8,7 +8,7 @@
 
 use super::codec::KEY_MAX;
 use super::mix;
-use super::tree::{HEADER, Tree};
+use super::tree::{Damaged, HEADER, Tree};
 
 const _: () = assert!(KEY_MAX <= u8::MAX as usize, "a header has a byte for it");
 
@@ -101,68 +101,81 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
 
     /// Sets a key. Work: a search, and a fixed multiple of the lengths of the old and the new
     /// entry; at times a move of all entries, if some are longer than a 64th of the memory.
-    pub fn put(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<(), Full> {
+    ///
+    /// # Errors
+    /// [`Damaged`]: so for every other method here. Then the map is not to be used any more.
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        version: u64,
+    ) -> Result<Result<(), Full>, Damaged> {
         let len = stored_len(key, value.len());
-        let found = self.tree.find(key).ok();
-        let old_len = found.map_or(0, |at| self.tree.entry(at).stored_len());
+        let found = self.tree.find(key)?.ok();
+        let old_len = match found {
+            Some(at) => self.tree.entry(at)?.stored_len(),
+            None => 0,
+        };
         if !self.fits_for(old_len, len) {
-            return Err(Full);
+            return Ok(Err(Full));
         }
         match found {
             Some(at) if old_len == len => {
-                self.digest = self.digest.wrapping_sub(self.tree.entry(at).digest());
-                self.tree.set_version(at, version);
-                self.tree.value_mut(at).copy_from_slice(value);
-                self.count_in(at);
-                return Ok(());
+                let digest = self.tree.entry(at)?.digest();
+                self.digest = self.digest.wrapping_sub(digest);
+                self.tree.set_version(at, version)?;
+                copy(self.tree.value_mut(at)?, value)?;
+                self.count_in(at)?;
+                return Ok(Ok(()));
             }
-            Some(at) => self.kill(at),
+            Some(at) => self.kill(at)?,
             None => {}
         }
-        let copied = self.append(key, value.len(), version, |room| {
-            room.copy_from_slice(value);
-            Ok::<(), Full>(())
-        });
-        self.tidy(old_len + len);
-        copied
+        self.append(key, value.len(), version, |room| copy(room, value))??;
+        self.tidy(old_len + len)?;
+        Ok(Ok(()))
     }
 
     /// Adds a key that is not there, with a value that `fill` writes. The entry must fit. Work: as
     /// that of [`Self::put`].
     ///
     /// # Errors
-    /// That of `fill`; then nothing was added.
+    /// Within, that of `fill`; then nothing was added.
     pub fn append<E>(
         &mut self,
         key: &[u8],
         value_len: usize,
         version: u64,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        assert!(key.len() <= KEY_MAX, "the codec refuses longer keys");
+    ) -> Result<Result<(), E>, Damaged> {
         let len = stored_len(key, value_len);
-        self.make_room(len);
-        let place = self.tree.find(key).expect_err("the key is not there");
+        self.make_room(len)?;
+        // The codec refuses keys that are longer, and no other caller adds one that is there.
+        let (Err(place), true) = (self.tree.find(key)?, key.len() <= KEY_MAX) else {
+            return Err(Damaged);
+        };
         let at = self.heap_end;
-        self.tree.write(at, key, value_len, version);
-        fill(self.tree.value_mut(at))?;
-        self.tree.attach(at, place);
+        self.tree.write(at, key, value_len, version)?;
+        if let Err(error) = fill(self.tree.value_mut(at)?) {
+            return Ok(Err(error));
+        }
+        self.tree.attach(at, place)?;
         self.heap_end += len;
         self.count += 1;
         self.longest = self.longest.max(len);
-        self.count_in(at);
-        Ok(())
+        self.count_in(at)?;
+        Ok(Ok(()))
     }
 
     /// Removes a key; says whether it was there. Work: as that of [`Self::put`].
-    pub fn remove(&mut self, key: &[u8]) -> bool {
-        let Ok(at) = self.tree.find(key) else {
-            return false;
+    pub fn remove(&mut self, key: &[u8]) -> Result<bool, Damaged> {
+        let Ok(at) = self.tree.find(key)? else {
+            return Ok(false);
         };
-        let len = self.tree.entry(at).stored_len();
-        self.kill(at);
-        self.tidy(len);
-        true
+        let len = self.tree.entry(at)?.stored_len();
+        self.kill(at)?;
+        self.tidy(len)?;
+        Ok(true)
     }
 
     /// Whether one more entry of `stored_len` bytes fits, whatever its key.
@@ -171,27 +184,36 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// Reads a key.
-    pub fn get(&self, key: &[u8]) -> Option<Entry<'_>> {
-        let at = self.tree.find(key).ok()?;
-        Some(self.tree.entry(at))
+    pub fn get(&self, key: &[u8]) -> Result<Option<Entry<'_>>, Damaged> {
+        match self.tree.find(key)? {
+            Ok(at) => self.tree.entry(at).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The first entry whose key is above `key`, and where it is until the next write.
-    pub fn above(&self, key: &[u8]) -> Option<(usize, Entry<'_>)> {
-        let at = self.tree.above(key)?;
-        Some((at, self.tree.entry(at)))
+    pub fn above(&self, key: &[u8]) -> Result<Option<(usize, Entry<'_>)>, Damaged> {
+        self.at(self.tree.above(key)?)
     }
 
     /// The entry behind that at `at`, in the order of keys.
-    pub fn next(&self, at: usize) -> Option<(usize, Entry<'_>)> {
-        let at = self.tree.next(at)?;
-        Some((at, self.tree.entry(at)))
+    pub fn next(&self, at: usize) -> Result<Option<(usize, Entry<'_>)>, Damaged> {
+        self.at(self.tree.next(at)?)
     }
 
-    /// All entries in the order of their keys.
+    fn at(&self, at: Option<usize>) -> Result<Option<(usize, Entry<'_>)>, Damaged> {
+        let Some(at) = at else {
+            return Ok(None);
+        };
+        Ok(Some((at, self.tree.entry(at)?)))
+    }
+
+    /// All entries in the order of their keys, up to where the memory is damaged.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        let first = self.above(&[]);
-        core::iter::successors(first, |(at, _)| self.next(*at)).map(|(_, entry)| entry)
+        let first = self.above(&[]).ok().flatten();
+        let next = |(at, _): &(usize, _)| self.next(*at).ok().flatten();
+        let entries = core::iter::successors(first, next).take(self.count);
+        entries.map(|(_, entry)| entry)
     }
 
     /// How many keys there are.
@@ -214,6 +236,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
         self.longest
     }
 
+    #[cfg(test)]
+    pub(super) fn memory_mut(&mut self) -> &mut [u8] {
+        self.tree.memory.as_mut()
+    }
+
     fn capacity(&self) -> usize {
         self.tree.memory.as_ref().len().min(u32::MAX as usize)
     }
@@ -229,55 +256,61 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
     }
 
     /// Takes an entry as it is now into the digest.
-    fn count_in(&mut self, at: usize) {
-        let entry = self.tree.entry(at);
+    fn count_in(&mut self, at: usize) -> Result<(), Damaged> {
+        let entry = self.tree.entry(at)?;
         self.digest = self.digest.wrapping_add(entry.digest());
         self.newest = self.newest.max(entry.version);
+        Ok(())
     }
 
-    fn kill(&mut self, at: usize) {
-        let entry = self.tree.entry(at);
+    fn kill(&mut self, at: usize) -> Result<(), Damaged> {
+        let entry = self.tree.entry(at)?;
         self.digest = self.digest.wrapping_sub(entry.digest());
         self.dead += entry.stored_len();
-        self.tree.detach(at);
+        self.tree.detach(at)?;
         self.count -= 1;
+        Ok(())
     }
 
     /// Moves all entries together at once if an entry would not fit behind the last one: only
     /// entries that are long beside the memory, or memory that is very small, bring this about.
-    fn make_room(&mut self, len: usize) {
+    fn make_room(&mut self, len: usize) -> Result<(), Damaged> {
         for _ in 0..2 {
             if self.heap_end + len > self.capacity() {
                 self.pass.get_or_insert_default();
-                self.move_together(usize::MAX);
+                self.move_together(usize::MAX)?;
             }
         }
-        assert!(self.heap_end + len <= self.capacity(), "it fits");
+        // It was asked for only where it fits.
+        match self.heap_end + len <= self.capacity() {
+            true => Ok(()),
+            false => Err(Damaged),
+        }
     }
 
     /// Goes on moving entries together, if that is worth while, by the measure of what a call has
     /// written and killed.
-    fn tidy(&mut self, changed: usize) {
+    fn tidy(&mut self, changed: usize) -> Result<(), Damaged> {
         let capacity = self.capacity();
         let is_crowded = self.heap_end > capacity - capacity / CROWDED_SHARE;
         if is_crowded || self.dead > self.live() + SPRAWL {
             self.pass.get_or_insert_default();
         }
-        self.move_together(changed.saturating_mul(PACE));
+        self.move_together(changed.saturating_mul(PACE))
     }
 
     /// Moves live entries to the front, in the order they lie in. Work: up to the first entry that
     /// ends behind `budget` bytes.
-    fn move_together(&mut self, budget: usize) {
+    fn move_together(&mut self, budget: usize) -> Result<(), Damaged> {
         let Some(Pass { mut from, mut to }) = self.pass else {
-            return;
+            return Ok(());
         };
         let end = self.heap_end.min(from.saturating_add(budget));
         while from < end {
-            let len = self.tree.entry(from).stored_len();
-            if self.tree.is_live(from) {
+            let len = self.tree.entry(from)?.stored_len();
+            if self.tree.is_live(from)? {
                 if from != to {
-                    self.tree.relocate(from, to);
+                    self.tree.relocate(from, to)?;
                 }
                 to += len;
             }
@@ -289,7 +322,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Store<B> {
             self.heap_end = to;
             self.pass = None;
         }
+        Ok(())
     }
+}
+
+/// Copies a value into the room for it.
+fn copy(room: &mut [u8], value: &[u8]) -> Result<(), Damaged> {
+    if room.len() != value.len() {
+        return Err(Damaged);
+    }
+    room.copy_from_slice(value);
+    Ok(())
 }
 
 fn stored_len(key: &[u8], value_len: usize) -> usize {
@@ -342,12 +385,12 @@ mod tests {
                 let key: Vec<u8> = (0..=prng.below(3)).map(|_| prng.below(4) as u8).collect();
                 let dead = store.dead;
                 if prng.below(3) == 0 {
-                    assert_eq!(store.remove(&key), model.remove(&key).is_some());
+                    assert_eq!(store.remove(&key), Ok(model.remove(&key).is_some()));
                 } else {
                     let value = vec![version as u8; prng.below(50) as usize];
                     let mut after = model.clone();
                     after.insert(key.clone(), (value.clone(), version));
-                    let answer = store.put(&key, &value, version);
+                    let answer = store.put(&key, &value, version).unwrap();
                     assert_eq!(answer.is_ok(), fits(&after, capacity));
                     match answer {
                         Ok(()) => model = after,
@@ -376,14 +419,14 @@ mod tests {
                 let value = vec![version as u8; prng.below(capacity as u64 / 64 - 34) as usize];
                 let at = store.pass.map_or(0, |pass| pass.from);
                 let len = HEADER + key.len() + value.len();
-                let old = store.get(&key).map_or(0, |e| e.stored_len());
+                let old = store.get(&key).unwrap().map_or(0, |e| e.stored_len());
                 if store.fits_for(old, len) {
                     assert!(store.heap_end + len <= capacity, "seed {seed} at {version}");
                 }
                 if prng.below(40) == 0 {
-                    store.remove(&key);
+                    store.remove(&key).unwrap();
                 } else {
-                    full += usize::from(store.put(&key, &value, version) == Err(Full));
+                    full += usize::from(store.put(&key, &value, version) == Ok(Err(Full)));
                 }
                 let now = store.pass.map_or(at, |pass| pass.from);
                 assert!(now <= at + PACE * (old + len) + capacity / 64);
@@ -402,7 +445,10 @@ mod tests {
         let mut store = Store::new(vec![0; 1 << 20]);
         for version in 1..10_000 {
             let value = vec![1; 500 + (version % 7) as usize];
-            store.put(&[version as u8 % 20], &value, version).unwrap();
+            store
+                .put(&[version as u8 % 20], &value, version)
+                .unwrap()
+                .unwrap();
         }
         assert!(store.tree.memory[200_000..].iter().all(|byte| *byte == 0));
     }
@@ -411,24 +457,27 @@ mod tests {
     fn the_digest_is_of_the_content_alone() {
         let mut one = Store::new(vec![0; 400]);
         let mut two = Store::new(vec![9; 300]);
-        one.put(b"a", b"1", 32).unwrap();
-        one.put(b"b", b"2", 64).unwrap();
-        two.put(b"b", b"old", 16).unwrap();
-        two.put(b"c", b"", 17).unwrap();
-        two.put(b"b", b"2", 64).unwrap();
-        assert!(two.remove(b"c"));
+        one.put(b"a", b"1", 32).unwrap().unwrap();
+        one.put(b"b", b"2", 64).unwrap().unwrap();
+        two.put(b"b", b"old", 16).unwrap().unwrap();
+        two.put(b"c", b"", 17).unwrap().unwrap();
+        two.put(b"b", b"2", 64).unwrap().unwrap();
+        assert_eq!(two.remove(b"c"), Ok(true));
         assert_ne!(one.digest(), two.digest());
-        two.put(b"a", b"1", 32).unwrap();
+        two.put(b"a", b"1", 32).unwrap().unwrap();
         assert_eq!(one.digest(), two.digest());
-        two.put(b"a", b"1", 33).unwrap();
+        two.put(b"a", b"1", 33).unwrap().unwrap();
         assert_ne!(one.digest(), two.digest());
     }
 
     #[test]
     fn memory_too_small_for_anything_is_full() {
         for capacity in 0..30 {
-            assert_eq!(Store::new(vec![0; capacity]).put(b"k", b"", 1), Err(Full));
+            assert_eq!(
+                Store::new(vec![0; capacity]).put(b"k", b"", 1),
+                Ok(Err(Full))
+            );
         }
-        assert_eq!(Store::new(vec![0; 30]).put(b"k", b"", 1), Ok(()));
+        assert_eq!(Store::new(vec![0; 30]).put(b"k", b"", 1), Ok(Ok(())));
     }
 }

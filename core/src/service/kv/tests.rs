@@ -280,3 +280,44 @@ fn it_answers_as_a_map_would() {
     let stored: Vec<_> = bench.kv.iter().map(|e| e.key.to_vec()).collect();
     assert_eq!(stored, model.keys().cloned().collect::<Vec<_>>());
 }
+
+#[test]
+fn overwritten_memory_stops_the_service_without_an_answer_and_without_a_panic() {
+    let mut prng = Prng::new(11);
+    let mut stopped = 0;
+    for _ in 0..400 {
+        let mut bench = Bench::new(4096);
+        for key in 0..20 {
+            let put = Request::Put {
+                key: &[key],
+                value: &[key; 9],
+            };
+            bench.send(1, 0, &put);
+        }
+        for byte in bench.kv.store.memory_mut().iter_mut().take(20 * 36) {
+            if prng.below(8) == 0 {
+                *byte = prng.below(256) as u8;
+            }
+        }
+        for key in 0..20 {
+            let request = match prng.below(3) {
+                0 => Request::Get { key: &[key] },
+                1 => Request::Delete { key: &[key] },
+                _ => Request::Put {
+                    key: &[key],
+                    value: &[key; 40],
+                },
+            };
+            let sent = bench.send(1, 0, &request);
+            if bench.kv.is_broken() {
+                assert_eq!(sent, [], "no answer");
+                assert!(!bench.kv.ready(Position::ZERO));
+                stopped += 1;
+                break;
+            }
+        }
+        // Nor does what only reads come to one, or go round for ever.
+        assert!(bench.kv.iter().count() <= 20);
+    }
+    assert!(stopped > 350, "{stopped}");
+}

@@ -8,8 +8,15 @@
 //!    0  key length u8, height u8 (0: dead)   2  value length u32   6  version u64
 //!   14  left u32, right u32, parent u32: where these entries start  26  key, value
 //! ```
+//!
+//! What stands in the memory is the map's own, so a link that leads nowhere is a bug, or memory that
+//! was overwritten: [`Damaged`], upon which the service stops.
 
 use super::store::Entry;
+
+/// The memory does not hold what was written there: the map is good for nothing any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Damaged;
 
 /// The length of an entry's header.
 pub const HEADER: usize = 26;
@@ -25,6 +32,10 @@ const VERSION: usize = 6;
 const LINKS: usize = 14;
 /// The link to nothing.
 const NIL: u32 = u32::MAX;
+
+/// No tree of entries in 4 GiB is deeper: each level and the next have 1.6 times as many entries as
+/// those above, at least. Who goes further goes in a circle.
+const DEPTH_MAX: usize = 64;
 
 /// Where an entry hangs: below which one, on which side.
 pub type Place = (Option<usize>, usize);
@@ -47,236 +58,282 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Tree<B> {
         self.root = None;
     }
 
-    /// Writes an entry that hangs nowhere, all but its value. The memory must have room.
-    pub fn write(&mut self, at: usize, key: &[u8], value_len: usize, version: u64) {
-        let room = &mut self.memory.as_mut()[at..at + HEADER + key.len()];
-        room[0] = key.len() as u8;
-        room[HEIGHT] = 0;
-        room[VALUE_LENGTH..VERSION].copy_from_slice(&(value_len as u32).to_le_bytes());
-        room[VERSION..LINKS].copy_from_slice(&version.to_le_bytes());
-        room[LINKS..HEADER].fill(0xff);
-        room[HEADER..].copy_from_slice(key);
+    /// Writes an entry that hangs nowhere, all but its value, for which the memory must have room.
+    pub fn write(
+        &mut self,
+        at: usize,
+        key: &[u8],
+        value_len: usize,
+        version: u64,
+    ) -> Result<(), Damaged> {
+        let mut header = [0xff; HEADER];
+        let [key_len, height, fields @ ..] = &mut header;
+        (*key_len, *height) = (key.len() as u8, 0);
+        let length = (value_len as u32).to_le_bytes();
+        let fields = fields.iter_mut();
+        for (field, byte) in fields.zip(length.into_iter().chain(version.to_le_bytes())) {
+            *field = byte;
+        }
+        self.set(at, &header)?;
+        self.set(at + HEADER, key)?;
+        self.value_mut(at).map(|_| ())
     }
 
     /// Gives an entry a new version; its value is the caller's to write.
-    pub fn set_version(&mut self, at: usize, version: u64) {
-        let room = &mut self.memory.as_mut()[at + VERSION..at + LINKS];
-        room.copy_from_slice(&version.to_le_bytes());
+    pub fn set_version(&mut self, at: usize, version: u64) -> Result<(), Damaged> {
+        self.set(at + VERSION, &version.to_le_bytes())
     }
 
     /// An entry's value.
-    pub fn value_mut(&mut self, at: usize) -> &mut [u8] {
-        let entry = self.entry(at);
+    pub fn value_mut(&mut self, at: usize) -> Result<&mut [u8], Damaged> {
+        let entry = self.entry(at)?;
         let (start, len) = (at + HEADER + entry.key.len(), entry.value.len());
-        &mut self.memory.as_mut()[start..start + len]
+        let rest = self.memory.as_mut().get_mut(start..);
+        rest.and_then(|rest| rest.get_mut(..len)).ok_or(Damaged)
     }
 
     /// The entry that starts at `at`.
-    pub fn entry(&self, at: usize) -> Entry<'_> {
-        let rest = &self.memory.as_ref()[at..];
-        let key_end = HEADER + usize::from(rest[0]);
-        let value_end = key_end + u32_at(rest, VALUE_LENGTH) as usize;
-        let version = u64::from(u32_at(rest, VERSION + 4)) << 32 | u64::from(u32_at(rest, VERSION));
-        Entry {
-            key: &rest[HEADER..key_end],
-            value: &rest[key_end..value_end],
-            version,
-        }
+    pub fn entry(&self, at: usize) -> Result<Entry<'_>, Damaged> {
+        let rest = self.memory.as_ref().get(at..).ok_or(Damaged)?;
+        let (header, rest) = rest.split_first_chunk::<HEADER>().ok_or(Damaged)?;
+        let [key_len, ..] = *header;
+        let (key, rest) = rest.split_at_checked(key_len.into()).ok_or(Damaged)?;
+        let value_len = u32::from_le_bytes(field(header, VALUE_LENGTH)) as usize;
+        Ok(Entry {
+            key,
+            value: rest.get(..value_len).ok_or(Damaged)?,
+            version: u64::from_le_bytes(field(header, VERSION)),
+        })
     }
 
     /// Whether the entry hangs in the tree.
-    pub fn is_live(&self, at: usize) -> bool {
-        self.height(at) != 0
+    pub fn is_live(&self, at: usize) -> Result<bool, Damaged> {
+        Ok(self.height(at)? != 0)
     }
 
     /// The key's entry, or the place it belongs in. Work: the logarithm of the count.
-    pub fn find(&self, key: &[u8]) -> Result<usize, Place> {
+    pub fn find(&self, key: &[u8]) -> Result<Result<usize, Place>, Damaged> {
         let mut place = (None, LEFT);
         let mut next = self.root;
-        while let Some(at) = next {
-            let side = match key.cmp(self.entry(at).key) {
+        for _ in 0..DEPTH_MAX {
+            let Some(at) = next else {
+                return Ok(Err(place));
+            };
+            let side = match key.cmp(self.entry(at)?.key) {
                 core::cmp::Ordering::Less => LEFT,
                 core::cmp::Ordering::Greater => RIGHT,
-                core::cmp::Ordering::Equal => return Ok(at),
+                core::cmp::Ordering::Equal => return Ok(Ok(at)),
             };
             place = (Some(at), side);
-            next = self.link(at, side);
+            next = self.link(at, side)?;
         }
-        Err(place)
+        Err(Damaged)
     }
 
     /// The entry with the least key above `key`. Work: the logarithm of the count.
-    pub fn above(&self, key: &[u8]) -> Option<usize> {
+    pub fn above(&self, key: &[u8]) -> Result<Option<usize>, Damaged> {
         let mut best = None;
         let mut next = self.root;
-        while let Some(at) = next {
-            let is_above = self.entry(at).key > key;
+        for _ in 0..DEPTH_MAX {
+            let Some(at) = next else {
+                return Ok(best);
+            };
+            let is_above = self.entry(at)?.key > key;
             if is_above {
                 best = next;
             }
-            next = self.link(at, if is_above { LEFT } else { RIGHT });
+            next = self.link(at, if is_above { LEFT } else { RIGHT })?;
         }
-        best
+        Err(Damaged)
     }
 
     /// The entry that follows in the order of keys. Work: constant on the average.
-    pub fn next(&self, at: usize) -> Option<usize> {
-        if let Some(right) = self.link(at, RIGHT) {
-            return Some(self.leftmost(right));
+    pub fn next(&self, at: usize) -> Result<Option<usize>, Damaged> {
+        if let Some(right) = self.link(at, RIGHT)? {
+            return self.leftmost(right).map(Some);
         }
         let mut at = at;
-        loop {
-            let (parent, side) = self.place(at);
-            let parent = parent?;
-            if side == LEFT {
-                return Some(parent);
-            }
+        for _ in 0..DEPTH_MAX {
+            let (parent, side) = self.place(at)?;
+            let Some(parent) = parent.filter(|_| side == RIGHT) else {
+                return Ok(parent);
+            };
             at = parent;
         }
+        Err(Damaged)
     }
 
     /// Hangs an entry, as written, where [`Self::find`] has said.
-    pub fn attach(&mut self, at: usize, (parent, side): Place) {
-        self.memory.as_mut()[at + HEIGHT] = 1;
-        self.hang((parent, side), Some(at));
-        self.balance(parent);
+    pub fn attach(&mut self, at: usize, (parent, side): Place) -> Result<(), Damaged> {
+        self.set_height(at, 1)?;
+        self.hang((parent, side), Some(at))?;
+        self.balance(parent)
     }
 
     /// Takes an entry out; its bytes stay, and are marked dead.
-    pub fn detach(&mut self, at: usize) {
-        let place = self.place(at);
-        let (left, right) = (self.link(at, LEFT), self.link(at, RIGHT));
+    pub fn detach(&mut self, at: usize) -> Result<(), Damaged> {
+        let place = self.place(at)?;
+        let (left, right) = (self.link(at, LEFT)?, self.link(at, RIGHT)?);
         let mut from = place.0;
         if let (Some(_), Some(right)) = (left, right) {
             // The next entry in order, which has no left side, takes over this one's place.
-            let heir = self.leftmost(right);
+            let heir = self.leftmost(right)?;
             from = Some(heir);
             if heir != right {
-                let above = self.place(heir);
+                let above = self.place(heir)?;
                 from = above.0;
-                self.hang(above, self.link(heir, RIGHT));
-                self.hang((Some(heir), RIGHT), Some(right));
+                self.hang(above, self.link(heir, RIGHT)?)?;
+                self.hang((Some(heir), RIGHT), Some(right))?;
             }
-            self.hang((Some(heir), LEFT), left);
-            self.memory.as_mut()[heir + HEIGHT] = self.height(at);
-            self.hang(place, Some(heir));
+            self.hang((Some(heir), LEFT), left)?;
+            self.set_height(heir, self.height(at)?)?;
+            self.hang(place, Some(heir))?;
         } else {
-            self.hang(place, left.or(right));
+            self.hang(place, left.or(right))?;
         }
-        self.balance(from);
-        self.memory.as_mut()[at + HEIGHT] = 0;
+        self.balance(from)?;
+        self.set_height(at, 0)
     }
 
     /// Moves a live entry's bytes down to `to`. Work: its length, and three links.
-    pub fn relocate(&mut self, from: usize, to: usize) {
-        let (parent, side) = self.place(from);
-        let (left, right) = (self.link(from, LEFT), self.link(from, RIGHT));
-        let end = from + self.entry(from).stored_len();
-        self.memory.as_mut().copy_within(from..end, to);
-        self.hang((parent, side), Some(to));
+    pub fn relocate(&mut self, from: usize, to: usize) -> Result<(), Damaged> {
+        let (parent, side) = self.place(from)?;
+        let (left, right) = (self.link(from, LEFT)?, self.link(from, RIGHT)?);
+        let end = from + self.entry(from)?.stored_len();
+        let moved = self.memory.as_mut().get_mut(to..end).ok_or(Damaged)?;
+        let by = from.checked_sub(to).filter(|by| *by <= moved.len());
+        moved.copy_within(by.ok_or(Damaged)?.., 0);
+        self.hang((parent, side), Some(to))?;
         for child in [left, right].into_iter().flatten() {
-            self.set_link(child, PARENT, Some(to));
+            self.set_link(child, PARENT, Some(to))?;
         }
+        Ok(())
     }
 
     /// From an entry whose sides may have changed in height up to where nothing changes any more.
-    fn balance(&mut self, from: Option<usize>) {
+    fn balance(&mut self, from: Option<usize>) -> Result<(), Damaged> {
         let mut next = from;
-        while let Some(at) = next {
-            let before = self.height(at);
-            let top = self.level(at);
-            if self.height(top) == before {
-                return;
+        for _ in 0..DEPTH_MAX {
+            let Some(at) = next else {
+                return Ok(());
+            };
+            let before = self.height(at)?;
+            let top = self.level(at)?;
+            if self.height(top)? == before {
+                return Ok(());
             }
-            next = self.link(top, PARENT);
+            next = self.link(top, PARENT)?;
         }
+        Err(Damaged)
     }
 
     /// Makes the sides of an entry differ by one at most; gives back what is now in its place.
-    fn level(&mut self, at: usize) -> usize {
-        let (left, right) = (self.side_height(at, LEFT), self.side_height(at, RIGHT));
+    fn level(&mut self, at: usize) -> Result<usize, Damaged> {
+        let (left, right) = (self.side_height(at, LEFT)?, self.side_height(at, RIGHT)?);
         let side = match (left, right) {
-            (left, right) if left > right + 1 => LEFT,
-            (left, right) if right > left + 1 => RIGHT,
+            (left, right) if left > right.saturating_add(1) => LEFT,
+            (left, right) if right > left.saturating_add(1) => RIGHT,
             _ => {
-                self.measure(at);
-                return at;
+                self.measure(at)?;
+                return Ok(at);
             }
         };
-        let child = self.link(at, side).expect("the higher side is not empty");
-        if self.side_height(child, 1 - side) > self.side_height(child, side) {
-            self.rotate(child, 1 - side);
+        // The higher side is not empty.
+        let child = self.link(at, side)?.ok_or(Damaged)?;
+        if self.side_height(child, 1 - side)? > self.side_height(child, side)? {
+            self.rotate(child, 1 - side)?;
         }
         self.rotate(at, side)
     }
 
-    /// Lifts an entry's child on `side` into its place, and puts it below that child.
-    fn rotate(&mut self, at: usize, side: usize) -> usize {
-        let place = self.place(at);
-        let top = self.link(at, side).expect("the lifted side is not empty");
-        self.hang((Some(at), side), self.link(top, 1 - side));
-        self.hang((Some(top), 1 - side), Some(at));
-        self.hang(place, Some(top));
-        self.measure(at);
-        self.measure(top);
-        top
+    /// Lifts an entry's child on `side`, where there is one, into its place, and puts it below that
+    /// child.
+    fn rotate(&mut self, at: usize, side: usize) -> Result<usize, Damaged> {
+        let place = self.place(at)?;
+        let top = self.link(at, side)?.ok_or(Damaged)?;
+        self.hang((Some(at), side), self.link(top, 1 - side)?)?;
+        self.hang((Some(top), 1 - side), Some(at))?;
+        self.hang(place, Some(top))?;
+        self.measure(at)?;
+        self.measure(top)?;
+        Ok(top)
     }
 
-    fn hang(&mut self, (parent, side): Place, child: Option<usize>) {
+    fn hang(&mut self, (parent, side): Place, child: Option<usize>) -> Result<(), Damaged> {
         match parent {
-            Some(parent) => self.set_link(parent, side, child),
+            Some(parent) => self.set_link(parent, side, child)?,
             None => self.root = child,
         }
-        if let Some(child) = child {
-            self.set_link(child, PARENT, parent);
+        match child {
+            Some(child) => self.set_link(child, PARENT, parent),
+            None => Ok(()),
         }
     }
 
-    fn place(&self, at: usize) -> Place {
-        let parent = self.link(at, PARENT);
-        match parent {
-            Some(above) if self.link(above, RIGHT) == Some(at) => (parent, RIGHT),
-            _ => (parent, LEFT),
-        }
+    fn place(&self, at: usize) -> Result<Place, Damaged> {
+        let parent = self.link(at, PARENT)?;
+        let is_right = match parent {
+            Some(above) => self.link(above, RIGHT)? == Some(at),
+            None => false,
+        };
+        Ok((parent, if is_right { RIGHT } else { LEFT }))
     }
 
-    fn leftmost(&self, mut at: usize) -> usize {
-        while let Some(left) = self.link(at, LEFT) {
+    fn leftmost(&self, mut at: usize) -> Result<usize, Damaged> {
+        for _ in 0..DEPTH_MAX {
+            let Some(left) = self.link(at, LEFT)? else {
+                return Ok(at);
+            };
             at = left;
         }
-        at
+        Err(Damaged)
     }
 
-    fn height(&self, at: usize) -> u8 {
-        self.memory.as_ref()[at + HEIGHT]
+    fn height(&self, at: usize) -> Result<u8, Damaged> {
+        let height = self.memory.as_ref().get(at + HEIGHT);
+        height.copied().ok_or(Damaged)
     }
 
-    fn side_height(&self, at: usize, side: usize) -> u8 {
-        self.link(at, side).map_or(0, |child| self.height(child))
+    fn set_height(&mut self, at: usize, height: u8) -> Result<(), Damaged> {
+        self.set(at + HEIGHT, &[height])
     }
 
-    fn measure(&mut self, at: usize) {
-        let (left, right) = (self.side_height(at, LEFT), self.side_height(at, RIGHT));
-        self.memory.as_mut()[at + HEIGHT] = 1 + left.max(right);
+    fn side_height(&self, at: usize, side: usize) -> Result<u8, Damaged> {
+        self.link(at, side)?
+            .map_or(Ok(0), |child| self.height(child))
     }
 
-    fn link(&self, at: usize, which: usize) -> Option<usize> {
-        match u32_at(self.memory.as_ref(), at + LINKS + 4 * which) {
-            NIL => None,
-            to => Some(to as usize),
+    fn measure(&mut self, at: usize) -> Result<(), Damaged> {
+        let (left, right) = (self.side_height(at, LEFT)?, self.side_height(at, RIGHT)?);
+        self.set_height(at, left.max(right).saturating_add(1))
+    }
+
+    fn link(&self, at: usize, which: usize) -> Result<Option<usize>, Damaged> {
+        let rest = self.memory.as_ref().get(at + LINKS + 4 * which..);
+        let link = rest.and_then(|rest| rest.first_chunk());
+        match u32::from_le_bytes(*link.ok_or(Damaged)?) {
+            NIL => Ok(None),
+            to => Ok(Some(to as usize)),
         }
     }
 
-    fn set_link(&mut self, at: usize, which: usize, to: Option<usize>) {
-        let at = at + LINKS + 4 * which;
+    fn set_link(&mut self, at: usize, which: usize, to: Option<usize>) -> Result<(), Damaged> {
         let to = to.map_or(NIL, |to| to as u32);
-        self.memory.as_mut()[at..at + 4].copy_from_slice(&to.to_le_bytes());
+        self.set(at + LINKS + 4 * which, &to.to_le_bytes())
+    }
+
+    fn set(&mut self, at: usize, bytes: &[u8]) -> Result<(), Damaged> {
+        let rest = self.memory.as_mut().get_mut(at..);
+        let room = rest.and_then(|rest| rest.get_mut(..bytes.len()));
+        room.ok_or(Damaged)?.copy_from_slice(bytes);
+        Ok(())
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let bytes = &bytes[at..at + 4];
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+/// The bytes of a header from `at` on: a place that is known.
+fn field<const L: usize>(header: &[u8; HEADER], at: usize) -> [u8; L] {
+    let field = header.get(at..).and_then(|rest| rest.first_chunk());
+    field.copied().unwrap_or([0; L])
 }
 
 #[cfg(test)]
@@ -284,22 +341,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Tree<B> {
     /// Checks every link, height and order; gives back how many entries there are.
     pub fn audit(&self) -> usize {
         let mut count = 0;
-        let mut next = self.root.map(|root| self.leftmost(root));
+        let mut next = self.root.map(|root| self.leftmost(root).unwrap());
         assert!(
             self.root
-                .is_none_or(|root| self.link(root, PARENT).is_none())
+                .is_none_or(|root| self.link(root, PARENT) == Ok(None))
         );
         let mut last: Option<&[u8]> = None;
         while let Some(at) = next {
-            let key = self.entry(at).key;
+            let key = self.entry(at).unwrap().key;
             assert!(last.is_none_or(|last| last < key), "keys ascend");
-            let (left, right) = (self.side_height(at, LEFT), self.side_height(at, RIGHT));
+            let height = |side| self.side_height(at, side).unwrap();
+            let (left, right) = (height(LEFT), height(RIGHT));
             assert!(left.abs_diff(right) <= 1, "balanced");
-            assert_eq!(self.height(at), 1 + left.max(right));
-            for child in [LEFT, RIGHT].into_iter().filter_map(|s| self.link(at, s)) {
-                assert_eq!(self.link(child, PARENT), Some(at));
+            assert_eq!(self.height(at), Ok(1 + left.max(right)));
+            let child = |side| self.link(at, side).unwrap();
+            for child in [LEFT, RIGHT].into_iter().filter_map(child) {
+                assert_eq!(self.link(child, PARENT), Ok(Some(at)));
             }
-            (last, next, count) = (Some(key), self.next(at), count + 1);
+            (last, next, count) = (Some(key), self.next(at).unwrap(), count + 1);
         }
         count
     }

@@ -21,7 +21,7 @@ fn window() -> Window<Vec<u8>> {
 fn open(scratch: &Scratch) -> (LogStore, Window<Vec<u8>>, Position) {
     let mut window = window();
     let recovered = recover(scratch.path(), CLUSTER, None, &mut window).unwrap();
-    let journal = recovered.journal(CLUSTER, SEGMENT);
+    let journal = recovered.journal(CLUSTER, &window);
     let waker = Waker::new().unwrap();
     let log = scratch.path().to_path_buf();
     let store = LogStore::new(log, CLUSTER, SEGMENT, FLUSHING, journal, &waker).unwrap();
@@ -209,7 +209,7 @@ fn what_is_cut_off_is_not_readable_from_then_on() {
         coracle_core::log::Frames::new(window.read(Position::ZERO), Position::ZERO, SEGMENT);
     let cut = frames.nth(3).unwrap().end();
     assert_eq!(store.readable(&window), end);
-    window.truncate(cut);
+    window.truncate(cut).expect("a boundary");
     // Other bytes are in the log there, and may be committed; in the file the old ones are.
     append(&mut window, Term::new(2), &[&[0x77; 5000]], MTU).unwrap();
     assert_eq!(store.readable(&window), cut);

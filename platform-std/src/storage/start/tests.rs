@@ -97,7 +97,7 @@ impl Member {
     /// Appends messages of 5000 times `fill`; gives the position and chain after each.
     fn append(&self, fill: u8, count: usize) -> Vec<(Position, u32)> {
         let (opened, mut window) = self.open(false).unwrap();
-        let journal = opened.recovered.journal(CLUSTER, SEGMENT);
+        let journal = opened.recovered.journal(CLUSTER, &window);
         let waker = Waker::new().unwrap();
         let log = self.dir.log();
         let mut store = LogStore::new(log, CLUSTER, SEGMENT, FLUSHING, journal, &waker).unwrap();

@@ -82,7 +82,8 @@ impl World {
 
     pub fn with_log(bytes: usize) -> Self {
         let mut log = Window::new(vec![0; bytes + MTU], MTU, 1 << 20).unwrap();
-        log.load(Position::ZERO, Some(genesis(ClusterId(1))), Term::ZERO);
+        log.load(Position::ZERO, Some(genesis(ClusterId(1))), Term::ZERO)
+            .expect("a boundary");
         let world = Self {
             node: Clients::new(config()),
             log,

@@ -149,21 +149,25 @@ fn the_bytes_tell_nothing_of_layout_memory_or_barrier() {
     let mut plain = Kv::new(vec![0; 2_000_000]);
     for n in 0..200 {
         let (key, value, version) = entry(n);
-        plain.store.put(&key, &value, version).unwrap();
+        plain.store.put(&key, &value, version).unwrap().unwrap();
     }
     let mut churned = Kv::with_barrier(vec![0xff; 1_000_000], vec![1; 500_000]);
     for round in 0..5 {
         for n in (0..200).rev() {
             let (key, value, version) = entry(n * 7 % 200);
             let len = value.len() - round * 11;
-            churned.store.put(&key, &value[..len], version).unwrap();
-            churned.store.put(b"passing", &value, 1).unwrap();
+            churned
+                .store
+                .put(&key, &value[..len], version)
+                .unwrap()
+                .unwrap();
+            churned.store.put(b"passing", &value, 1).unwrap().unwrap();
         }
     }
-    churned.store.remove(b"passing");
+    churned.store.remove(b"passing").unwrap();
     for n in 0..200 {
         let (key, value, version) = entry(n);
-        churned.store.put(&key, &value, version).unwrap();
+        churned.store.put(&key, &value, version).unwrap().unwrap();
     }
     assert_eq!(plain.digest(), churned.digest());
     let whole = Body::of(&mut plain);
