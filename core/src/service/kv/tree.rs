@@ -9,8 +9,8 @@
 //!   14  left u32, right u32, parent u32: where these entries start  26  key, value
 //! ```
 //!
-//! What stands in the memory is the map's own, so a link that leads nowhere is a bug, or memory that
-//! was overwritten: [`Damaged`], upon which the service stops.
+//! What stands in the memory is the map's own, so a link that leads nowhere is a bug, or memory
+//! that was overwritten: [`Damaged`], upon which the service stops.
 
 use super::store::Entry;
 
