@@ -25,7 +25,7 @@ cargo xtask <chore>
   soak [--times N] [--away]  a log of 16 MiB, written N times over (default 20) by real processes;
                        with --away a member is missing for a while
   linkcheck            links and runs a no_std binary that drives every door of core; and that no
-                       panic of the embedded platform's own can be reached
+                       panic can be reached from a door of core or of the embedded platform
   bare                 core and platform-embedded for machines where there is no std, and how large
                        things are there
   defmt                the defmt feature; what an emulated node logs with it is decoded and compared

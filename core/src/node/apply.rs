@@ -181,7 +181,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
     }
 
-    /// Halts if a service says that it is not what it must be, before anybody is told its digest.
+    /// Halts if a service says that it is not what it must be, before its digest is told to
+    /// anybody.
     fn halt_if_damaged(&mut self, services: &[&mut dyn Service]) {
         let mut both = self.hosts.iter().zip(services);
         let found = both.find(|(_, service)| service.is_broken());
