@@ -21,7 +21,7 @@ mod reader;
 mod writer;
 
 pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
-pub use reader::{SnapshotReader, Verifier};
+pub use reader::{SnapshotReader, Suspended, Verifier};
 pub use writer::{SnapshotWriter, Sums};
 
 use crate::units::AppVersion;
