@@ -13,7 +13,7 @@ use coracle_core::units::ClusterId;
 use embedded_io::ErrorKind;
 
 use crate::device::{Clock, Network, Storage};
-use crate::store::{Store, StoreError};
+use crate::store::{Finish, Store, StoreError};
 use crate::superloop::{OpenError, Rest, Superloop, TurnError};
 
 /// Reads what the device holds. Work: the log and the snapshots once.
@@ -122,16 +122,20 @@ where
         let Some(snapshot) = self.written.filter(|s| s.position <= durable) else {
             return Ok(false);
         };
-        self.written = None;
         let cluster = self.node.borrow().config().cluster;
         let position = snapshot.position;
-        if self.store.finish_snapshot(cluster)? {
-            info!("snapshot stored at {}", position.get());
-            self.node.borrow_mut().handle_snapshot_stored(snapshot);
-        } else {
-            warn!("the snapshot at {} cannot be read back", position.get());
-            self.node.borrow_mut().handle_snapshot_failed(position);
+        match self.store.finish_snapshot(cluster)? {
+            Finish::More => return Ok(true),
+            Finish::Stored => {
+                info!("snapshot stored at {}", position.get());
+                self.node.borrow_mut().handle_snapshot_stored(snapshot);
+            }
+            Finish::Unsound => {
+                warn!("the snapshot at {} cannot be read back", position.get());
+                self.node.borrow_mut().handle_snapshot_failed(position);
+            }
         }
+        self.written = None;
         Ok(true)
     }
 
@@ -161,13 +165,17 @@ where
             }
             Install::Finish { .. } => {
                 let cluster = self.node.borrow().config().cluster;
-                if self.store.finish_snapshot(cluster)? {
-                    info!("a snapshot from the leader takes the log's place");
-                    self.begin_anew()?;
-                    // Whatever this member's state was, it is the leader's now.
-                    self.node.borrow_mut().handle_rebuilt();
-                } else {
-                    self.node.borrow_mut().handle_installed(install, false);
+                match self.store.finish_snapshot(cluster)? {
+                    Finish::More => {}
+                    Finish::Stored => {
+                        info!("a snapshot from the leader takes the log's place");
+                        self.begin_anew()?;
+                        // Whatever this member's state was, it is the leader's now.
+                        self.node.borrow_mut().handle_rebuilt();
+                    }
+                    Finish::Unsound => {
+                        self.node.borrow_mut().handle_installed(install, false);
+                    }
                 }
             }
         }

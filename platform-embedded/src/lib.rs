@@ -31,5 +31,5 @@ pub use buffered::{Block, Buffered};
 pub use device::{Clock, Network, Storage};
 pub use nor::Nor;
 pub use profile::Profile;
-pub use store::{Layout, Sink, Source, Store, StoreError, Wear, Worn};
+pub use store::{CHECKED_AT_ONCE, Finish, Layout, Sink, Source, Store, StoreError, Wear, Worn};
 pub use superloop::{Application, Memory, Next, OpenError, Superloop, TurnError};

@@ -6,7 +6,7 @@ mod board;
 use board::rig::{Known, Rig, Step, formatted};
 use board::{Handle, Kind, PowerCut};
 use coracle_core::prng::Prng;
-use coracle_embedded::StoreError;
+use coracle_embedded::{Storage, StoreError};
 
 use Step::{Append, Cut, Purge, Receive, Repair, Rest, Snapshot, Vote};
 
@@ -174,4 +174,28 @@ fn a_buffered_disk_loses_nothing_that_was_acknowledged() {
 fn a_buffered_disk_loses_nothing_if_the_power_goes_again_at_the_start() {
     let cuts = cut_everywhere(Kind::Buffered(4), 1, 1, true);
     assert!(cuts > 500, "{cuts}");
+}
+
+/// Where a byte rots, and when: before the set was read, in its middle, and in what was read
+/// already, which nobody looks at again.
+#[test]
+fn what_rots_before_it_was_read_back_does_not_count_and_the_older_set_does() {
+    // Both places are 7 units; the second stands before the first, both before records and states.
+    const UNIT: usize = 4096;
+    for kind in [Kind::Flash, Kind::Disk] {
+        let device = formatted(kind);
+        let spares = if kind == Kind::Flash { 2 } else { 0 };
+        let len = device.with(|device| device.capacity()) as usize;
+        let places = [1, 2].map(|n| len - (2 + 2 + spares + 7 * n) * UNIT);
+        let mut rig = Rig::new(&device).unwrap();
+        assert!(work(&mut rig, &[Append(9, 1_300), Snapshot(0), Append(3, 900)]).is_none());
+        let end_of_service = UNIT + 5_000;
+        for (pieces, at) in [(0, 70), (1, 70), (1, UNIT + 70), (2, end_of_service)] {
+            assert!(rig.rots_after(pieces, places[1] + at), "{pieces} {at}");
+        }
+        assert!(!rig.rots_after(9, places[1] + 70));
+        assert!(rig.rots_after(0, places[0] + 70), "the other place's turn");
+        let mut rig = is_cut(rig.known().start(&device)).expect("nothing is cut");
+        assert!(work(&mut rig, AFTER).is_none());
+    }
 }

@@ -10,6 +10,7 @@ use board::client::Caller;
 use board::trio::{Cluster, Member, SEGMENT, SNAPSHOT, address, endpoints};
 use coracle_core::node::Event;
 use coracle_devices::Broken;
+use coracle_embedded::CHECKED_AT_ONCE;
 
 /// The least that a bounded log may be.
 const LOG_MAX: u64 = 8 * SEGMENT as u64;
@@ -146,6 +147,42 @@ fn the_power_goes_at_any_moment_and_the_log_goes_round() {
                 cluster.start(n);
             }
         });
+        cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+        cluster.assert_has_all(&caller);
+    }
+}
+
+/// A snapshot of hundreds of kilobytes: no turn reads more of it than a piece, so its member hears
+/// and sends all the while.
+#[test]
+fn a_large_snapshot_is_read_back_a_piece_in_a_turn() {
+    for kind in [Kind::Flash, Kind::Disk] {
+        let mut cluster = Cluster::new(18, kind, 40 * u64::from(SEGMENT));
+        let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
+        run_to(&mut cluster, &mut caller, 300 * 1024);
+        cluster.run_until("level", Cluster::is_level);
+        let stored = |member: &Member| member.node().status().snapshot.is_some();
+        assert!(!cluster.running().any(stored));
+        cluster.most_read = [0; 3];
+        let before = [0, 1, 2].map(|n| cluster.devices[n].bytes_read());
+        let asked = cluster.members.iter_mut().flatten();
+        assert_eq!(asked.filter_map(|m| m.request_snapshot().ok()).count(), 1);
+        for _ in 0..5_000 {
+            run(&mut cluster, &mut caller, 1);
+            if cluster.running().all(stored) {
+                break;
+            }
+        }
+        assert_eq!(cluster.running().filter(|member| stored(member)).count(), 3);
+        for (n, before) in before.into_iter().enumerate() {
+            let all = cluster.devices[n].bytes_read() - before;
+            assert!(all > 200_000, "{all} bytes");
+            let most = cluster.most_read[n];
+            assert!(most < u64::from(CHECKED_AT_ONCE) + 128, "{most} in a turn");
+        }
+        // It is what they start from.
+        (0..3).for_each(|n| cluster.cut_power(n));
+        (0..3).for_each(|n| cluster.start(n));
         cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
         cluster.assert_has_all(&caller);
     }

@@ -22,7 +22,7 @@ pub(crate) mod whole;
 mod writer;
 
 pub use format::{BEGIN_LENGTH, Begin, END_LENGTH, End, FormatError, VERSION};
-pub use reader::{SnapshotReader, Verifier};
+pub use reader::{SnapshotReader, Suspended, Verifier};
 pub use writer::{SnapshotWriter, Sums};
 
 use crate::units::AppVersion;

@@ -16,7 +16,44 @@ pub struct SnapshotReader<'a> {
     begin: Begin,
 }
 
+/// A section that was read in part: it goes on with [`SnapshotReader::resume`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Suspended {
+    left: u64,
+    sums: Sums,
+    begin: Begin,
+}
+
+impl Suspended {
+    /// How many bytes of body are left; the end mark follows them.
+    pub const fn left(&self) -> u64 {
+        self.left
+    }
+}
+
 impl<'a> SnapshotReader<'a> {
+    /// Goes on where another reader was suspended: `source` gives the byte next that it would have
+    /// read.
+    pub fn resume(source: &'a mut dyn Read<Error = ErrorKind>, at: Suspended) -> Self {
+        let Suspended { left, sums, begin } = at;
+        Self {
+            source,
+            left,
+            sums,
+            begin,
+        }
+    }
+
+    /// What is needed to go on later.
+    pub const fn suspend(&self) -> Suspended {
+        Suspended {
+            left: self.left,
+            sums: self.sums,
+            begin: self.begin,
+        }
+    }
+
     /// Reads the begin mark of a section that is `length` bytes long, marks included.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! - **All of it is used evenly**: the log goes round through its segments, records and node states
 //!   through their units, snapshots through two places.
 
+mod check;
 mod layout;
 mod log;
 mod recover;
@@ -25,11 +26,12 @@ use coracle_core::snapshot::SnapshotError;
 use coracle_core::units::Position;
 
 use crate::device::Storage;
+pub use check::CHECKED_AT_ONCE;
 pub use layout::{Layout, Wear, Worn};
 use layout::{Map, PARTS, Part};
 use ring::{Cursor, ROOT, Record, Root};
-use snapshots::{Draft, Set};
-pub use snapshots::{Sink, Source};
+use snapshots::{Begun, Set};
+pub use snapshots::{Finish, Sink, Source};
 
 /// How many bytes are copied, or looked at, at once.
 const PIECE: usize = 256;
@@ -89,7 +91,7 @@ pub struct Store<S> {
     /// The chain before the log's first byte, if it is known.
     start_chain: Option<u32>,
     newest: Option<Set>,
-    draft: Option<Draft>,
+    begun: Begun,
 }
 
 impl<S: Storage> Store<S> {
@@ -159,7 +161,7 @@ impl<S: Storage> Store<S> {
             trusted: Position::ZERO,
             start_chain: None,
             newest: None,
-            draft: None,
+            begun: Begun::Nothing,
         }
     }
 

@@ -3,7 +3,7 @@
 use coracle_core::log::{Log, Recovered, Recovery, Seed, Window};
 use coracle_core::units::{ClusterId, Position, Term};
 
-use super::snapshots::Set;
+use super::snapshots::{Begun, Set};
 use super::{Store, StoreError};
 use crate::device::Storage;
 
@@ -74,7 +74,7 @@ impl<S: Storage> Store<S> {
         window: &mut Window<B>,
         scratch: &mut [u8],
     ) -> Result<Recovered, StoreError<S::Error>> {
-        (self.draft, self.blank) = (None, None);
+        (self.begun, self.blank) = (Begun::Nothing, None);
         let (newest, failed) = self.find_newest(cluster);
         self.newest = newest;
         let capacity = window.capacity();

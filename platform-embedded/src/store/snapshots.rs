@@ -7,29 +7,37 @@
 
 use coracle_core::log::Seed;
 use coracle_core::node::SnapshotId;
-use coracle_core::snapshot::{
-    BEGIN_LENGTH, Begin, END_LENGTH, End, Section, SnapshotSink, SnapshotSource, Verifier,
-};
-use coracle_core::units::{ClusterId, Position, ServiceId, Term};
+use coracle_core::snapshot::{Section, SnapshotSink, SnapshotSource};
+use coracle_core::units::{ClusterId, Position, Term};
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 
+use super::check::{CHECKED_AT_ONCE, Check, Checked};
 use super::layout::Part;
 use super::ring::Entry;
-use super::{PIECE, Store, StoreError};
+use super::{Store, StoreError};
 use crate::device::Storage;
 use crate::nor::GRANULE;
-
-/// What stands for one service at the end of the cluster's own section: length and digest.
-const SERVICE_END: u64 = 16;
 
 /// A complete snapshot that was read and is sound.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Set {
-    place: usize,
+    pub place: usize,
     pub position: Position,
-    term: Term,
-    chain: u32,
-    digest: u64,
+    pub term: Term,
+    pub chain: u32,
+    pub digest: u64,
+}
+
+/// How far a set is that was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Finish {
+    /// It is being read back: call again.
+    More,
+    /// It is durable and sound, and counts.
+    Stored,
+    /// Nothing was begun, or what was is not sound: it does not count.
+    Unsound,
 }
 
 impl Set {
@@ -50,10 +58,6 @@ fn index(section: Section) -> Option<usize> {
     }
 }
 
-fn service() -> Option<Section> {
-    ServiceId::new(0).map(Section::Service)
-}
-
 /// A set that is being written.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Draft {
@@ -62,6 +66,17 @@ pub(super) struct Draft {
     /// Of a set that the leader sends.
     digest: Option<u64>,
     sheets: [Sheet; 2],
+}
+
+/// How far a set is that is not there yet.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Begun {
+    /// There is none.
+    Nothing,
+    /// It is being written.
+    Draft(Draft),
+    /// It is written, and being read back; with its digest, if it was received.
+    Written(Check, Option<u64>),
 }
 
 /// A section as it grows.
@@ -89,6 +104,20 @@ impl Sheet {
 }
 
 impl<S: Storage> Store<S> {
+    fn draft(&self) -> Option<&Draft> {
+        match &self.begun {
+            Begun::Draft(draft) => Some(draft),
+            _ => None,
+        }
+    }
+
+    fn sheet(&mut self, index: usize) -> Option<&mut Sheet> {
+        match &mut self.begun {
+            Begun::Draft(draft) => draft.sheets.get_mut(index),
+            _ => None,
+        }
+    }
+
     /// Whether there is room for snapshots at all.
     pub fn takes_snapshots(&self) -> bool {
         self.map.snapshot_units > 0
@@ -96,7 +125,7 @@ impl<S: Storage> Store<S> {
 
     /// The position of the set that is being taken here, if one is.
     pub fn taking(&self) -> Option<Position> {
-        let draft = self.draft.as_ref()?;
+        let draft = self.draft()?;
         draft.digest.is_none().then_some(draft.position)
     }
 
@@ -110,50 +139,69 @@ impl<S: Storage> Store<S> {
 
     /// Gives up what was begun.
     pub fn abandon_snapshot(&mut self) {
-        self.draft = None;
+        self.begun = Begun::Nothing;
     }
 
     /// Where a set goes that was begun.
     pub fn sink(&mut self) -> Option<Sink<'_, S>> {
-        self.draft.is_some().then_some(Sink {
+        self.draft().is_some().then_some(Sink {
             store: self,
             index: 0,
             failed: None,
         })
     }
 
-    /// All of the set is written: it is durable, and counts, when this returns. False if nothing
-    /// was begun, or it is not sound: then it does not.
+    /// All of the set is written: it is made durable, read back in pieces, a call each, and then
+    /// counts. Until it does, it is as if it had not been begun. Called again until it says
+    /// something else than [`Finish::More`]. Work: [`CHECKED_AT_ONCE`].
     ///
     /// # Errors
     /// [`StoreError::Device`].
-    pub fn finish_snapshot(&mut self, cluster: ClusterId) -> Result<bool, StoreError<S::Error>> {
-        if !self.write_rests()? {
-            return Ok(false);
-        }
-        let Some(draft) = self.draft.take() else {
-            return Ok(false);
+    pub fn finish_snapshot(&mut self, cluster: ClusterId) -> Result<Finish, StoreError<S::Error>> {
+        let begun = core::mem::replace(&mut self.begun, Begun::Nothing);
+        let (mut check, digest) = match begun {
+            Begun::Nothing => return Ok(Finish::Unsound),
+            Begun::Written(check, digest) => (check, digest),
+            Begun::Draft(draft) => {
+                self.begun = Begun::Draft(draft);
+                return self.begin_check(cluster);
+            }
         };
+        let checked = self.check_on(&mut check, CHECKED_AT_ONCE)?;
+        let Checked::Done(set) = checked else {
+            self.begun = Begun::Written(check, digest);
+            return Ok(Finish::More);
+        };
+        let is_meant = |set: &Set| digest.is_none_or(|digest| digest == set.digest);
+        let Some(set) = set.filter(is_meant) else {
+            return Ok(Finish::Unsound);
+        };
+        if let Some(place) = self.root.snapshots.get_mut(set.place) {
+            *place = Some(check.entry());
+        }
+        self.write_root()?;
         self.flush()?;
+        self.newest = Some(set);
+        Ok(Finish::Stored)
+    }
+
+    /// What is begun is durable, and what is there is read next.
+    fn begin_check(&mut self, cluster: ClusterId) -> Result<Finish, StoreError<S::Error>> {
+        if !self.write_rests()? {
+            return Ok(Finish::Unsound);
+        }
+        self.flush()?;
+        let Some(draft) = self.draft() else {
+            return Ok(Finish::Unsound);
+        };
         let [own, service] = &draft.sheets;
         let entry = Entry {
             position: draft.position,
             lengths: [own.len, service.len],
         };
-        // What was written may not be what was meant: flash wears out.
-        let Some(set) = self.verify(draft.place, entry, cluster)? else {
-            return Ok(false);
-        };
-        if draft.digest.is_some_and(|digest| digest != set.digest) {
-            return Ok(false);
-        }
-        if let Some(place) = self.root.snapshots.get_mut(draft.place) {
-            *place = Some(entry);
-        }
-        self.write_root()?;
-        self.flush()?;
-        self.newest = Some(set);
-        Ok(true)
+        let check = Check::new(draft.place, entry, cluster);
+        self.begun = Begun::Written(check, draft.digest);
+        Ok(Finish::More)
     }
 
     /// Stores a piece of a set that the leader sends. False if it cannot be.
@@ -172,10 +220,10 @@ impl<S: Storage> Store<S> {
         };
         let is_same =
             |draft: &Draft| draft.digest == Some(id.digest) && draft.position == id.position;
-        if !self.draft.as_ref().is_some_and(is_same) {
+        if !self.draft().is_some_and(is_same) {
             self.open_draft(id.position, Some(id.digest))?;
         }
-        let Some(draft) = &mut self.draft else {
+        let Begun::Draft(draft) = &mut self.begun else {
             return Ok(false);
         };
         let sections = self.map.sections(draft.place);
@@ -234,7 +282,7 @@ impl<S: Storage> Store<S> {
         Some(self.source_of(set.place, entry))
     }
 
-    fn source_of(&mut self, place: usize, entry: Entry) -> Source<'_, S> {
+    pub(super) fn source_of(&mut self, place: usize, entry: Entry) -> Source<'_, S> {
         let bases = self.map.sections(place).map(|(base, _)| base);
         Source {
             device: &mut self.device,
@@ -258,60 +306,13 @@ impl<S: Storage> Store<S> {
                 continue;
             };
             if newest.is_none_or(|set| set.position < entry.position) {
-                match self.verify(place, entry, cluster) {
+                match self.verify(Check::new(place, entry, cluster)) {
                     Ok(read) => newest = read.or(newest),
                     Err(error) => failed = Some(error),
                 }
             }
         }
         (newest, failed)
-    }
-
-    /// Reads a whole set. `None` if it is not sound.
-    ///
-    /// # Errors
-    /// [`StoreError::Device`].
-    fn verify(
-        &mut self,
-        place: usize,
-        entry: Entry,
-        cluster: ClusterId,
-    ) -> Result<Option<Set>, StoreError<S::Error>> {
-        let mut scratch = [0; PIECE];
-        let mut source = self.source_of(place, entry);
-        let mut run = |section: Section| {
-            let (bytes, length) = source.open(section)?;
-            let at = Some(entry.position);
-            Verifier::run(bytes, length, cluster, section, at, &mut scratch).ok()
-        };
-        let own = run(Section::Consensus);
-        let service = own.as_ref().and_then(|_| service()).and_then(run);
-        let (Some(own), Some(service)) = (own, service) else {
-            return source.failed().map(|()| None);
-        };
-        // The set is sound as a whole if the first section ends with what the other ends with.
-        let [length, _] = entry.lengths;
-        let mut end = [0; SERVICE_END as usize];
-        let at = u64::from(length).saturating_sub(END_LENGTH as u64 + SERVICE_END);
-        let base = source.bases[0] + at.max(BEGIN_LENGTH as u64);
-        source
-            .device
-            .read(base, &mut end)
-            .map_err(StoreError::Device)?;
-        let (length, digest) = end.split_at(8);
-        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-        let stated = End {
-            length: number(length),
-            digest: number(digest),
-        };
-        let Begin { term, chain, .. } = own.begin;
-        Ok((stated == service.end).then_some(Set {
-            place,
-            position: entry.position,
-            term,
-            chain,
-            digest: own.end.digest,
-        }))
     }
 
     fn open_draft(
@@ -326,7 +327,7 @@ impl<S: Storage> Store<S> {
             self.write_root()?;
             self.flush()?;
         }
-        self.draft = Some(Draft {
+        self.begun = Begun::Draft(Draft {
             place,
             position,
             digest,
@@ -338,7 +339,7 @@ impl<S: Storage> Store<S> {
     /// Writes what does not fill a granule; false if there is nothing begun.
     fn write_rests(&mut self) -> Result<bool, StoreError<S::Error>> {
         for index in 0..2 {
-            let Some(sheet) = self.draft.as_mut().and_then(|d| d.sheets.get_mut(index)) else {
+            let Some(sheet) = self.sheet(index) else {
                 return Ok(false);
             };
             let used = sheet.len as usize % GRANULE;
@@ -361,7 +362,7 @@ impl<S: Storage> Store<S> {
         index: usize,
         bytes: &[u8],
     ) -> Result<Result<usize, ErrorKind>, StoreError<S::Error>> {
-        let Some(draft) = &mut self.draft else {
+        let Begun::Draft(draft) = &mut self.begun else {
             return Ok(Err(ErrorKind::Other));
         };
         let Some(sheet) = draft.sheets.get_mut(index) else {
@@ -388,9 +389,7 @@ impl<S: Storage> Store<S> {
         if let Some((at, bytes)) = whole {
             self.put_sheet(index, at, bytes)?;
         }
-        if let Some(draft) = &mut self.draft
-            && let Some(sheet) = draft.sheets.get_mut(index)
-        {
+        if let Some(sheet) = self.sheet(index) {
             sheet.len += len as u32;
         }
         Ok(Ok(len))
@@ -404,7 +403,7 @@ impl<S: Storage> Store<S> {
         bytes: &[u8],
     ) -> Result<(), StoreError<S::Error>> {
         let unit = self.map.unit;
-        while let Some(sheet) = self.draft.as_mut().and_then(|d| d.sheets.get_mut(index)) {
+        while let Some(sheet) = self.sheet(index) {
             let (base, opened) = (sheet.base, sheet.opened);
             if u64::from(opened) >= u64::from(at) + bytes.len() as u64 {
                 return self.write(base + u64::from(at), bytes);
@@ -480,6 +479,17 @@ impl<S: Storage> Source<'_, S> {
     /// [`StoreError::Device`].
     pub fn failed(self) -> Result<(), StoreError<S::Error>> {
         self.failed.map_or(Ok(()), |e| Err(StoreError::Device(e)))
+    }
+
+    /// A section from so many bytes before its end on.
+    pub(super) fn open_at_end(
+        &mut self,
+        section: Section,
+        left: u64,
+    ) -> Option<(&mut dyn Read<Error = ErrorKind>, u64)> {
+        let (_, length) = self.open(section)?;
+        self.at = self.end.saturating_sub(left.min(length));
+        Some((self, length))
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Cluster {
     pub prng: Prng,
     pub starts: u64,
     pub full: u64,
+    /// The most bytes that a turn of each has read from its device.
+    pub most_read: [u64; 3],
 }
 
 impl Cluster {
@@ -137,6 +139,7 @@ impl Cluster {
             prng: Prng::new(seed),
             starts: seed * 1000,
             full: 0,
+            most_read: [0; 3],
         };
         for n in 0..3 {
             cluster.start(n);
@@ -183,7 +186,11 @@ impl Cluster {
             };
             let mut turns = 0;
             loop {
-                match member.turn() {
+                let before = self.devices[n].bytes_read();
+                let turned = member.turn();
+                let read = self.devices[n].bytes_read() - before;
+                self.most_read[n] = self.most_read[n].max(read);
+                match turned {
                     Ok(Next::Now) if turns < 100 => turns += 1,
                     Ok(_) => break,
                     Err(TurnError::Store(StoreError::Device(PowerCut))) => {

@@ -6,7 +6,7 @@ mod chip;
 mod disk;
 mod power;
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -251,17 +251,22 @@ impl Broken {
 
 /// A device that outlives the node that has it.
 #[derive(Clone, Debug)]
-pub struct Handle(Rc<RefCell<Device>>, Rc<RefCell<Broken>>);
+pub struct Handle(Rc<RefCell<Device>>, Rc<RefCell<Broken>>, Rc<Cell<u64>>);
 
 impl Handle {
     /// The only one so far.
     pub fn new(device: Device) -> Self {
-        Self(Rc::new(RefCell::new(device)), Rc::default())
+        Self(Rc::new(RefCell::new(device)), Rc::default(), Rc::default())
     }
 
     /// What of it is broken.
     pub fn broken(&self) -> RefMut<'_, Broken> {
         self.1.borrow_mut()
+    }
+
+    /// How many bytes were read from it.
+    pub fn bytes_read(&self) -> u64 {
+        self.2.get()
     }
 
     /// Another device that holds the same.
@@ -288,6 +293,7 @@ impl Storage for Handle {
     }
 
     fn read(&mut self, at: u64, into: &mut [u8]) -> Result<(), PowerCut> {
+        self.2.set(self.2.get() + into.len() as u64);
         self.broken().call(at, true)?;
         self.with(|device| device.read(at, into))
     }
