@@ -77,14 +77,14 @@ pub(crate) fn put_all<'r>(
 /// call if it is as long as a session message's header: nearly every message has that in front.
 #[inline(always)]
 pub(crate) fn put<'r>(room: &'r mut [u8], part: &[u8]) -> Option<&'r mut [u8]> {
-    let (now, later) = room.split_at_mut_checked(part.len())?;
-    match (
-        <&mut [u8; HEAD]>::try_from(&mut *now),
-        <&[u8; HEAD]>::try_from(part),
-    ) {
-        (Ok(now), Ok(part)) => *now = *part,
-        _ => now.copy_from_slice(part),
+    if let Ok(part) = <&[u8; HEAD]>::try_from(part) {
+        let (now, later) = room.split_first_chunk_mut()?;
+        // As words: two copies of bytes would be made one, by a call, for either length.
+        *now = from_words(words(part));
+        return Some(later);
     }
+    let (now, later) = room.split_at_mut_checked(part.len())?;
+    now.copy_from_slice(part);
     Some(later)
 }
 
