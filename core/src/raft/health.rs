@@ -117,6 +117,14 @@ impl Raft {
         self.rest.times = (self.rest.times + 1).min(DOUBLINGS_MAX);
     }
 
+    /// How long this leader has led.
+    pub fn led_for(&self, now: Instant) -> Duration {
+        match &self.state {
+            State::Leader(leader) => now.since(leader.elected),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// A leader that has waited for too long for its own disk or service begins to hand over, if
     /// that helps: see the module. Whom to, if it does. Bounded by the members.
     pub fn hand_over_if_unwell(&mut self, now: Instant, own: Ages) -> Option<MemberId> {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::group::Hearing;
 use super::health::Worst;
+use super::telling::Telling;
 use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::planted::Planted;
@@ -182,7 +183,8 @@ pub struct Leader {
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
-    elected: Instant,
+    telling: Telling,
+    pub(super) elected: Instant,
     transfer: Option<Transfer>,
     resigned: bool,
 }
@@ -195,6 +197,7 @@ impl Leader {
             progress: [Progress::new(now, base); MEMBERS_MAX],
             round: 0,
             rounds: Rounds::new(now),
+            telling: Telling::new(now),
             elected: now,
             transfer: None,
             resigned: false,
@@ -252,17 +255,20 @@ impl Leader {
         self.rounds.refill(now, others, interval);
     }
 
-    pub(super) fn deadline(&self, others: MemberSet) -> Instant {
-        let transfer = self
-            .transfer
-            .map_or(self.rounds.next(), |t| t.next.min(t.until));
+    pub(super) fn deadline(&self, others: MemberSet, commit: Position) -> Instant {
+        let next = self.rounds.next();
+        let transfer = self.transfer.map_or(next, |t| t.next.min(t.until));
         let greetings = others
             .iter()
             .filter_map(|m| self.progress.get(m.slot()))
             // A leader that has resigned greets nobody: a greeting left undone is no deadline.
             .filter(|p| !p.joined && !self.resigned)
             .map(|p| p.greet_at);
-        greetings.fold(self.rounds.next().min(transfer), Instant::min)
+        let speaks = self.barrier.is_some() && !self.resigned;
+        let tells = self.telling.deadline(commit).filter(|_| speaks);
+        greetings
+            .chain(tells)
+            .fold(next.min(transfer), Instant::min)
     }
 }
 
@@ -488,13 +494,14 @@ impl Raft {
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
+        let told = leader.telling.told(now, commit);
         let mut behind = MemberSet::EMPTY;
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
             };
             if p.joined && p.history_from.is_none() {
-                if p.commit_told < commit {
+                if p.commit_told < told {
                     behind.insert(member);
                 }
                 continue;
@@ -514,7 +521,7 @@ impl Raft {
                 return Some((target, Owed::Transfer));
             }
         }
-        // With a round to everybody, and else whoever was not told of what is committed.
+        // With a round to everybody, and else whoever was not told of what all are to be told.
         let member = leader.rounds.take().or_else(|| behind.iter().next())?;
         if let Some(p) = leader.progress.get_mut(member.slot()) {
             p.commit_told = commit;
@@ -582,14 +589,6 @@ impl Raft {
         match &self.state {
             State::Leader(leader) => leader.transfer.map(|t| t.target),
             _ => None,
-        }
-    }
-
-    /// How long this leader has led.
-    pub fn led_for(&self, now: Instant) -> Duration {
-        match &self.state {
-            State::Leader(leader) => now.since(leader.elected),
-            _ => Duration::ZERO,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
 //! - `group`: the log sent to all followers at once
 //! - `leader`: progress of followers, commit, check-quorum, transfer (Raft 5.3, 5.4.2, 6.2)
+//! - `telling`: how often followers hear of what is committed
 //! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
 mod election;
@@ -14,6 +15,7 @@ mod group;
 mod health;
 mod leader;
 mod owed;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -509,7 +511,7 @@ impl Raft {
             State::Voter { until } => Some(*until),
             State::Canvass(c) => Some(c.deadline()),
             State::Candidate(c) => Some(c.deadline()),
-            State::Leader(l) => Some(l.deadline(self.others())),
+            State::Leader(l) => Some(l.deadline(self.others(), self.commit)),
         }
     }
 }
