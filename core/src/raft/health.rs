@@ -74,7 +74,7 @@ impl Worst {
     }
 
     pub fn note(&mut self, now: Instant, period: Duration, ages: Ages) {
-        if now.since(self.since) >= period {
+        if now >= self.since.plus(period) {
             (self.before, self.this, self.since) = (self.this, Ages::default(), now);
         }
         self.this = self.this.max(ages);

@@ -7,7 +7,6 @@ use super::health::Worst;
 use super::telling::Telling;
 use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
-use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, MemberSet, Position};
 use crate::wire::member::AppendPosition;
@@ -180,6 +179,8 @@ pub struct Leader {
     pub barrier: Option<Position>,
     /// The followers, by slot.
     pub progress: [Progress; MEMBERS_MAX],
+    /// Behind so many of them is nobody.
+    slots: usize,
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
@@ -190,11 +191,12 @@ pub struct Leader {
 }
 
 impl Leader {
-    pub(super) fn new(now: Instant, base: Position) -> Self {
+    pub(super) fn new(now: Instant, base: Position, members: MemberSet) -> Self {
         Self {
             base,
             barrier: None,
             progress: [Progress::new(now, base); MEMBERS_MAX],
+            slots: members.iter().last().map_or(0, |last| last.slot() + 1),
             round: 0,
             rounds: Rounds::new(now),
             telling: Telling::new(now),
@@ -207,13 +209,19 @@ impl Leader {
     /// Whether any follower may be sent bytes of a log that ends at `end`.
     pub fn owes_bytes(&self, end: Position) -> bool {
         let is_owed = |p: &Progress| p.joined && (p.resend.is_some() || p.sent < p.limit.min(end));
-        self.progress.iter().any(is_owed)
+        self.places().iter().any(is_owed)
     }
 
     /// Whether any is to be sent bytes of it from below `start`.
     pub fn owes_below(&self, end: Position, start: Position) -> bool {
+        let may_be = |p: &&Progress| p.sent < start || p.resend.is_some();
         let is_below = |p: &Progress| p.due(end).is_some_and(|(from, _)| from < start);
-        self.progress.iter().any(|p| p.joined && is_below(p))
+        self.places().iter().filter(may_be).any(is_below)
+    }
+
+    /// Those that anybody has.
+    fn places(&self) -> &[Progress] {
+        self.progress.get(..self.slots).unwrap_or(&self.progress)
     }
 
     pub(super) fn of(&self, member: MemberId) -> Option<&Progress> {
@@ -368,49 +376,6 @@ impl Raft {
                 progress.greet_at = now;
             }
             progress.heard = Some(now);
-        }
-    }
-
-    /// Raft 5.3 and 5.4.2: the k-th largest durable mark of this term, never past this leader's own
-    /// disk, never short of this term's first record.
-    pub fn advance_commit(&mut self) {
-        let State::Leader(leader) = &self.state else {
-            return;
-        };
-        let own = self.acknowledged();
-        if own <= self.commit {
-            return;
-        }
-        let minority = usize::from(Planted::CommitWithAMinority.is_active());
-        let quorum = (self.members.quorum() - minority).max(1);
-        // The largest marks above what is committed, as many as a quorum, in descending order.
-        let mut best = [Position::ZERO; MEMBERS_MAX];
-        let best = best.get_mut(..quorum).unwrap_or_default();
-        if let Some(first) = best.first_mut() {
-            *first = own;
-        }
-        for member in self.others().iter() {
-            let counting = leader.of(member).filter(|p| p.joined && p.counts);
-            let Some(mut mark) = counting.map(|p| p.durable).filter(|m| *m > self.commit) else {
-                continue;
-            };
-            for place in &mut *best {
-                if mark > *place {
-                    core::mem::swap(place, &mut mark);
-                }
-            }
-        }
-        let agreed = best.last().copied().unwrap_or(Position::ZERO).min(own);
-        if agreed <= self.commit {
-            return;
-        }
-        let barrier = match leader.barrier {
-            Some(end) => end,
-            None if Planted::DropTheOwnTermBarrier.is_active() => Position::ZERO,
-            None => return,
-        };
-        if agreed >= barrier || Planted::DropTheOwnTermBarrier.is_active() {
-            self.commit = agreed;
         }
     }
 
