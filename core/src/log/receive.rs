@@ -102,11 +102,11 @@ fn receive_in_order<L: Log>(
         count += 1;
     }
     // Terms ascend: what wrote the first and the last has written all between.
-    let is_of_term = [0, last].map(|start| term_at(at.plus(start as u64)));
+    let mut is_of_term = |start: usize| term_at(at.plus(start as u64)) == Some(term);
     let (Some(room), Some(frames)) = (room.get_mut(..taken), datagram.get(..taken)) else {
         return 0;
     };
-    if taken == 0 || is_of_term != [Some(term); 2] {
+    if taken == 0 || !is_of_term(0) || (last > 0 && !is_of_term(last)) {
         return 0;
     }
     room.copy_from_slice(frames);

@@ -27,18 +27,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let State::Leader(leader) = self.raft.state() else {
             return None;
         };
-        let group = self.config.log_group;
-        let edge = group.and_then(|_| leader.edge());
+        let is_grouped = self.config.log_group.is_some();
+        let edge = if is_grouped { leader.edge() } else { None };
         let mtu = self.config.mtu;
         let others = self.raft.others();
         for _ in 0..=others.len() {
             let member = self.take_turn(others);
             let Some((from, to, is_resend)) = self.due_to(member, end, edge) else {
                 continue;
-            };
-            let to_whom = match member {
-                Some(member) => self.config.address(member).map(|address| address.member),
-                None => group,
             };
             let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
             // What was asked for again may end in mid-frame: whole frames are sent, one at least.
@@ -51,6 +47,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             };
             let sent_to = from.plus(run.len() as u64);
             self.raft.frames_sent(member, from, sent_to);
+            let to_whom = match member {
+                Some(member) => self.config.address(member).map(|address| address.member),
+                None => self.config.log_group,
+            };
             let Some(to) = to_whom else {
                 continue;
             };

@@ -60,6 +60,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// One turn of a driver has one time: only the first call of it sees the clocks move.
     #[inline]
     fn see_anew(&mut self, now: Now) {
+        if now == self.clock {
+            return;
+        }
         // So it is in most turns as well that nothing is to be seen: the wall clock counts
         // milliseconds, and a step of it shows only from a second on.
         let passed = now.instant.nanos().wrapping_sub(self.clock.instant.nanos());

@@ -15,7 +15,7 @@
 
 use super::{Event, Node};
 use crate::log::{Log, append};
-use crate::raft::State;
+use crate::raft::{Progress, State};
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
@@ -29,6 +29,8 @@ const LEVEL: u64 = 64 * 1024;
 pub(super) struct Heard {
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
+    /// A member that does not count may have been heard: until then nobody is looked for.
+    strange: bool,
     /// What of the roster is in the node state on disk, and whether that says that this member
     /// votes.
     pub persisted: (Position, bool),
@@ -38,6 +40,7 @@ impl Heard {
     pub const fn new(persisted: (Position, bool)) -> Self {
         Self {
             appended: None,
+            strange: false,
             persisted,
         }
     }
@@ -81,6 +84,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         ack: &AppendPosition,
     ) {
         let counts = self.counts(from, incarnation, ack.votes);
+        self.heard.strange |= !counts;
         if self.raft.handle_append(now, from, ack, counts)
             && let Some(progress) = self.raft.progress_mut(from)
         {
@@ -147,15 +151,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let State::Leader(leader) = self.raft.state() else {
             return;
         };
-        if self.heard.appended == Some(term) {
+        if !self.heard.strange || self.heard.appended == Some(term) {
+            return;
+        }
+        let strange = |p: &Progress| p.joined && !p.counts;
+        if !leader.progress.iter().any(strange) {
+            self.heard.strange = false;
             return;
         }
         let commit = self.raft.commit();
         let new_life = |member: MemberId| {
             let progress = leader.progress.get(member.slot())?;
             // One that counts is the one that the roster names.
-            let is_strange = progress.joined && !progress.counts;
-            let incarnation = progress.incarnation.filter(|_| is_strange)?;
+            let incarnation = progress.incarnation.filter(|_| strange(progress))?;
             let is_level = progress.durable.plus(LEVEL) >= commit;
             let is_new = is_level && !self.is_admitted(member, incarnation);
             is_new.then_some((member, incarnation))

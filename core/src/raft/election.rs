@@ -267,7 +267,7 @@ impl Raft {
         if candidate.granted.len() >= self.members.quorum() && self.is_persisted() {
             self.joined = Some(self.ballot.term);
             self.in_vain = 0;
-            self.state = State::Leader(Leader::new(now, self.tail.end));
+            self.state = State::Leader(Leader::new(now, self.tail.end, self.members));
         } else if candidate.refused.len() >= self.members.quorum() {
             self.begin_canvass(now);
         }

@@ -74,7 +74,7 @@ impl Worst {
     }
 
     pub fn note(&mut self, now: Instant, period: Duration, ages: Ages) {
-        if now.since(self.since) >= period {
+        if now >= self.since.plus(period) {
             (self.before, self.this, self.since) = (self.this, Ages::default(), now);
         }
         self.this = self.this.max(ages);
@@ -115,6 +115,14 @@ impl Raft {
         }
         self.rest.until = now.plus(length(self.rest.times));
         self.rest.times = (self.rest.times + 1).min(DOUBLINGS_MAX);
+    }
+
+    /// How long this leader has led.
+    pub fn led_for(&self, now: Instant) -> Duration {
+        match &self.state {
+            State::Leader(leader) => now.since(leader.elected),
+            _ => Duration::ZERO,
+        }
     }
 
     /// A leader that has waited for too long for its own disk or service begins to hand over, if

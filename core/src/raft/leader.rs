@@ -4,9 +4,9 @@ use core::time::Duration;
 
 use super::group::Hearing;
 use super::health::Worst;
+use super::telling::Telling;
 use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
-use crate::planted::Planted;
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, MemberSet, Position};
 use crate::wire::member::AppendPosition;
@@ -179,22 +179,27 @@ pub struct Leader {
     pub barrier: Option<Position>,
     /// The followers, by slot.
     pub progress: [Progress; MEMBERS_MAX],
+    /// Behind so many of them is nobody.
+    slots: usize,
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
+    telling: Telling,
     pub(super) elected: Instant,
     transfer: Option<Transfer>,
     resigned: bool,
 }
 
 impl Leader {
-    pub(super) fn new(now: Instant, base: Position) -> Self {
+    pub(super) fn new(now: Instant, base: Position, members: MemberSet) -> Self {
         Self {
             base,
             barrier: None,
             progress: [Progress::new(now, base); MEMBERS_MAX],
+            slots: members.iter().last().map_or(0, |last| last.slot() + 1),
             round: 0,
             rounds: Rounds::new(now),
+            telling: Telling::new(now),
             elected: now,
             transfer: None,
             resigned: false,
@@ -204,13 +209,19 @@ impl Leader {
     /// Whether any follower may be sent bytes of a log that ends at `end`.
     pub fn owes_bytes(&self, end: Position) -> bool {
         let is_owed = |p: &Progress| p.joined && (p.resend.is_some() || p.sent < p.limit.min(end));
-        self.progress.iter().any(is_owed)
+        self.places().iter().any(is_owed)
     }
 
     /// Whether any is to be sent bytes of it from below `start`.
     pub fn owes_below(&self, end: Position, start: Position) -> bool {
+        let may_be = |p: &&Progress| p.sent < start || p.resend.is_some();
         let is_below = |p: &Progress| p.due(end).is_some_and(|(from, _)| from < start);
-        self.progress.iter().any(|p| p.joined && is_below(p))
+        self.places().iter().filter(may_be).any(is_below)
+    }
+
+    /// Those that anybody has.
+    fn places(&self) -> &[Progress] {
+        self.progress.get(..self.slots).unwrap_or(&self.progress)
     }
 
     pub(super) fn of(&self, member: MemberId) -> Option<&Progress> {
@@ -252,17 +263,20 @@ impl Leader {
         self.rounds.refill(now, others, interval);
     }
 
-    pub(super) fn deadline(&self, others: MemberSet) -> Instant {
-        let transfer = self
-            .transfer
-            .map_or(self.rounds.next(), |t| t.next.min(t.until));
+    pub(super) fn deadline(&self, others: MemberSet, commit: Position) -> Instant {
+        let next = self.rounds.next();
+        let transfer = self.transfer.map_or(next, |t| t.next.min(t.until));
         let greetings = others
             .iter()
             .filter_map(|m| self.progress.get(m.slot()))
             // A leader that has resigned greets nobody: a greeting left undone is no deadline.
             .filter(|p| !p.joined && !self.resigned)
             .map(|p| p.greet_at);
-        greetings.fold(self.rounds.next().min(transfer), Instant::min)
+        let speaks = self.barrier.is_some() && !self.resigned;
+        let tells = self.telling.deadline(commit).filter(|_| speaks);
+        greetings
+            .chain(tells)
+            .fold(next.min(transfer), Instant::min)
     }
 }
 
@@ -365,49 +379,6 @@ impl Raft {
         }
     }
 
-    /// Raft 5.3 and 5.4.2: the k-th largest durable mark of this term, never past this leader's own
-    /// disk, never short of this term's first record.
-    pub fn advance_commit(&mut self) {
-        let State::Leader(leader) = &self.state else {
-            return;
-        };
-        let own = self.acknowledged();
-        if own <= self.commit {
-            return;
-        }
-        let minority = usize::from(Planted::CommitWithAMinority.is_active());
-        let quorum = (self.members.quorum() - minority).max(1);
-        // The largest marks above what is committed, as many as a quorum, in descending order.
-        let mut best = [Position::ZERO; MEMBERS_MAX];
-        let best = best.get_mut(..quorum).unwrap_or_default();
-        if let Some(first) = best.first_mut() {
-            *first = own;
-        }
-        for member in self.others().iter() {
-            let counting = leader.of(member).filter(|p| p.joined && p.counts);
-            let Some(mut mark) = counting.map(|p| p.durable).filter(|m| *m > self.commit) else {
-                continue;
-            };
-            for place in &mut *best {
-                if mark > *place {
-                    core::mem::swap(place, &mut mark);
-                }
-            }
-        }
-        let agreed = best.last().copied().unwrap_or(Position::ZERO).min(own);
-        if agreed <= self.commit {
-            return;
-        }
-        let barrier = match leader.barrier {
-            Some(end) => end,
-            None if Planted::DropTheOwnTermBarrier.is_active() => Position::ZERO,
-            None => return,
-        };
-        if agreed >= barrier || Planted::DropTheOwnTermBarrier.is_active() {
-            self.commit = agreed;
-        }
-    }
-
     /// Raft 6.2: a leader that does not hear a quorum steps down, and with that falls silent, so
     /// that a bridge in a partial partition is free to follow another (openraft#2080).
     fn hears_quorum(&self, now: Instant) -> bool {
@@ -488,13 +459,14 @@ impl Raft {
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
+        let told = leader.telling.told(now, commit);
         let mut behind = MemberSet::EMPTY;
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
             };
             if p.joined && p.history_from.is_none() {
-                if p.commit_told < commit {
+                if p.commit_told < told {
                     behind.insert(member);
                 }
                 continue;
@@ -514,7 +486,7 @@ impl Raft {
                 return Some((target, Owed::Transfer));
             }
         }
-        // With a round to everybody, and else whoever was not told of what is committed.
+        // With a round to everybody, and else whoever was not told of what all are to be told.
         let member = leader.rounds.take().or_else(|| behind.iter().next())?;
         if let Some(p) = leader.progress.get_mut(member.slot()) {
             p.commit_told = commit;
@@ -582,14 +554,6 @@ impl Raft {
         match &self.state {
             State::Leader(leader) => leader.transfer.map(|t| t.target),
             _ => None,
-        }
-    }
-
-    /// How long this leader has led.
-    pub fn led_for(&self, now: Instant) -> Duration {
-        match &self.state {
-            State::Leader(leader) => now.since(leader.elected),
-            _ => Duration::ZERO,
         }
     }
 }

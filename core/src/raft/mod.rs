@@ -4,17 +4,21 @@
 //! by `poll_owed`, never queued. The gates ("the term must be on disk first") stand at the point of
 //! emission, so that no order of calls can let a promise leave too early.
 //!
+//! - `commit`: what a quorum has (Raft 5.3, 5.4.2)
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
 //! - `group`: the log sent to all followers at once
-//! - `leader`: progress of followers, commit, check-quorum, transfer (Raft 5.3, 5.4.2, 6.2)
+//! - `leader`: progress of followers, check-quorum, transfer (Raft 5.3, 6.2)
+//! - `telling`: how often followers hear of what is committed
 //! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
+mod commit;
 mod election;
 mod group;
 mod health;
 mod leader;
 mod owed;
 mod silence;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -491,8 +495,7 @@ impl Raft {
             State::Canvass(_) | State::Candidate(_) => true,
             // All that a leader does in time is done with its heartbeats, unless it goes.
             State::Leader(l) => {
-                let is_going = l.is_leaving() || self.closing || self.unfit;
-                now >= l.heartbeat_at() || is_going
+                now >= l.heartbeat_at() || self.closing || self.unfit || l.is_leaving()
             }
         };
         if is_due {
@@ -520,7 +523,7 @@ impl Raft {
             State::Voter { until } => Some(*until),
             State::Canvass(c) => Some(c.deadline()),
             State::Candidate(c) => Some(c.deadline()),
-            State::Leader(l) => Some(l.deadline(self.others())),
+            State::Leader(l) => Some(l.deadline(self.others(), self.commit)),
         }
     }
 }

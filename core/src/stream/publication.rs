@@ -62,6 +62,10 @@ pub struct Publication {
     pad: Option<Pad>,
     /// The bytes that all PADs before the last one did not take in the slot.
     skipped: u64,
+    /// The bytes that all PADs did not take there.
+    shift: u64,
+    /// How far the tail may go, before more is consumed.
+    full: Position,
     resend: Option<Resend>,
     echo: Option<Rttm>,
     closed: bool,
@@ -107,6 +111,8 @@ impl Publication {
             receiver_window: 0,
             pad: None,
             skipped: 0,
+            shift: 0,
+            full: Position::new(u64::from(ring.window())),
             resend: None,
             echo: None,
             closed: false,
@@ -230,6 +236,7 @@ impl Publication {
         let window = u64::from(sm.window.unsigned_abs()).min(half);
         self.receiver_window = window;
         self.acked = self.acked.max(consumed);
+        self.note_room();
         self.limit = self.limit.max(consumed.plus(window));
         Ok(())
     }
@@ -371,22 +378,6 @@ impl Publication {
         self.message_max
     }
 
-    /// The bytes that may be written at the tail.
-    fn room(&self) -> u64 {
-        u64::from(self.ring.window()).saturating_sub(self.pending())
-    }
-
-    /// Where in the slot the frame at `at` lies, if that is not below `acked`.
-    fn place(&self, at: Position) -> usize {
-        self.ring.offset(self.stored(at))
-    }
-
-    /// The position without what PADs stand for, of which only headers are in the slot.
-    fn stored(&self, at: Position) -> Position {
-        let pad = self.pad.filter(|pad| at >= pad.end);
-        at.minus(self.skipped + pad.map_or(0, Pad::skip))
-    }
-
     fn header_at(&self, at: Position, len: u64, flags: u8, kind: Kind) -> DataHeader {
         DataHeader {
             frame_length: len as i32,
@@ -418,6 +409,7 @@ impl Publication {
         let (start, end) = (self.tail, self.tail.plus(rest));
         self.pad = Some(Pad { start, end });
         self.tail = end;
+        self.note_room();
         Ok(())
     }
 
@@ -427,7 +419,9 @@ impl Publication {
     fn write_one(&mut self, head: &[u8], parts: &[&[u8]], len: usize, slot: &mut [u8]) -> bool {
         let (at, length) = (self.tail, FRAME_HEADER + len);
         let aligned = frame::align(length);
-        let place = self.place(at);
+        // No PAD is behind the tail.
+        let place = self.ring.offset(at.minus(self.shift));
+        debug_assert_eq!(place, self.place(at));
         let fits = aligned as u64 <= self.segments.remaining(at).min(self.room());
         // The slot is at least as long as the one given at construction, so a place is there.
         let place = slot.get_mut(place..place + aligned).filter(|_| fits);
