@@ -80,64 +80,6 @@ impl<const H: usize> History<H> {
         self.covered_to = self.covered_to.min(end);
     }
 
-    /// Adds what a slice of the same log says, where it touches or overlaps what is known, above it
-    /// or below it. Never takes anything back: where both know something, the old stands. False if
-    /// there is nothing new in it, it does not touch, it contradicts, or it is malformed.
-    pub fn extend(&mut self, slice: &HistorySlice) -> bool {
-        if !is_well_formed(slice) || slice.as_slice().is_empty() {
-            return false;
-        }
-        let Some(known_from) = self.known_from() else {
-            return self.replace(slice);
-        };
-        if self.conflict(self.covered_to, slice).is_some() {
-            return false;
-        }
-        let entries = slice.as_slice();
-        let from = entries.first().map_or(slice.covered_to, |e| e.base);
-        if slice.covered_to > self.covered_to && from <= self.covered_to {
-            let mut is_new = false;
-            for (i, entry) in entries.iter().enumerate() {
-                let end = entries.get(i + 1).map_or(slice.covered_to, |e| e.base);
-                let base = entry.base.max(self.covered_to);
-                is_new |= end > base && self.push(entry.term, base, end);
-            }
-            return is_new;
-        }
-        if from < known_from && slice.covered_to >= known_from {
-            return self.extend_below(entries);
-        }
-        false
-    }
-
-    fn extend_below(&mut self, entries: &[TermBase]) -> bool {
-        let mut is_new = false;
-        for entry in entries.iter().rev() {
-            let Some(first) = self.entries.first_mut() else {
-                return false;
-            };
-            if entry.base >= first.base {
-                continue;
-            }
-            if entry.term == first.term {
-                first.base = entry.base;
-            } else if entry.term > first.term || self.entries.insert(0, *entry).is_err() {
-                return is_new;
-            }
-            is_new = true;
-        }
-        is_new
-    }
-
-    fn replace(&mut self, slice: &HistorySlice) -> bool {
-        self.entries.clear();
-        let skipped = slice.as_slice().len().saturating_sub(H);
-        self.entries
-            .extend(slice.as_slice().iter().skip(skipped).copied());
-        self.covered_to = slice.covered_to;
-        !self.entries.is_empty()
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.entries.clear();
@@ -354,35 +296,6 @@ mod tests {
     }
 
     #[test]
-    fn slices_join_from_either_side_and_never_take_back() {
-        for seed in 0..3000 {
-            let mut prng = Prng::new(seed);
-            let (leaders, _) = pair(&mut prng);
-            let leader = of(&leaders);
-            let mut known = History::<16>::new();
-            for _ in 0..20 {
-                let below = at(prng.below(24));
-                let mut slice = leader.slice_below(below);
-                // A slice may begin anywhere at a base.
-                let skip = prng.below(u64::from(slice.len) + 1) as usize;
-                slice.entries.rotate_left(skip);
-                slice.len -= skip as u8;
-                let before = known.clone();
-                let is_new = known.extend(&slice);
-                assert!(is_new || known == before, "seed {seed}");
-                for n in 0..24 {
-                    let own = known.term_at(at(n));
-                    let was = before.term_at(at(n));
-                    assert!(was.is_none() || own == was, "seed {seed}");
-                    assert!(own.is_none() || own == leader.term_at(at(n)), "seed {seed}");
-                }
-            }
-            known.extend(&leader.slice_below(Position::MAX));
-            assert_eq!(known.covered_to(), leader.covered_to(), "seed {seed}");
-        }
-    }
-
-    #[test]
     fn a_malformed_slice_is_nothing() {
         let good = of(&[1, 2, 3]).slice_below(Position::MAX);
         let own = of(&[1, 4]);
@@ -392,13 +305,12 @@ mod tests {
         ends_early.covered_to = at(1);
         let mut is_odd = good;
         is_odd.entries[1].base = Position::new(33);
-        for bad in [falls, ends_early, is_odd] {
-            assert_eq!(own.conflict(own.covered_to(), &bad), None);
-            assert!(!History::<4>::new().extend(&bad));
-        }
         let mut too_many = good;
         too_many.len = 255;
-        assert!(!History::<4>::new().extend(&too_many));
+        for bad in [falls, ends_early, is_odd, too_many] {
+            assert_eq!(own.conflict(own.covered_to(), &bad), None);
+        }
+        assert_eq!(own.conflict(own.covered_to(), &good), Some(at(1)));
     }
 
     #[test]
