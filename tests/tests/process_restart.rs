@@ -185,8 +185,10 @@ fn a_follower_that_was_stopped_for_a_while_is_level_again() {
 }
 
 #[test]
-fn a_cluster_that_stood_still_as_a_whole_keeps_its_leader() {
-    let cluster = Cluster::start("still", Plan::new());
+fn a_cluster_that_stood_still_as_a_whole_keeps_its_leader_and_sessions() {
+    let mut plan = Plan::new();
+    plan.extra += "timings = { session_timeout = \"1600ms\" }\n";
+    let cluster = Cluster::start("still", plan);
     let leader = cluster.leader();
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(100, 16, 100);
@@ -194,8 +196,8 @@ fn a_cluster_that_stood_still_as_a_whole_keeps_its_leader() {
     for member in 0..3 {
         cluster.signal(member, Signal::STOP);
     }
-    // Several leader timeouts, but shorter than a session's.
-    std::thread::sleep(Duration::from_millis(1_500));
+    // Several leader timeouts, and longer than a client may be silent.
+    std::thread::sleep(Duration::from_millis(2_500));
     for member in [(leader + 1) % 3, (leader + 2) % 3, leader] {
         cluster.signal(member, Signal::CONT);
     }

@@ -156,6 +156,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.stir();
         self.see_anew(now);
         self.see_memory(lent);
+        if let Some(slept) = self.raft.look(now.instant) {
+            self.excuse(now.instant, slept);
+        }
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);

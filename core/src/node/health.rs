@@ -8,6 +8,8 @@
 //! price is stated: if the members that are left to lead are too few, or lack what only this one
 //! has, the cluster waits for them. No leader is better than one that answers wrongly.
 
+use core::time::Duration;
+
 use super::{Event, Node};
 use crate::planted::Planted;
 use crate::raft::{Ages, State};
@@ -93,6 +95,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.health.quarantined = false;
         self.checkpoints.forget_own(self.config.member);
         self.set_fitness(self.clock.instant);
+    }
+
+    /// This member slept for so long (see `raft/silence.rs`): in that time nothing of it stood
+    /// still that it could have seen move, and no client was silent.
+    #[cold]
+    pub(super) fn excuse(&mut self, now: Instant, slept: Duration) {
+        let later = |at: Instant| at.plus(slept).min(now);
+        self.health.flush_since = later(self.health.flush_since);
+        self.health.full_since = self.health.full_since.map(later);
+        for host in &mut self.hosts {
+            host.moved = later(host.moved);
+        }
+        self.clients.excuse(now, slept);
     }
 
     /// The clocks are seen.

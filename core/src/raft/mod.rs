@@ -488,7 +488,7 @@ impl Raft {
     /// Moves time on: at most one transition a call, each bounded by the number of members.
     #[inline]
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.look(now);
+        let _slept = self.look(now);
         let is_due = match &self.state {
             State::Follower(f) => now >= f.heard.plus(self.timing.leader_timeout),
             State::Voter { until } => now >= *until,

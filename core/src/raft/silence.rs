@@ -4,7 +4,8 @@
 //! waking that its leader timeout has passed; but it was not there to listen, and where members
 //! share a machine the leader was stopped as well. So a leader timeout is made of time in which
 //! this member looked: of the time between two looks no more counts than two heartbeats. Whoever
-//! waits for the end of a silence looks that often.
+//! waits for the end of a silence looks that often. What else a node measures by its clock, the
+//! silence of clients and the age of a flush, leaves out the same time.
 //!
 //! Nothing but liveness hangs on this: terms and votes decide who leads, however late anybody is.
 
@@ -13,13 +14,17 @@ use core::time::Duration;
 use super::{Raft, State, Timing};
 use crate::time::Instant;
 
-/// The longest time between two looks that counts in full, in nanoseconds.
+/// The longest time between two looks that counts in full, in nanoseconds. With heartbeats that are
+/// very short beside the leader timeout it is a quarter of that: four looks are enough.
 pub(super) const fn nap(timing: &Timing) -> u64 {
-    let heartbeat = timing.heartbeat_interval.as_nanos();
-    if heartbeat > (u64::MAX / 2) as u128 {
-        return u64::MAX;
+    let (zero, heartbeat) = (Instant::from_nanos(0), timing.heartbeat_interval);
+    let heartbeats = zero.plus(heartbeat).plus(heartbeat).nanos();
+    let quarter = zero.plus(timing.leader_timeout).nanos() / 4;
+    if heartbeats > quarter {
+        heartbeats
+    } else {
+        quarter
     }
-    2 * heartbeat as u64
 }
 
 impl Raft {
@@ -45,16 +50,17 @@ impl Raft {
     }
 
     /// This member looks: what it slept through is taken from the silence of those it waits for.
+    /// How long that was, if it slept.
     #[inline]
-    pub(super) fn look(&mut self, now: Instant) {
-        if now.nanos().saturating_sub(self.looked.nanos()) > self.nap {
-            self.excuse(now);
-        }
+    pub fn look(&mut self, now: Instant) -> Option<Duration> {
+        let sleeps = now.nanos().saturating_sub(self.looked.nanos()) > self.nap;
+        let slept = if sleeps { self.excuse(now) } else { None };
         self.looked = now;
+        slept
     }
 
     #[cold]
-    fn excuse(&mut self, now: Instant) {
+    fn excuse(&mut self, now: Instant) -> Option<Duration> {
         let slept = self.slept(now);
         let later = |at: Instant| at.plus(slept).min(now);
         match &mut self.state {
@@ -67,6 +73,7 @@ impl Raft {
             }
             State::Voter { .. } | State::Canvass(_) | State::Candidate(_) => {}
         }
+        (!slept.is_zero()).then_some(slept)
     }
 }
 

@@ -123,7 +123,7 @@ pub struct Image {
     joining: bool,
     ended_at: Option<Position>,
     closing: bool,
-    heard_at: Instant,
+    pub(crate) heard_at: Instant,
     status_position: Position,
     status_at: Instant,
     loss: Option<Loss>,

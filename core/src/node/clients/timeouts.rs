@@ -44,6 +44,24 @@ impl<const N: usize> Clients<N> {
         self.looked_at = now;
     }
 
+    /// The node slept for so long: it leaves that out of how long clients were silent, or did not
+    /// read.
+    pub(in crate::node) fn excuse(&mut self, now: Instant, slept: Duration) {
+        let later = |at: Instant| at.plus(slept).min(now);
+        for (_, ingress) in self.ingress.iter_mut() {
+            ingress.image.heard_at = later(ingress.image.heard_at);
+        }
+        for (_, link) in self.links.iter_mut() {
+            link.deadline = link.deadline.plus(slept);
+            if let Some(live) = link.live_mut() {
+                live.heard_at = later(live.heard_at);
+            }
+            if let Stream::Ready { progress, .. } = &mut link.stream {
+                progress.1 = later(progress.1);
+            }
+        }
+    }
+
     fn expire_links(&mut self, now: Instant) {
         let (session, egress) = (self.config.session_timeout, self.config.egress_timeout);
         let mut from = 0;

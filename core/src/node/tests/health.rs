@@ -441,3 +441,34 @@ fn a_step_of_the_wall_clock_is_seen_and_starts_no_election() {
         (term(1), Some(id(1)))
     );
 }
+
+/// The whole machine stands still for a minute while a flush is under way.
+#[test]
+fn a_leader_that_slept_while_it_flushed_does_not_hand_over() {
+    let (mut bench, ms) = leads(3, &mut Counting::new());
+    let mut at = ms;
+    for _ in 0..40 {
+        at += 50;
+        for from in [1, 2] {
+            bench.acknowledge(at, from, Checkpoint::default());
+        }
+        bench.timeout(at);
+    }
+    assert_eq!(bench.node.role(), Role::Leader);
+    let (term, before) = (bench.node.raft().term(), bench.window.end());
+    append(&mut bench.window, term, &[&[7; 40]], MTU).unwrap();
+    let end = bench.window.end();
+    bench.node.grown(term, before, end);
+    bench.timeout(at + 2);
+    bench.events();
+    let woken = at + 60_000;
+    bench.timeout(woken);
+    assert_eq!(bench.node.role(), Role::Leader, "silence.rs");
+    let mut seen = bench.events();
+    bench.timeout(woken + 2);
+    seen.extend(bench.events());
+    assert!(
+        !seen.iter().any(|e| matches!(e, Event::HandingOver { .. })),
+        "{seen:?}"
+    );
+}

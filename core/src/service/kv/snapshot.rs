@@ -121,11 +121,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Kv<B> {
             Some(Stage::Lost) => return Err(SnapshotError::TooLarge),
             Some(Stage::Entries) | None => {}
         }
-        let progress = self.write_entries(out)?;
-        if progress == Progress::Done {
-            self.end();
+        let written = self.write_entries(out);
+        match written {
+            Ok(Progress::Done) => self.end(),
+            // Of what is written: only damaged memory is called that.
+            Err(SnapshotError::Content) => self.damaged = true,
+            _ => {}
         }
-        Ok(progress)
+        written
     }
 
     fn write_head(&mut self, out: &mut SnapshotWriter<'_>) -> Result<(), SnapshotError> {

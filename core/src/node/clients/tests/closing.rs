@@ -149,3 +149,18 @@ fn only_who_may_administers_and_is_told_what_comes_of_it() {
     assert_eq!(world.clients[at].events.last(), Some(&Event::Admin(1)));
     assert!(!world.node.take_snapshot_asked());
 }
+
+/// The machine, clients and all, stands still for longer than a session may be silent. The
+/// leader goes on leading (`raft/silence.rs`).
+#[test]
+fn sessions_survive_a_leader_that_slept() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    world.run(50);
+    let slept = Duration::from_secs(60);
+    world.now = world.now.plus(slept);
+    world.node.excuse(world.now, slept);
+    world.run(20);
+    assert_eq!(world.node.counters().get(Count::SessionTimeout), 0);
+    assert!(world.clients[at].session.is_some());
+}

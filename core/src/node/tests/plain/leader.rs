@@ -193,3 +193,39 @@ fn a_leader_executes_and_answers_the_same_whichever_way() {
     let found = (reading, streams, sum);
     assert!(reading > 300 && streams > 40 && sum > 2_500, "{found:?}");
 }
+
+/// All members of the machine stand still for a minute, and no client is in arrears.
+#[test]
+fn a_leader_that_slept_keeps_its_sessions() {
+    use crate::node::clients::Count;
+    let mut all = Vec::new();
+    for seed in 0..10 {
+        let mut leaders = Leaders::new(seed);
+        leaders.commit(leaders.ms);
+        while leaders.pair.execute(leaders.ms, u32::MAX) {}
+        let mut ms = leaders.ms;
+        for _ in 0..40 {
+            ms += 50;
+            leaders.exchange(ms - ms % 600);
+            leaders.pair.each(|bench, _| {
+                bench.acknowledge(ms, 1, Checkpoint::default());
+                bench.acknowledge(ms, 2, Checkpoint::default());
+                bench.timeout(ms);
+            });
+        }
+        let closed = |node: &Node<2>| {
+            let counters = node.clients().counters();
+            counters.get(Count::SessionTimeout) + counters.get(Count::EgressTimeout)
+        };
+        let before = closed(leaders.pair.node());
+        ms += 60_000;
+        leaders.pair.each(|bench, _| bench.timeout(ms));
+        let node = leaders.pair.node();
+        let open = node.clients().sessions().len();
+        all.push((node.role(), open, before, closed(node)));
+    }
+    assert!(
+        all.iter().all(|one| one.3 == one.2),
+        "role, open, closed before and after: {all:?}"
+    );
+}

@@ -239,6 +239,19 @@ fn without_a_barrier_nothing_is_executed_before_all_is_written() {
     assert!(kv.ready(Position::ZERO));
 }
 
+/// Whoever finds it: the node halts, and does not fail at one snapshot after the other.
+#[test]
+fn overwritten_memory_that_a_snapshot_comes_to_stops_the_service() {
+    let mut kv = Kv::new(vec![0; 100_000]);
+    for n in 0..50_u8 {
+        put(&mut kv, &[n + 1], b"value", 64 * u64::from(n));
+    }
+    kv.begin_snapshot();
+    kv.store.memory_mut().fill(0xff);
+    assert_eq!(Body::default().step(&mut kv), Err(SnapshotError::Content));
+    assert!(kv.is_broken());
+}
+
 /// A driver that does not ask loses the snapshot, and nothing else.
 #[test]
 fn who_is_not_ready_and_executes_all_the_same_fails_the_snapshot() {
