@@ -156,7 +156,21 @@ async fn cluster() -> Result<Raft, String> {
         .state(ServerState::Leader, "the first member leads")
         .await;
     led.map_err(|error| error.to_string())?;
+    begins(&leader).await?;
     Ok(leader)
+}
+
+/// It says that it leads before it knows so itself where requests are taken: for a moment it has
+/// them forwarded, to nobody.
+async fn begins(leader: &Raft) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match leader.client_write(Text(Bytes::new())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > end => return Err(error.to_string()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::Options;
 use super::super::figure::{Line, Row, Unit};
+use super::again;
 use super::rival::{Program, finish};
 use crate::instructions::Cluster;
 use crate::process::root;
@@ -21,11 +22,15 @@ const WAYS: [(&str, &str, bool); 3] = [
     ("openraft", "openraft, no codec", false),
 ];
 
-/// Measures, in turns.
+/// Measures, in turns. Which runs failed, and were made again, is added to `failed`.
 ///
 /// # Errors
 /// In words.
-pub fn measure(options: &Options, program: &Program) -> Result<Vec<Row>, String> {
+pub fn measure(
+    options: &Options,
+    program: &Program,
+    failed: &mut Vec<String>,
+) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for (batch, rounds, lengths) in LOADS {
         let rounds = if options.is_quick {
@@ -36,11 +41,15 @@ pub fn measure(options: &Options, program: &Program) -> Result<Vec<Row>, String>
         let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); WAYS.len()]);
         for _ in 0..options.rounds {
             ours.push(own(batch, rounds) / 1000.0);
-            for ((system, _, has_codec), rates) in WAYS.iter().zip(&mut theirs) {
+            for ((system, name, has_codec), rates) in WAYS.iter().zip(&mut theirs) {
                 let words = words(batch, rounds, *has_codec);
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let output = finish(&mut program.core(system, &words, &[]), system)?;
-                rates.push(rate(&String::from_utf8_lossy(&output.stdout))? / 1000.0);
+                let mut one = || {
+                    let output = finish(&mut program.core(system, &words, &[]), system)?;
+                    rate(&String::from_utf8_lossy(&output.stdout))
+                };
+                let what = format!("cores alone, {name}, batches of {batch}");
+                rates.push(again(&what, &mut one, failed)? / 1000.0);
             }
         }
         let what = format!("peers, cores alone, three nodes in memory, 32 B, batches of {batch}");

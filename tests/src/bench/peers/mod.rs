@@ -135,6 +135,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
             }
         }
     }
+    let alone = core::measure(options, &program, &mut failed)?;
     let mut rows = vec![versions_row(&versions, &systems)];
     rows[0].notes.extend(failed);
     for work in works {
@@ -142,7 +143,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
         let all: Vec<(System, &[Found])> = systems.iter().copied().zip((0..).map(of)).collect();
         rows.push(row(work, &all));
     }
-    rows.extend(core::measure(options, &program)?);
+    rows.extend(alone);
     Ok(rows)
 }
 
@@ -151,11 +152,11 @@ const TRIES: usize = 3;
 
 /// A run, and another one if it fails: on a busy machine a leader is replaced now and then, and
 /// what its clients had on their way is lost. Which ones failed is in the report.
-fn again(
+fn again<T>(
     what: &str,
-    run: &mut dyn FnMut() -> Result<Found, String>,
+    run: &mut dyn FnMut() -> Result<T, String>,
     failed: &mut Vec<String>,
-) -> Result<Found, String> {
+) -> Result<T, String> {
     for _ in 1..TRIES {
         match run() {
             Ok(found) => return Ok(found),
