@@ -24,7 +24,8 @@ pub struct ClientTiming {
     /// Between keep-alives while no message is sent (Aeron: `KEEP_ALIVE_INTERVAL`, 1 s).
     pub keep_alive: Duration,
     /// For word of a new leader after the old one was lost (Aeron: `newLeaderTimeout`, 20 s). If
-    /// the cluster states its leader timeout, twice that counts instead.
+    /// the cluster states a leader timeout, twice that counts instead: Coracle's members state half
+    /// of their session timeout, so that no client gives up a session that they still keep.
     pub new_leader: Duration,
     /// For a close request to be delivered.
     pub close: Duration,

@@ -34,7 +34,6 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
         session_timeout: config.sessions.session_timeout,
         egress_timeout: config.sessions.egress_timeout,
         connect_timeout: Duration::from_secs(5),
-        leader_heartbeat_timeout: config.timing.leader_timeout,
         seed: config.seed ^ 0x636c_6965_6e74,
     }
 }

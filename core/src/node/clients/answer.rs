@@ -47,7 +47,9 @@ impl<const N: usize> Clients<N> {
     }
 
     fn event<'e>(&self, correlation: i64, code: EventCode, detail: &'e str) -> SessionEvent<'e> {
-        let timeout = self.config.leader_heartbeat_timeout.as_nanos();
+        // Without a leader a client waits for twice this, then it gives its session up: as late as
+        // a new leader would. By our leader timeout it would not outlast two elections that fail.
+        let timeout = (self.config.session_timeout / 2).as_nanos();
         SessionEvent {
             session: None,
             correlation,

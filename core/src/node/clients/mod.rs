@@ -85,8 +85,6 @@ pub struct ClientsConfig {
     pub egress_timeout: Duration,
     /// How long an attempt to connect may take (Aeron: 5 s).
     pub connect_timeout: Duration,
-    /// How long a leader may be silent: told to clients.
-    pub leader_heartbeat_timeout: Duration,
     /// Seeds stream session ids: different on every member and at every start.
     pub seed: u64,
 }
@@ -102,7 +100,6 @@ impl ClientsConfig {
         session_timeout: Duration::ZERO,
         egress_timeout: Duration::ZERO,
         connect_timeout: Duration::ZERO,
-        leader_heartbeat_timeout: Duration::ZERO,
         seed: 0,
     };
 }

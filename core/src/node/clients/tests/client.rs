@@ -52,6 +52,7 @@ pub struct Client {
     pub mute: bool,
     pub session: Option<SessionId>,
     pub term: Term,
+    pub leader_timeout_ns: Option<i64>,
     pub correlation: i64,
     pub events: Vec<Event>,
     pub replies: Vec<Vec<u8>>,
@@ -87,6 +88,7 @@ impl Client {
             mute: false,
             session: None,
             term: Term::ZERO,
+            leader_timeout_ns: None,
             correlation: 1000 + i64::from(session_id),
             events: Vec::new(),
             replies: Vec::new(),
@@ -277,6 +279,7 @@ impl Client {
         if event.code.to_wire() == 0 {
             self.session = event.session;
             self.term = event.term.unwrap();
+            self.leader_timeout_ns = event.leader_heartbeat_timeout_ns;
         }
         self.events.push(Event::Session {
             code: event.code.to_wire(),

@@ -26,6 +26,9 @@ fn connect_open_echo_close() {
     };
     assert_eq!(world.clients[at].events, [opened]);
     assert_eq!(world.clients[at].term, TERM);
+    // It waits for a new leader for twice this: as long as one would keep the session.
+    let told = world.clients[at].leader_timeout_ns;
+    assert_eq!(told, Some(5_000_000_000));
     world.clients[at].say(b"hello");
     world.clients[at].say(&[7; 3000]);
     world.run(20);

@@ -37,7 +37,6 @@ pub fn config() -> ClientsConfig {
         session_timeout: Duration::from_secs(10),
         egress_timeout: Duration::from_secs(3),
         connect_timeout: Duration::from_secs(5),
-        leader_heartbeat_timeout: Duration::from_millis(500),
         seed: 1,
     }
 }
