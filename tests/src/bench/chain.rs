@@ -2,6 +2,7 @@
 //! that nodes use and with the same ways to wait, but with no consensus, no log and no session.
 //! What a cluster takes beyond this is its own.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -105,19 +106,27 @@ impl Wire {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
+    /// The next datagram that is there; with [`Wait::Block`], or that comes within [`PATIENCE`].
+    fn poll(&self, bytes: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+        loop {
+            let error = match self.socket.recv_from(bytes) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => return Ok(None),
+                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused => {}
+                _ => return Err(error),
+            }
+        }
+    }
+
     /// The next datagram; `None` after some silence.
     fn receive(&mut self, bytes: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
         loop {
-            match self.socket.recv_from(bytes) {
-                Ok(found) => {
-                    self.polls = 0;
-                    return Ok(Some(found));
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {}
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused => continue,
-                    _ => return Err(error),
-                },
+            if let Some(found) = self.poll(bytes)? {
+                self.polls = 0;
+                return Ok(Some(found));
             }
             if self.wait == Wait::Block {
                 return Ok(None);
@@ -222,6 +231,56 @@ impl Chain {
             if let Some(time) = self.round(len)? {
                 latencies.add(time);
             }
+        }
+        Ok(latencies)
+    }
+
+    /// Datagrams of `len` bytes at a constant rate, whatever the answers do: a latency is from when
+    /// its datagram was due. What was lost is taken for answered when a later one is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_loop(
+        &mut self,
+        len: usize,
+        a_second: u32,
+        time: Duration,
+    ) -> io::Result<Latencies> {
+        let mut bytes = [0; 2048];
+        let mut latencies = Latencies::new();
+        let mut asked = VecDeque::new();
+        let period = Duration::from_secs(1) / a_second;
+        let began = Instant::now();
+        let (mut due, mut heard) = (began, began);
+        while due < began + time || !asked.is_empty() {
+            while due <= Instant::now() && due < began + time {
+                write_head(&mut bytes, REQUEST, self.next);
+                self.wire.send(&bytes[..len], self.leader)?;
+                asked.push_back((self.next, due));
+                self.next += 1;
+                due += period;
+            }
+            if self.wire.poll(&mut bytes)?.is_none() {
+                // At the end there is no later one.
+                if heard.elapsed() > SILENCE {
+                    break;
+                }
+                std::thread::yield_now();
+                continue;
+            }
+            heard = Instant::now();
+            let (kind, number) = head(&bytes);
+            while let (REPLY, Some(&(asked_for, due))) = (kind, asked.front()) {
+                if asked_for > number {
+                    break;
+                }
+                latencies.add(heard.saturating_duration_since(due));
+                asked.pop_front();
+            }
+        }
+        // What was lost at the very end was due so long ago.
+        for (_, due) in asked {
+            latencies.add(due.elapsed());
         }
         Ok(latencies)
     }
