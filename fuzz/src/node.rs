@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_core::log::{Journal, Log, NodeState, Recovered, Window, append};
 use coracle_core::node::{
-    CONTROL_MAX, Config, Consumer, Door, Lent, MemberAddress, Node, ReadError,
+    CONTROL_MAX, Config, Consumer, Door, Halt, Lent, MemberAddress, Node, ReadError,
 };
 use coracle_core::prng::Prng;
 use coracle_core::service::echo::Echo;
@@ -524,6 +524,9 @@ pub fn run(bytes: &[u8]) -> usize {
         joined = joined.max(rig.node.joined());
         assert!(applied <= commit, "only what is committed is executed");
         assert!(applied <= rig.log.end());
+        // Nobody else can bring about what only a bug of ours does.
+        let halted = rig.node.halted();
+        assert!(!matches!(halted, Some(Halt::Broken(_))), "{halted:?}");
         if let Some((at, _)) = rig.node.poll_timeout() {
             assert!(at.nanos() > 0);
         }

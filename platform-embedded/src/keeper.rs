@@ -9,7 +9,7 @@ use coracle_core::prng::Prng;
 use coracle_core::service::Service;
 use coracle_core::session::Authenticator;
 use coracle_core::snapshot::SnapshotError;
-use coracle_core::units::ClusterId;
+use coracle_core::units::{ClusterId, Position};
 use embedded_io::ErrorKind;
 
 use crate::device::{Clock, Network, Storage};
@@ -219,6 +219,7 @@ where
             self.store.write_state(&state)?;
         }
         let now = self.board.now();
+        let has_state = self.node.borrow().commit() > Position::ZERO;
         let config = self.node.borrow().config();
         let cluster = config.cluster;
         let seed = Prng::new(config.seed ^ now.instant.nanos()).below(u64::MAX);
@@ -236,6 +237,10 @@ where
         begun.map_err(|error| TurnError::Open(OpenError::Config(error)))?;
         let lent = (&mut self.window, &mut self.memory);
         let service = &mut self.application.service;
-        load(self.node.borrow_mut(), &mut self.store, lent, service).map_err(TurnError::Open)
+        load(self.node.borrow_mut(), &mut self.store, lent, service).map_err(TurnError::Open)?;
+        match has_state && self.node.borrow().applied() == Position::ZERO {
+            true => Err(TurnError::Open(OpenError::StateLeft)),
+            false => Ok(()),
+        }
     }
 }

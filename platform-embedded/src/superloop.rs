@@ -76,6 +76,10 @@ pub enum OpenError<E> {
     TooLittleStorage,
     /// More services than the one that a superloop has.
     Services,
+    /// A node began anew, and the snapshot that its service's state came of cannot be read any
+    /// more: the log from its start on would be executed by a service that has a state. Start it
+    /// again, with a service that has none.
+    StateLeft,
 }
 
 /// Why a node stops. It must not be turned again: restart it, or see to its device.

@@ -8,7 +8,9 @@ use std::ops::Range;
 use board::Kind;
 use board::client::Caller;
 use board::trio::{Cluster, Member, SEGMENT, SNAPSHOT, address, endpoints};
+use coracle_core::log::Log;
 use coracle_core::node::Event;
+use coracle_core::units::Position;
 use coracle_devices::Broken;
 use coracle_embedded::CHECKED_AT_ONCE;
 
@@ -267,6 +269,53 @@ fn a_start_needs_the_set_that_the_log_goes_on_from() {
     }
     assert_eq!(starts, 1);
     cluster.assert_has_all(&caller);
+}
+
+/// A member whose log is healed begins anew. If the snapshot that it had started from cannot be
+/// read any more, its service would execute all of the log once more: it stops, and a start helps.
+#[test]
+fn a_healed_member_does_not_execute_its_log_with_the_state_that_it_has() {
+    for kind in [Kind::Disk, Kind::Flash] {
+        let mut cluster = Cluster::new(18, kind, LOG_MAX);
+        let mut caller = caller(&cluster);
+        run_to(&mut cluster, &mut caller, 8 * 1024);
+        let victim = 2;
+        for member in cluster.members.iter_mut().flatten() {
+            let _asked = member.request_snapshot().is_ok();
+        }
+        run_to(&mut cluster, &mut caller, 16 * 1024);
+        cluster.run_until("level", Cluster::is_level);
+        let member = cluster.members[victim].as_ref().unwrap();
+        let (status, log) = (member.node().status(), member.log());
+        assert!(status.start == Position::ZERO && status.snapshot.is_some());
+        // Soon behind the snapshot, so that it was confirmed long ago.
+        let bytes = log.read(status.snapshot.unwrap().plus(256).max(log.start()));
+        let bytes = bytes[..64].to_vec();
+        cluster.cut_power(victim);
+        cluster.devices[victim].with(|device| {
+            let mut windows = device.durable().windows(64);
+            let place = windows.position(|there| there == bytes).unwrap();
+            device.rot(place, 64);
+        });
+        cluster.start(victim);
+        let member = cluster.members[victim].as_ref().unwrap();
+        assert!(member.node().healing().is_some());
+        assert!(member.node().applied() > Position::ZERO);
+        cluster.devices[victim].broken().reads = places()[1].clone();
+        for _ in 0..2_000 {
+            if cluster.members[victim].is_none() {
+                break;
+            }
+            cluster.step();
+        }
+        assert!(cluster.members[victim].is_none(), "it has stopped");
+        assert_eq!(cluster.state_left, 1);
+        *cluster.devices[victim].broken() = Broken::default();
+        // Its log is healed, so it goes on from there.
+        cluster.start(victim);
+        cluster.run_until("level", |c| c.is_level() && c.running().count() == 3);
+        cluster.assert_has_all(&caller);
+    }
 }
 
 #[test]

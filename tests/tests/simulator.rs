@@ -107,6 +107,12 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1075, Some(Profile::Embedded));
 }
 
+/// A board whose log was healed executed it anew with the state that it had.
+#[test]
+fn a_seed_of_boards_that_has_found_a_bug_holds() {
+    hold(125, Some(Profile::Embedded));
+}
+
 /// Fresh in every run; the seed is in the report if one fails.
 #[test]
 fn fresh_seeds_hold() {

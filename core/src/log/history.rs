@@ -42,6 +42,7 @@ impl<const H: usize> History<H> {
     /// written by `term`, which is not below the last. This is what a publisher says of each frame.
     ///
     /// False, and nothing is changed, if that does not go on from what is known.
+    #[must_use = "what does not go on is a broken rule"]
     pub fn push(&mut self, term: Term, base: Position, end: Position) -> bool {
         if end <= base {
             return true;

@@ -309,6 +309,13 @@ impl<const S: usize> Checkpoints<S> {
         Some(dispute.position)
     }
 
+    /// This member slept: nobody could tell it anything.
+    pub fn excuse(&mut self, later: impl Fn(Instant) -> Instant) {
+        if let Some(dispute) = &mut self.dispute {
+            dispute.since = later(dispute.since);
+        }
+    }
+
     /// Where this member is the odd one out.
     pub fn differs(&self, me: MemberId) -> Option<Position> {
         let states = self.states.differs(me);

@@ -57,11 +57,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         result
     }
 
-    /// One turn of a driver has one time: only the first call of it sees the clocks move.
+    /// One turn of a driver has one time: only the first call of it sees the clocks move. What this
+    /// member slept through is left out before anything is taken: what it hears first would else
+    /// find it unwell.
     #[inline]
     fn see_anew(&mut self, now: Now) {
         if now == self.clock {
             return;
+        }
+        if let Some(slept) = self.raft.look(now.instant) {
+            self.excuse(now.instant, slept);
         }
         // So it is in most turns as well that nothing is to be seen: the wall clock counts
         // milliseconds, and a step of it shows only from a second on.
@@ -156,9 +161,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.stir();
         self.see_anew(now);
         self.see_memory(lent);
-        if let Some(slept) = self.raft.look(now.instant) {
-            self.excuse(now.instant, slept);
-        }
         self.raft.handle_timeout(now.instant);
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);

@@ -98,7 +98,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// This member slept for so long (see `raft/silence.rs`): in that time nothing of it stood
-    /// still that it could have seen move, and no client was silent.
+    /// still that it could have seen move, and neither a client nor a member was silent.
     #[cold]
     pub(super) fn excuse(&mut self, now: Instant, slept: Duration) {
         let later = |at: Instant| at.plus(slept).min(now);
@@ -107,6 +107,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         for host in &mut self.hosts {
             host.moved = later(host.moved);
         }
+        self.checkpoints.excuse(later);
         self.clients.excuse(now, slept);
     }
 

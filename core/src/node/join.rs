@@ -52,6 +52,13 @@ fn slice_covers(slice: &HistorySlice, position: Position, leadership: Term) -> b
     term_in(&extended(slice, leadership), position).is_some()
 }
 
+/// Whether a log that ends at `end`, with a byte of the term `last` if that is known, can go on as
+/// the slice says: the terms of a log never fall.
+pub(super) fn goes_on(slice: &HistorySlice, end: Position, last: Option<Term>) -> bool {
+    let next = term_in(slice, end);
+    next.is_none_or(|next| last.is_none_or(|last| last <= next))
+}
+
 fn is_newest(slice: &HistorySlice, leadership: Term) -> bool {
     slice
         .as_slice()

@@ -208,30 +208,48 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             Step::Ask(position) => self.ask_history(instant, from, term, position),
             Step::TooShort(_) => self.halt(Halt::HistoryTooShort),
-            Step::Join { cut } => {
-                if cut.is_some_and(|cut| cut < self.raft.commit()) {
-                    // Safety is broken already; do not make it worse.
-                    self.halt(Halt::ConflictBelowCommit);
-                    return;
-                }
-                if cut.is_some_and(|cut| !scan::may_start_frame(log, cut)) {
-                    // Two logs part between frames: this history is nobody's.
-                    self.counters.corrupt += 1;
-                    return;
-                }
-                if cut.is_some_and(|cut| !self.cut(cut, log)) {
-                    return;
-                }
-                self.forget_repair();
-                self.receiving = None;
-                self.known = join::extended(&said.history, term);
-                self.leader_end = said.end;
-                self.raft.join(instant, term, from);
-                self.raft.handle_commit(term, said.commit);
-                self.event(Event::Joined { term, leader: from });
-                self.ask_onward(instant, log);
-            }
+            Step::Join { cut } => self.join_at(cut, instant, from, said, log),
         }
+    }
+
+    /// The log, taken back to `cut` if there is a conflict, is what the leader's goes on from.
+    fn join_at<L: Log>(
+        &mut self,
+        cut: Option<Position>,
+        now: Instant,
+        from: MemberId,
+        said: &NewLeadershipTerm,
+        log: &mut L,
+    ) {
+        let term = said.term;
+        if cut.is_some_and(|cut| cut < self.raft.commit()) {
+            // Safety is broken already; do not make it worse.
+            self.halt(Halt::ConflictBelowCommit);
+            return;
+        }
+        // What is committed here is in every leader's log, and there terms only grow.
+        let last = match cut {
+            Some(cut) => self.history.term_before(cut),
+            None => Some(self.raft.tail.term),
+        };
+        let known = join::extended(&said.history, term);
+        let goes_on = join::goes_on(&known, cut.unwrap_or(log.end()), last);
+        if !goes_on || cut.is_some_and(|cut| !scan::may_start_frame(log, cut)) {
+            // Or two logs part between frames: this history is nobody's.
+            self.counters.corrupt += 1;
+            return;
+        }
+        if cut.is_some_and(|cut| !self.cut(cut, log)) {
+            return;
+        }
+        self.forget_repair();
+        self.receiving = None;
+        self.known = known;
+        self.leader_end = said.end;
+        self.raft.join(now, term, from);
+        self.raft.handle_commit(term, said.commit);
+        self.event(Event::Joined { term, leader: from });
+        self.ask_onward(now, log);
     }
 
     /// A joined leader repeats itself, or answers with more of its history: extends what is known,
@@ -248,6 +266,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.cut(said.end, log);
         }
         let more = join::extended(&said.history, said.term);
+        if !join::goes_on(&more, log.end(), Some(self.raft.tail.term)) {
+            // It is not what was joined.
+            self.counters.corrupt += 1;
+            return;
+        }
         if join::term_in(&more, log.end()).is_some() && more.covered_to > self.known.covered_to {
             self.known = more;
             self.publish_waiting(log);
@@ -348,8 +371,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.counters.stale += u64::from(got.wrong_term);
         self.counters.corrupt += u64::from(got.mismatched);
         self.published(before, log);
-        if let Some(broken) = got.broken {
-            self.halt(Halt::Broken(broken));
+        self.halt_if(got.broken);
+        if self.halted.is_some() {
             return Err(Reject::Halted);
         }
         self.raft.handle_frames(now, from);
@@ -369,37 +392,31 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
     fn published<L: Log>(&mut self, before: Position, log: &L) {
         let end = log.end();
-        let mut at = before;
-        // Nearly always the leader's own term is all there is to say.
-        if let Some(last) = self.known.as_slice().last()
-            && last.base <= before
-            && end > before
-        {
-            let _goes_on = self.history.push(last.term, before, end);
-            at = end;
+        if end == before {
+            return;
         }
-        let entries = match at < end {
-            true => self.known.as_slice(),
-            false => &[],
-        };
-        for entry in entries {
-            let next = self
-                .known
-                .as_slice()
-                .iter()
-                .map(|e| e.base)
-                .find(|base| *base > entry.base);
-            let to = next.unwrap_or(end).min(end);
-            if at < to && entry.base <= at {
-                let _goes_on = self.history.push(entry.term, at, to);
+        // Nearly always the leader's own term is all there is to say.
+        match self.known.as_slice().last() {
+            Some(last) if last.base <= before => self.grown(last.term, before, end),
+            _ => self.published_of_many(before, end),
+        }
+    }
+
+    #[cold]
+    fn published_of_many(&mut self, mut at: Position, end: Position) {
+        let known = self.known;
+        let entries = known.as_slice();
+        let nexts = entries.iter().skip(1).map(|next| next.base);
+        for (entry, next) in entries.iter().zip(nexts.chain([end])) {
+            let to = next.min(end);
+            if entry.base <= at && at < to {
+                self.grown(entry.term, at, to);
                 at = to;
             }
         }
-        if end > before {
-            self.raft.set_tail(Tail {
-                term: self.history.last_term(),
-                end,
-            });
+        if at < end {
+            // Nothing is published whose term is not known.
+            self.does_not_go_on();
         }
     }
 

@@ -411,13 +411,21 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// The log has grown from `from` by frames of `term`.
+    /// The log has grown from `from` by frames of `term`. Halts if that does not go on from what is
+    /// known of it: who does not know with which term its log ends would compare itself with
+    /// candidates by a wrong one.
     fn grown(&mut self, term: Term, from: Position, end: Position) {
-        let _goes_on = self.history.push(term, from, end);
-        self.raft.set_tail(Tail {
-            term: self.history.last_term(),
-            end,
-        });
+        if self.history.push(term, from, end) {
+            let term = self.history.last_term();
+            self.raft.set_tail(Tail { term, end });
+        } else {
+            self.does_not_go_on();
+        }
+    }
+
+    #[cold]
+    fn does_not_go_on(&mut self) {
+        self.halt(Halt::Broken(Broken::History));
     }
 
     /// Notices what has changed in `raft`: a new leader opens its term, an old one drops what it
@@ -502,6 +510,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         match append(log, term, &[record], mtu) {
             Ok(span) => {
                 self.grown(term, base, span.end);
+                if self.halted.is_some() {
+                    return;
+                }
                 self.raft.set_barrier(span.end);
                 self.event(Event::Joined {
                     term,

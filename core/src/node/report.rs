@@ -183,7 +183,7 @@ pub struct Counters {
     pub duplicate: u64,
     /// Log frames for which there was no room, or no history yet.
     pub no_room: u64,
-    /// Log frames whose checksum or chain did not hold.
+    /// Log frames whose checksum or chain did not hold, and histories that cannot be a leader's.
     pub corrupt: u64,
     /// Requests to send again that did not start at a frame of ours.
     pub bad_nak: u64,

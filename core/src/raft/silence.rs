@@ -55,7 +55,8 @@ impl Raft {
     pub fn look(&mut self, now: Instant) -> Option<Duration> {
         let sleeps = now.nanos().saturating_sub(self.looked.nanos()) > self.nap;
         let slept = if sleeps { self.excuse(now) } else { None };
-        self.looked = now;
+        // A call that was held back is no look into the past.
+        self.looked = self.looked.max(now);
         slept
     }
 

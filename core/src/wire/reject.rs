@@ -35,7 +35,7 @@ pub enum Reject {
     Value,
     /// An enumerated field with a value that its schema does not list.
     Enumerator,
-    /// A term history that does not ascend, or does not fit.
+    /// A term history that does not ascend, does not fit, or has terms that are to come.
     History,
     /// A channel that is not `aeron:udp?...` with an endpoint, or too long.
     Channel,

@@ -103,6 +103,8 @@ pub struct Cluster {
     pub prng: Prng,
     pub starts: u64,
     pub full: u64,
+    /// How often one could not begin anew, for its service had a state.
+    pub state_left: u64,
     /// The most bytes that a turn of each has read from its device.
     pub most_read: [u64; 3],
 }
@@ -139,6 +141,7 @@ impl Cluster {
             prng: Prng::new(seed),
             starts: seed * 1000,
             full: 0,
+            state_left: 0,
             most_read: [0; 3],
         };
         for n in 0..3 {
@@ -194,6 +197,11 @@ impl Cluster {
                     Ok(Next::Now) if turns < 100 => turns += 1,
                     Ok(_) => break,
                     Err(TurnError::Store(StoreError::Device(PowerCut))) => {
+                        self.cut_power(n);
+                        break;
+                    }
+                    Err(TurnError::Open(OpenError::StateLeft)) => {
+                        self.state_left += 1;
                         self.cut_power(n);
                         break;
                     }

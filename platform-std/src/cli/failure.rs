@@ -71,7 +71,7 @@ impl From<NodeError> for Failure {
             NodeError::Config(_) | NodeError::Core(_) => 2,
             NodeError::Storage(_) | NodeError::Halted(_) => 3,
             NodeError::Bind(_) | NodeError::Group(_) | NodeError::Name { .. } => 4,
-            NodeError::System(_) | NodeError::Service(_) => 1,
+            NodeError::System(_) | NodeError::Service(_) | NodeError::StateLeft => 1,
         };
         Self::new(code, error.to_string())
     }

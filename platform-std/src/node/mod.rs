@@ -94,6 +94,9 @@ pub enum NodeError {
     Halted(Halt),
     /// The member must begin anew, and a service that is stuck or has failed cannot.
     Service(ServiceId),
+    /// The member must begin anew, without the snapshot that its services' state came of: the log
+    /// from its start on would be executed by services that have a state.
+    StateLeft,
 }
 
 /// What is readable when there is work; see [`Runner::fds`].
@@ -127,6 +130,10 @@ impl fmt::Display for NodeError {
                  take the state over because it is stuck in a callback or has failed: start the \
                  member again",
                 service.get()
+            ),
+            Self::StateLeft => f.write_str(
+                "this member begins anew, and the snapshot that its services' state came of cannot \
+                 be read any more: start the member again, and they begin with the log",
             ),
         }
     }

@@ -413,6 +413,7 @@ impl<S: Hosted> Runner<S> {
         }
         let mut config = self.node.config().clone();
         config.seed = random_seed();
+        let has_state = self.node.commit() > Position::ZERO;
         self.store.wait_for_all();
         let ground = Ground {
             dir: &self.dir,
@@ -422,6 +423,9 @@ impl<S: Hosted> Runner<S> {
         };
         let (state, memory) = (self.persisted, &mut self.memory);
         let begun = ground.begin(config, state, &mut self.services, memory)?;
+        if has_state && begun.node.applied() == Position::ZERO {
+            return Err(NodeError::StateLeft);
+        }
         (self.node, self.store) = (begun.node, begun.store);
         self.recalls = [None; 2];
         self.spare = spare(&self.memory);

@@ -169,6 +169,148 @@ fn a_leader_whose_log_cannot_take_its_first_record_halts() {
     bench.has_halted_by(Broken::Publish);
 }
 
+/// What is known of which term wrote what ends elsewhere than the log does.
+fn lose_count(node: &mut Node<2>) {
+    let (at, end) = (Position::new(1 << 20), Position::new(1 << 21));
+    node.history.clear();
+    assert!(node.history.push(term(1), at, end));
+}
+
+#[test]
+fn a_leader_whose_own_record_does_not_go_on_from_its_history_halts() {
+    let mut bench = Bench::new(1, &Recovered::fresh(CLUSTER));
+    lose_count(&mut bench.node);
+    for ms in 0..5_000 {
+        let mut lent = lent!(bench);
+        bench.node.handle_timeout(now(ms), &mut lent);
+        if let Some(state) = bench.node.poll_persist() {
+            bench.node.handle_persisted(state);
+        }
+    }
+    assert!(bench.window.end() > Position::ZERO);
+    assert_eq!(bench.node.raft().tail.end, Position::ZERO, "nothing grew");
+    bench.has_halted_by(Broken::History);
+}
+
+#[test]
+fn a_follower_whose_frames_do_not_go_on_from_its_history_halts_and_acknowledges_nothing() {
+    let mut theirs = Author::new();
+    let base = theirs.write(1);
+    let end = theirs.write(2);
+    let frames = theirs.bytes(Position::ZERO);
+    // Frames of the leader's own term, and some of the one before as well.
+    for (of, history) in [(2, &[(2, 0)][..]), (2, &[(1, 0), (2, base.get())])] {
+        let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+        bench.lead(1, of, history, end.get(), 0);
+        lose_count(&mut bench.node);
+        let alone = match history.len() {
+            1 => {
+                let mut alone = Author::new();
+                alone.write(2);
+                alone.bytes(Position::ZERO)
+            }
+            _ => frames.clone(),
+        };
+        assert_eq!(bench.datagram(2, 1, &alone), Err(Reject::Halted));
+        assert_eq!(bench.node.raft().tail.end, Position::ZERO, "nothing grew");
+        bench.has_halted_by(Broken::History);
+    }
+}
+
+#[test]
+fn frames_that_waited_and_do_not_go_on_from_the_history_halt() {
+    let mut theirs = Author::new();
+    let base = theirs.write(1);
+    let end = theirs.write(2);
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    bench.lead(1, 2, &[(1, 0)], base.get(), 0);
+    for frame in theirs.bytes(Position::ZERO).chunks(96) {
+        let _waits = bench.datagram(2, 1, frame);
+    }
+    assert_eq!(bench.window.end(), base);
+    lose_count(&mut bench.node);
+    bench.lead(3, 2, &[(1, 0), (2, base.get())], end.get(), 0);
+    assert_eq!(bench.node.raft().tail.end, base, "nothing grew");
+    bench.has_halted_by(Broken::History);
+}
+
+/// Has committed a record of term 2, the second of which an author has as well.
+fn committed() -> (Bench, Author, Position) {
+    let mut theirs = Author::new();
+    let end = theirs.write(2);
+    let mut bench = Bench::new(3, &theirs.recovered(2));
+    bench.lead(1, 2, &[(2, 0)], end.get(), end.get());
+    assert_eq!((bench.node.joined(), bench.node.commit()), (term(2), end));
+    (bench, theirs, end)
+}
+
+/// It has taken nothing of what was said, has counted it, and goes on.
+fn goes_on(mut bench: Bench, frames: &[u8], end: Position) {
+    let before = bench.node.counters().corrupt;
+    assert!(before > 0);
+    let _waits_at_most = bench.datagram(3, 1, frames);
+    assert_eq!((bench.window.end(), bench.node.halted()), (end, None));
+    assert_eq!(bench.node.raft().tail, Tail { term: term(2), end });
+    // A leader that has what is committed is followed all the same.
+    let mut theirs = Author::new();
+    theirs.write(2);
+    let to = theirs.write(4);
+    bench.lead(4, 4, &[(2, 0), (4, end.get())], to.get(), 0);
+    bench.datagram(5, 1, &theirs.bytes(end)).unwrap();
+    let tail = bench.node.raft().tail;
+    assert_eq!((tail.term, tail.end), (term(4), to));
+    assert_eq!(bench.node.counters().corrupt, before);
+}
+
+#[test]
+fn a_foreign_history_whose_terms_fall_is_not_joined_and_halts_nobody() {
+    let (mut bench, mut theirs, end) = committed();
+    let to = theirs.write(1);
+    let frames = theirs.bytes(end);
+    bench.lead(2, 3, &[(1, 0)], to.get(), 0);
+    assert_eq!(bench.node.joined(), Term::ZERO);
+    goes_on(bench, &frames, end);
+}
+
+#[test]
+fn a_foreign_history_whose_terms_fall_at_a_conflict_cuts_nothing_and_halts_nobody() {
+    let mut ours = Author::new();
+    let settled = ours.write(2);
+    ours.write(2);
+    let end = ours.write(2);
+    let mut bench = Bench::new(3, &ours.recovered(2));
+    bench.lead(1, 2, &[(2, 0)], end.get(), settled.get());
+    bench.lead(2, 3, &[(1, settled.get())], end.get(), 0);
+    assert_eq!((bench.node.joined(), bench.window.end()), (Term::ZERO, end));
+    assert!(bench.node.counters().corrupt > 0);
+    assert_eq!(bench.node.halted(), None);
+}
+
+#[test]
+fn a_foreign_history_that_falls_after_a_join_is_not_taken_and_halts_nobody() {
+    let (mut bench, mut theirs, end) = committed();
+    let to = theirs.write(1);
+    let frames = theirs.bytes(end);
+    // What comes behind is not said yet.
+    bench.lead(2, 3, &[(2, 0), (3, end.get())], end.get(), 0);
+    bench.node.known.covered_to = end;
+    bench.node.known.len = 1;
+    assert_eq!(bench.node.joined(), term(3));
+    bench.lead(2, 3, &[(1, 0)], to.get(), 0);
+    goes_on(bench, &frames, end);
+}
+
+#[test]
+fn a_foreign_history_of_terms_to_come_is_malformed_and_halts_nobody() {
+    let (mut bench, mut theirs, end) = committed();
+    let to = theirs.write(9);
+    let frames = theirs.bytes(end);
+    bench.lead(2, 3, &[(2, 0), (9, end.get())], to.get(), 0);
+    assert!(bench.node.counters().malformed > 0);
+    assert!(bench.datagram(3, 1, &frames).is_err());
+    assert_eq!((bench.window.end(), bench.node.halted()), (end, None));
+}
+
 #[test]
 fn a_node_that_is_lent_another_number_of_services_halts() {
     let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));

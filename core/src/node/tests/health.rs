@@ -281,6 +281,24 @@ fn two_that_differ_are_told_of_and_neither_is_quarantined() {
 }
 
 #[test]
+fn what_a_leader_slept_through_decides_no_dispute() {
+    let (mut bench, ms) = leads(2, &mut Counting::new());
+    let theirs = other(&bench);
+    bench.acknowledge(ms, 1, theirs);
+    bench.timeout(ms);
+    bench.events();
+    // Of the minute no more counts than 100 ms: see `silence.rs`.
+    let woken = ms + 60_000;
+    for after in (0..300).step_by(50) {
+        bench.acknowledge(woken + after, 1, theirs);
+        bench.timeout(woken + after);
+        assert_eq!(bench.events(), [], "{after}");
+    }
+    bench.timeout(woken + 300);
+    assert_eq!(bench.events(), [Event::NoAgreement(theirs.position)]);
+}
+
+#[test]
 fn the_age_of_what_waits_for_the_disk_grows_until_it_is_flushed() {
     let mut bench = follower(&mut Counting::new());
     bench.timeout(3);
@@ -402,10 +420,15 @@ fn a_follower_whose_log_is_full_says_so_until_there_is_room() {
     let mut bench = follower(&mut Counting::new());
     bench.node.config.log_max = 5 * u64::from(SEGMENT);
     bench.timeout(3);
-    assert_eq!(bench.acknowledgement(503, 1).flush_age_ms, 500);
+    // It looks often enough to be awake.
+    for round in 1..=10 {
+        let ms = 50 * round;
+        let said = bench.acknowledgement(3 + ms, round);
+        assert_eq!(u64::from(said.flush_age_ms), ms);
+    }
     bench.node.config.log_max *= 2;
     bench.timeout(504);
-    assert_eq!(bench.acknowledgement(505, 2).flush_age_ms, 0);
+    assert_eq!(bench.acknowledgement(505, 11).flush_age_ms, 0);
 }
 
 #[test]
@@ -471,4 +494,28 @@ fn a_leader_that_slept_while_it_flushed_does_not_hand_over() {
         !seen.iter().any(|e| matches!(e, Event::HandingOver { .. })),
         "{seen:?}"
     );
+}
+
+/// It is woken by what others have said meanwhile, before its driver looks at the time.
+#[test]
+fn a_leader_that_slept_is_not_unwell_for_what_it_hears_first() {
+    let mut service = Counting::new();
+    let (mut bench, ms) = leads(3, &mut service);
+    assert!(!hands_over(&mut bench, ms, &mut service, (0, 0)));
+    let at = ms + 1_000;
+    let (term, base) = (bench.node.raft().term(), bench.window.end());
+    let span = append(&mut bench.window, term, &[&[0; 40]], MTU).unwrap();
+    bench.node.grown(term, base, span.end);
+    bench.flush();
+    service.ready = false;
+    for ms in [at, at + 60_000] {
+        for from in [1, 2] {
+            bench.acknowledge(ms, from, Checkpoint::default());
+        }
+        bench.run(ms, &mut service);
+        bench.timeout(ms);
+    }
+    assert!(bench.node.applied() < bench.node.commit());
+    assert_eq!(bench.events(), []);
+    assert_eq!(bench.node.role(), Role::Leader);
 }

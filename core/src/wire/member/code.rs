@@ -207,7 +207,8 @@ impl MemberMessage {
     /// [`Reject::Short`], [`Reject::UnknownSchema`], [`Reject::UnknownTemplate`],
     /// [`Reject::BlockLength`], [`Reject::Value`] for a member, term or position that cannot be,
     /// [`Reject::Alignment`] for a position where no frame starts, [`Reject::VarData`] and
-    /// [`Reject::History`] for a history that is cut, does not fit or does not ascend.
+    /// [`Reject::History`] for a history that is cut, does not fit, does not ascend or has terms
+    /// above the message's.
     pub fn parse(payload: &[u8]) -> Result<Self, Reject> {
         let Opened {
             header,
@@ -445,6 +446,14 @@ fn new_leadership_term(
     let covered_to = position(block)?;
     let settings = SharedSettings::read(block)?;
     let history = history(covered_to, tail)?;
+    // Nobody has a byte of a term that is to come.
+    if history
+        .as_slice()
+        .last()
+        .is_some_and(|e| e.term > message.term)
+    {
+        return Err(Reject::History);
+    }
     Ok(NewLeadershipTerm {
         settings,
         history,

@@ -322,6 +322,8 @@ fn a_history_that_does_not_ascend_is_a_reject() {
         (1, -3, 640, Reject::Value),
         (1, 1 << 31, 640, Reject::Value),
         (2, 5, 9632, Reject::History),
+        // Of a leadership that is to come.
+        (2, 6, 3232, Reject::History),
     ] {
         let mut bytes = payload.to_vec();
         let at = first + entry * 16;
@@ -381,7 +383,7 @@ fn the_longest_history_fits_and_is_read_again() {
                 member: member(prng.below(MEMBERS_MAX as u64) as u8),
             },
             body: Body::NewLeadershipTerm(NewLeadershipTerm {
-                term: Term::new(prng.next() as u32),
+                term: Term::new(entry.term.get() + prng.below(1 << 20) as u32),
                 commit: Position::new(32 * prng.below(1 << 50)),
                 end: Position::new(32 * prng.below(1 << 50)),
                 start: entry,
