@@ -31,7 +31,9 @@ fn listed(cluster: &Cluster, member: u8) -> Ended {
 /// The folders of a member's snapshots, the oldest first.
 fn sets(cluster: &Cluster, member: u8) -> Vec<PathBuf> {
     let entries = fs::read_dir(cluster.data(member).join("snapshot")).unwrap();
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    // What has an extension is no set yet.
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_none()).collect();
     paths.sort();
     paths
 }

@@ -160,9 +160,7 @@ impl Keeper {
         match node.poll_snapshot(services, sink, lent) {
             SnapshotStep::Written(snapshot) => {
                 self.written = Some(snapshot);
-                if let Some(outcome) = self.sets.finish() {
-                    self.tell(node, outcome);
-                }
+                self.sets.finish();
                 true
             }
             SnapshotStep::Failed(position, error) => {

@@ -104,7 +104,7 @@ impl<S: Hosted> Runner<S> {
             damaged,
         } = begun;
         let cluster = ClusterId(settings.cluster);
-        let sets = SnapshotStore::open(&dir.snapshots(), cluster, &damaged, &waker)?;
+        let sets = SnapshotStore::open(&dir.snapshots(), cluster, count, &damaged, &waker)?;
         let keeper = Keeper::new(sets, &mut node)?;
         let mut doors = Doors::bind(&places, settings.group(member))?;
         let trace = trace.map(|path| doors.watch(path, settings.segment_length.0 as u32));

@@ -202,7 +202,9 @@ fn outcome(child: Child) -> Result<Duration, String> {
 fn snapshot_bytes(cluster: &Cluster) -> io::Result<u64> {
     let mut newest = None;
     for set in std::fs::read_dir(cluster.data(0).join("snapshot"))? {
-        newest = newest.max(Some(set?.path()));
+        // What has an extension is no set yet, or none any more.
+        let set = Some(set?.path()).filter(|set| set.extension().is_none());
+        newest = newest.max(set);
     }
     let mut bytes = 0;
     for file in std::fs::read_dir(newest.unwrap_or_default())? {

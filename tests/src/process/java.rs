@@ -44,7 +44,8 @@ pub fn check(jars: &str, mut tell: impl FnMut(&str)) {
     for member in 0..3 {
         let folder = cluster.data(member).join("snapshot");
         until("a snapshot", || {
-            (folder.read_dir().ok()?.count() > 0).then_some(())
+            let sets = coracle_std::storage::snapshots::positions(&folder).ok()?;
+            (!sets.is_empty()).then_some(())
         });
     }
     tell("its admin request made every member store a snapshot");

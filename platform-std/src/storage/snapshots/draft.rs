@@ -12,17 +12,22 @@ use coracle_core::units::Position;
 use embedded_io::{ErrorKind, ErrorType, Write};
 
 use super::super::error::StorageError;
-use super::set::{SECTIONS_MAX, file_name, kind_of, set_name};
+use super::finish::remove;
+use super::set::{SECTIONS_MAX, file_name, kind_of, sections};
 
 /// Bytes that a section gathers before they are given out to be written.
 pub(super) const PIECE: usize = 1 << 20;
+/// What a section has memory for from the beginning: a piece, and what a step adds to nearly one.
+const ROOM: usize = PIECE + (256 << 10);
 /// A section that gathers more, in one go, writes them itself: some services write all in one go.
 const BUFFER: usize = 4 * PIECE;
+/// The directory of a set that has no position yet. There is one at a time.
+const NAME: &str = "next.tmp";
 
 /// Bytes of a section's file, and where they belong in it.
 #[derive(Debug)]
 pub struct Piece {
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     pub(super) file: Arc<File>,
     offset: u64,
     pub(super) bytes: Vec<u8>,
@@ -58,47 +63,75 @@ impl Piece {
 
 /// A set that has no name yet. Its owner writes into it through [`SnapshotSink`]; the first write
 /// that fails is kept with its file, and all later ones of that section fail like it.
+///
+/// It is made before it is needed, by the thread that flushes: to begin a set and to write it takes
+/// no memory and no system call of the owner's, as long as a section gathers no more than a piece
+/// and a step at once.
 #[derive(Debug)]
 pub struct Draft {
+    /// Of the set, once it is begun.
     pub(super) position: Position,
     pub(super) path: PathBuf,
-    /// A buffer that came back.
+    /// For the section that gives out the next piece: the buffer of the one before.
     spare: Vec<u8>,
     sections: [Option<SectionWriter>; SECTIONS_MAX],
 }
 
 impl Draft {
-    /// Makes the directory `<position>.tmp` in `dir`.
-    pub(super) fn create(dir: &Path, position: Position) -> Result<Self, StorageError> {
-        let path = dir.join(format!("{}.tmp", set_name(position)));
+    /// Makes the directory in `dir`, with files for the consensus module and so many services. What
+    /// is left of one that was given up is removed.
+    pub(super) fn create(dir: &Path, services: usize) -> Result<Box<Self>, StorageError> {
+        let path = dir.join(NAME);
         if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(StorageError::io("remove", &path))?;
+            remove(&path)?;
         }
         std::fs::create_dir(&path).map_err(StorageError::io("create the directory", &path))?;
-        Ok(Self {
-            position,
+        let mut draft = Box::new(Self {
+            position: Position::ZERO,
             path,
-            spare: Vec::new(),
+            spare: Vec::with_capacity(ROOM),
             sections: [const { None }; SECTIONS_MAX],
-        })
-    }
-
-    /// Gives all files out, each with what is still to be written of it.
-    pub(super) fn close(self) -> Result<Vec<Piece>, StorageError> {
-        let mut pieces = Vec::with_capacity(SECTIONS_MAX);
-        for mut writer in self.sections.into_iter().flatten() {
+        });
+        for (section, slot) in sections().zip(&mut draft.sections).take(1 + services) {
+            let mut writer = SectionWriter::create(draft.path.join(file_name(section)));
             if let Some(error) = writer.error.take() {
                 return Err(error);
             }
-            pieces.extend(writer.piece(Vec::new()));
+            *slot = Some(writer);
         }
-        Ok(pieces)
+        Ok(draft)
+    }
+
+    /// Writes what is gathered, and gives all files out. What was made for sections that this set
+    /// does not have is removed.
+    pub(super) fn close(&mut self) -> Result<Vec<(PathBuf, Arc<File>)>, StorageError> {
+        let mut files = Vec::with_capacity(SECTIONS_MAX);
+        for writer in self.sections.iter_mut().flatten() {
+            if !writer.is_used {
+                let path = &writer.path;
+                std::fs::remove_file(path).map_err(StorageError::io("remove", path))?;
+                continue;
+            }
+            writer.write_out();
+            if let Some(error) = writer.error.take() {
+                return Err(error);
+            }
+            files.extend(Some(writer.path.to_path_buf()).zip(writer.file.clone()));
+        }
+        Ok(files)
+    }
+
+    /// Deletes what was made for a set that was not begun.
+    pub(super) fn unmake(&self) -> io::Result<()> {
+        let mut writers = self.sections.iter().flatten();
+        writers.try_for_each(|writer| std::fs::remove_file(&writer.path))?;
+        std::fs::remove_dir(&self.path)
     }
 
     /// Why a write failed, if one did.
-    pub(super) fn into_error(self) -> Option<StorageError> {
-        let mut writers = self.sections.into_iter().flatten();
-        writers.find_map(|writer| writer.error)
+    pub(super) fn take_error(&mut self) -> Option<StorageError> {
+        let mut writers = self.sections.iter_mut().flatten();
+        writers.find_map(|writer| writer.error.take())
     }
 
     /// A piece was written, or it and all that follows in its file has failed: the system says so
@@ -130,13 +163,18 @@ impl Draft {
 impl SnapshotSink for Draft {
     fn section(&mut self, section: Section) -> &mut dyn Write<Error = ErrorKind> {
         let slot = &mut self.sections[usize::from(section.to_wire())];
-        slot.get_or_insert_with(|| SectionWriter::create(self.path.join(file_name(section))))
+        let create = || SectionWriter::create(self.path.join(file_name(section)));
+        let writer = slot.get_or_insert_with(create);
+        writer.is_used = true;
+        writer
     }
 }
 
 #[derive(Debug)]
 struct SectionWriter {
-    path: PathBuf,
+    path: Arc<Path>,
+    /// Whether the set has this section.
+    is_used: bool,
     file: Option<Arc<File>>,
     /// Where the buffer belongs in the file.
     offset: u64,
@@ -151,10 +189,11 @@ impl SectionWriter {
             Err(error) => (None, Some(StorageError::io("create", &path)(error))),
         };
         Self {
-            path,
+            path: path.into(),
+            is_used: false,
             file,
             offset: 0,
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(ROOM),
             error,
         }
     }
@@ -166,14 +205,14 @@ impl SectionWriter {
         let offset = self.offset;
         self.offset += bytes.len() as u64;
         Some(Piece {
-            path: self.path.clone(),
+            path: Arc::clone(&self.path),
             file: self.file.clone()?,
             offset,
             bytes,
         })
     }
 
-    /// Hands what is gathered to the system, on this thread; an error is kept.
+    /// Hands what is gathered to the system, on the caller's thread; an error is kept.
     fn write_out(&mut self) {
         if self.error.is_some() {
             return;

@@ -8,7 +8,7 @@ use coracle_core::units::{ClusterId, Position};
 
 use super::super::error::StorageError;
 use super::super::segment::sync_dir;
-use super::draft::Piece;
+use super::draft::{Draft, Piece};
 use super::set::{Damaged, Entry, SetError, SnapshotSet, entries, set_name, verify};
 
 /// How many complete sets are kept: the newest, and one to fall back to.
@@ -20,11 +20,9 @@ pub(super) enum Job {
     /// end.
     Piece(Piece),
     /// Makes a set that this node has written durable, and gives it its name.
-    Store {
-        position: Position,
-        draft: PathBuf,
-        pieces: Vec<Piece>,
-    },
+    Store(Box<Draft>),
+    /// Deletes one that was begun.
+    GiveUp(Box<Draft>),
     /// Verifies a set that was received, makes it durable, and gives it its name.
     Install {
         position: Position,
@@ -39,18 +37,25 @@ pub(super) enum Job {
 pub(super) enum Done {
     /// A piece was written.
     Piece(Piece, Result<(), StorageError>),
-    /// The set that was written.
-    Stored(Position, Result<(), StorageError>),
+    /// The set that was written, and a place for the next one.
+    Stored(Position, Result<(), StorageError>, Next),
+    /// A set that was begun was deleted; and a place for the next one.
+    GivenUp(Result<(), StorageError>, Next),
     /// The set that was received.
     Installed(Position, Result<SnapshotSet, StorageError>),
     /// A directory was deleted.
     Removed(Result<(), StorageError>),
 }
 
+/// Where the next set is written to; none if it cannot be made.
+pub(super) type Next = Option<Box<Draft>>;
+
 /// The thread's state.
 pub(super) struct Finisher {
     pub dir: PathBuf,
     pub cluster: ClusterId,
+    /// How many services a set has sections of.
+    pub services: usize,
     /// Sets that do not count as kept.
     pub damaged: Vec<Position>,
 }
@@ -63,11 +68,16 @@ impl Finisher {
                 let written = piece.write().and_then(|()| piece.write_back());
                 Done::Piece(piece, written)
             }
-            Job::Store {
-                position,
-                draft,
-                pieces,
-            } => Done::Stored(position, self.store(position, &draft, pieces)),
+            Job::Store(mut draft) => {
+                let (position, stored) = (draft.position, self.store(&mut draft));
+                drop(draft);
+                Done::Stored(position, stored, self.next())
+            }
+            Job::GiveUp(draft) => {
+                let removed = remove(&draft.path);
+                drop(draft);
+                Done::GivenUp(removed, self.next())
+            }
             Job::Install {
                 position,
                 part,
@@ -77,19 +87,18 @@ impl Finisher {
         }
     }
 
-    fn store(
-        &mut self,
-        position: Position,
-        draft: &Path,
-        pieces: Vec<Piece>,
-    ) -> Result<(), StorageError> {
-        let written = pieces.iter().try_for_each(Piece::write);
-        let files = pieces.into_iter().map(|piece| (piece.path, piece.file));
-        let files: Vec<(PathBuf, Arc<File>)> = files.collect();
-        let stored = written.and_then(|()| self.make_durable(position, draft, &files));
+    /// Makes a place for the next set. Whoever begins one without a place tries it again, and says
+    /// why it does not work.
+    pub fn next(&self) -> Next {
+        Draft::create(&self.dir, self.services).ok()
+    }
+
+    fn store(&mut self, draft: &mut Draft) -> Result<(), StorageError> {
+        let files = draft.close();
+        let stored = files.and_then(|files| self.make_durable(draft.position, &draft.path, &files));
         if stored.is_err() {
             // The first failure is the one to be told of, also if its remnants cannot be deleted.
-            drop(remove(draft));
+            drop(remove(&draft.path));
         }
         stored
     }

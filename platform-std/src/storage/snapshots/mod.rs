@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! <position>/                a complete set, on the disk before it had this name
-//! <position>.tmp/            being written, or being deleted: removed at start
+//! next.tmp/                  the next set: made ahead, perhaps being written; removed at start
+//! <position>.tmp/            being deleted: removed at start
 //! <position>-<digest>.part/  being received from another member: goes on after a restart
 //! ```
 //! The newest two complete sets are kept. A set that cannot be written fails alone: the node goes
-//! on, and its log is kept. All that waits for the disk is done on a thread of its own.
+//! on, and its log is kept. All that waits for the disk is done on a thread of its own, also what
+//! the next set is written into: its directory, its files and their buffers.
 
 mod draft;
 mod finish;
@@ -71,10 +73,13 @@ pub struct SnapshotStore {
     dir: PathBuf,
     worker: Worker<Job, Done>,
     reader: Worker<ReadJob, ReadDone>,
-    draft: Option<Draft>,
+    services: usize,
+    /// Where the next set is written to.
+    next: Option<Box<Draft>>,
+    draft: Option<Box<Draft>>,
     receiving: Option<Receiving>,
-    /// A directory that is to be deleted when the worker is idle.
-    garbage: Option<PathBuf>,
+    /// What the worker is to do once it is idle.
+    waiting: Option<Job>,
     /// The complete, sound sets, in ascending order.
     kept: Vec<Position>,
     stored: u64,
@@ -82,14 +87,16 @@ pub struct SnapshotStore {
 }
 
 impl SnapshotStore {
-    /// Opens the directory `dir`, which is made if it is missing; removes the drafts of a dead
-    /// process. `damaged` are the sets that [`newest_valid`] found so: they do not count as kept.
+    /// Opens the directory `dir`, which is made if it is missing, for sets of so many services;
+    /// removes the drafts of a dead process. `damaged` are the sets that [`newest_valid`] found so:
+    /// they do not count as kept.
     ///
     /// # Errors
     /// Any error of the system, with the path.
     pub fn open(
         dir: &Path,
         cluster: ClusterId,
+        services: usize,
         damaged: &[Damaged],
         waker: &Waker,
     ) -> Result<Self, StorageError> {
@@ -97,6 +104,7 @@ impl SnapshotStore {
         let damaged: Vec<Position> = damaged.iter().map(|damaged| damaged.position).collect();
         let mut kept = positions(dir)?;
         kept.retain(|position| !damaged.contains(position));
+        kept.reserve(KEPT + 1);
         for (entry, path) in entries(dir)? {
             let is_old = match entry {
                 Entry::Draft => true,
@@ -110,8 +118,10 @@ impl SnapshotStore {
         let mut finisher = Finisher {
             dir: dir.to_path_buf(),
             cluster,
+            services,
             damaged,
         };
+        let next = finisher.next();
         let worker = Worker::spawn("snapshots", waker.clone(), move |job| finisher.run(job))
             .map_err(StorageError::io("start a thread for", dir))?;
         let mut sections = SectionReader::new(dir);
@@ -126,26 +136,31 @@ impl SnapshotStore {
             dir: dir.to_path_buf(),
             worker,
             reader,
+            services,
+            next,
             draft: None,
             receiving: None,
-            garbage: None,
+            waiting: None,
             kept,
             stored: 0,
             failed: 0,
         })
     }
 
-    /// Begins a set. False, and nothing is done, while another one is written or received, or the
-    /// thread is busy: ask again.
+    /// Begins a set, in the place that was made for it. False, and nothing is done, while another
+    /// one is written or received, or the thread is busy: ask again.
     ///
     /// # Errors
-    /// The directory cannot be made: this set has failed.
+    /// There is no place: its directory or files could not be made, nor can they be now. This set
+    /// has failed.
     pub fn begin(&mut self, position: Position) -> Result<bool, StorageError> {
         if self.draft.is_some() || self.receiving.is_some() || !self.is_idle() {
             return Ok(false);
         }
-        match Draft::create(&self.dir, position) {
-            Ok(draft) => {
+        let next = self.next.take();
+        match next.map_or_else(|| Draft::create(&self.dir, self.services), Ok) {
+            Ok(mut draft) => {
+                draft.position = position;
                 self.draft = Some(draft);
                 Ok(true)
             }
@@ -160,45 +175,33 @@ impl SnapshotStore {
     pub fn sink(&mut self) -> Option<&mut dyn SnapshotSink> {
         self.draft
             .as_mut()
-            .map(|draft| draft as &mut dyn SnapshotSink)
+            .map(|draft| draft.as_mut() as &mut dyn SnapshotSink)
     }
 
     /// Whether the disk keeps up: while it does not, writing more of a set would make the log's own
     /// flushes wait. A set that cannot be written in steps need not ask.
     pub fn is_ready_for_more(&self) -> bool {
-        self.draft.as_ref().is_some_and(Draft::is_level)
+        self.draft.as_ref().is_some_and(|draft| draft.is_level())
     }
 
-    /// All sections of the set that was begun are written: [`Self::poll`] says when it is stored.
+    /// All sections of the set that was begun are written: [`Self::poll`] says what came of it.
     /// Without one nothing happens.
-    pub fn finish(&mut self) -> Option<Outcome> {
-        self.wait_for_piece();
-        let draft = self.draft.take()?;
-        let (position, path) = (draft.position, draft.path.clone());
-        match draft.close() {
-            Ok(pieces) => {
-                self.worker.submit(Job::Store {
-                    position,
-                    draft: path,
-                    pieces,
-                });
-                None
-            }
-            Err(error) => {
-                self.failed += 1;
-                self.garbage = Some(path);
-                Some(Outcome::Failed(position, error.of_snapshot()))
-            }
+    pub fn finish(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            self.waiting = Some(Job::Store(draft));
+            self.go_on();
         }
     }
 
     /// Gives the set that was begun up: a write has failed, or the service. What is returned is the
     /// system's reason with the file's path, if it was a write.
     pub fn abandon(&mut self) -> Option<StorageError> {
-        let draft = self.draft.take()?;
+        let mut draft = self.draft.take()?;
         self.failed += 1;
-        self.garbage = Some(draft.path.clone());
-        draft.into_error().map(StorageError::of_snapshot)
+        let error = draft.take_error();
+        self.waiting = Some(Job::GiveUp(draft));
+        self.go_on();
+        error.map(StorageError::of_snapshot)
     }
 
     /// A set that a process which has ended had begun to receive: its position and digest.
@@ -233,10 +236,9 @@ impl SnapshotStore {
         let this = Entry::Part(position, digest);
         let is_other = |entry: &Entry| matches!(entry, Entry::Part(..)) && *entry != this;
         let mut parts = entries(&self.dir)?.into_iter();
-        self.garbage = parts
-            .find(|(entry, _)| is_other(entry))
-            .map(|(_, path)| path);
-        if self.garbage.is_some() {
+        if let Some((_, path)) = parts.find(|(entry, _)| is_other(entry)) {
+            self.waiting = Some(Job::Remove(path));
+            self.go_on();
             return Ok(false);
         }
         self.receiving = Some(Receiving::open(&self.dir, position, digest)?);
@@ -247,7 +249,8 @@ impl SnapshotStore {
     /// deletes it.
     pub fn give_up_receiving(&mut self) {
         if let Some(part) = self.receiving.take() {
-            self.garbage.get_or_insert(part.path);
+            self.waiting = Some(Job::Remove(part.path));
+            self.go_on();
         }
     }
 
@@ -260,26 +263,32 @@ impl SnapshotStore {
     /// stored. Without one nothing happens.
     pub fn finish_receiving(&mut self) {
         if let Some(receiving) = self.receiving.take() {
-            self.wait_for_piece();
-            self.worker.submit(Job::Install {
+            self.waiting = Some(Job::Install {
                 position: receiving.position,
                 part: receiving.path.clone(),
                 files: receiving.close(),
             });
+            self.go_on();
         }
     }
 
     /// One turn: what came of a set, once that is known. Bounded.
     pub fn poll(&mut self) -> Option<Outcome> {
         let outcome = self.worker.poll().and_then(|done| self.handle(done));
-        if self.worker.is_idle() {
-            if let Some(path) = self.garbage.take() {
-                self.worker.submit(Job::Remove(path));
-            } else if let Some(piece) = self.draft.as_mut().and_then(Draft::take_piece) {
-                self.worker.submit(Job::Piece(piece));
-            }
-        }
+        self.go_on();
         outcome
+    }
+
+    /// Gives the thread something to do, if it has nothing.
+    fn go_on(&mut self) {
+        if !self.worker.is_idle() {
+            return;
+        }
+        if let Some(job) = self.waiting.take() {
+            self.worker.submit(job);
+        } else if let Some(piece) = self.draft.as_mut().and_then(|draft| draft.take_piece()) {
+            self.worker.submit(Job::Piece(piece));
+        }
     }
 
     /// Starts to read a piece of a set, to be sent to another member; unless one is being read:
@@ -319,15 +328,7 @@ impl SnapshotStore {
     }
 
     fn is_idle(&self) -> bool {
-        self.worker.is_idle() && self.garbage.is_none()
-    }
-
-    /// The thread may be at one piece only, which is short.
-    fn wait_for_piece(&mut self) {
-        if let Some(done) = self.worker.wait() {
-            let outcome = self.handle(done);
-            assert!(outcome.is_none(), "one set at a time");
-        }
+        self.worker.is_idle() && self.waiting.is_none()
     }
 
     fn keep(&mut self, position: Position) {
@@ -343,21 +344,31 @@ impl SnapshotStore {
         match done {
             Done::Removed(Ok(())) => None,
             Done::Piece(piece, written) => {
-                if let Some(draft) = &mut self.draft {
+                let draft = match &mut self.waiting {
+                    Some(Job::Store(draft)) => Some(draft),
+                    _ => self.draft.as_mut(),
+                };
+                if let Some(draft) = draft {
                     draft.give_back(piece, written);
                 }
                 None
+            }
+            Done::GivenUp(removed, next) => {
+                self.next = next;
+                self.handle(Done::Removed(removed))
             }
             Done::Removed(Err(error)) => {
                 tracing::warn!(%error, "a snapshot of no use was not deleted");
                 None
             }
-            Done::Stored(position, Ok(())) => {
+            Done::Stored(position, Ok(()), next) => {
+                self.next = next;
                 self.stored += 1;
                 self.keep(position);
                 Some(Outcome::Stored(position))
             }
-            Done::Stored(position, Err(error)) => {
+            Done::Stored(position, Err(error), next) => {
+                self.next = next;
                 self.failed += 1;
                 Some(Outcome::Failed(position, error.of_snapshot()))
             }
@@ -366,6 +377,16 @@ impl SnapshotStore {
                 Some(Outcome::Installed(set))
             }
             Done::Installed(position, Err(error)) => Some(Outcome::Refused(position, error)),
+        }
+    }
+}
+
+impl Drop for SnapshotStore {
+    /// A member that closes leaves nothing that it has not begun.
+    fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            // The next start tries it again.
+            drop(next.unmake());
         }
     }
 }

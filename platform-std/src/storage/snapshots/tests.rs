@@ -6,6 +6,8 @@ use super::super::testing::Scratch;
 use super::*;
 
 const CLUSTER: ClusterId = ClusterId(7);
+/// Those with files made ahead: [`service`] is one of none, and some of these have no section.
+const SERVICES: usize = 2;
 
 fn at(position: u64) -> Position {
     Position::new(position)
@@ -60,7 +62,7 @@ pub(in super::super) fn write_set(store: &mut SnapshotStore, begin: Begin) {
     let end = write(sink, &Begin { section, ..begin }, &[]).unwrap();
     let section = Section::Consensus;
     write(sink, &Begin { section, ..begin }, &[end]).unwrap();
-    assert!(store.finish().is_none());
+    store.finish();
     let outcome = outcome(store);
     assert!(
         matches!(outcome, Outcome::Stored(p) if p == begin.position),
@@ -70,7 +72,7 @@ pub(in super::super) fn write_set(store: &mut SnapshotStore, begin: Begin) {
 
 fn open(scratch: &Scratch, damaged: &[Damaged]) -> SnapshotStore {
     let waker = Waker::new().unwrap();
-    SnapshotStore::open(scratch.path(), CLUSTER, damaged, &waker).unwrap()
+    SnapshotStore::open(scratch.path(), CLUSTER, SERVICES, damaged, &waker).unwrap()
 }
 
 fn outcome(store: &mut SnapshotStore) -> Outcome {
@@ -101,6 +103,12 @@ fn file(scratch: &Scratch, position: u64, section: Section) -> PathBuf {
         .join(file_name(section))
 }
 
+/// What the directory holds.
+fn found(scratch: &Scratch) -> Vec<Entry> {
+    let entries = entries(scratch.path()).unwrap();
+    entries.into_iter().map(|(entry, _)| entry).collect()
+}
+
 fn damage(path: &Path, offset: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[offset] ^= 1;
@@ -122,9 +130,9 @@ fn a_set_comes_back_as_it_was_written_and_two_are_kept() {
     assert_eq!(store.counts(), (3, 0));
     assert_eq!(positions(scratch.path()).unwrap(), [at(4096), at(8192)]);
     assert_eq!(
-        entries(scratch.path()).unwrap().len(),
-        2,
-        "nothing else is left"
+        found(&scratch),
+        [Entry::Set(at(4096)), Entry::Set(at(8192)), Entry::Draft],
+        "nothing else is left but the place for the next one"
     );
     let (set, damaged) = newest_valid(scratch.path(), CLUSTER).unwrap();
     let set = set.unwrap();
@@ -255,14 +263,12 @@ fn a_full_disk_fails_the_set_and_nothing_else() {
     take(&mut store, 96);
     for is_noticed_late in [false, true] {
         assert!(store.begin(at(4096)).unwrap());
-        let draft = scratch
-            .path()
-            .join(format!("{}.tmp", set::set_name(at(4096))));
-        std::os::unix::fs::symlink("/dev/full", draft.join("service-3")).unwrap();
+        let file = scratch.path().join("next.tmp/service-3");
+        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
         let error = if is_noticed_late {
             let sink = store.sink().unwrap().section(service());
             assert_eq!(sink.write(b"little"), Ok(6));
-            assert!(store.finish().is_none());
+            store.finish();
             match outcome(&mut store) {
                 Outcome::Failed(_, error) => error,
                 other => panic!("{other:?}"),
@@ -300,7 +306,7 @@ fn a_full_disk_fails_the_set_and_nothing_else() {
             "what is left is deleted first"
         );
         rest(&mut store);
-        assert!(!draft.exists());
+        assert!(!file.exists());
     }
     assert_eq!(store.counts(), (1, 2));
     take(&mut store, 8192);
@@ -319,14 +325,45 @@ fn drafts_of_a_dead_process_are_removed_and_parts_go_on() {
         std::fs::create_dir(Receiving::path(scratch.path(), at(part), 0xABC)).unwrap();
     }
     let store = open(&scratch, &[]);
-    let left: Vec<Entry> = entries(scratch.path())
-        .unwrap()
-        .iter()
-        .map(|e| e.0)
-        .collect();
-    assert_eq!(left, [Entry::Set(at(96)), Entry::Part(at(8192), 0xABC)]);
     assert_eq!(store.newest(), Some(at(96)));
     assert_eq!(store.part().unwrap(), Some((at(8192), 0xABC)));
+    assert_eq!(found(&scratch).len(), 3, "with the place for the next one");
+    drop(store);
+    let left = [Entry::Set(at(96)), Entry::Part(at(8192), 0xABC)];
+    assert_eq!(found(&scratch), left, "who closes deletes its own");
+}
+
+#[test]
+fn a_place_that_somebody_has_deleted_costs_one_set() {
+    let scratch = Scratch::new("deleted");
+    let mut store = open(&scratch, &[]);
+    std::fs::remove_dir_all(scratch.path().join("next.tmp")).unwrap();
+    assert!(store.begin(at(96)).unwrap());
+    let sink = store.sink().unwrap();
+    write(sink, &begin(96, Section::Consensus), &[]).unwrap();
+    store.finish();
+    let outcome = outcome(&mut store);
+    assert!(matches!(outcome, Outcome::Failed(p, _) if p == at(96)));
+    take(&mut store, 4096);
+    assert_eq!(store.counts(), (1, 1));
+    assert_eq!(positions(scratch.path()).unwrap(), [at(4096)]);
+}
+
+#[test]
+fn without_a_place_a_set_fails_for_the_reason_why_none_can_be_made() {
+    let scratch = Scratch::new("no-place");
+    let mut store = open(&scratch, &[]);
+    // It cannot be removed as a directory, and stands in the way of one.
+    let file = scratch.path().join("next.tmp");
+    store.next = None;
+    std::fs::remove_dir_all(&file).unwrap();
+    std::fs::write(&file, b"").unwrap();
+    let error = store.begin(at(96)).unwrap_err().to_string();
+    assert!(error.contains("no snapshot was taken"), "{error}");
+    assert!(error.contains("next.tmp"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    take(&mut store, 4096);
+    assert_eq!(store.counts(), (1, 1));
 }
 
 /// The files of a set at 4096, to be sent.
@@ -415,5 +452,5 @@ fn a_received_set_that_is_not_sound_is_removed() {
         matches!(error, StorageError::SnapshotRefused { .. }),
         "{error}"
     );
-    assert!(entries(scratch.path()).unwrap().is_empty());
+    assert_eq!(found(&scratch), [Entry::Draft]);
 }

@@ -120,7 +120,7 @@ impl Member {
     fn snapshot(&self, at: (Position, u32)) {
         let waker = Waker::new().unwrap();
         let dir = self.dir.snapshots();
-        let mut store = SnapshotStore::open(&dir, CLUSTER, &[], &waker).unwrap();
+        let mut store = SnapshotStore::open(&dir, CLUSTER, 1, &[], &waker).unwrap();
         let begin = Begin {
             cluster: CLUSTER,
             section: Section::Consensus,
