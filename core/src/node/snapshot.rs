@@ -215,9 +215,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let grown = self.raft.tail.end.since(known.last);
         let by_bytes = self.snapshot_period().is_some_and(|bytes| grown >= bytes);
-        let (_, own_end) = self.disk_limits();
-        let left = own_end.since(self.raft.tail.end);
-        let again = || known.again(left, u64::from(self.config.segment_length));
+        let again = || {
+            let left = self.disk_limits().1.since(self.raft.tail.end);
+            known.again(left, u64::from(self.config.segment_length))
+        };
         let by_room = self.is_stuck() && now.since(known.last_at) >= again();
         let by_time =
             !policy.interval.is_zero() && grown > 0 && now.since(known.last_at) >= policy.interval;
