@@ -112,6 +112,13 @@ pub trait Log {
     fn segment_length(&self) -> u32;
 }
 
+/// Where the last segment ends: a frame names its segment in 31 bits, so there is no room behind
+/// it. That is 128 TiB of log in segments of 64 KiB.
+#[inline]
+pub const fn last_end(segment_length: u32) -> Position {
+    Position::new((segment_length as u64) << 31)
+}
+
 /// Where the segment of the byte at `position` starts.
 #[inline]
 pub const fn segment_base(position: Position, segment_length: u32) -> Position {

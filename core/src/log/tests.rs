@@ -87,6 +87,24 @@ fn a_full_window_refuses_and_changes_nothing() {
 }
 
 #[test]
+fn behind_the_last_segment_that_a_frame_can_name_is_no_room() {
+    for (len, fits) in [(90, 4), (400, 1), (2_000, 0)] {
+        let start = last_end(SEGMENT).minus(512);
+        let mut log = window_at(start);
+        let message = vec![7; len];
+        for _ in 0..fits {
+            append(&mut log, T1, &[&message], MTU).expect("room");
+        }
+        let refused = append(&mut log, T1, &[&message], MTU);
+        assert_eq!(refused, Err(AppendError::Full));
+        // What was let in can be read.
+        let bytes = contents(&log, start);
+        let frames = Frames::new(&bytes, start, SEGMENT).chained(0);
+        assert_eq!(frames.filter(FrameRef::begins).count(), fits);
+    }
+}
+
+#[test]
 fn bytes_in_flight_to_storage_are_no_room() {
     let mut log = window();
     append(&mut log, T1, &[&[1; 500]], MTU).expect("room");

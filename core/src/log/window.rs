@@ -10,7 +10,7 @@
 //! The first bytes of a lap that the slack stands in for are simply not used in that lap.
 
 use super::frame::{hop, step};
-use super::{Log, Span, scan};
+use super::{Log, Span, last_end, scan};
 use crate::broken::Broken;
 use crate::limits::{FRAME_ALIGNMENT, MTU_MAX};
 use crate::planted::Planted;
@@ -298,7 +298,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
 
     fn room(&mut self, at: Position) -> &mut [u8] {
         // Who asks for another place than one behind the end would write where no frame goes.
-        if !at.is_aligned() || at < self.end {
+        if !at.is_aligned() || at < self.end || at >= last_end(self.segment_length) {
             return &mut [];
         }
         let limit = self.released.min(self.written).max(self.start);

@@ -28,6 +28,7 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
     clients::ClientsConfig {
         member: config.member,
         mtu: config.egress_mtu,
+        log_mtu: config.mtu,
         egress_segment_length: config.segment_length,
         message_max: config.message_max + crate::wire::cluster::SESSION_HEADER_LENGTH,
         sessions_max: config.sessions_max,

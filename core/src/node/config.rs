@@ -126,7 +126,8 @@ pub struct Config {
     /// How many of them may be open at once; the same on every member. In effect never more than a
     /// node of `N` slots can serve while it keeps some for refusals: see `Clients::session_limit`.
     pub sessions_max: usize,
-    /// The length of a log segment in bytes: a power of two; the same on every member.
+    /// The length of a log segment in bytes: a power of two; the same on every member. No log has
+    /// more than 2^31 of them: in segments of 64 KiB it is full for ever at 128 TiB.
     pub segment_length: u32,
     /// The longest frame and member datagram in bytes: a multiple of 32; the same on every member.
     pub mtu: usize,
@@ -314,7 +315,8 @@ impl Config {
         if self.services == 0 || self.services > SERVICES_MAX {
             return Err(ConfigError::Services);
         }
-        let least = (SEGMENTS_MIN * u64::from(segment)).max(2 * self.snapshots.every_bytes);
+        let least =
+            (SEGMENTS_MIN * u64::from(segment)).max(self.snapshots.every_bytes.saturating_mul(2));
         if self.log_max != 0 && self.log_max < least {
             return Err(ConfigError::LogMax);
         }

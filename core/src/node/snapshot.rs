@@ -38,6 +38,9 @@ const FORMAT: u32 = 1;
 /// writes all there is.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Each attempt is a record in what a full log keeps for what makes room in it, and for the terms
+/// to come: so an attempt waits four times as long whenever half of that is gone, as often as this.
+const HALVINGS_MAX: u32 = 5;
 
 /// One complete snapshot set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -136,10 +139,13 @@ impl<const S: usize> Snapshots<S> {
         }
     }
 
-    /// How long after the last one failed another is taken.
-    fn again(&self) -> Duration {
+    /// How long after the last one failed another is taken, if so many bytes are left of what the
+    /// log keeps for it.
+    fn again(&self, left: u64, kept: u64) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(6);
-        (AGAIN * (1 << doublings)).min(AGAIN_MAX)
+        let halvings = (kept / left.max(1)).checked_ilog2().unwrap_or(0);
+        let again = (AGAIN * (1 << doublings)).min(AGAIN_MAX);
+        again * (1 << (2 * halvings.min(HALVINGS_MAX)))
     }
 
     fn note_failed(&mut self, position: Position) {
@@ -209,7 +215,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let grown = self.raft.tail.end.since(known.last);
         let by_bytes = self.snapshot_period().is_some_and(|bytes| grown >= bytes);
-        let by_room = self.is_stuck() && now.since(known.last_at) >= known.again();
+        let again = || {
+            let left = self.disk_limits().1.since(self.raft.tail.end);
+            known.again(left, u64::from(self.config.segment_length))
+        };
+        let by_room = self.is_stuck() && now.since(known.last_at) >= again();
         let by_time =
             !policy.interval.is_zero() && grown > 0 && now.since(known.last_at) >= policy.interval;
         known.asked || by_bytes || by_time || by_room

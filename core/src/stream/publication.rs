@@ -10,6 +10,7 @@ mod pad;
 pub use config::{ConfigError, OfferError, PublicationConfig, PublicationTiming, StatusReject};
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use config::message_max;
 use pad::Pad;
@@ -199,6 +200,12 @@ impl Publication {
         if self.connected_until.is_some_and(|until| now >= until) {
             self.connected_until = None;
         }
+    }
+
+    /// Its owner slept for so long: it has not heard a receiver that may have spoken meanwhile.
+    pub(crate) fn excuse(&mut self, now: Instant, slept: Duration) {
+        let later = |at: Instant| at.plus(slept).min(now.plus(self.timing.connection));
+        self.connected_until = self.connected_until.map(later);
     }
 
     /// A receiver reports how far it has consumed, or asks for SETUP, or says that it goes away.

@@ -265,7 +265,7 @@ impl<const N: usize> Clients<N> {
         let mut buffer = [0; OPEN_MAX];
         // Twice: the id does not change the length, and the length decides about a PAD before it.
         let len = event.emit(&mut buffer).unwrap_or(0);
-        let Some(start) = record_start(turn.log, len, self.config.mtu) else {
+        let Some(start) = record_start(turn.log, len, self.config.log_mtu) else {
             return;
         };
         event.session = SessionId::new(start);
@@ -273,7 +273,7 @@ impl<const N: usize> Clients<N> {
         let Some(bytes) = written.and_then(|written| buffer.get(..written)) else {
             return;
         };
-        if let Err(error) = append(turn.log, term, &[bytes], self.config.mtu) {
+        if let Err(error) = append(turn.log, term, &[bytes], self.config.log_mtu) {
             return self.refused(error);
         }
         let session = SessionId::new(start);
@@ -306,7 +306,7 @@ impl<const N: usize> Clients<N> {
             self.broken = Some(Broken::Encoding);
             return;
         };
-        match append(turn.log, term, &[bytes], self.config.mtu) {
+        match append(turn.log, term, &[bytes], self.config.log_mtu) {
             Ok(_) => {
                 live.close = Close::Appended;
                 self.count(Count::CloseAppended);

@@ -194,6 +194,27 @@ impl<const N: usize> Clients<N> {
         }
     }
 
+    /// There may have been fewer slots than open sessions when this member began to lead: more were
+    /// allowed when they were opened. Those that are left have their turn as slots become free, or
+    /// nobody would ever find out that their clients are gone.
+    #[inline]
+    pub(super) fn serve_the_rest(&mut self, now: Instant) {
+        let is_left = self.leading.is_some() && self.served.len() < self.table.len();
+        if is_left && self.links.free().is_some() {
+            self.serve_next(now);
+        }
+    }
+
+    /// The first session that is not served.
+    #[inline(never)]
+    fn serve_next(&mut self, now: Instant) {
+        let ids = (0..self.table.len()).filter_map(|at| self.table.id_at(at));
+        let mut left = ids.filter(|id| self.serving(*id).is_none());
+        if let Some(id) = left.next() {
+            self.serve(now, id);
+        }
+    }
+
     fn note_served(&mut self, id: SessionId, slot: usize) {
         let at = self.served.partition_point(|(served, _)| *served < id);
         if list::insert(&mut self.served, at, (id, slot)).is_err() {

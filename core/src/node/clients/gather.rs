@@ -127,7 +127,7 @@ impl<const N: usize> Clients<N> {
         let most = link.in_flight_max()?;
         let live = link.live_mut().filter(|live| live.is_heard_from(from))?;
         let (log, mtu) = (&mut *turn.log, self.config.mtu);
-        let mut run = Appending::open(log, term, mtu).ok()?;
+        let mut run = Appending::open(log, term, self.config.log_mtu).ok()?;
         let head = SessionMessageHeader {
             timestamp: turn.admission.timestamp,
             ..said.header

@@ -93,7 +93,7 @@ impl<const N: usize> Clients<N> {
             timestamp: turn.admission.timestamp,
         };
         let parts = [&header.to_bytes()[..], message.payload];
-        match append(turn.log, term, &parts, self.config.mtu) {
+        match append(turn.log, term, &parts, self.config.log_mtu) {
             Ok(_) => {
                 if let Some(live) = link.live_mut() {
                     live.in_flight = live.in_flight.saturating_add(cost);

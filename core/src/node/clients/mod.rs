@@ -67,8 +67,10 @@ const RETIRED_MAX: usize = 32;
 pub struct ClientsConfig {
     /// This member.
     pub member: MemberId,
-    /// The longest datagram of log and egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
+    /// The longest datagram of egress, in bytes: `MTU_MIN` to `MTU_MAX`, a multiple of 32.
     pub mtu: usize,
+    /// The longest frame of the log, in the same bounds.
+    pub log_mtu: usize,
     /// The greatest length of the egress streams' Aeron term buffers: a power of two, 64 KiB to
     /// 1 GiB. They are no longer than four windows, or eight longest messages.
     pub egress_segment_length: u32,
@@ -94,6 +96,7 @@ impl ClientsConfig {
     const NOBODY: Self = Self {
         member: MemberId::FIRST,
         mtu: 0,
+        log_mtu: 0,
         egress_segment_length: 0,
         message_max: 0,
         sessions_max: 0,

@@ -41,6 +41,7 @@ impl<const N: usize> Clients<N> {
         if !self.links.looks(Look::Time).is_empty() {
             self.expire_links(now);
         }
+        self.serve_the_rest(now);
         self.looked_at = now;
     }
 
@@ -56,7 +57,15 @@ impl<const N: usize> Clients<N> {
             if let Some(live) = link.live_mut() {
                 live.heard_at = later(live.heard_at);
             }
-            if let Stream::Ready { progress, .. } = &mut link.stream {
+            if let Stream::Ready {
+                publication,
+                progress,
+                ..
+            } = &mut link.stream
+            {
+                // What is answered before its client has spoken again would be lost, and with that
+                // the session.
+                publication.excuse(now, slept);
                 progress.1 = later(progress.1);
             }
         }

@@ -16,13 +16,18 @@ fn full() -> Bench {
 /// The action is committed at `ms`, and the snapshot fails; gives after how many milliseconds
 /// another is wanted.
 fn fail(bench: &mut Bench, ms: u64) -> u64 {
+    fail_for(bench, ms, 500, 100_000)
+}
+
+/// As that, to within `step`, and at most `most`.
+fn fail_for(bench: &mut Bench, ms: u64, step: usize, most: u64) -> u64 {
     let mut service = Terms::default();
     bench.node.see(now(ms));
     bench.node.begin_snapshot(bench.node.raft().tail.end);
     let error = SnapshotError::TooLarge;
     bench.node.abandon_snapshot(&mut [&mut service], error);
     let wants = |after: &u64| bench.node.wants_snapshot(now(ms + after).instant);
-    let after = (0..100_000).step_by(500).find(wants);
+    let after = (0..most).step_by(step).find(wants);
     after.expect("another is wanted some time")
 }
 
@@ -45,4 +50,26 @@ fn the_next_attempt_waits_twice_as_long_up_to_a_minute_and_a_success_ends_that()
     });
     bench.node.handle_snapshot_failed(Position::new(96));
     assert_eq!(fail(&mut bench, ms), 2_000, "the second since it succeeded");
+}
+
+/// A disk that fills up on a Friday: whoever makes room on it on Monday in a week finds a log that
+/// still has room for the action, and for a new leader's first record.
+#[test]
+fn attempts_that_fail_for_two_weeks_do_not_use_up_what_is_kept_for_them() {
+    const RECORD: u64 = 96;
+    const DAY: u64 = 24 * 3_600_000;
+    let mut bench = full();
+    let (_, own_end) = bench.node.disk_limits();
+    let (mut ms, mut attempts) = (0, 0);
+    while ms < 14 * DAY {
+        let end = bench.node.raft().tail.end.plus(RECORD);
+        assert!(own_end.since(end) > 512, "after {} hours", ms / 3_600_000);
+        bench.node.raft.set_tail(Tail { term: term(1), end });
+        let waited = fail_for(&mut bench, ms, 5_000, 2 * DAY);
+        assert!(waited < DAY, "nor is it given up");
+        (ms, attempts) = (ms + waited, attempts + 1);
+        // For the first hours it is as good as if there were no end to it.
+        assert!(ms > 5 * 3_600_000 || waited <= 60_000);
+    }
+    assert!(attempts > 300);
 }

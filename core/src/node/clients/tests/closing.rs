@@ -5,10 +5,11 @@ extern crate std;
 use core::time::Duration;
 
 use super::client::Event;
-use super::world::World;
+use super::world::{World, config};
 use crate::log::Log;
-use crate::node::clients::Count;
+use crate::node::clients::{Clients, ClientsConfig, Count};
 use crate::session::AllowAdministration;
+use crate::units::{Position, Term};
 use crate::wire::cluster::{AdminRequest, AdminRequestType, CloseReason, Message};
 
 const STEP: Duration = Duration::from_millis(50);
@@ -163,4 +164,49 @@ fn sessions_survive_a_leader_that_slept() {
     world.run(20);
     assert_eq!(world.node.counters().get(Count::SessionTimeout), 0);
     assert!(world.clients[at].session.is_some());
+}
+
+/// What was in the log is committed and answered before the leader has heard its clients again.
+#[test]
+fn a_leader_that_slept_answers_what_was_on_its_way() {
+    let mut world = World::leading();
+    let at = world.join_open();
+    world.commits = false;
+    world.clients[at].say(b"on its way");
+    world.run(5);
+    let slept = Duration::from_secs(6);
+    world.now = world.now.plus(slept);
+    world.node.excuse(world.now, slept);
+    world.node.handle_timeout(world.now);
+    world.apply();
+    world.commits = true;
+    world.run(20);
+    assert_eq!(world.clients[at].replies, [b"on its way".to_vec()]);
+    assert_eq!(world.close_reasons().len(), 0);
+    assert_eq!(world.node.counters().get(Count::EgressOverflow), 0);
+    // Who stays silent from then on is no client that reads.
+    world.clients[at].mute = true;
+    world.sleep(Duration::from_secs(5), STEP);
+    assert_eq!(world.node.sessions_connected(), 0);
+}
+
+/// The members have been given less room than they had when these sessions were opened.
+#[test]
+fn sessions_that_found_no_slot_are_served_when_there_is_one() {
+    let mut world = World::leading();
+    let all = [world.join_open(), world.join_open(), world.join_open()];
+    world.node = Clients::new(ClientsConfig {
+        sessions_max: 1,
+        ..config()
+    });
+    world.applied = Position::ZERO;
+    world.apply();
+    assert_eq!(world.node.sessions().len(), all.len());
+    for at in all {
+        world.clients[at].mute = true;
+    }
+    world.node.become_leader(world.now, Term::new(8));
+    world.sleep(Duration::from_secs(25), STEP);
+    assert_eq!(world.close_reasons(), ["timeout"; 3]);
+    assert!(world.node.sessions().is_empty());
 }

@@ -8,12 +8,12 @@ use std::vec;
 use std::vec::Vec;
 
 use super::client::{Client, Event};
-use super::world::{Heard, MESSAGE_MAX, SLOTS, TERM, World};
-use crate::log::Log;
-use crate::node::clients::{Count, Memory};
+use super::world::{Heard, MESSAGE_MAX, MTU, SLOTS, TERM, World, config};
+use crate::log::{Frames, Log};
+use crate::node::clients::{Clients, ClientsConfig, Count, Memory};
 use crate::session::AllowAll;
 use crate::time::Instant;
-use crate::units::SessionId;
+use crate::units::{Position, SessionId};
 use crate::wire::cluster::CloseReason;
 
 #[test]
@@ -135,6 +135,29 @@ fn a_client_whose_driver_tells_sparingly_is_not_taken_for_one_that_does_not_read
     world.sleep(Duration::from_secs(4), Duration::from_millis(50));
     assert_eq!(world.node.counters().get(Count::EgressTimeout), 1);
     assert_eq!(world.close_reasons(), ["timeout"]);
+}
+
+#[test]
+fn frames_of_the_log_are_as_long_as_the_log_has_them_and_not_as_answers() {
+    for is_direct in [true, false] {
+        let mut world = World::new();
+        world.node = Clients::new(ClientsConfig {
+            mtu: 2 * MTU,
+            ..config()
+        });
+        world.is_direct = is_direct;
+        world.node.become_leader(world.now, TERM);
+        let at = world.join_open();
+        // Whole in its datagram: that may be longer than a frame of the log.
+        world.clients[at].say(&[3; MTU - 64]);
+        world.clients[at].say(&[4; 4000]);
+        world.run(20);
+        let replies = world.clients[at].replies.iter().map(Vec::len);
+        assert!(replies.eq([MTU - 64, 4000]));
+        let run = world.log.read(Position::ZERO);
+        let mut frames = Frames::new(run, Position::ZERO, 1 << 20);
+        assert!(frames.all(|frame| frame.bytes.len() <= MTU));
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub fn config() -> ClientsConfig {
     ClientsConfig {
         member: MemberId::new(0).unwrap(),
         mtu: MTU,
+        log_mtu: MTU,
         egress_segment_length: 2 * SEGMENT,
         message_max: MESSAGE_MAX,
         sessions_max: 3,
