@@ -27,7 +27,7 @@ pub struct LogArgs {
     #[arg(long)]
     verify: bool,
     /// Start at this position, which must be a frame's; without this, where the log starts
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(..1 << 63))]
     from: Option<u64>,
     /// Stop after so many frames
     #[arg(long, value_name = "FRAMES", default_value_t = u64::MAX)]
