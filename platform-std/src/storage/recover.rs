@@ -7,7 +7,7 @@ use coracle_core::log::{
 };
 use coracle_core::units::{ClusterId, Position, Term};
 
-use super::dir::segment_bases;
+use super::dir::{exists, segment_bases};
 use super::error::StorageError;
 use super::segment::{Segment, VERSION};
 use super::state::sector_error;
@@ -196,7 +196,7 @@ impl Reader {
         let base = segment_base(at, self.segment_length).get();
         if self.open.as_ref().is_none_or(|s| s.label().base != base) {
             let path = self.log.join(Segment::name(base));
-            if !path.exists() {
+            if !exists(&path)? {
                 return Ok(0);
             }
             self.open = Some(Segment::open(&path, false)?);
