@@ -29,7 +29,7 @@ use coracle_core::limits::MTU_MAX;
 use coracle_core::stream::{self, Output, slot_len};
 use coracle_core::wire::cluster::AdminResponseCode;
 
-use crate::clock::{Clock, random_seed};
+use crate::clock::{Clock, deadline, random_seed};
 use crate::net::batch::BATCH;
 use crate::net::socket::BindError;
 use crate::net::{ReceiveBatch, Resolver, SendBatch, Socket, resolve, wait};
@@ -253,7 +253,7 @@ impl Client {
         message: &[u8],
         timeout: Duration,
     ) -> Result<Offered, ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         loop {
             match self.offer(message) {
                 Ok(offered) => {
@@ -288,7 +288,7 @@ impl Client {
         timeout: Duration,
         mut handler: impl FnMut(Egress<'_>),
     ) -> Result<(), ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         let asked = random_seed() as i64;
         let (mut is_asked, mut answer) = (false, None);
         loop {
@@ -333,7 +333,7 @@ impl Client {
         timeout: Duration,
         mut handler: impl FnMut(Egress<'_>),
     ) -> Result<usize, ClientError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         // What was offered leaves before anything else is looked at.
         self.transmit();
         loop {

@@ -1,6 +1,6 @@
 //! The clocks of this machine, as the core takes them.
 
-use std::time::{Instant as StdInstant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use coracle_core::time::{Instant, Now, Timestamp};
 
@@ -40,10 +40,32 @@ impl Clock {
     }
 }
 
+/// When `timeout` from now is over. One that no clock reaches, as `Duration::MAX`, is never: in
+/// centuries.
+pub fn deadline(timeout: Duration) -> StdInstant {
+    const NEVER: Duration = Duration::from_secs(1 << 33);
+    let now = StdInstant::now();
+    now.checked_add(timeout.min(NEVER)).unwrap_or(now)
+}
+
 /// A number that is different at every call, on every machine and in every process.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_that_no_clock_reaches_is_not_over() {
+        let year = Duration::from_secs(365 * 86_400);
+        for timeout in [Duration::MAX, Duration::from_secs(u64::MAX), year] {
+            assert!(deadline(timeout) > StdInstant::now() + year / 2);
+        }
+        assert!(deadline(Duration::ZERO) <= StdInstant::now());
+    }
 }

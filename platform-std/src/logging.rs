@@ -43,6 +43,9 @@ pub fn start(format: LogFormat, level: LogLevel) {
         .with_max_level(filter)
         .with_target(false)
         .with_ansi(false)
+        // Else a line that cannot be written (a full disk, a reader that went away) is told of on
+        // standard error as well, and that panics: on the node's thread.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Fails only if logging has been started already.
     let _again = match format {

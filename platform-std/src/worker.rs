@@ -85,8 +85,7 @@ impl<J: Send + 'static, R: Send + 'static> Worker<J, R> {
             .spawn(move || {
                 while let Some(job) = theirs.next_job(spins) {
                     let result = work(job);
-                    theirs.lock().result = Some(result);
-                    theirs.done.store(true, Ordering::SeqCst);
+                    theirs.post_result(result);
                     theirs.changed.notify_all();
                     waker.wake();
                 }
@@ -149,6 +148,14 @@ impl<J, R> Shared<J, R> {
     fn lock(&self) -> MutexGuard<'_, Desk<J, R>> {
         // A poisoned desk means that the work panicked; its job then never ends, and is noticed.
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both under the lock: `wait` may take the result as soon as it is there, and what is said to
+    /// be done after that would be the next job.
+    fn post_result(&self, result: R) {
+        let mut desk = self.lock();
+        desk.result = Some(result);
+        self.done.store(true, Ordering::SeqCst);
     }
 
     fn post(&self) {

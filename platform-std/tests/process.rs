@@ -1,8 +1,10 @@
 //! The `coracle` binary as a user runs it.
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 struct Scratch(PathBuf);
 
@@ -196,4 +198,72 @@ fn nobody_home_is_exit_code_5() {
     let kv = coracle(&["kv", "--endpoints", &endpoint, "--timeout", "1", "get", "x"]);
     assert_eq!(kv.status.code(), Some(5));
     assert!(stderr(&kv).contains("no member answers"));
+}
+
+/// A process that does not outlive its test.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A node that is on its own, with its standard error going there.
+fn alone(scratch: &Scratch, stderr: std::fs::File) -> (Node, String) {
+    let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let [member, ingress] = sockets.map(|socket| socket.local_addr().unwrap());
+    let (dir, peer) = (scratch.path("data"), format!("0={member},{ingress}"));
+    let node = Command::new(env!("CARGO_BIN_EXE_coracle"))
+        .args(["node", "--init", "--member", "0", "--dir", &dir])
+        .args(["--peer", &peer])
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    (Node(node), dir)
+}
+
+/// The disk for its log lines is full: what it keeps is elsewhere.
+#[test]
+fn a_node_whose_log_lines_cannot_be_written_goes_on_and_closes() {
+    let scratch = Scratch::new();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (mut node, dir) = alone(&scratch, full);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let leads = || {
+        let local = stdout(&coracle(&["status", "--dir", &dir, "--json"]));
+        serde_json::from_str(&local).is_ok_and(|local: serde_json::Value| local["role"] == "leader")
+    };
+    while !leads() {
+        assert_eq!(node.0.try_wait().unwrap(), None, "it has ended");
+        assert!(Instant::now() < deadline, "nobody leads");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let process = rustix::process::Pid::from_child(&node.0);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(node.0.wait().unwrap().code(), Some(0));
+    // The same for what is asked for.
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_coracle"))
+        .args(["status", "--dir", &dir])
+        .stdout(full.try_clone().unwrap())
+        .stderr(full)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(1));
+}
+
+#[test]
+fn numbers_that_are_too_large_are_refused_and_not_stumbled_over() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("data");
+    let far = u64::MAX.to_string();
+    for command in ["log", "replay"] {
+        let output = coracle(&[command, "--dir", &dir, "--from", &far]);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+    }
+    // Nobody waits so long: that no member answers is seen at once.
+    let nobody = "0=127.0.0.1:1";
+    let args = ["snapshot", "--endpoints", nobody, "--timeout", &far];
+    assert_eq!(coracle(&args).status.code(), Some(5));
 }

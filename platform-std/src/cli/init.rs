@@ -1,5 +1,7 @@
 //! `coracle init`: a data directory, for a member of a new cluster or in place of a lost one.
 
+use std::io::{self, Write};
+
 use clap::Args;
 
 use super::{Failure, settings::SettingsArgs};
@@ -49,7 +51,8 @@ pub fn run(args: &InitArgs) -> Result<(), Failure> {
         true => replace(&settings)?,
         false => init(&settings)?,
     }
-    println!(
+    writeln!(
+        io::stdout(),
         "{} is ready for member {} of cluster {}{}",
         settings.dir.display(),
         settings.member,
@@ -60,6 +63,6 @@ pub fn run(args: &InitArgs) -> Result<(), Failure> {
                  longer says `does not count yet`",
             false => "",
         }
-    );
+    )?;
     Ok(())
 }

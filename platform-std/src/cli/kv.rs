@@ -11,6 +11,7 @@ use super::Failure;
 use super::send::no_answer;
 use super::status::ClusterArgs;
 use crate::client::{Client, ClientOptions, Egress};
+use crate::clock::deadline;
 
 /// Read, write and watch the replicated key-value service
 #[derive(Debug, Args)]
@@ -162,7 +163,7 @@ fn ask(args: &KvArgs, client: &mut Client, timeout: Duration) -> Result<(), Fail
     let request = args.verb.request();
     let message: Vec<u8> = encode_request(CORRELATION, &request).parts().concat();
     client.offer_until(&message, timeout).map_err(no_answer)?;
-    let deadline = Instant::now() + timeout;
+    let deadline = deadline(timeout);
     let mut answer = None;
     while answer.is_none() {
         if Instant::now() > deadline {

@@ -4,17 +4,22 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use coracle_core::units::Position;
 
 use super::Failure;
-use crate::walk::{Frame, Walk, kind_of};
+use crate::storage::recover::confirmed;
+use crate::walk::{Frame, Walk, WalkError, kind_of};
 
 /// List and verify the frames of a member's log
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 One line for each frame: where it is, the leadership term that wrote it, what it carries, for which
 session, how many bytes, and its checksum. Both checksums of every frame are verified on the way.
-The log ends at the first place that was never written. It starts at 0, or above if it was purged or
-begun after a snapshot: see `coracle snapshots`. Works on a running member's directory too.
+The log ends at the first place that was never written, or behind what was confirmed to be durable
+where no whole frame follows: what a member that changed its leader has cut off stays there until it
+is written over, and a running member may be in the middle of a write. It starts at 0, or above if
+it was purged or begun after a snapshot: see `coracle snapshots`. Works on a running member's
+directory too.
 
   coracle log --dir data/0
   coracle log --dir data/0 --from 65536 --count 20
@@ -27,7 +32,7 @@ pub struct LogArgs {
     #[arg(long)]
     verify: bool,
     /// Start at this position, which must be a frame's; without this, where the log starts
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(..1 << 63))]
     from: Option<u64>,
     /// Stop after so many frames
     #[arg(long, value_name = "FRAMES", default_value_t = u64::MAX)]
@@ -57,8 +62,9 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
         writeln!(out, "{HEADING}")?;
     }
     let (mut frames, mut messages, mut terms, mut last_term) = (0u64, 0u64, 0u64, 0);
+    let certain = confirmed(&args.dir.join("log"))?;
     while frames < args.count {
-        let Some(frame) = walk.next_frame(i64::MAX as u64)? else {
+        let Some(frame) = next(&mut walk, certain)? else {
             break;
         };
         frames += 1;
@@ -84,6 +90,16 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// The next frame. What is not whole, or does not follow, is damage only below what is `certain`.
+fn next(walk: &mut Walk, certain: Option<Position>) -> Result<Option<Frame<'_>>, WalkError> {
+    match walk.next_frame(i64::MAX as u64) {
+        Err(WalkError::Bad { position, .. }) if certain.is_some_and(|at| position >= at.get()) => {
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 /// The column titles of `write_frame`.
@@ -120,4 +136,52 @@ pub fn write_frame(out: &mut impl Write, frame: &Frame<'_>) -> io::Result<()> {
         frame.checksum,
         frame.chain
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_core::log::Slot;
+    use coracle_core::units::{ClusterId, Term};
+
+    use super::*;
+    use crate::storage::Segment;
+    use crate::storage::testing::Scratch;
+    use crate::walk::tests::written;
+
+    /// Three records of 192 bytes each, the last of which does not follow from the one before.
+    fn walked(certain: Option<u64>) -> Result<u64, WalkError> {
+        let scratch = Scratch::new("log-tail");
+        written(&scratch, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
+        let log = scratch.path().join("log");
+        let segment = Segment::open(&log.join(Segment::name(0)), true).unwrap();
+        segment.write_data(384 + 28, &[0; 4]).unwrap();
+        std::fs::write(log.join(Segment::name(64 << 10)), b"no segment").unwrap();
+        if let Some(certain) = certain.map(Position::new) {
+            let slot = Slot {
+                seq: 1,
+                cluster: ClusterId(7),
+                joined: Term::new(3),
+                confirmed: certain,
+                intended: certain,
+                chain: None,
+                segment_length: 64 << 10,
+                segment: Position::ZERO,
+            };
+            segment.write_slot(slot.index(), &slot.encode()).unwrap();
+        }
+        let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+        let certain = confirmed(&log).unwrap();
+        while next(&mut walk, certain)?.is_some() {}
+        Ok(walk.position())
+    }
+
+    #[test]
+    fn what_was_cut_off_behind_the_log_is_no_damage() {
+        assert_eq!(walked(Some(384)).unwrap(), 384);
+        for certain in [Some(576), None] {
+            let error = walked(certain).unwrap_err();
+            let is_damage = matches!(error, WalkError::Bad { position: 384, .. });
+            assert!(is_damage, "{error}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod snapshot;
 mod snapshots;
 mod status;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -82,7 +83,8 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("coracle: {failure}");
+            // Where nobody can read it, the exit code says it.
+            let _unread = writeln!(io::stderr(), "coracle: {failure}").is_err();
             ExitCode::from(failure.code())
         }
     }

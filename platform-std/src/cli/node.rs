@@ -1,5 +1,6 @@
 //! `coracle node`: runs one member.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -65,7 +66,7 @@ pub struct NodeArgs {
 pub fn run(args: &NodeArgs) -> Result<(), Failure> {
     let settings = args.settings.settings()?;
     if args.check {
-        print!("{settings}");
+        write!(io::stdout(), "{settings}")?;
         return Ok(());
     }
     logging::start(args.log_format, args.log_level);

@@ -1,5 +1,6 @@
 //! `coracle snapshot`: makes every member take one, and waits until it is stored.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use super::Failure;
 use super::send::no_answer;
 use super::status::{ClusterArgs, query};
 use crate::client::{Client, ClientError, ClientOptions};
+use crate::clock::deadline;
 
 /// How long a member may take to say how it is.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
@@ -62,7 +64,7 @@ struct Member {
 /// See the help.
 pub fn run(args: &SnapshotArgs) -> Result<(), Failure> {
     let endpoints = args.cluster.endpoints()?;
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let deadline = deadline(Duration::from_secs(args.timeout));
     let before = query(&endpoints, STATUS_PATIENCE)?;
     let committed = before.iter().flatten().map(|r| r.commit.get()).max();
     let Some(committed) = committed else {
@@ -83,7 +85,7 @@ pub fn run(args: &SnapshotArgs) -> Result<(), Failure> {
         }
         std::thread::sleep(PERIOD);
     }
-    tell(args.json, committed, &members);
+    tell(&mut io::stdout().lock(), args.json, committed, &members)?;
     verdict(&members, args.timeout)
 }
 
@@ -183,16 +185,18 @@ impl Member {
     }
 }
 
-fn tell(as_json: bool, committed: u64, members: &[Member]) {
+fn tell(out: &mut impl Write, as_json: bool, committed: u64, members: &[Member]) -> io::Result<()> {
     if as_json {
         let members: Vec<Value> = members.iter().map(Member::to_json).collect();
-        println!("{}", json!({ "asked_at": committed, "members": members }));
-        return;
+        let all = json!({ "asked_at": committed, "members": members });
+        return writeln!(out, "{all}");
     }
-    println!("a snapshot at or above position {committed} was asked for");
-    for member in members {
-        println!("{}", member.text());
-    }
+    writeln!(
+        out,
+        "a snapshot at or above position {committed} was asked for"
+    )?;
+    let mut members = members.iter();
+    members.try_for_each(|member| writeln!(out, "{}", member.text()))
 }
 
 fn verdict(members: &[Member], seconds: u64) -> Result<(), Failure> {

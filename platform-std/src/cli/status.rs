@@ -1,5 +1,6 @@
 //! `coracle status`: how every member is, by asking each, or by one member's counters file.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -113,9 +114,9 @@ pub fn run(args: &StatusArgs) -> Result<(), Failure> {
             .zip(&reports)
             .map(|((id, endpoint), report)| member_json(*id, endpoint, report.as_ref()))
             .collect();
-        println!("{}", json!({ "members": members }));
+        writeln!(io::stdout(), "{}", json!({ "members": members }))?;
     } else {
-        print_table(&endpoints, &reports);
+        write_table(&mut io::stdout().lock(), &endpoints, &reports)?;
     }
     let answered = reports.iter().flatten().count();
     if answered == 0 {
@@ -248,15 +249,21 @@ fn member_json(id: u8, endpoint: &str, report: Option<&StatusReport>) -> Value {
     })
 }
 
-fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
-    println!(
+fn write_table(
+    out: &mut impl Write,
+    endpoints: &[(u8, String)],
+    reports: &[Option<StatusReport>],
+) -> io::Result<()> {
+    writeln!(
+        out,
         "member  role        term   log start    snapshot    appended     durable   committed     \
          applied  digest            sessions  rejects  flush ms  service ms"
-    );
+    )?;
     for ((id, endpoint), report) in endpoints.iter().zip(reports) {
         match report {
-            None => println!("{id:>6}  no answer from {endpoint}"),
-            Some(r) => println!(
+            None => writeln!(out, "{id:>6}  no answer from {endpoint}")?,
+            Some(r) => writeln!(
+                out,
                 "{:>6}  {:<9} {:>6} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}  {:016x}  {:>8} \
                  {:>8} {:>9} {:>11}{}",
                 r.member.get(),
@@ -274,9 +281,10 @@ fn print_table(endpoints: &[(u8, String)], reports: &[Option<StatusReport>]) {
                 r.flush_age_ms,
                 r.service_age_ms,
                 remarks(r),
-            ),
+            )?,
         }
     }
+    Ok(())
 }
 
 /// What an operator should do something about, or know.
@@ -318,6 +326,7 @@ fn remarks(r: &StatusReport) -> String {
 
 fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
     let reading = CountersReader::open(dir)?.read();
+    let mut out = io::stdout().lock();
     if as_json {
         let mut object = serde_json::Map::new();
         object.insert("cluster".into(), reading.cluster.into());
@@ -326,21 +335,21 @@ fn run_local(dir: &std::path::Path, as_json: bool) -> Result<(), Failure> {
         for counter in Counter::ALL {
             object.insert(counter.name().into(), counter_json(*counter, &reading));
         }
-        println!("{}", Value::Object(object));
+        writeln!(out, "{}", Value::Object(object))?;
         return Ok(());
     }
-    println!("{:<14} {}", "cluster", reading.cluster);
-    println!("{:<14} {}", "member", reading.member);
+    writeln!(out, "{:<14} {}", "cluster", reading.cluster)?;
+    writeln!(out, "{:<14} {}", "member", reading.member)?;
     match reading.process {
-        0 => println!("{:<14} none: the node has closed", "process"),
-        process => println!("{:<14} {process}", "process"),
+        0 => writeln!(out, "{:<14} none: the node has closed", "process")?,
+        process => writeln!(out, "{:<14} {process}", "process")?,
     }
     for counter in Counter::ALL {
         let value = counter_json(*counter, &reading);
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        println!("{:<14} {text}", counter.name());
+        writeln!(out, "{:<14} {text}", counter.name())?;
     }
     Ok(())
 }

@@ -57,6 +57,9 @@ impl std::error::Error for ConfigError {}
 /// The key-value service counts its bytes with 32 bits.
 const KV_MEMORY_MAX: u64 = 4 << 30;
 
+/// The most that the log's window may be, in bytes: of more there is no address space everywhere.
+const WINDOW_MAX: u64 = 64 << 30;
+
 impl Settings {
     /// Checks every bound and every ratio.
     ///
@@ -137,6 +140,13 @@ impl Settings {
             ));
         }
         power_of_two("window", self.window)?;
+        if self.window.0 > WINDOW_MAX {
+            return Err(format!(
+                "`window` is {}: it must be at most {}, all of which is memory",
+                self.window,
+                Size(WINDOW_MAX)
+            ));
+        }
         let longest = (segment / 8).min(MESSAGE_MAX as u64);
         within("message_max", self.message_max, 1, longest).map_err(|e| {
             format!("{e} (an eighth of `segment_length`: raise that to allow longer messages)")
@@ -383,7 +393,8 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_key() {
-        let cases: [(String, &str); 21] = [
+        let cases: [(String, &str); 22] = [
+            (refusal(|s| s.window = Size(1 << 63)), "at most 64 GiB"),
             (refusal(|s| s.sessions_max = 0), "sessions_max"),
             (refusal(|s| s.sessions_max = 1_025), "between 1 and 1024"),
             (refusal(|s| s.service_memory = Size(9)), "service_memory"),

@@ -265,7 +265,7 @@ impl Keeper {
 /// Any error of the system, with the file's path.
 pub fn purge(store: &mut LogStore, node: &mut Core) -> Result<(), StorageError> {
     if let Some(result) = store.poll_purge() {
-        let start = result?.position;
+        let start = result?;
         node.handle_purged(start);
         tracing::debug!(start = start.get(), "log purged");
     }

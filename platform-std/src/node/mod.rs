@@ -27,6 +27,7 @@
 //! ```
 
 mod begin;
+mod cold;
 mod doors;
 mod events;
 mod glance;

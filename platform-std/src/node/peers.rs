@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What a name is looked up for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Question {
     Member(MemberId),
     Client(ResolveId),

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::NodeState;
-use coracle_core::node::{Consumer, ReadError, Recall, Status};
+use coracle_core::node::{Consumer, Recall, Status};
 use coracle_core::session::{AllowAdministration, AllowAll};
 use coracle_core::time::Now;
 use coracle_core::units::{ClusterId, Position};
 
 use super::begin::{Begun, Ground, check_identity, core_config};
+use super::cold::{Cold, consumer};
 use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
 use super::glance::Glance;
@@ -56,9 +57,7 @@ pub struct Runner<S> {
     persisting: Option<NodeState>,
     /// What is on the disk.
     persisted: NodeState,
-    /// The cold reads under way, each with how often the log had been cut when it began.
-    recalls: [Option<(Recall, u64)>; 2],
-    spare: [Option<Vec<u8>>; 2],
+    cold: Cold,
     doors: Doors,
     peers: Peers,
     counters: CountersFile,
@@ -116,7 +115,7 @@ impl<S: Hosted> Runner<S> {
         }
         Ok(Self {
             state: Worker::spawn("node-state", waker.clone(), move |state| file.write(&state))?,
-            spare: spare(&memory),
+            cold: Cold::new(lengths(&memory)),
             settings,
             stop,
             clock,
@@ -129,7 +128,6 @@ impl<S: Hosted> Runner<S> {
             keeper,
             persisting: None,
             persisted: state,
-            recalls: [None; 2],
             doors,
             peers,
             counters,
@@ -403,7 +401,8 @@ impl<S: Hosted> Runner<S> {
         // The snapshot may be of the newest term: the state must not be older than the log.
         if let Some(state) = self.node.poll_persist() {
             self.state.submit(state);
-            self.state.wait().transpose()?;
+            let dead = || NodeError::System(std::io::Error::other("a thread has ended"));
+            self.state.wait().ok_or_else(dead)??;
             self.persisted = state;
         }
         for (id, away) in self.services.away() {
@@ -427,8 +426,7 @@ impl<S: Hosted> Runner<S> {
             return Err(NodeError::StateLeft);
         }
         (self.node, self.store) = (begun.node, begun.store);
-        self.recalls = [None; 2];
-        self.spare = spare(&self.memory);
+        self.cold.forget(lengths(&self.memory));
         Ok(())
     }
 
@@ -444,37 +442,24 @@ impl<S: Hosted> Runner<S> {
                 1 => read.or_else(|| self.keeper.poll_read()),
                 _ => read,
             };
-            let Some((mut bytes, result)) = read else {
+            let Some(read) = read else {
                 continue;
             };
-            std::mem::swap(buffer, &mut bytes);
-            self.spare[at] = Some(bytes);
-            if let Some((recall, cuts)) = self.recalls[at].take() {
-                if cuts != self.store.cuts() || is_gone(&self.store, &recall) {
-                    // The node asks again, if it still wants to know.
-                    continue;
-                }
-                let result = result.map_err(|error| {
-                    tracing::error!(%error, "cold read");
-                    ReadError
-                });
+            let store = &self.store;
+            let is_of_use = |recall: &Recall, cuts| cuts == store.cuts() && !is_gone(store, recall);
+            if let Some((recall, result)) = self.cold.done(at, read, buffer, is_of_use) {
                 self.node.handle_recalled(recall, result);
                 busy = true;
             }
         }
         let lent = self.memory.lent();
-        if let Some(recall) = self.node.poll_recall(&lent) {
-            let at = match recall.consumer {
-                Consumer::Replay | Consumer::Repair => 0,
-                _ => 1,
-            };
-            if self.recalls[at].is_none()
-                && !is_gone(&self.store, &recall)
-                && let Some(bytes) = self.spare[at].take()
-            {
-                self.spare[at] = self.read(at, &recall, bytes);
-                self.recalls[at] = Some((recall, self.store.cuts()));
-            }
+        if let Some(recall) = self.node.poll_recall(&lent)
+            && !is_gone(&self.store, &recall)
+            && let Some(bytes) = self.cold.take_buffer(consumer(&recall))
+        {
+            let at = consumer(&recall);
+            let back = self.read(at, &recall, bytes);
+            self.cold.begun(at, recall, self.store.cuts(), back);
         }
         busy
     }
@@ -581,6 +566,6 @@ fn is_gone(store: &LogStore, recall: &Recall) -> bool {
     !matches!(recall.consumer, Consumer::Snapshot { .. }) && store.is_gone(recall.at)
 }
 
-fn spare(memory: &Memory) -> [Option<Vec<u8>>; 2] {
-    [&memory.replay, &memory.catchup].map(|buffer| Some(vec![0; buffer.len()]))
+fn lengths(memory: &Memory) -> [usize; 2] {
+    [&memory.replay, &memory.catchup].map(Vec::len)
 }

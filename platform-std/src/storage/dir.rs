@@ -33,7 +33,7 @@ impl DataDir {
         let log = path.join("log");
         // `init` makes the log's directory before the node state: a member that has a vote and no
         // log directory has lost what it acknowledged, and must not begin anew.
-        if path.join("node-state").exists() && !log.is_dir() {
+        if exists(&path.join("node-state"))? && !log.is_dir() {
             return Err(StorageError::Missing { path: log });
         }
         create_dir(&log)?;
@@ -58,6 +58,10 @@ impl DataDir {
         let path = path.to_path_buf();
         let dir = Self { path, _lock: lock };
         dir.remove_drafts()?;
+        // A file that a process has named just before it was killed may not have its name on the
+        // disk yet, and no flush of the file gives it one: before anything in it counts, it has.
+        sync_dir(&dir.log())?;
+        sync_dir(&dir.path)?;
         Ok(dir)
     }
 
@@ -66,7 +70,7 @@ impl DataDir {
     /// # Errors
     /// [`StorageError::NotEmpty`], or any error of the system.
     pub fn require_empty(path: &Path) -> Result<(), StorageError> {
-        if !path.exists() {
+        if !exists(path)? {
             return Ok(());
         }
         for entry in list(path)? {
@@ -144,24 +148,44 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
         .map_err(StorageError::io("list the directory", dir))
 }
 
-/// Makes a directory if it is missing, so that it lives through a power cut.
+/// Whether something has this name. What the system cannot say is not taken for "no": whoever
+/// hears that makes a new file in place of the old one, or takes the log to end there.
+///
+/// # Errors
+/// Any error of the system but that there is nothing.
+pub(super) fn exists(path: &Path) -> Result<bool, StorageError> {
+    path.try_exists().map_err(StorageError::io("examine", path))
+}
+
+/// Makes a directory if it is missing, and those above that are, so that it lives through a power
+/// cut.
 ///
 /// # Errors
 /// Any error of the system, with the directory's path.
 pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
-    if path.is_dir() {
+    let mut named_in = Vec::new();
+    let mut missing = path;
+    while !missing.is_dir() {
+        let parent = missing.parent().filter(|p| !p.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        named_in.push(parent);
+        missing = parent;
+    }
+    if named_in.is_empty() {
         return Ok(());
     }
     std::fs::create_dir_all(path).map_err(StorageError::io("create the directory", path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        Some(_) | None => sync_dir(Path::new(".")),
-    }
+    named_in.into_iter().try_for_each(sync_dir)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scratch;
+    use coracle_core::units::Position;
+
+    use super::super::recover::Reader;
+    use super::super::segment::{Fill, ensure};
+    use super::super::state::NodeStateFile;
+    use super::super::testing::{Scratch, flushed};
     use super::*;
 
     #[test]
@@ -182,6 +206,49 @@ mod tests {
         std::fs::remove_dir(path.join("log")).unwrap();
         let missing = DataDir::open(&path).unwrap_err();
         assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
+    }
+
+    #[test]
+    fn names_are_on_the_disk_before_what_has_them_counts() {
+        let scratch = Scratch::new("names");
+        let path = scratch.path().join("above").join("data");
+        let log = path.join("log");
+        drop(flushed());
+        drop(DataDir::open(&path).unwrap());
+        let made = flushed();
+        // Each directory in the one that it got its name in.
+        for dir in [scratch.path(), path.parent().unwrap(), &path] {
+            assert!(made.contains(&dir.to_path_buf()), "{}", dir.display());
+        }
+        // A file of the log, or a node state, of a process that was killed right after the rename.
+        drop(DataDir::open(&path).unwrap());
+        let again = flushed();
+        assert!(again.contains(&log) && again.contains(&path), "{again:?}");
+    }
+
+    /// A link to itself: the system says neither that there is something nor that there is not.
+    #[test]
+    fn what_cannot_be_examined_is_not_taken_for_missing() {
+        let scratch = Scratch::new("loop");
+        let looped = |name: &str| {
+            let path = scratch.path().join(name);
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            path
+        };
+        let is_said = |found: Result<(), StorageError>| {
+            let error = found.unwrap_err();
+            let action = "examine";
+            assert!(matches!(error, StorageError::Io { action: a, .. } if a == action));
+        };
+        looped(&Segment::name(0));
+        let made = ensure(scratch.path(), 7, 0, 1 << 16, Fill::Reserved);
+        is_said(made.map(drop));
+        let read = Reader::new(scratch.path(), 1 << 16).read(Position::ZERO, &mut [0; 32]);
+        is_said(read.map(drop));
+        is_said(DataDir::require_empty(&looped("data")));
+        looped("node-state");
+        is_said(NodeStateFile::open(scratch.path()).map(drop));
+        is_said(DataDir::open(scratch.path()).map(drop));
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coracle_core::log::{Group, Journal, Log, Seed, Window, segment_base};
+use coracle_core::log::{Group, Journal, Log, Window, segment_base};
 use coracle_core::units::{ClusterId, Mark, Position, Term};
 
 use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
-use super::purge::{PurgeJob, purge};
+use super::purge::remove_below;
 use super::recover::{Reader, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
 use crate::config::{Durability, Idle};
@@ -99,7 +99,7 @@ pub struct LogStore {
     rested: Option<Instant>,
     maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
-    purger: Worker<PurgeJob, Result<Seed, StorageError>>,
+    purger: Worker<Position, Result<Position, StorageError>>,
     /// No byte below is there, or will be soon.
     gone: Position,
     /// Where the last file that exists ends.
@@ -151,8 +151,10 @@ impl LogStore {
         };
         let readers = [reader("replay")?, reader("catchup")?];
         let dir = log.clone();
-        let purger =
-            Worker::spawn("purge", waker.clone(), move |job| purge(&dir, job)).map_err(refused)?;
+        let purger = Worker::spawn("purge", waker.clone(), move |limit: Position| {
+            remove_below(&dir, limit.get()).map(|()| limit)
+        })
+        .map_err(refused)?;
         let start = segment_base(journal.start(), segment_length).get();
         let last = segment_bases(&log)?.last().copied();
         Ok(Self {
@@ -227,23 +229,19 @@ impl LogStore {
             return false;
         }
         self.gone = limit;
-        self.purger.submit(PurgeJob {
-            start: self.start(),
-            limit,
-            segment_length: self.segment_length,
-        });
+        self.purger.submit(limit);
         true
     }
 
-    /// The purge under way, once it is done: where the log starts now, and after what.
+    /// The purge under way, once it is done: where the log starts now.
     ///
     /// # Errors
     /// Any error of the system, with the file's path: the log starts somewhere above where it did,
     /// and the node must be started anew.
-    pub fn poll_purge(&mut self) -> Option<Result<Seed, StorageError>> {
+    pub fn poll_purge(&mut self) -> Option<Result<Position, StorageError>> {
         let result = self.purger.poll()?;
-        if let Ok(seed) = &result {
-            self.journal.handle_purged(seed.position);
+        if let Ok(start) = &result {
+            self.journal.handle_purged(*start);
         }
         Some(result)
     }

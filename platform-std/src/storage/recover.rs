@@ -7,7 +7,7 @@ use coracle_core::log::{
 };
 use coracle_core::units::{ClusterId, Position, Term};
 
-use super::dir::segment_bases;
+use super::dir::{exists, segment_bases};
 use super::error::StorageError;
 use super::segment::{Segment, VERSION};
 use super::state::sector_error;
@@ -130,6 +130,27 @@ fn examine(
     Ok((start, slot))
 }
 
+/// Below this, all of the log was durable for certain: its newest slot says so. `None` if there is
+/// no slot. For who only looks, also into a running member's directory: a file that is deleted
+/// meanwhile, or cannot be opened, is passed over, and told of by whoever reads the frames in it.
+///
+/// # Errors
+/// A newer version, or any error of the system.
+pub fn confirmed(log: &Path) -> Result<Option<Position>, StorageError> {
+    let mut newest = None;
+    for base in segment_bases(log)? {
+        let Ok(segment) = Segment::open(&log.join(Segment::name(base)), false) else {
+            continue;
+        };
+        for bytes in segment.read_slots()? {
+            newest = Slot::newest(newest, Slot::decode(&bytes)).map_err(|error| {
+                sector_error(segment.path().to_path_buf(), error, Slot::VERSION)
+            })?;
+        }
+    }
+    Ok(newest.map(|slot| slot.confirmed))
+}
+
 /// What stands before the frame boundary `at` of a log that starts at `start`: the chain and term
 /// of the last frame below, by a walk from the start of its segment. For the rare truncation below
 /// the window, and where a log is purged. `None` if the frames do not lead there; so at `start`.
@@ -196,7 +217,7 @@ impl Reader {
         let base = segment_base(at, self.segment_length).get();
         if self.open.as_ref().is_none_or(|s| s.label().base != base) {
             let path = self.log.join(Segment::name(base));
-            if !path.exists() {
+            if !exists(&path)? {
                 return Ok(0);
             }
             self.open = Some(Segment::open(&path, false)?);

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
 
+use super::dir::exists;
 use super::error::StorageError;
 use crate::crc::CRC32C;
 
@@ -318,7 +319,7 @@ pub fn ensure(
     fill: Fill,
 ) -> Result<Arc<Segment>, StorageError> {
     let path = log.join(Segment::name(base));
-    let segment = if path.exists() {
+    let segment = if exists(&path)? {
         let segment = Segment::open(&path, true)?;
         segment.belongs(cluster, segment_length)?;
         segment
@@ -334,6 +335,8 @@ pub fn ensure(
 /// # Errors
 /// Any error of the system, with the directory's path.
 pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
+    #[cfg(test)]
+    super::testing::note_flushed(dir);
     File::open(dir)
         .and_then(|file| file.sync_all())
         .map_err(StorageError::io("flush the directory", dir))

@@ -9,7 +9,7 @@ use std::path::Path;
 use coracle_core::log::{Log, Recovered, Seed, Window, segment_base};
 use coracle_core::units::{ClusterId, Position};
 
-use super::dir::{DataDir, segment_bases};
+use super::dir::{DataDir, exists, segment_bases};
 use super::error::StorageError;
 use super::purge::remove_below;
 use super::recover::{recover, recover_above, seed_at};
@@ -101,7 +101,7 @@ pub fn open(
     let (log, segment_length) = (dir.log(), window.segment_length());
     // A set that has its name may not have it on the disk yet: before anything is done because of
     // it, it has.
-    if dir.snapshots().exists() {
+    if exists(&dir.snapshots())? {
         sync_dir(&dir.snapshots())?;
     }
     let (snapshot, damaged) = newest_valid(&dir.snapshots(), cluster)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_core::log::{NodeState, SECTOR, SectorError};
 
+use super::dir::exists;
 use super::error::StorageError;
 use super::segment::sync_dir;
 
@@ -19,12 +20,18 @@ pub struct NodeStateFile {
 }
 
 impl NodeStateFile {
-    /// Makes the file of a member that has never run, under its name only once it is whole.
+    /// Makes the file of a member that has never run, under its name only once it is whole. The
+    /// caller holds the directory's lock.
     ///
     /// # Errors
-    /// Any error of the system, with the file's path.
+    /// [`StorageError::NotEmpty`] if there is one: another process has made it since the directory
+    /// was found empty, and may have voted. Any error of the system, with the file's path.
     pub fn create(dir: &Path, state: &NodeState) -> Result<(), StorageError> {
         let path = dir.join("node-state");
+        if exists(&path)? {
+            let path = dir.to_path_buf();
+            return Err(StorageError::NotEmpty { path });
+        }
         let draft = dir.join("node-state.tmp");
         let mut bytes = [0u8; 2 * SECTOR];
         bytes[SECTOR..].copy_from_slice(&state.encode(1));
@@ -43,7 +50,7 @@ impl NodeStateFile {
     /// the system.
     pub fn open(dir: &Path) -> Result<(Self, NodeState), StorageError> {
         let path = dir.join("node-state");
-        if !path.exists() {
+        if !exists(&path)? {
             let path = dir.to_path_buf();
             return Err(StorageError::Uninitialised { path });
         }
@@ -134,6 +141,8 @@ mod tests {
         let missing = NodeStateFile::open(scratch.path()).unwrap_err();
         assert!(matches!(missing, StorageError::Uninitialised { .. }));
         NodeStateFile::create(scratch.path(), &state(0, None)).unwrap();
+        let again = NodeStateFile::create(scratch.path(), &state(0, None)).unwrap_err();
+        assert!(matches!(again, StorageError::NotEmpty { .. }), "{again}");
         for term in 1..6 {
             let (mut file, before) = NodeStateFile::open(scratch.path()).unwrap();
             assert_eq!(before.term, Term::new(term - 1));

@@ -1,5 +1,6 @@
-//! A directory for one test, removed at its end.
+//! A directory for one test, removed at its end; and which directories were flushed.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,4 +25,18 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
+}
+
+thread_local! {
+    static FLUSHED: RefCell<Vec<PathBuf>> = const { RefCell::new(Vec::new()) };
+}
+
+/// This thread flushes a directory.
+pub fn note_flushed(dir: &Path) {
+    FLUSHED.with_borrow_mut(|flushed| flushed.push(dir.to_path_buf()));
+}
+
+/// The directories that this thread has flushed since it was last asked.
+pub fn flushed() -> Vec<PathBuf> {
+    FLUSHED.take()
 }

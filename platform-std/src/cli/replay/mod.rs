@@ -51,7 +51,7 @@ pub struct ReplayArgs {
     #[arg(long, short, value_name = "DIR")]
     dir: PathBuf,
     /// Start with the first record at or above this position [default: where the log starts]
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(u64).range(..1 << 63))]
     from: Option<u64>,
     /// End with the last record that starts below this position
     #[arg(long, value_name = "POSITION")]

@@ -84,7 +84,7 @@ fn write(store: &mut LogStore, window: &mut Window<Vec<u8>>, messages: usize) {
     settle(store, window);
 }
 
-fn purged(store: &mut LogStore, below: Position) -> Option<Seed> {
+fn purged(store: &mut LogStore, below: Position) -> Option<Position> {
     if !store.purge(below) {
         return None;
     }
@@ -111,32 +111,39 @@ fn a_purge_deletes_whole_files_below_and_the_log_goes_on_from_there() {
         bases
     };
     assert_eq!(purged(&mut store, Position::new(length - 32)), None);
-    let before = seed_at(
-        scratch.path(),
-        Position::ZERO,
-        Position::new(length * 2),
-        SEGMENT,
-    );
-    let seed = purged(&mut store, Position::new(length * 2 + 4000)).unwrap();
-    assert_eq!(Some(seed), before.unwrap());
-    assert_eq!((seed.position.get(), seed.term), (length * 2, Term::new(1)));
+    let start = purged(&mut store, Position::new(length * 2 + 4000)).unwrap();
+    assert_eq!(start.get(), length * 2);
     assert_eq!(files(&store)[0], length * 2);
     assert_eq!(purged(&mut store, Position::new(length * 2 + 4000)), None);
     // Whatever is asked for, the file with the newest slot stays.
-    let seed = purged(&mut store, end.plus(9 * length)).unwrap();
-    assert_eq!(seed.position, segment_base(end.minus(1), SEGMENT));
-    assert_eq!(files(&store)[0], seed.position.get());
+    let start = purged(&mut store, end.plus(9 * length)).unwrap();
+    assert_eq!(start, segment_base(end.minus(1), SEGMENT));
+    assert_eq!(files(&store)[0], start.get());
     write(&mut store, &mut window, 20);
     let (end, chain) = (window.end(), window.chain());
     drop(store);
 
     let (mut store, mut window, recovered) = open(&scratch);
     assert_eq!((recovered, window.chain()), (end, chain));
-    assert_eq!(store.start(), seed.position);
+    assert_eq!(store.start(), start);
     write(&mut store, &mut window, 20);
     files(&store);
     let mut reader = Reader::new(scratch.path(), SEGMENT);
     assert_eq!(reader.read(Position::ZERO, &mut [0; 32]).unwrap(), 0);
+}
+
+/// The disk has lost what is to be deleted anyway: that is no reason to stop.
+#[test]
+fn a_file_that_cannot_be_read_is_purged_like_any_other() {
+    let scratch = Scratch::new("store-purge-damaged");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 60);
+    let length = u64::from(SEGMENT);
+    let last_to_go = scratch.path().join(Segment::name(length));
+    std::fs::write(&last_to_go, b"no segment").unwrap();
+    let start = Position::new(length * 2);
+    assert_eq!(purged(&mut store, start), Some(start));
+    assert_eq!(segment_bases(scratch.path()).unwrap()[0], length * 2);
 }
 
 #[test]
