@@ -13,7 +13,7 @@
 //! its end has been seen: bytes of another branch, left there by a crash, would be taken for sound.
 //! So what does not fit in memory is sent twice. If no one member had all of it, what came from the
 //! last of them is written first: it is a hole of its own, whose both ends are known by then, and
-//! the rest is a smaller hole that ends at a known chain.
+//! the rest is a smaller hole that ends at a known chain (`parts`).
 //!
 //! Datagrams overtake one another: what comes ahead of what is missed before it is kept in memory
 //! at its place, and no more is asked for at once than there is memory for.
@@ -28,8 +28,9 @@
 
 use core::time::Duration;
 
-use super::transmit::{Due, Scratch, What};
-use super::{Consumer, Door, Event, Halt, Lent, Node, ReadError, Recall, Reject};
+use super::parts::{Parts, Place};
+use super::transmit::{Due, Scratch};
+use super::{Event, Halt, Lent, Node};
 use crate::limits::FRAME_ALIGNMENT;
 use crate::log::{FrameRef, Frames, Log, Recovered, scan, segment_end};
 use crate::time::Instant;
@@ -37,7 +38,7 @@ use crate::units::{MemberId, MemberSet, Position, Tail, Term};
 use crate::wire::member::{Body, RepairRequest};
 
 /// How many bytes are asked for at once, at most.
-const WINDOW: u64 = 64 * 1024;
+pub(super) const WINDOW: u64 = 64 * 1024;
 /// Where a frame can end, and so a request.
 const ALIGNMENT: u64 = FRAME_ALIGNMENT as u64;
 /// How long a member has to answer before the next one is asked.
@@ -63,9 +64,6 @@ pub struct Repair {
 
 /// How many runs of bytes are kept that have come ahead of others.
 const AHEAD_MAX: usize = 8;
-
-/// A place in the log, and what stands before it.
-type Place = (Position, (Option<u32>, Term));
 
 /// What is to be healed here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -93,22 +91,14 @@ pub(super) struct Healing {
     has_answered: bool,
     /// From here on all is from that member. `None` if nothing is.
     part: Option<Place>,
+    /// Where others were asked before.
+    parts: Parts,
     /// How often in a row it was asked in vain.
     unanswered: u8,
     /// Members whose bytes do not fit, and how often all others were asked in vain since.
     unfit: MemberSet,
     rounds: u8,
     next_ask: Instant,
-}
-
-/// What a damaged member is sent.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Mending {
-    member: MemberId,
-    from: Position,
-    to: Position,
-    /// Where the bytes that were recalled start, and how many they are.
-    read: Option<(Position, usize)>,
 }
 
 impl Healing {
@@ -128,6 +118,7 @@ impl Healing {
             peer: me,
             has_answered: false,
             part: None,
+            parts: Parts::NONE,
             unanswered: 0,
             unfit: MemberSet::EMPTY,
             rounds: 0,
@@ -179,14 +170,18 @@ impl Healing {
         if self.part.is_some_and(|part| part.0 == self.first.0) {
             self.unfit.insert(self.peer);
         }
-        self.ask_all();
+        self.parts = Parts::NONE;
+        self.ask_again();
         self.has_answered = false;
         self.next_ask = now;
     }
 
-    fn ask_all(&mut self) {
-        self.go_on_at(self.first);
+    /// Asks for what is missed from the last place on that is known; whom it was asked of there.
+    fn ask_again(&mut self) -> Option<MemberId> {
+        let last = self.parts.last_below(self.to);
+        self.go_on_at(last.map_or(self.first, |(place, _)| place));
         (self.is_proven, self.part) = (false, None);
+        last.map(|(_, peer)| peer)
     }
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
@@ -322,7 +317,9 @@ impl Healing {
             return true;
         }
         (self.to, self.to_chain) = (part.0, part.1.0);
-        self.ask_all();
+        if let Some(peer) = self.ask_again() {
+            (self.peer, self.has_answered) = (peer, true);
+        }
         false
     }
 
@@ -346,13 +343,15 @@ impl Healing {
         }
         if peer != self.peer && self.is_proven {
             // That was said of what another has.
-            self.ask_all();
+            self.ask_again();
         }
         if peer != self.peer {
             (self.part, self.ahead) = (None, [None; AHEAD_MAX]);
         }
         if self.part.is_none() {
-            self.part = Some(self.reached());
+            let part = self.reached();
+            self.part = Some(part);
+            self.parts.note(self.first.0, part, peer);
         }
         self.has_answered = false;
         self.peer = peer;
@@ -509,89 +508,5 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // With nothing above, the tail was taken to be of the joined leadership.
             self.raft.set_tail(Tail { term, end });
         }
-    }
-
-    /// A damaged member asks for bytes. Whoever has them sends them; one member is served at a
-    /// time.
-    pub(super) fn handle_repair_request(
-        &mut self,
-        from: MemberId,
-        ask: &RepairRequest,
-    ) -> Result<(), Reject> {
-        let end = self.raft.tail.end;
-        // Damage of its own is not passed on: each frame is checked before it leaves.
-        let to = ask.to.min(ask.from.plus(WINDOW)).min(end);
-        if ask.from < self.start.base || ask.from >= to {
-            return Err(Reject::Stale);
-        }
-        if self.mending.as_ref().is_none_or(|m| m.member == from) {
-            self.mending = Some(Mending {
-                member: from,
-                from: ask.from,
-                to,
-                read: None,
-            });
-        }
-        Ok(())
-    }
-
-    pub(super) fn recall_repair<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        let mending = self.mending.as_ref()?;
-        if mending.read.is_some() || mending.from >= lent.log.start() {
-            return None;
-        }
-        let len = lent.replay.len();
-        Some(
-            self.sources
-                .recall(&*lent.log, Consumer::Repair, mending.from, len),
-        )
-    }
-
-    pub(super) fn repair_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
-        self.sources.forget_replay();
-        let Some(mending) = &mut self.mending else {
-            return;
-        };
-        match result {
-            Ok(len) if len > 0 && recall.at == mending.from => {
-                mending.read = Some((recall.at, len));
-            }
-            // Unreadable here as well, or not what was asked for: somebody else has it.
-            _ => self.mending = None,
-        }
-    }
-
-    /// Whether bytes for a damaged member are in the memory for replay: they leave first.
-    pub(super) fn is_mending(&self) -> bool {
-        self.mending.as_ref().is_some_and(|m| m.read.is_some())
-    }
-
-    /// The next frames for a damaged member.
-    #[inline(never)]
-    pub(super) fn owed_repair<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-        let mending = self.mending.as_mut()?;
-        let bytes = match mending.read {
-            Some((at, len)) => {
-                let skipped = mending.from.since(at) as usize;
-                lent.replay.get(skipped..len).unwrap_or_default()
-            }
-            None if mending.from >= lent.log.start() => lent.log.read(mending.from),
-            None => return None,
-        };
-        let run = scan::run(bytes, mending.from, mtu, segment);
-        let sound = scan::sound(bytes, run, mending.from, segment);
-        let run = bytes.get(..sound).filter(|run| !run.is_empty());
-        let Some(run) = run.filter(|_| mending.from < mending.to) else {
-            self.mending = None;
-            return None;
-        };
-        mending.from = mending.from.plus(run.len() as u64);
-        let to = self.config.address(mending.member)?.member;
-        Some(Due {
-            door: Door::Member,
-            to,
-            what: What::InPlace(scan::sent(run)),
-        })
     }
 }

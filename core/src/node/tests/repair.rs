@@ -23,22 +23,27 @@ enum Step {
 impl Damaged {
     /// With so many bytes of memory for what comes.
     fn new(memory: usize) -> Self {
+        Self::of(24, memory)
+    }
+
+    /// With so many records instead.
+    fn of(records: usize, memory: usize) -> Self {
         let mut author = Author::new();
         let mut ends = Vec::new();
-        for _ in 0..24 {
+        for _ in 0..records {
             let end = author.write(1);
             ends.push((end, author.0.chain()));
         }
         let mut recovered = author.recovered(1);
         recovered.corrupt = Some(ends[1].0);
         recovered.corrupt_after = (ends[1].1, term(1));
-        recovered.corrupt_to = ends[21];
+        recovered.corrupt_to = ends[records - 3];
         let mut bench = Bench::new(3, &recovered);
         bench.memory[4] = vec![0; memory];
         Self {
             bench,
             author,
-            hole: (ends[1].0, ends[21].0),
+            hole: (ends[1].0, ends[records - 3].0),
             is_overtaken: false,
         }
     }
@@ -157,6 +162,55 @@ fn members_that_have_a_part_each_heal_the_last_part_first() {
     wrote.sort_unstable();
     assert!(wrote.windows(2).all(|w| w[0].1 == w[1].0), "{wrote:?}");
     assert_eq!((wrote[0].0, wrote[wrote.len() - 1].1), (from, to));
+}
+
+/// Of a hole that has `parts` parts of three records, members 1 and 2 have every other one: how
+/// often all of it was sent, and how many requests there were for each part.
+fn healed_by_turns(parts: usize, memory: usize) -> (f64, f64) {
+    let mut damaged = Damaged::of(3 * parts + 4, memory);
+    let right = damaged.author.bytes(Position::ZERO);
+    let (from, to) = (damaged.hole.0.get() as usize, damaged.hole.1.get() as usize);
+    let (mut asks, mut sent) = (0, 0);
+    let mut wrote = vec![false; to];
+    for ms in (1..400_000).step_by(10) {
+        if let Some((member, ask)) = damaged.asks(ms) {
+            asks += 1;
+            let at = ask.from.get() as usize;
+            let part = (at - from) / 288;
+            if part % 2 == usize::from(member) % 2 {
+                let end = (from + (part + 1) * 288).min(to);
+                sent += end - at;
+                let _taken = damaged.bench.datagram(ms, member, &right[at..end]);
+            }
+        }
+        if let Some(repair) = damaged.bench.node.poll_repair() {
+            let (at, end) = (repair.at.get() as usize, repair.end.get() as usize);
+            assert_eq!(damaged.bench.memory[4][..repair.len], right[at..end]);
+            wrote[at..end].fill(true);
+            damaged.bench.node.handle_repaired(repair);
+        }
+        if damaged.bench.node.is_healed() {
+            assert!(wrote[from..].iter().all(|is_written| *is_written));
+            let hole = (to - from) as f64;
+            return (sent as f64 / hole, f64::from(asks) / parts as f64);
+        }
+    }
+    panic!("it is not healed");
+}
+
+/// Once to find where each part ends, and once or twice to write it; not once more for each.
+#[test]
+fn a_hole_of_many_parts_is_sent_few_times_however_many_they_are() {
+    for (parts, most) in [(2, 2.0), (6, 2.0), (12, 2.5), (24, 3.0)] {
+        for memory in [5 * 96, 1024] {
+            let (sent, asks) = healed_by_turns(parts, memory);
+            assert!(sent <= most, "{parts} parts were sent {sent} times");
+            assert!(
+                asks <= 4.0 * most,
+                "{parts} parts took {asks} requests each"
+            );
+        }
+    }
 }
 
 #[test]
