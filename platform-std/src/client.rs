@@ -17,6 +17,8 @@
 //! # }
 //! ```
 
+mod kept;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -33,6 +35,7 @@ use crate::clock::{Clock, deadline, random_seed};
 use crate::net::batch::BATCH;
 use crate::net::socket::BindError;
 use crate::net::{ReceiveBatch, Resolver, SendBatch, Socket, resolve, wait};
+use kept::Kept;
 
 /// Why there is no session, or no longer.
 #[derive(Debug)]
@@ -153,6 +156,7 @@ pub struct Client {
     memory: Memory,
     wires: Wires,
     clock: Clock,
+    kept: Kept,
 }
 
 struct Memory {
@@ -226,6 +230,7 @@ impl Client {
             memory,
             wires,
             clock,
+            kept: Kept::new(options.egress_window * EGRESS_IMAGES),
         };
         while !matches!(client.core.state(), State::Open { .. }) {
             client.poll(Duration::from_millis(20), |_| {})?;
@@ -243,8 +248,11 @@ impl Client {
         self.core.offer(now, &[message], &mut self.memory.lent())
     }
 
-    /// Hands a message to the cluster, and waits until it is taken. Answers that arrive meanwhile
-    /// are kept for `poll`.
+    /// Hands a message to the cluster, and waits until it is taken. What the cluster says meanwhile
+    /// is kept for `poll`. That may be that there is another leader: then [`Offered::term`] is the
+    /// term of the one that has taken it, and it is not among what that change of leaders has left
+    /// with unknown outcome. (While the leader is lost this allocates, for what it has said and
+    /// `poll` has not handed over: about twice [`ClientOptions::egress_window`] at most.)
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -272,7 +280,21 @@ impl Client {
                 return Err(ClientError::TimedOut);
             }
             self.turn()?;
+            self.hear_new_leader();
             self.sleep(Duration::from_millis(10))?;
+        }
+    }
+
+    /// Without a leader nothing is taken until another has spoken: that comes after all that the
+    /// old one has said.
+    fn hear_new_leader(&mut self) {
+        let now = self.clock.instant();
+        while matches!(self.core.state(), State::AwaitingNewLeader { .. }) && self.kept.has_room() {
+            let mut lent = self.memory.lent();
+            let Some(egress) = self.core.poll_egress(now, &mut lent) else {
+                return;
+            };
+            self.kept.push(egress);
         }
     }
 
@@ -338,7 +360,7 @@ impl Client {
         self.transmit();
         loop {
             self.turn()?;
-            let mut count = 0;
+            let mut count = self.kept.hand_over(&mut handler);
             let now = self.clock.instant();
             loop {
                 let mut lent = self.memory.lent();

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -14,6 +16,8 @@ impl Scratch {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = format!("coracle-process-{}-{count}", std::process::id());
         let dir = std::env::temp_dir().join(dir);
+        // One that was killed has left it, and its process id has come again.
+        drop(std::fs::remove_dir_all(&dir));
         std::fs::create_dir_all(&dir).unwrap();
         Self(dir)
     }
@@ -50,8 +54,8 @@ fn demo_kills_the_leader_and_the_directories_agree() {
     let scratch = Scratch::new();
     let dir = scratch.path("demo");
     let output = coracle(&["demo", "--dir", &dir, "--json"]);
-    assert_eq!(output.status.code(), Some(0));
-    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["good"], true);
     assert!(report["acknowledged"].as_u64().unwrap() >= 20_000);
     assert_eq!(report["kills"].as_array().unwrap().len(), 1);
@@ -65,7 +69,7 @@ fn demo_kills_the_leader_and_the_directories_agree() {
     assert_eq!(listed.lines().count(), 4);
     assert!(listed.lines().nth(1).unwrap().contains("new-term"));
     let local = stdout(&coracle(&["status", "--dir", &data, "--json"]));
-    let local: serde_json::Value = serde_json::from_str(&local).unwrap();
+    let local: Value = serde_json::from_str(&local).unwrap();
     assert_eq!(local["process"], 0);
     assert_eq!(local["applied"], report["members"][1]["applied"]);
     let tailed = coracle(&["tail", "--dir", &data, "--json"]);
@@ -90,8 +94,8 @@ fn demo_kills_the_leader_and_the_directories_agree() {
 fn demo_with_snapshots_recovers_from_everything_it_breaks() {
     for service in ["echo", "kv"] {
         let output = coracle(&["demo", "--snapshot", "--service", service, "--json"]);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+        let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(report["good"], true, "{report}");
         let recovery = &report["recovery"];
         // It had nothing, and what it needed of the log was gone.
@@ -119,12 +123,15 @@ fn demo_accounts_for_every_line_of_a_file_on_key_value_too() {
     let lines: String = (0..10_000).map(|n| format!("line {n}\n")).collect();
     std::fs::write(&input, lines).unwrap();
     let output = coracle(&["demo", "--input", &input, "--service", "kv", "--json"]);
-    assert_eq!(output.status.code(), Some(0));
-    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["good"], true);
     let unknown = report["unknown"].as_array().unwrap();
     let window = report["window"]["messages"].as_u64().unwrap();
-    assert!(unknown.len() as u64 <= window, "{unknown:?}");
+    // A busy machine may cost a leader that nobody has killed.
+    let changes = report["leader_changes"].as_u64().unwrap();
+    assert!(changes >= 1, "{report}");
+    assert!(unknown.len() as u64 <= changes * window, "{unknown:?}");
     // Every line is either acknowledged or named.
     let acknowledged = report["acknowledged"].as_u64().unwrap();
     assert!(acknowledged + unknown.len() as u64 >= 10_000, "{report}");
@@ -138,10 +145,11 @@ fn demo_says_no_when_a_failover_takes_too_long() {
     // No failover takes no time at all.
     let output = coracle(&["demo", "--failover-max", "0ms", "--json"]);
     assert_eq!(output.status.code(), Some(1));
-    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["good"], false);
-    let fault = report["faults"][0].as_str().unwrap();
-    assert!(fault.contains("more than 0 ms"), "{fault}");
+    let faults = report["faults"].as_array().unwrap();
+    let is_late = |fault: &Value| fault.as_str().unwrap().contains("more than 0 ms");
+    assert!(faults.len() == 1 && is_late(&faults[0]), "{faults:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coracle_core::node::ConfigError;
 use coracle_core::service::{CloseReason, Cluster, Role, Service};
@@ -16,7 +16,9 @@ use coracle_std::config::{Settings, Size, Span};
 use coracle_std::counters::Counter;
 use coracle_std::node::{NodeError, NodeHandle, Services};
 
-use common::{PATIENCE, Place, Scratch, cluster, counter, start, stop, until};
+use common::{
+    PATIENCE, Place, Scratch, ask, ask_for, cluster, connect, counter, leader, start, stop, until,
+};
 
 const NOTHING: u8 = 0;
 const STUCK: u8 = 1;
@@ -203,20 +205,7 @@ fn members(scratch: &Scratch, count: u8) -> Vec<Member> {
 fn load(client: &mut Client, messages: usize, len: usize) {
     for n in 0..messages {
         let message = vec![n as u8; len];
-        client.offer_until(&message, PATIENCE).unwrap();
-        let mut answers = 0;
-        let deadline = Instant::now() + PATIENCE;
-        while answers == 0 {
-            assert!(Instant::now() < deadline, "an answer");
-            client
-                .poll(Duration::from_secs(1), |egress| {
-                    let answer =
-                        matches!(egress, Egress::Message { payload, .. } if payload == message);
-                    answers += usize::from(answer);
-                })
-                .unwrap();
-        }
-        assert_eq!(answers, 1);
+        ask_for(client, &message, |answer| answer == message);
     }
 }
 
@@ -235,13 +224,6 @@ fn until_another_leads(client: &mut Client, old: usize) {
     assert!(answers > 3, "the member answers all the while: {answers}");
 }
 
-fn leader(client: &Client) -> usize {
-    match client.state() {
-        State::Open { leader, .. } => leader.slot(),
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Each service has heard the same on all members, wherever it runs there.
 fn until_level(members: &[Member]) {
     until("all services are level", || {
@@ -250,8 +232,14 @@ fn until_level(members: &[Member]) {
     });
 }
 
-fn connect(members: &[Member]) -> Client {
-    Client::connect(&members[0].settings.ingress_endpoints()).unwrap()
+fn join(members: &[Member]) -> Client {
+    connect(&members[0].settings.ingress_endpoints())
+}
+
+/// Nobody loses its leadership but for its service: not because the machine is busy.
+fn lead_for_long(member: &mut Member) {
+    member.settings.timings.leader_timeout = Span::from_millis(1_000);
+    member.settings.timings.sick_after = Some(Span::from_millis(3_000));
 }
 
 #[test]
@@ -267,16 +255,16 @@ fn where_a_service_runs_makes_no_difference_to_it() {
         member.settings.snapshot_every = Some(Size(256 << 10));
         member.start();
     }
-    let mut client = connect(&members);
+    let mut client = join(&members);
     for _ in 0..3 {
         load(&mut client, 150, 1000);
         until_level(&members);
         // A restart goes on from the snapshot, the log behind it, timers and messages on their way.
-        let closing = leader(&client);
+        let closing = leader(&mut client);
         members[closing].stop();
         client.close().unwrap();
         members[closing].start();
-        client = connect(&members);
+        client = join(&members);
         load(&mut client, 20, 7000);
         until("a snapshot", || {
             let stored = |m: &Member| counter(&m.settings.dir, Counter::Snapshot) > 0;
@@ -308,18 +296,23 @@ fn where_a_service_runs_makes_no_difference_to_it() {
 fn a_service_that_is_stuck_holds_up_nobody_and_its_leader_hands_over() {
     let scratch = Scratch::new("services-stuck");
     let mut members = members(&scratch, 3);
-    members.iter_mut().for_each(Member::start);
-    let mut client = connect(&members);
+    for member in &mut members {
+        lead_for_long(member);
+        member.start();
+    }
+    let mut client = join(&members);
     load(&mut client, 20, 100);
     until_level(&members);
-    let stuck = leader(&client);
+    let stuck = leader(&mut client);
     let watch = Arc::clone(&members[stuck].watches[1]);
     watch.trouble.store(STUCK, Ordering::SeqCst);
     until_another_leads(&mut client, stuck);
     load(&mut client, 50, 100);
     let [here, away] = members[stuck].heard();
     assert!(away.0 < here.0, "it is behind on its own");
-    assert!(counter(&members[stuck].settings.dir, Counter::ServiceAge) > 0);
+    until("the counters to say so", || {
+        counter(&members[stuck].settings.dir, Counter::ServiceAge) > 0
+    });
     watch.trouble.store(NOTHING, Ordering::SeqCst);
     until_level(&members);
     client.close().unwrap();
@@ -335,17 +328,20 @@ fn a_service_that_panics_fails_alone_and_comes_back_with_its_member() {
         member.settings.message_max = Size(8 << 10);
         member.settings.window = Size(256 << 10);
         member.settings.snapshot_every = Some(Size(256 << 10));
+        lead_for_long(member);
         member.start();
     }
-    let mut client = connect(&members);
+    let mut client = join(&members);
     load(&mut client, 20, 100);
-    let broken = leader(&client);
+    let broken = leader(&mut client);
     members[broken].watches[1]
         .trouble
         .store(PANIC, Ordering::SeqCst);
     until_another_leads(&mut client, broken);
     let dir = members[broken].settings.dir.clone();
-    assert_eq!(counter(&dir, Counter::ServicesFailed), 1);
+    until("its end to be counted", || {
+        counter(&dir, Counter::ServicesFailed) == 1
+    });
     load(&mut client, 50, 7000);
     let [here, away] = members[broken].heard();
     assert!(away.0 < here.0);
@@ -384,7 +380,7 @@ fn ten_services_on_ten_threads_execute_one_log() {
         services.on_thread(Busy::new(at == 0, watch))
     });
     let node = start(&settings, services);
-    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let mut client = connect(&settings.ingress_endpoints());
     load(&mut client, 40, 50);
     client.close().unwrap();
     // Its own messages and those of the others; and the timers of each are its own.
@@ -431,7 +427,7 @@ fn a_service_that_takes_no_more_is_handed_nothing_wherever_it_runs() {
         let service = OneAtATime::default();
         let (heard, too_many) = (Arc::clone(&service.heard), Arc::clone(&service.too_many));
         let node = place.start(&settings, service);
-        let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+        let mut client = connect(&settings.ingress_endpoints());
         for _ in 0..100 {
             client.offer_until(&[7; 16], PATIENCE).unwrap();
         }
@@ -465,25 +461,16 @@ fn a_client_that_never_reads_slows_nobody_wherever_the_service_runs() {
         settings.timings.egress_timeout = Span::from_millis(600_000);
         let heard = Arc::new(AtomicU64::new(0));
         let node = place.start(&settings, Again(Arc::clone(&heard)));
-        let mut deaf = Client::connect(&settings.ingress_endpoints()).unwrap();
+        let mut deaf = connect(&settings.ingress_endpoints());
         // Until no more of what it sends is taken, because it has read nothing.
         let patience = Duration::from_secs(1);
-        while deaf.offer_until(&[5; 1000], patience).is_ok() {}
-        assert!(heard.load(Ordering::SeqCst) > 0);
-        let client = Client::connect(&settings.ingress_endpoints());
-        let mut client = client.unwrap_or_else(|error| panic!("{place:?}: {error:?}"));
+        until("it to be refused, after it was heard", || {
+            while deaf.offer_until(&[5; 1000], patience).is_ok() {}
+            heard.load(Ordering::SeqCst) > 0
+        });
+        let mut client = connect(&settings.ingress_endpoints());
         for _ in 0..50 {
-            client.offer_until(b"short", PATIENCE).unwrap();
-            let mut answers = 0;
-            let deadline = Instant::now() + PATIENCE;
-            while answers == 0 {
-                assert!(Instant::now() < deadline, "an answer, {place:?}");
-                client
-                    .poll(Duration::from_secs(1), |egress| {
-                        answers += usize::from(matches!(egress, Egress::Message { .. }));
-                    })
-                    .unwrap();
-            }
+            assert_eq!(ask(&mut client, b"short").payload, b"short", "{place:?}");
         }
         drop(deaf);
         stop(node);

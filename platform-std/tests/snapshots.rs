@@ -9,13 +9,13 @@ use coracle_core::node::App;
 use coracle_core::service::{Cluster, Service};
 use coracle_core::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 use coracle_core::units::{AppVersion, ClusterId, SessionId};
-use coracle_std::client::{Client, Egress};
+use coracle_std::client::Client;
 use coracle_std::config::{Settings, Size};
 use coracle_std::counters::Counter;
 use coracle_std::node::{NodeBuilder, NodeHandle};
 use coracle_std::storage::snapshots::{newest_valid, positions};
 
-use common::{PATIENCE, Place, Scratch, counter, stop};
+use common::{PATIENCE, Place, Scratch, ask, connect, counter, stop, until};
 
 const LOG_MAX: u64 = 2 << 20;
 
@@ -83,21 +83,9 @@ fn start_as(settings: &Settings, app: App) -> NodeHandle {
 fn load(client: &mut Client, messages: usize) -> (u64, u64) {
     let mut answer = (0, 0);
     for n in 0..messages {
-        client.offer_until(&[n as u8; 4000], PATIENCE).unwrap();
-        let mut is_answered = false;
-        let deadline = Instant::now() + PATIENCE;
-        while !is_answered {
-            assert!(Instant::now() < deadline, "an answer");
-            client
-                .poll(Duration::from_secs(1), |egress| {
-                    if let Egress::Message { payload, .. } = egress {
-                        let at = |i: usize| payload[i..i + 8].try_into().unwrap();
-                        answer = (u64::from_le_bytes(at(0)), u64::from_le_bytes(at(8)));
-                        is_answered = true;
-                    }
-                })
-                .unwrap();
-        }
+        let payload = ask(client, &[n as u8; 4000]).payload;
+        let at = |i: usize| payload[i..i + 8].try_into().unwrap();
+        answer = (u64::from_le_bytes(at(0)), u64::from_le_bytes(at(8)));
     }
     answer
 }
@@ -122,7 +110,7 @@ fn bound(place: Place) {
     let mut expected = (0, 0);
     for round in 0..3 {
         let node = start(place, settings);
-        let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+        let mut client = connect(&settings.ingress_endpoints());
         for _ in 0..10 {
             let answer = load(&mut client, 100);
             assert_eq!(answer.0, expected.0 + 100);
@@ -151,7 +139,7 @@ fn damaged(place: Place) {
     let scratch = Scratch::new("snapshots-damaged");
     let settings = &cluster(&scratch, 1)[0];
     let node = start(place, settings);
-    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let mut client = connect(&settings.ingress_endpoints());
     let expected = load(&mut client, 1000);
     client.close().unwrap();
     stop(node);
@@ -162,7 +150,7 @@ fn damaged(place: Place) {
     bytes[70] ^= 4;
     std::fs::write(&file, bytes).unwrap();
     let node = start(place, settings);
-    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let mut client = connect(&settings.ingress_endpoints());
     assert_eq!(load(&mut client, 1).0, expected.0 + 1);
     client.close().unwrap();
     stop(node);
@@ -177,22 +165,21 @@ fn install(place: Place) {
     let scratch = Scratch::new("snapshots-install");
     let settings = cluster(&scratch, 3);
     let mut nodes: Vec<NodeHandle> = settings.iter().map(|s| start(place, s)).collect();
-    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    let mut client = connect(&settings[0].ingress_endpoints());
     load(&mut client, 20);
     stop(nodes.remove(2));
     let behind = counter(&settings[2].dir, Counter::Applied);
     load(&mut client, 600);
     for one in &settings[..2] {
-        assert!(
-            counter(&one.dir, Counter::LogStart) > behind,
-            "it cannot catch up from the log"
-        );
+        until("what it misses to be deleted", || {
+            counter(&one.dir, Counter::LogStart) > behind
+        });
     }
     // Also one that has just started, and knows of its log's history what is left of it, sends.
     client.close().unwrap();
     nodes.into_iter().for_each(stop);
     let nodes: Vec<NodeHandle> = settings.iter().map(|s| start(place, s)).collect();
-    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    let mut client = connect(&settings[0].ingress_endpoints());
     let deadline = Instant::now() + PATIENCE;
     loop {
         let expected = load(&mut client, 1);
@@ -224,7 +211,7 @@ fn another_major_version_does_not_start_from_a_snapshot_unless_its_author_says_s
     let settings = &cluster(&scratch, 1)[0];
     let (one, two) = (AppVersion::new(1, 0, 0), AppVersion::new(2, 0, 0));
     let node = start_as(settings, App::new(one));
-    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let mut client = connect(&settings.ingress_endpoints());
     let expected = load(&mut client, 100);
     client.close().unwrap();
     stop(node);
@@ -237,7 +224,7 @@ fn another_major_version_does_not_start_from_a_snapshot_unless_its_author_says_s
         reads_from: one,
     };
     let node = start_as(settings, migrates);
-    let mut client = Client::connect(&settings.ingress_endpoints()).unwrap();
+    let mut client = connect(&settings.ingress_endpoints());
     assert_eq!(load(&mut client, 1).0, expected.0 + 1);
     client.close().unwrap();
     stop(node);
@@ -250,12 +237,14 @@ fn members_of_two_minor_versions_do_not_take_one_another_for_odd() {
     let app = |id: usize| App::new(AppVersion::new(1, id as u8, 0));
     let started = settings.iter().enumerate();
     let nodes: Vec<NodeHandle> = started.map(|(id, s)| start_as(s, app(id))).collect();
-    let mut client = Client::connect(&settings[0].ingress_endpoints()).unwrap();
+    let mut client = connect(&settings[0].ingress_endpoints());
     load(&mut client, 200);
     client.close().unwrap();
+    for one in &settings {
+        until("a snapshot", || counter(&one.dir, Counter::Snapshot) > 0);
+    }
     nodes.into_iter().for_each(stop);
     for one in &settings {
-        assert!(counter(&one.dir, Counter::Snapshot) > 0);
         assert_eq!(counter(&one.dir, Counter::Quarantined), 0);
     }
 }

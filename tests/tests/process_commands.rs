@@ -8,7 +8,7 @@ use serde_json::Value;
 
 #[test]
 fn send_prints_every_answer_in_order() {
-    let cluster = Cluster::start("send", Plan::new());
+    let cluster = Cluster::start("send", Plan::patient());
     let lines: String = (0..3000)
         .map(|n| format!("{n} {}\n", "y".repeat(n % 900)))
         .collect();
@@ -17,6 +17,8 @@ fn send_prints_every_answer_in_order() {
     let endpoints = cluster.endpoints();
     let ended = run([
         "send".as_ref(),
+        "--timeout".as_ref(),
+        "60".as_ref(),
         "--endpoints".as_ref(),
         endpoints.as_ref(),
         "--file".as_ref(),
@@ -27,7 +29,7 @@ fn send_prints_every_answer_in_order() {
 
     // The same from standard input.
     let mut command = Command::new(coracle());
-    command.args(["send", "--endpoints", &endpoints]);
+    command.args(["send", "--timeout", "60", "--endpoints", &endpoints]);
     command.stdin(std::fs::File::open(&file).unwrap());
     let ended = Ended::from(command.output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.err);
@@ -46,7 +48,7 @@ fn kv_cluster(name: &str) -> Cluster {
 
 fn kv(cluster: &Cluster, args: &[&str]) -> Ended {
     let endpoints = cluster.endpoints();
-    let first = ["kv", "--endpoints", &endpoints];
+    let first = ["kv", "--timeout", "60", "--endpoints", &endpoints];
     run(first.into_iter().chain(args.iter().copied()))
 }
 
@@ -81,7 +83,8 @@ fn kv_writes_reads_compares_and_deletes() {
 fn kv_watch_tells_of_every_change() {
     let cluster = kv_cluster("watch");
     let mut command = Command::new(coracle());
-    command.args(["kv", "--json", "--endpoints", &cluster.endpoints()]);
+    command.args(["kv", "--json", "--timeout", "60"]);
+    command.args(["--endpoints", &cluster.endpoints()]);
     command.args(["watch", "--prefix", "orders/"]);
     let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();

@@ -40,7 +40,7 @@ fn verify(cluster: &Cluster, member: u8, code: i32, words: &[&str]) {
 /// Every member is damaged, each in another place: none could be elected, and yet all come back.
 #[test]
 fn members_damaged_in_different_places_heal_one_another() {
-    let mut cluster = Cluster::start("rot", Plan::new());
+    let mut cluster = Cluster::start("rot", Plan::patient());
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(600, 32, 400);
     cluster.level();
@@ -87,7 +87,7 @@ fn members_damaged_in_different_places_heal_one_another() {
 /// what is damaged above it is healed.
 #[test]
 fn damage_below_the_snapshot_needs_no_healing() {
-    let mut plan = Plan::new();
+    let mut plan = Plan::patient();
     plan.extra += "admin = \"allow\"\n";
     let mut cluster = Cluster::start("rot-below", plan);
     let mut session = Session::open(&cluster.endpoints(), 0);

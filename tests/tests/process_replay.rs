@@ -1,6 +1,6 @@
 //! `coracle replay`: the committed messages of a member from any position on.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -83,7 +83,7 @@ impl Drop for Following {
 
 #[test]
 fn a_replay_from_anywhere_is_the_rest_of_the_whole() {
-    let mut cluster = Cluster::start("replay", Plan::new());
+    let mut cluster = Cluster::start("replay", Plan::patient());
     let mut session = Session::open(&cluster.endpoints(), 0);
     // Messages of several frames, too.
     session.stream(600, 32, 3000);
@@ -120,7 +120,7 @@ fn a_replay_from_anywhere_is_the_rest_of_the_whole() {
 
 #[test]
 fn a_replay_that_follows_joins_live_without_gap_or_duplicate() {
-    let mut cluster = Cluster::start("follow", Plan::new());
+    let mut cluster = Cluster::start("follow", Plan::patient());
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(500, 32, 2000);
     let whole = replay(&cluster.data(0), &["--all"]);
@@ -151,7 +151,7 @@ fn a_replay_that_follows_joins_live_without_gap_or_duplicate() {
 
 #[test]
 fn a_replay_below_a_purged_log_is_refused_and_the_snapshot_bounds_one_without_counters() {
-    let mut plan = Plan::new();
+    let mut plan = Plan::patient();
     plan.members = 1;
     plan.extra = "service = \"echo\"\nsegment_length = \"64KiB\"\nwindow = \"64KiB\"\n\
                   message_max = \"4KiB\"\nlog_max = \"1MiB\"\nsnapshot_every = \"128KiB\"\n"
@@ -216,7 +216,10 @@ impl Subscriber {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bytes = [0; 65_536];
         let (setup, from) = loop {
-            let (len, from) = socket.recv_from(&mut bytes).expect("a stream in time");
+            let (len, from) = match socket.recv_from(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                received => received.expect("a stream in time"),
+            };
             if let Ok(Frame::Setup(setup)) = parse_datagram(&bytes[..len]) {
                 break (setup, from);
             }
@@ -253,7 +256,13 @@ impl Subscriber {
     /// Takes a datagram; frames on loopback come in order, and what was sent again is ignored.
     fn take(&mut self) {
         let mut bytes = [0; 65_536];
-        let len = self.socket.recv(&mut bytes).expect("the stream goes on");
+        let len = loop {
+            match self.socket.recv(&mut bytes) {
+                // By a signal: of one who stops the process and lets it go on, for instance.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("the stream goes on"),
+            }
+        };
         let Ok(Frame::Data(datagram)) = parse_datagram(&bytes[..len]) else {
             return;
         };
@@ -286,7 +295,7 @@ fn text(record: &[u8]) -> String {
 
 #[test]
 fn a_stream_waits_for_its_subscriber_and_says_where_to_go_on() {
-    let mut plan = Plan::new();
+    let mut plan = Plan::patient();
     plan.members = 1;
     let mut cluster = Cluster::start("stream", plan);
     let mut session = Session::open(&cluster.endpoints(), 0);

@@ -192,7 +192,14 @@ fn a_cluster_that_stood_still_as_a_whole_keeps_its_leader_and_sessions() {
     let leader = cluster.leader();
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(100, 16, 100);
-    let before = cluster.level();
+    // However long that takes, the session is looked after.
+    let before = std::thread::scope(|scope| {
+        let level = scope.spawn(|| cluster.level());
+        while !level.is_finished() {
+            session.poll(Duration::from_millis(50)).unwrap();
+        }
+        level.join().unwrap()
+    });
     for member in 0..3 {
         cluster.signal(member, Signal::STOP);
     }

@@ -6,7 +6,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use coracle_core::client::ClosedReason;
-use coracle_std::client::{Client, ClientError};
+use coracle_std::client::{Client, ClientError, ClientOptions};
 use coracle_tests::process::{Cluster, PATIENCE, Plan, Session, allow_files, records, until};
 
 const SESSIONS: usize = 1_000;
@@ -69,7 +69,11 @@ fn round(sessions: &mut [Session]) -> bool {
 
 /// One more session than there may be.
 fn is_refused(endpoints: &str) {
-    let refused = Client::connect_with(&Session::small(endpoints)).err();
+    let options = ClientOptions {
+        open_timeout: PATIENCE,
+        ..Session::small(endpoints)
+    };
+    let refused = Client::connect_with(&options).err();
     match refused {
         Some(ClientError::Closed { reason, detail }) => {
             assert_eq!(reason, ClosedReason::Rejected);
@@ -134,12 +138,10 @@ fn live(endpoints: &str, share: usize, stages: &Stages) -> Vec<Vec<u64>> {
     answered
 }
 
-/// All sessions are open on this member. A status query may be lost.
+/// All sessions are open on this member.
 fn has_sessions(cluster: &Cluster, member: u8) {
-    let sessions = until("an answer to a status query", || {
-        cluster.status_of(member)["sessions"].as_u64()
-    });
-    assert_eq!(sessions, SESSIONS as u64);
+    let status = cluster.answer_of(member);
+    assert_eq!(status["sessions"], SESSIONS as u64, "{status}");
 }
 
 /// Each session's answers are in the order of its messages, and each is to a message that is in

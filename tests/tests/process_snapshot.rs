@@ -4,7 +4,7 @@ use coracle_tests::process::{Cluster, Ended, Plan, Session, run};
 use serde_json::Value;
 
 fn with_admin(admin: &str) -> Plan {
-    let mut plan = Plan::new();
+    let mut plan = Plan::patient();
     plan.extra += &format!("admin = \"{admin}\"\n");
     plan
 }
@@ -54,7 +54,7 @@ fn every_member_stores_the_snapshot_that_is_asked_for_under_load() {
 fn nobody_may_ask_unless_the_settings_say_so() {
     let cluster = Cluster::start("no-admin", with_admin("deny"));
     snapshot(&cluster, &[]).expect(1, &["admin = \"allow\"", "may not administer"]);
-    for member in cluster.status() {
+    for member in cluster.answers() {
         assert_eq!(member["snapshot"], Value::Null, "{member}");
     }
 }

@@ -3,14 +3,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use coracle_tests::process::{Cluster, Ended, Mount, Plan, Session, records, run, skip, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
 fn plan(members: u8) -> Plan {
-    let mut plan = Plan::new();
+    let mut plan = Plan::patient();
     plan.members = members;
     plan.extra += "admin = \"allow\"\n";
     plan
@@ -178,6 +177,7 @@ fn a_member_whose_log_is_full_for_good_is_sent_a_snapshot() {
     plan.extra = "service = \"echo\"\nsegment_length = \"1MiB\"\nmessage_max = \"64KiB\"\n\
                   window = \"1MiB\"\nlog_max = \"12MiB\"\n"
         .into();
+    plan.extra += Plan::PATIENT;
     let mut cluster = Cluster::start("cut-off", plan);
     cluster.kill(0);
     let mount = match Mount::new(&cluster.data(0).join("snapshot"), "4k") {
@@ -188,15 +188,16 @@ fn a_member_whose_log_is_full_for_good_is_sent_a_snapshot() {
     cluster.spawn(0);
     let mut session = Session::open(&cluster.endpoints(), 0);
     let number = |status: &Value, name: &str| status[name].as_u64().unwrap_or_default();
-    let both = || (cluster.status_of(0), cluster.status_of(cluster.leader()));
+    let mut looks = (0, 0);
     let (stuck, leader) = until("its log to be full", || {
-        session.stream(50, 32, 8000);
-        let before = cluster.status_of(0);
-        std::thread::sleep(Duration::from_millis(300));
-        let (own, leader) = both();
-        let is_still = own["appended"].is_u64() && own["appended"] == before["appended"];
-        let is_behind = number(&leader, "appended") > number(&own, "appended");
-        (is_still && is_behind).then_some((own, leader))
+        // Little once it stands still: the leader keeps what it misses.
+        session.stream(if looks.1 == 0 { 50 } else { 1 }, 32, 8000);
+        let (own, leader) = (cluster.answer_of(0), cluster.answer_of(cluster.leader()));
+        let end = number(&own, "appended");
+        // It has had its turn each time that it answers, and with room it would have come on.
+        let is_still = end == looks.0 && number(&leader, "appended") > end;
+        looks = (end, if is_still { looks.1 + 1 } else { 0 });
+        (looks.1 == 5).then_some((own, leader))
     });
     assert_eq!(stuck["snapshot"], Value::Null, "{stuck}");
     // The leader has all that it misses, but it has no room for it, and nothing comes any more.

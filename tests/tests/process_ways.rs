@@ -1,12 +1,15 @@
 //! Ways to a cluster, and ways to look into it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use coracle_tests::process::{Cluster, Plan, Session, coracle, records, run, until};
-use rustix::process::Signal;
+use coracle_tests::process::{
+    Cluster, Ended, PATIENCE, Plan, Session, coracle, records, run, until,
+};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn a_cluster_runs_by_address_by_name_and_over_ipv6() {
@@ -67,7 +70,7 @@ impl Drop for Tail {
 
 #[test]
 fn tail_follows_every_member_and_misses_nothing() {
-    let cluster = Cluster::start("tail", Plan::new());
+    let cluster = Cluster::start("tail", Plan::patient());
     let tails: Vec<Tail> = (0..3)
         .map(|member| Tail::follow(&cluster, member))
         .collect();
@@ -104,9 +107,11 @@ fn tail_never_passes_the_commit() {
         cluster.signal(member, Signal::STOP);
     }
     let before = cluster.counters(leader);
-    while session.in_flight() < 100 {
-        assert!(session.offer(500), "the window has room");
-    }
+    until("the window to have room", || {
+        while session.in_flight() < 100 && session.offer(500) {}
+        session.poll(Duration::from_millis(5)).unwrap();
+        (session.in_flight() == 100).then_some(())
+    });
     let now = until("the leader's disk to have what is not committed", || {
         session.poll(Duration::from_millis(20)).unwrap();
         let now = cluster.counters(leader);
@@ -137,34 +142,91 @@ fn tail_never_passes_the_commit() {
 
 #[test]
 fn the_counters_file_says_what_the_status_query_says() {
-    let cluster = Cluster::start("counters", Plan::new());
+    let cluster = Cluster::start("counters", Plan::patient());
     let mut session = Session::open(&cluster.endpoints(), 0);
     session.stream(100, 16, 500);
+    const KEYS: [&str; 8] = [
+        "member",
+        "cluster",
+        "role",
+        "term",
+        "committed",
+        "applied",
+        "digest",
+        "sessions",
+    ];
     for (member, asked) in cluster.level().iter().enumerate() {
-        let read = cluster.counters(member as u8);
-        for key in [
-            "member",
-            "cluster",
-            "role",
-            "term",
-            "committed",
-            "applied",
-            "digest",
-            "sessions",
-        ] {
-            assert_eq!(read[key], asked[key], "{key} of member {member}");
-        }
+        // It is written now and then.
+        let read = until("a counters file that says the same", || {
+            let read = cluster.counters(member as u8);
+            let is_same = KEYS.iter().all(|key| read[*key] == asked[*key]);
+            is_same.then_some(read)
+        });
         assert_eq!(read["process"], cluster.process(member as u8));
         for key in ["received", "sent", "flushes"] {
             assert!(read[key].as_u64().unwrap() > 0, "{key} of member {member}");
         }
     }
     let endpoints = cluster.endpoints();
-    let table = run(["status", "--endpoints", &endpoints]);
-    assert_eq!(table.code, Some(0), "{table:?}");
+    let table = until("a table of all members", || {
+        let table = run(["status", "--endpoints", &endpoints]);
+        (table.code == Some(0)).then_some(table)
+    });
     assert_eq!(table.out.matches("leader").count(), 1, "{}", table.out);
     assert_eq!(table.out.matches("follower").count(), 2, "{}", table.out);
     session.close();
+}
+
+/// Its own standstill is no silence of the members: it listens for as long as it was told to.
+#[test]
+fn a_status_query_that_stood_still_asks_again() {
+    let mut plan = Plan::patient();
+    plan.members = 1;
+    let cluster = Cluster::start("query", plan);
+    let between = UdpSocket::bind("127.0.0.1:0").unwrap();
+    between.set_read_timeout(Some(PATIENCE)).unwrap();
+    let timeout = Duration::from_millis(3_000);
+    let mut command = Command::new(coracle());
+    command.args(["status", "--timeout-ms", &timeout.as_millis().to_string()]);
+    command.args([
+        "--endpoints",
+        &format!("0={}", between.local_addr().unwrap()),
+    ]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let asking = command.spawn().unwrap();
+    let signal = |signal| kill_process(Pid::from_child(&asking), signal).unwrap();
+    let mut bytes = [0; 2_000];
+    let mut receive = || {
+        loop {
+            match between.recv_from(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => {
+                    let (len, from) = received.expect("a datagram in time");
+                    return (bytes[..len].to_vec(), from);
+                }
+            }
+        }
+    };
+    let (_, asks) = receive();
+    signal(Signal::STOP);
+    // All that it had asked until then is heard, and answered by nobody.
+    std::thread::sleep(timeout + Duration::from_millis(500));
+    between.set_nonblocking(true).unwrap();
+    while between.recv(&mut [0; 2_000]).is_ok() {}
+    between.set_nonblocking(false).unwrap();
+    signal(Signal::CONT);
+    let (query, from) = receive();
+    assert_eq!(from, asks);
+    let [_, port] = cluster.ports_of(0);
+    between.send_to(&query, ("127.0.0.1", port)).unwrap();
+    let (mut answer, mut source) = receive();
+    // It asks on until it is answered.
+    while source == asks {
+        (answer, source) = receive();
+    }
+    between.send_to(&answer, asks).unwrap();
+    let ended = Ended::from(asking.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
 #[test]
@@ -193,7 +255,7 @@ fn log_lines_are_json_on_request() {
 
 #[test]
 fn an_idle_cluster_sleeps() {
-    let cluster = Cluster::start("idle", Plan::new());
+    let cluster = Cluster::start("idle", Plan::patient());
     cluster.level();
     let said = [0, 1, 2].map(|member| cluster.log(member));
     let (before, began) = (cluster.processor_time(), Instant::now());

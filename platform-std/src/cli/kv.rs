@@ -162,7 +162,7 @@ pub fn run(args: &KvArgs) -> Result<(), Failure> {
 fn ask(args: &KvArgs, client: &mut Client, timeout: Duration) -> Result<(), Failure> {
     let request = args.verb.request();
     let message: Vec<u8> = encode_request(CORRELATION, &request).parts().concat();
-    client.offer_until(&message, timeout).map_err(no_answer)?;
+    let offered = client.offer_until(&message, timeout).map_err(no_answer)?;
     let deadline = deadline(timeout);
     let mut answer = None;
     while answer.is_none() {
@@ -175,7 +175,7 @@ fn ask(args: &KvArgs, client: &mut Client, timeout: Duration) -> Result<(), Fail
             Egress::Message { payload, .. } if answer.is_none() => {
                 answer = Some(print_reply(args, payload));
             }
-            Egress::NewLeader { .. } if answer.is_none() => {
+            Egress::NewLeader { term, .. } if answer.is_none() && term > offered.term => {
                 answer = Some(Err(Failure::outcome(
                     "the leader was lost: it is unknown whether the request was carried out",
                 )));

@@ -16,6 +16,9 @@ use crate::clock::deadline;
 
 /// How long a member may take to say how it is.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+/// After how many looks in vain, one after the other, a member is not waited for any more: one that
+/// stands still for a second, or whose answers are lost, is.
+const LOOKS_IN_VAIN: u32 = 4;
 /// How long to wait before looking again.
 const PERIOD: Duration = Duration::from_millis(50);
 
@@ -50,7 +53,8 @@ pub struct SnapshotArgs {
 /// What one member has come to.
 struct Member {
     id: u8,
-    answers: bool,
+    /// How many looks have been in vain since it has answered.
+    silent: u32,
     snapshot: Option<u64>,
     /// When its snapshot was seen, after it was asked for.
     stored: Option<Duration>,
@@ -125,7 +129,7 @@ impl Member {
     fn new(id: u8) -> Self {
         Self {
             id,
-            answers: false,
+            silent: 0,
             snapshot: None,
             stored: None,
             failed: None,
@@ -133,7 +137,10 @@ impl Member {
     }
 
     fn look(&mut self, report: Option<&StatusReport>, wanted: u64, after: Duration) {
-        self.answers = report.is_some();
+        self.silent = match report {
+            Some(_) => 0,
+            None => self.silent + 1,
+        };
         let snapshot = report.and_then(|r| r.snapshot).map(|at| at.get());
         self.snapshot = snapshot.or(self.snapshot);
         if self.snapshot.is_some_and(|at| at >= wanted) {
@@ -144,14 +151,14 @@ impl Member {
     }
 
     fn waits(&self) -> bool {
-        self.answers && self.stored.is_none() && self.failed.is_none()
+        self.silent < LOOKS_IN_VAIN && self.stored.is_none() && self.failed.is_none()
     }
 
     fn text(&self) -> String {
         let at = |snapshot: Option<u64>| {
             snapshot.map_or("none".to_owned(), |at| format!("at position {at}"))
         };
-        match (self.stored, self.answers) {
+        match (self.stored, self.silent == 0) {
             (None, true) if self.failed.is_some() => format!(
                 "member {}  FAILED {}; its newest is {}",
                 self.id,
@@ -176,7 +183,7 @@ impl Member {
     fn to_json(&self) -> Value {
         json!({
             "member": self.id,
-            "answers": self.answers,
+            "answers": self.silent == 0,
             "stored": self.stored.is_some(),
             "failed_at": self.failed.filter(|_| self.stored.is_none()),
             "snapshot": self.snapshot,
@@ -225,4 +232,19 @@ fn verdict(members: &[Member], seconds: u64) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, LOOKS_IN_VAIN, Member};
+
+    #[test]
+    fn a_member_is_waited_for_until_several_looks_were_in_vain() {
+        let mut member = Member::new(1);
+        for _ in 0..LOOKS_IN_VAIN {
+            assert!(member.waits());
+            member.look(None, 0, Duration::ZERO);
+        }
+        assert!(!member.waits());
+    }
 }

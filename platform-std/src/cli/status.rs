@@ -16,6 +16,10 @@ use crate::config::Settings;
 use crate::counters::{Counter, CountersReader};
 use crate::net::{ReceiveBatch, SendBatch, Socket, resolve, wait};
 
+/// How long a look for answers takes. One that takes twice as long or longer counts as two: a
+/// machine, or a process, that stood still did not listen.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Show role, term, positions and state digest of every member
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -137,7 +141,8 @@ pub fn run(args: &StatusArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks every member, again every 100 ms until it answers or the time is over.
+/// Asks every member, again every 100 ms until it answers or has been listened to in vain for
+/// `timeout`.
 ///
 /// # Errors
 /// No address can be resolved, or no socket can be had.
@@ -163,9 +168,9 @@ pub fn query(
     let socket = Socket::bind(any)?;
     let mut reports = vec![None; endpoints.len()];
     let (mut sender, mut receiver) = (SendBatch::new(), ReceiveBatch::new());
-    let start = Instant::now();
+    let mut listened = Duration::ZERO;
     let seed = u64::from(std::process::id()) << 32;
-    while start.elapsed() < timeout && reports.iter().any(Option::is_none) {
+    while listened < timeout && reports.iter().any(Option::is_none) {
         for (at, address) in addresses.iter().enumerate() {
             let (Some(address), None) = (address, &reports[at]) else {
                 continue;
@@ -177,12 +182,11 @@ pub fn query(
                 sender.send(&socket, &[(*address, &bytes)]);
             }
         }
-        let asked = Instant::now();
-        while asked.elapsed() < Duration::from_millis(100) && reports.iter().any(Option::is_none) {
-            wait(
-                &[rustix::fd::AsFd::as_fd(&socket)],
-                Duration::from_millis(20),
-            )?;
+        let again = listened + Duration::from_millis(100);
+        while listened < again && reports.iter().any(Option::is_none) {
+            let looked = Instant::now();
+            wait(&[rustix::fd::AsFd::as_fd(&socket)], LOOK)?;
+            listened += looked.elapsed().min(2 * LOOK);
             receiver.receive(&socket)?;
             for (_, bytes) in receiver.datagrams() {
                 if let Some(report) = parse(bytes) {

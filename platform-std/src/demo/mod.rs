@@ -10,7 +10,7 @@ mod report;
 mod source;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -89,7 +89,7 @@ pub struct DemoArgs {
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
-        None => std::env::temp_dir().join(format!("coracle-demo-{}", std::process::id())),
+        None => unused(&std::env::temp_dir().join(format!("coracle-demo-{}", std::process::id()))),
     };
     if dir
         .read_dir()
@@ -128,6 +128,16 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(())
+}
+
+/// This folder, or one named after it that is not there: a demo that failed keeps its own, and its
+/// process id comes again.
+fn unused(folder: &Path) -> PathBuf {
+    let name = |n: u32| PathBuf::from(format!("{}-{n}", folder.display()));
+    let mut names = std::iter::once(folder.to_path_buf()).chain((1..1000).map(name));
+    names
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| folder.to_path_buf())
 }
 
 struct Demo {
@@ -324,7 +334,7 @@ impl Demo {
         let round_trips =
             [50.0, 99.0, 99.9, 100.0].map(|p| self.load.round_trips.value_at_percentile(p));
         let (bytes, most_in_flight) = (self.load.bytes, self.load.most_in_flight);
-        let leader = self.load.leader();
+        let (leader, leader_changes) = (self.load.leader(), self.load.new_leaders());
         let ledger = self.load.close()?;
         let last = settle(&self.nodes)?;
         self.progress
@@ -366,7 +376,8 @@ impl Demo {
             window_bytes: WINDOW_BYTES,
             most_in_flight,
             leader_timeout: self.nodes.settings().timings.leader_timeout.0,
-            faults: faults(&found, &self.kills, &ledger),
+            leader_changes,
+            faults: faults(&found, leader_changes, &ledger),
             recovery: None,
             kills: self.kills,
             last,
@@ -375,18 +386,22 @@ impl Demo {
     }
 }
 
-fn faults(found: &[checker::Found], kills: &[Kill], ledger: &Ledger) -> Vec<String> {
+fn faults(found: &[checker::Found], leader_changes: u64, ledger: &Ledger) -> Vec<String> {
     let mut faults = checker::compare(found);
-    let unknown = ledger.unknown().len();
-    let in_flight: usize = kills.len() * WINDOW_MESSAGES;
-    if unknown > in_flight {
-        faults.push(format!(
-            "{unknown} messages are of unknown outcome, more than {} kills with a window of \
-             {WINDOW_MESSAGES} explain",
-            kills.len()
-        ));
-    }
+    faults.extend(unexplained(leader_changes, ledger));
     faults
+}
+
+/// A machine that is slow or stands still may cost a leader that nobody has killed.
+fn unexplained(leader_changes: u64, ledger: &Ledger) -> Option<String> {
+    let unknown = ledger.unknown().len() as u64;
+    let is_more = unknown > leader_changes * WINDOW_MESSAGES as u64;
+    is_more.then(|| {
+        format!(
+            "{unknown} messages are of unknown outcome, more than {leader_changes} changes of \
+             leader with a window of {WINDOW_MESSAGES} explain"
+        )
+    })
 }
 
 /// The failovers that took longer than they may.
@@ -476,5 +491,32 @@ impl Progress {
         let written = write!(err, "{start}{seconds:6.1} s  {text:<width$}{end}");
         // Nobody can be told that standard error is gone.
         drop(written.and_then(|()| err.flush()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ledger::{Ledger, Outcome};
+    use super::{WINDOW_MESSAGES, unexplained, unused};
+
+    #[test]
+    fn what_an_earlier_demo_has_kept_is_in_nobodys_way() {
+        let folder = std::env::temp_dir().join(format!("coracle-unused-{}", std::process::id()));
+        let first = unused(&folder);
+        std::fs::create_dir(&first).unwrap();
+        let second = unused(&folder);
+        assert!(second != first && !second.exists(), "{}", second.display());
+        std::fs::remove_dir(&first).unwrap();
+    }
+
+    #[test]
+    fn what_a_leader_took_along_that_nobody_has_killed_is_no_fault() {
+        let mut ledger = Ledger::default();
+        for number in 0..2 * WINDOW_MESSAGES as u64 {
+            ledger.offered();
+            ledger.settle(number, Outcome::Unknown);
+        }
+        assert_eq!(unexplained(2, &ledger), None);
+        assert!(unexplained(1, &ledger).is_some());
     }
 }

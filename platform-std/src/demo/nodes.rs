@@ -1,7 +1,7 @@
 //! The demo's node processes: this same binary, started three times.
 
 use std::fs::File;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -214,13 +214,20 @@ fn under(runner: &str, own: &Path) -> Command {
     command
 }
 
-/// UDP ports that nobody uses at the moment.
+/// UDP ports that nobody uses at the moment: below the range from which the system gives ports to
+/// sockets that ask for any, so that no client takes the port of a node that was killed.
 fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
-    let sockets: Vec<UdpSocket> = (0..count)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let ports = sockets.iter().map(|s| Ok(s.local_addr()?.port()));
-    Ok(ports.collect::<Result<_, std::io::Error>>()?)
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 18_000;
+    // Demos that run at once start at different places.
+    let start = std::process::id().wrapping_mul(7919);
+    let candidates = (0..COUNT).map(|n| (FIRST + start.wrapping_add(n) % COUNT) as u16);
+    let free = candidates.filter(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok());
+    let ports: Vec<u16> = free.take(count).collect();
+    if ports.len() < count {
+        return Err(Failure::outcome("no UDP ports are free for the nodes"));
+    }
+    Ok(ports)
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct Report {
     pub most_in_flight: usize,
     pub leader_timeout: Duration,
     pub kills: Vec<Kill>,
+    /// How often the session has heard of a new leader.
+    pub leader_changes: u64,
     /// Just before the nodes were stopped.
     pub last: Vec<Reading>,
     pub found: Vec<Found>,
@@ -212,6 +214,7 @@ impl Report {
             "leader_timeout_ms": self.leader_timeout.as_millis() as u64,
             "recovery": self.recovery.as_ref().map(Recovery::json),
             "not_checked": { "messages": self.unchecked(), "because": UNCHECKED },
+            "leader_changes": self.leader_changes,
             "kills": self.kills.iter().map(kill_json).collect::<Vec<_>>(),
             "members": self.last.iter().zip(&self.found).enumerate()
                 .map(|(member, (r, f))| member_json(member, r, f)).collect::<Vec<_>>(),

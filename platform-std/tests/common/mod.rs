@@ -2,15 +2,18 @@
 
 #![allow(dead_code, reason = "not every file of tests uses all of it")]
 
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_core::service::Service;
+use coracle_std::client::{Client, ClientOptions, Egress, State};
 use coracle_std::config::{MemberSettings, Settings};
 use coracle_std::counters::{Counter, CountersReader};
 use coracle_std::node::{Hosted, NodeBuilder, NodeHandle, Services};
+
+#[path = "../../../tests/src/process/ports.rs"]
+mod ports;
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +26,10 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = format!("coracle-{name}-{}-{count}", std::process::id());
-        Self(std::env::temp_dir().join(dir))
+        let dir = std::env::temp_dir().join(dir);
+        // One that was killed has left it, and its process id has come again.
+        drop(std::fs::remove_dir_all(&dir));
+        Self(dir)
     }
 }
 
@@ -35,10 +41,8 @@ impl Drop for Scratch {
 
 /// The settings of a cluster on free ports of this machine.
 pub fn cluster(scratch: &Scratch, count: u8) -> Vec<Settings> {
-    let sockets: Vec<UdpSocket> = (0..count * 2)
-        .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let address = |at: u8| sockets[usize::from(at)].local_addr().unwrap().to_string();
+    let ports = ports::free_ports(usize::from(count) * 2);
+    let address = |at: u8| format!("127.0.0.1:{}", ports[usize::from(at)]);
     let members: Vec<MemberSettings> = (0..count)
         .map(|id| MemberSettings {
             id,
@@ -96,4 +100,66 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Opens a session, however long it takes until somebody leads.
+#[track_caller]
+pub fn connect(endpoints: &str) -> Client {
+    let options = ClientOptions {
+        open_timeout: PATIENCE,
+        ..ClientOptions::new(endpoints)
+    };
+    Client::connect_with(&options).unwrap()
+}
+
+/// An answer, and what it took.
+pub struct Answer {
+    pub payload: Vec<u8>,
+    /// How often the message was offered. All but the last time a leader was lost, and whether the
+    /// message was executed then is unknown.
+    pub offers: u64,
+}
+
+/// Offers a message and waits for its answer. If the leader is lost before, which a busy machine
+/// may do to it, nobody else answers: then it is offered again.
+#[track_caller]
+pub fn ask(client: &mut Client, message: &[u8]) -> Answer {
+    ask_for(client, message, |_| true)
+}
+
+/// The same, of a client that may still be owed other answers, before this one.
+#[track_caller]
+pub fn ask_for(client: &mut Client, message: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Answer {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut answer, mut offers, mut taken) = (None, 0, None);
+    loop {
+        let by = *taken.get_or_insert_with(|| {
+            offers += 1;
+            client.offer_until(message, PATIENCE).unwrap().term
+        });
+        let polled = client.poll(Duration::from_secs(1), |egress| match egress {
+            Egress::Message { payload, .. } if is_it(payload) => answer = Some(payload.to_vec()),
+            Egress::NewLeader { term, .. } if term > by => taken = None,
+            _ => {}
+        });
+        polled.unwrap();
+        if let Some(payload) = answer {
+            return Answer { payload, offers };
+        }
+        assert!(Instant::now() < deadline, "an answer in time");
+    }
+}
+
+/// Who leads.
+#[track_caller]
+pub fn leader(client: &mut Client) -> usize {
+    let mut leading = None;
+    until("an open session", || {
+        client.poll(Duration::ZERO, |_| {}).unwrap();
+        if let State::Open { leader, .. } = client.state() {
+            leading = Some(leader.slot());
+        }
+        leading.is_some()
+    });
+    leading.unwrap()
 }

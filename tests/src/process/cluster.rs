@@ -37,6 +37,18 @@ impl Plan {
             program: coracle().to_owned(),
         }
     }
+
+    /// The same, with timings by which nobody loses its leadership or its session because the
+    /// machine is slow, or stands still now and then: for what is not about that.
+    pub fn patient() -> Self {
+        let mut plan = Self::new();
+        plan.extra += Self::PATIENT;
+        plan
+    }
+
+    /// Those timings, as a line of [`Self::extra`].
+    pub const PATIENT: &str = "timings = { leader_timeout = \"2s\", session_timeout = \"60s\", \
+                               egress_timeout = \"60s\" }\n";
 }
 
 impl Default for Plan {
@@ -244,6 +256,24 @@ impl Cluster {
         let [_, port] = self.ports_of(member);
         let mut all = ask(&format!("{member}={}:{port}", self.plan.host));
         all.pop().unwrap_or_default()
+    }
+
+    /// What one member answers, once it does: a query may be lost, or take too long.
+    #[track_caller]
+    pub fn answer_of(&self, member: u8) -> Reading {
+        until("an answer to a status query", || {
+            Some(self.status_of(member)).filter(|answer| !answer.is_null())
+        })
+    }
+
+    /// What all members answer, once all do.
+    #[track_caller]
+    pub fn answers(&self) -> Vec<Reading> {
+        let count = usize::from(self.plan.members);
+        until("all members' answers", || {
+            let all = self.status();
+            (all.len() == count && !all.iter().any(Value::is_null)).then_some(all)
+        })
     }
 
     /// A member's counters file, read by `coracle status --dir`; `Null` if it has none yet.

@@ -186,3 +186,27 @@ pub fn skip(test: &str, missing: &str) {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::free_ports;
+    use super::ports::{BLOCK, BLOCKS, FIRST};
+
+    /// Below 32768, where Linux begins to give ports to sockets that ask for any.
+    const _: () = assert!(FIRST + BLOCK * BLOCKS < 32_768);
+
+    #[test]
+    fn ports_are_of_one_process_alone_in_use_or_not() {
+        let ports = free_ports(2 * usize::from(BLOCK));
+        let unique: BTreeSet<u16> = ports.iter().copied().collect();
+        assert_eq!(unique.len(), ports.len());
+        for port in ports {
+            // What another process would have to do first.
+            let first = port - (port - FIRST) % BLOCK;
+            assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, first)).is_err());
+        }
+    }
+}

@@ -15,6 +15,8 @@ impl Scratch {
         let process = std::process::id();
         let count = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("coracle-{name}-{process}-{count}"));
+        // One that was killed, or has failed, has left it, and its process id has come again.
+        drop(std::fs::remove_dir_all(&path));
         std::fs::create_dir_all(&path).expect("a directory for temporary files");
         Self(path)
     }

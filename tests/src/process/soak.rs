@@ -104,10 +104,10 @@ pub fn soak(times: u64, is_away: bool, mut tell: impl FnMut(&str)) -> Soaked {
 /// A member misses more than the others keep, and is sent a snapshot.
 fn away(cluster: &mut Cluster, session: &mut Session, seen: &mut Soaked) -> (Duration, u64) {
     let gone = (cluster.leader() + 1) % 3;
-    let ended = cluster.status_of(gone)["appended"].as_u64().unwrap_or(0);
+    let ended = cluster.answer_of(gone)["appended"].as_u64().unwrap_or(0);
     cluster.kill(gone);
     seen.write(cluster, session, seen.written + AWAY * LOG_MAX);
-    let status = cluster.status_of(cluster.leader());
+    let status = cluster.answer_of(cluster.leader());
     let starts = status["log_start"].as_u64().unwrap_or(0);
     assert!(starts > ended, "the others keep what it misses: {status}");
     let start = Instant::now();
