@@ -177,11 +177,11 @@ impl Healing {
     }
 
     /// Asks for what is missed from the last place on that is known; whom it was asked of there.
-    fn ask_again(&mut self) -> Option<MemberId> {
+    fn ask_again(&mut self) -> Option<(Place, MemberId)> {
         let last = self.parts.last_below(self.to);
         self.go_on_at(last.map_or(self.first, |(place, _)| place));
         (self.is_proven, self.part) = (false, None);
-        last.map(|(_, peer)| peer)
+        last
     }
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
@@ -317,8 +317,9 @@ impl Healing {
             return true;
         }
         (self.to, self.to_chain) = (part.0, part.1.0);
-        if let Some(peer) = self.ask_again() {
-            (self.peer, self.has_answered) = (peer, true);
+        if let Some((place, peer)) = self.ask_again() {
+            // What it has sent before may come before it is asked: it is of this part as well.
+            (self.part, self.peer, self.has_answered) = (Some(place), peer, true);
         }
         false
     }

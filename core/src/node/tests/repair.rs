@@ -166,11 +166,13 @@ fn members_that_have_a_part_each_heal_the_last_part_first() {
 
 /// Of a hole that has `parts` parts of three records, members 1 and 2 have every other one: how
 /// often all of it was sent, and how many requests there were for each part.
-fn healed_by_turns(parts: usize, memory: usize) -> (f64, f64) {
+fn healed_by_turns(parts: usize, memory: usize, comes_again: bool) -> (f64, f64) {
     let mut damaged = Damaged::of(3 * parts + 4, memory);
     let right = damaged.author.bytes(Position::ZERO);
     let (from, to) = (damaged.hole.0.get() as usize, damaged.hole.1.get() as usize);
     let (mut asks, mut sent) = (0, 0);
+    // What is sound from here on.
+    let mut low = to;
     let mut wrote = vec![false; to];
     for ms in (1..400_000).step_by(10) {
         if let Some((member, ask)) = damaged.asks(ms) {
@@ -186,8 +188,16 @@ fn healed_by_turns(parts: usize, memory: usize) -> (f64, f64) {
         if let Some(repair) = damaged.bench.node.poll_repair() {
             let (at, end) = (repair.at.get() as usize, repair.end.get() as usize);
             assert_eq!(damaged.bench.memory[4][..repair.len], right[at..end]);
+            assert!(at + memory >= low, "{at} is not known to lead to {low}");
+            low = low.min(at);
             wrote[at..end].fill(true);
             damaged.bench.node.handle_repaired(repair);
+            // What was sent long ago may come now.
+            for part in (0..parts).filter(|_| comes_again) {
+                let at = from + part * 288;
+                let member = 2 - part as u8 % 2;
+                let _taken = damaged.bench.datagram(ms, member, &right[at..at + 288]);
+            }
         }
         if damaged.bench.node.is_healed() {
             assert!(wrote[from..].iter().all(|is_written| *is_written));
@@ -202,8 +212,8 @@ fn healed_by_turns(parts: usize, memory: usize) -> (f64, f64) {
 #[test]
 fn a_hole_of_many_parts_is_sent_few_times_however_many_they_are() {
     for (parts, most) in [(2, 2.0), (6, 2.0), (12, 2.5), (24, 3.0)] {
-        for memory in [5 * 96, 1024] {
-            let (sent, asks) = healed_by_turns(parts, memory);
+        for (memory, comes_again) in [(5 * 96, false), (1024, false), (5 * 96, true)] {
+            let (sent, asks) = healed_by_turns(parts, memory, comes_again);
             assert!(sent <= most, "{parts} parts were sent {sent} times");
             assert!(
                 asks <= 4.0 * most,
