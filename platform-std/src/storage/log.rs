@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use coracle_core::log::{Group, Journal, Log, Window, segment_base};
 use coracle_core::units::{ClusterId, Mark, Position, Term};
 
+use super::ahead::Ahead;
 use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
@@ -18,9 +19,6 @@ use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
 use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 use crate::worker::Worker;
-
-/// How many files ahead of the one being written exist already.
-const AHEAD: usize = 2;
 
 /// The most that is read for services at once: it is still in a cache when it is executed.
 const REPLAY_MAX: usize = 512 << 10;
@@ -90,14 +88,13 @@ pub struct LogStore {
     durability: Durability,
     journal: Journal,
     current: Option<Arc<Segment>>,
-    ahead: [Option<Arc<Segment>>; AHEAD],
+    ahead: Ahead,
     flusher: Worker<Arc<Segment>, Flushed>,
     place: Place,
     /// Written, and to be flushed here.
     due: Option<Arc<Segment>>,
     /// When the journal was last asked with nothing to write.
     rested: Option<Instant>,
-    maker: Worker<u64, Result<Arc<Segment>, StorageError>>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     purger: Worker<Position, Result<Position, StorageError>>,
     /// No byte below is there, or will be soon.
@@ -135,11 +132,8 @@ impl LogStore {
         };
         let flusher = Worker::spawn_idling("flusher", idle, waker.clone(), flush);
         let flusher = flusher.map_err(refused)?;
-        let (dir, fill) = (log.clone(), fill_for(durability));
-        let maker = Worker::spawn("segments", waker.clone(), move |base| {
-            ensure(&dir, cluster.0, base, segment_length, fill)
-        })
-        .map_err(refused)?;
+        let ahead = Ahead::new(log.clone(), cluster.0, segment_length, durability, waker);
+        let ahead = ahead.map_err(refused)?;
         let reader = |name: &str| {
             let mut reader = Reader::new(&log, segment_length);
             Worker::spawn(name, waker.clone(), move |mut job: ReadJob| {
@@ -164,12 +158,11 @@ impl LogStore {
             durability,
             journal,
             current: None,
-            ahead: [const { None }; AHEAD],
+            ahead,
             flusher,
             place: Place::new(here_below),
             due: None,
             rested: None,
-            maker,
             readers,
             purger,
             gone: Position::ZERO,
@@ -271,7 +264,7 @@ impl LogStore {
     /// Whether one of the threads has something to be polled for.
     pub fn is_ready(&self) -> bool {
         self.flusher.is_done()
-            || self.maker.is_done()
+            || self.ahead.is_done()
             || self.purger.is_done()
             || self.readers.iter().any(Worker::is_done)
     }
@@ -329,13 +322,15 @@ impl LogStore {
         window: &mut Window<Vec<u8>>,
     ) -> Result<Option<Mark>, StorageError> {
         self.take_cut(window)?;
-        if let Some(made) = self.maker.poll() {
-            self.keep(made?);
-        }
+        let current = self.current.as_ref().map_or(0, |s| s.label().base);
+        self.ahead.poll(current)?;
+        let written = self.journal.written().get();
         if !self.flusher.is_idle() || self.due.is_some() {
+            self.ahead.fill(written);
             return Ok(None);
         }
         if window.end() <= self.journal.written() {
+            self.ahead.fill(written);
             let now = Instant::now();
             if self.rested.is_some_and(|at| now - at < STEP_TO_REST) {
                 return Ok(None);
@@ -389,7 +384,7 @@ impl LogStore {
     /// is not used any more.
     pub fn wait_for_all(&mut self) {
         drop(self.flusher.wait());
-        drop(self.maker.wait());
+        self.ahead.wait();
         drop(self.purger.wait());
         for reader in &mut self.readers {
             drop(reader.wait());
@@ -427,14 +422,10 @@ impl LogStore {
     fn prepare(&mut self, base: u64) -> Result<bool, StorageError> {
         let length = u64::from(self.segment_length);
         if self.current.as_ref().is_none_or(|s| s.label().base != base) {
-            let found = self
-                .ahead
-                .iter_mut()
-                .find(|s| s.as_ref().is_some_and(|s| s.label().base == base));
-            match found.and_then(Option::take) {
+            match self.ahead.take(base) {
                 Some(segment) => self.current = Some(segment),
                 // The first file, and after a truncation to an older one: made here, on the spot.
-                None if self.maker.is_idle() => {
+                None if self.ahead.is_idle() => {
                     self.current = Some(self.ensure(base)?);
                 }
                 None => return Ok(false),
@@ -442,29 +433,13 @@ impl LogStore {
         }
         self.files_end = self.files_end.max(base + length);
         let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
-        if self.maker.is_idle() && is_room {
-            for next in (1..=AHEAD as u64).map(|n| base + n * length) {
-                let is_there = self.ahead.iter().flatten().any(|s| s.label().base == next);
-                if !is_there {
-                    self.files_end = self.files_end.max(next + length);
-                    self.maker.submit(next);
-                    break;
-                }
-            }
+        if self.ahead.is_idle()
+            && is_room
+            && let Some(end) = self.ahead.make(base, length)
+        {
+            self.files_end = self.files_end.max(end);
         }
         Ok(true)
-    }
-
-    fn keep(&mut self, segment: Arc<Segment>) {
-        let current = self.current.as_ref().map_or(0, |s| s.label().base);
-        // An entry at or below the current file is left from before a truncation, or was used.
-        let free = self
-            .ahead
-            .iter_mut()
-            .find(|s| s.as_ref().is_none_or(|s| s.label().base <= current));
-        if let Some(free) = free {
-            *free = Some(segment);
-        }
     }
 
     fn segment_for(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
@@ -476,6 +451,8 @@ impl LogStore {
     }
 
     fn ensure(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
+        // Only `Ahead::take` gives one of these out: zeros may be written to it.
+        assert!(!self.ahead.holds(base), "this file is not the log's yet");
         let fill = fill_for(self.durability);
         ensure(&self.log, self.cluster, base, self.segment_length, fill)
     }

@@ -1,6 +1,7 @@
 //! The data directory of a member: what is written, in which order, and what is believed after a
 //! crash.
 
+mod ahead;
 pub mod dir;
 pub mod error;
 pub mod log;

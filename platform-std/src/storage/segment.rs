@@ -10,13 +10,14 @@
 //! The stream's bytes below `start` do not exist in this file. It is above `base` only in the first
 //! file of a log that goes on after a snapshot. Labels of version 1 have zeros there.
 //!
-//! A file is made under another name with all its bytes written as zeros, so that later writes
-//! neither allocate blocks nor convert extents (a flush then costs half), then renamed. Where no
-//! flush is waited for its blocks are only reserved, if the file system can: the bytes read as
-//! zeros, and are not written twice.
+//! A file is made under another name, then renamed. Its bytes are written as zeros, so that later
+//! writes neither allocate blocks nor convert extents (a flush then costs half), before it gets its
+//! name or afterwards (`ahead.rs`). Where no flush is waited for its blocks are only reserved, if
+//! the file system can: the bytes read as zeros, and are not written twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,6 +142,8 @@ pub struct Segment {
     file: File,
     path: PathBuf,
     label: Label,
+    /// See [`Self::is_blank`].
+    is_blank: bool,
 }
 
 impl Segment {
@@ -173,11 +176,17 @@ impl Segment {
             .truncate(true)
             .open(&draft)
             .map_err(StorageError::io("create", &draft))?;
-        write_blank(&mut file, &label, fill).map_err(StorageError::io("fill", &draft))?;
+        let is_blank = write_blank(&mut file, &label, fill);
+        let is_blank = is_blank.map_err(StorageError::io("fill", &draft))?;
         file.sync_all().map_err(StorageError::io("flush", &draft))?;
         std::fs::rename(&draft, &path).map_err(StorageError::io("rename", &draft))?;
         sync_dir(dir)?;
-        Ok(Self { file, path, label })
+        Ok(Self {
+            file,
+            path,
+            label,
+            is_blank,
+        })
     }
 
     /// Opens an existing file and reads its label.
@@ -215,7 +224,12 @@ impl Segment {
             });
         }
         let path = path.to_path_buf();
-        Ok(Self { file, path, label })
+        Ok(Self {
+            file,
+            path,
+            label,
+            is_blank: false,
+        })
     }
 
     /// Checks that the file belongs to this cluster and has the configured length.
@@ -244,6 +258,12 @@ impl Segment {
         self.label
     }
 
+    /// Whether this process has made it with its blocks reserved only: until something is written,
+    /// zeros may be.
+    pub fn is_blank(&self) -> bool {
+        self.is_blank
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -255,6 +275,24 @@ impl Segment {
     /// Any error of the system, with the file's path.
     pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         self.write(HEADER_LENGTH + offset, bytes)
+    }
+
+    /// Writes zeros to bytes of the stream, given by how far behind the base they are, and waits
+    /// until the disk has taken them.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn write_zeros(&self, from: u32, until: u32) -> Result<(), StorageError> {
+        const ZEROS: &[u8] = &[0; 64 << 10];
+        let mut at = from;
+        while at < until {
+            let run = ZEROS.len().min((until - at) as usize);
+            self.write_data(at.into(), &ZEROS[..run])?;
+            at += run as u32;
+        }
+        let offset = HEADER_LENGTH + u64::from(from);
+        write_back(&self.file, offset, (until - from).into())
+            .map_err(StorageError::io("write back", &self.path))
     }
 
     /// Writes slot 0 or 1.
@@ -342,7 +380,25 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
         .map_err(StorageError::io("flush the directory", dir))
 }
 
-fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<()> {
+/// Waits until the disk has taken bytes that were written. Not a flush: that would also bring the
+/// file's length and the disk's own cache to rest, and the log's flushes would wait for it.
+///
+/// # Errors
+/// Any error of the system.
+pub(super) fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let (offset, len) = (offset as libc::off64_t, len as libc::off64_t);
+    // SAFETY: a call with an open file and numbers; it touches no memory of ours.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, wait) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether its blocks are reserved only.
+fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<bool> {
     let length = HEADER_LENGTH + u64::from(label.segment_length);
     let is_reserved =
         match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length) {
@@ -351,7 +407,8 @@ fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<()> {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => false,
             Err(other) => return Err(other.into()),
         };
-    if !is_reserved || fill == Fill::Written {
+    let is_blank = is_reserved && fill == Fill::Reserved;
+    if !is_blank {
         let zeros = vec![0u8; 256 << 10];
         let mut left = length;
         while left > 0 {
@@ -360,7 +417,8 @@ fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<()> {
             left -= run as u64;
         }
     }
-    file.write_all_at(&label.encode(), LABEL_OFFSET)
+    file.write_all_at(&label.encode(), LABEL_OFFSET)?;
+    Ok(is_blank)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub enum Kind {
     Write,
     /// Out of a file, at an offset.
     Read,
-    /// `write`, `read` and theirs: new files' zeros, wake-ups, lines of the program's log.
+    /// `write`, `read` and theirs: a first file's zeros, wake-ups, lines of the program's log.
     Other,
 }
 

@@ -14,7 +14,7 @@ pub enum Kind {
     Write,
     /// Out of files at an offset.
     Read,
-    /// `write` and `read`: new files' zeros, wake-ups, lines of the program's log.
+    /// `write` and `read`: a first file's zeros, wake-ups, lines of the program's log.
     Other,
 }
 

@@ -35,7 +35,7 @@ fn settle(store: &mut LogStore, window: &mut Window<Vec<u8>>) {
         store.write(Term::new(1), true, window).unwrap();
         store.flush_here().unwrap();
         let is_durable = store.journal().durable() == window.end();
-        if is_durable && !store.journal().is_flushing() && store.maker.is_idle() {
+        if is_durable && !store.journal().is_flushing() && store.ahead.is_idle() {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use coracle_core::units::Position;
 use embedded_io::{ErrorKind, ErrorType, Write};
 
 use super::super::error::StorageError;
+use super::super::segment::write_back;
 use super::finish::remove;
 use super::set::{SECTIONS_MAX, file_name, kind_of, sections};
 
@@ -40,24 +40,10 @@ impl Piece {
         written.map_err(StorageError::io("write", &self.path))
     }
 
-    /// Waits until the disk has taken the bytes. Not a flush: that would also bring the file's new
-    /// length and the disk's own cache to rest, each time, and the log's flushes would wait for it.
+    /// Waits until the disk has taken the bytes.
     pub(super) fn write_back(&self) -> Result<(), StorageError> {
-        let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-            | libc::SYNC_FILE_RANGE_WRITE
-            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        let (from, len) = (
-            self.offset as libc::off64_t,
-            self.bytes.len() as libc::off64_t,
-        );
-        // SAFETY: a call with an open file and numbers; it touches no memory of ours.
-        let result = unsafe { libc::sync_file_range(self.file.as_raw_fd(), from, len, wait) };
-        match result {
-            0 => Ok(()),
-            _ => Err(StorageError::io("write back", &self.path)(
-                io::Error::last_os_error(),
-            )),
-        }
+        write_back(&self.file, self.offset, self.bytes.len() as u64)
+            .map_err(StorageError::io("write back", &self.path))
     }
 }
 

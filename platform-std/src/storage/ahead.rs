@@ -1,0 +1,339 @@
+//! The log's next files: made ahead of need, and filled with zeros as the disk has time for it.
+//!
+//! A flush into written blocks is shorter than one into reserved ones, so files are filled before
+//! they are needed. But under a load that uses up one file after the other the zeros are as many
+//! bytes as the log itself, and flushes queue behind them. So a file is made with its blocks
+//! reserved, which takes no time, and zeros are written to it piece by piece: one after the other,
+//! and ever larger ones, while the log grows slowly, else small ones with pauses. What of it is not
+//! filled when it is needed stays as it is: it reads as zeros in either case.
+//!
+//! Zeros are written only to a file of this process's making that the log has not been given yet:
+//! [`Ahead::take`] gives none out that a piece is being written to, and no other way leads to one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::StorageError;
+use super::segment::{Fill, Segment, ensure};
+use crate::config::Durability;
+use crate::waker::Waker;
+use crate::worker::Worker;
+
+/// How many files ahead of the one being written exist already.
+const FILES: usize = 2;
+/// Zeros written at once while the log grows fast: a flush that comes meanwhile waits for no more
+/// than these.
+const PIECE: u32 = 256 << 10;
+/// The most, after some pieces meanwhile the log has hardly grown: the sooner they are through, the
+/// fewer flushes meet them.
+const PIECE_MAX: u32 = 8 << 20;
+/// A log that has grown by more since the last piece is fast.
+const GROWTH: u64 = 64 << 10;
+/// Then so much time is between two pieces.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A file that the log has not been given yet.
+#[derive(Debug)]
+struct Next {
+    segment: Arc<Segment>,
+    /// From where on its bytes are to be filled; none if they are, or are not to be.
+    blank: Option<u32>,
+}
+
+enum Job {
+    Make(u64),
+    /// From where on, and up to where.
+    Fill(Arc<Segment>, u32, u32),
+}
+
+enum Done {
+    Made(Arc<Segment>),
+    /// The file with this base, and from where on it is still blank.
+    Filled(u64, Option<u32>),
+}
+
+/// See the module's text.
+pub(super) struct Ahead {
+    files: [Option<Next>; FILES],
+    worker: Worker<Job, Result<Done, StorageError>>,
+    durability: Durability,
+    /// The base of the file that a piece is being written to.
+    filling: Option<u64>,
+    /// How long the last piece was.
+    piece: u32,
+    /// When it was begun, and where the log was then.
+    last: Option<(Instant, u64)>,
+}
+
+impl Ahead {
+    /// For files in the directory `log`. Starts the thread.
+    ///
+    /// # Errors
+    /// The system refuses another thread.
+    pub(super) fn new(
+        log: PathBuf,
+        cluster: u64,
+        segment_length: u32,
+        durability: Durability,
+        waker: &Waker,
+    ) -> std::io::Result<Self> {
+        let worker = Worker::spawn("segments", waker.clone(), move |job| match job {
+            Job::Make(base) => {
+                ensure(&log, cluster, base, segment_length, Fill::Reserved).map(Done::Made)
+            }
+            Job::Fill(segment, from, until) => fill(&segment, from, until),
+        })?;
+        Ok(Self {
+            files: [const { None }; FILES],
+            worker,
+            durability,
+            filling: None,
+            piece: PIECE / 2,
+            last: None,
+        })
+    }
+
+    /// Whether the thread has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.worker.is_idle()
+    }
+
+    /// Whether [`Self::poll`] would find something.
+    pub(super) fn is_done(&self) -> bool {
+        self.worker.is_done()
+    }
+
+    /// Takes what the thread has done, of files above the one that starts at `current`.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub(super) fn poll(&mut self, current: u64) -> Result<(), StorageError> {
+        match self.worker.poll().transpose()? {
+            Some(Done::Made(segment)) => {
+                let is_filled = self.durability == Durability::Durable && segment.is_blank();
+                let blank = is_filled.then_some(0);
+                // An entry at or below the current file is left from before a truncation.
+                let is_free =
+                    |file: &Option<Next>| file.as_ref().is_none_or(|f| f.base() <= current);
+                if let Some(free) = self.files.iter_mut().find(|file| is_free(file)) {
+                    *free = Some(Next { segment, blank });
+                }
+            }
+            Some(Done::Filled(base, blank)) => {
+                self.filling = None;
+                let mut files = self.files.iter_mut().flatten();
+                if let Some(file) = files.find(|file| file.base() == base) {
+                    file.blank = blank;
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The file that starts at `base`, which is the log's from now on; none if there is none, or as
+    /// long as zeros are being written to it.
+    pub(super) fn take(&mut self, base: u64) -> Option<Arc<Segment>> {
+        if self.filling == Some(base) {
+            return None;
+        }
+        let is_it = |file: &&mut Option<Next>| file.as_ref().is_some_and(|f| f.base() == base);
+        let found = self.files.iter_mut().find(is_it)?.take();
+        found.map(|file| file.segment)
+    }
+
+    /// Whether the file that starts at `base` is one of these.
+    pub(super) fn holds(&self, base: u64) -> bool {
+        self.filling == Some(base) || self.files.iter().flatten().any(|f| f.base() == base)
+    }
+
+    /// Starts to make the first missing one of the files behind `base`; says where it ends.
+    pub(super) fn make(&mut self, base: u64, length: u64) -> Option<u64> {
+        let mut next = (1..=FILES as u64).map(|n| base + n * length);
+        let missing = next.find(|base| !self.holds(*base))?;
+        self.worker.submit(Job::Make(missing));
+        Some(missing + length)
+    }
+
+    /// Starts to write a piece of zeros if there is a file to be filled, the thread has nothing to
+    /// do, and it is time for one; the log is written up to `written`.
+    pub(super) fn fill(&mut self, written: u64) {
+        if !self.worker.is_idle() {
+            return;
+        }
+        let is_due = |file: &&Next| file.blank.is_some() && file.base() > written;
+        let blank = self.files.iter().flatten().filter(is_due);
+        let Some(file) = blank.min_by_key(|f| f.base()) else {
+            return;
+        };
+        let (segment, from) = (Arc::clone(&file.segment), file.blank.unwrap_or_default());
+        if let Some(piece) = self.due(written, Instant::now()) {
+            let label = segment.label();
+            let until = label.segment_length.min(from.saturating_add(piece));
+            self.filling = Some(label.base);
+            self.worker.submit(Job::Fill(segment, from, until));
+        }
+    }
+
+    /// How many zeros are to be written now.
+    fn due(&mut self, written: u64, now: Instant) -> Option<u32> {
+        let (last, at) = *self.last.get_or_insert((now, written));
+        if written.abs_diff(at) <= GROWTH {
+            self.piece = (2 * self.piece).min(PIECE_MAX);
+        } else if now - last < PAUSE {
+            return None;
+        } else {
+            self.piece = PIECE;
+        }
+        self.last = Some((now, written));
+        Some(self.piece)
+    }
+
+    /// Waits for the thread, whatever comes of its job.
+    pub(super) fn wait(&mut self) {
+        drop(self.worker.wait());
+        self.filling = None;
+    }
+}
+
+impl Next {
+    fn base(&self) -> u64 {
+        self.segment.label().base
+    }
+}
+
+fn fill(segment: &Segment, from: u32, until: u32) -> Result<Done, StorageError> {
+    let label = segment.label();
+    segment.write_zeros(from, until)?;
+    let is_all = until == label.segment_length;
+    if is_all {
+        // So that the first flush of the log's does not also wait for what became of the blocks.
+        segment.flush()?;
+    }
+    Ok(Done::Filled(label.base, (!is_all).then_some(until)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scratch;
+    use super::*;
+
+    const LENGTH: u32 = 2 * PIECE;
+
+    fn ahead(scratch: &Scratch, durability: Durability) -> Ahead {
+        let waker = Waker::new().unwrap();
+        Ahead::new(scratch.path().to_path_buf(), 7, LENGTH, durability, &waker).unwrap()
+    }
+
+    /// Waits for the job under way.
+    fn settle(ahead: &mut Ahead, current: u64) {
+        while !ahead.is_idle() {
+            ahead.poll(current).unwrap();
+            std::thread::yield_now();
+        }
+    }
+
+    /// Fills one small piece.
+    fn piece(ahead: &mut Ahead) {
+        ahead.piece = PIECE / 2;
+        ahead.fill(0);
+    }
+
+    /// From where on each file is to be filled.
+    fn blanks(ahead: &Ahead) -> Vec<Option<u32>> {
+        ahead
+            .files
+            .iter()
+            .flatten()
+            .map(|file| file.blank)
+            .collect()
+    }
+
+    #[test]
+    fn files_are_made_at_once_and_filled_piece_by_piece() {
+        let scratch = Scratch::new("ahead");
+        let mut ahead = ahead(&scratch, Durability::Durable);
+        for end in [2, 3] {
+            let made = ahead.make(0, LENGTH.into());
+            assert_eq!(made, Some(end * u64::from(LENGTH)));
+            settle(&mut ahead, 0);
+        }
+        assert_eq!(ahead.make(0, LENGTH.into()), None, "all are there");
+        assert_eq!(blanks(&ahead), [Some(0), Some(0)]);
+        for expected in [
+            [Some(PIECE), Some(0)],
+            [None, Some(0)],
+            [None, Some(PIECE)],
+            [None; 2],
+        ] {
+            piece(&mut ahead);
+            settle(&mut ahead, 0);
+            assert_eq!(blanks(&ahead), expected);
+        }
+        piece(&mut ahead);
+        assert!(ahead.is_idle(), "nothing is left to be filled");
+    }
+
+    #[test]
+    fn a_file_is_not_given_out_while_zeros_are_written_to_it_and_gets_none_afterwards() {
+        let scratch = Scratch::new("ahead-taken");
+        let mut ahead = ahead(&scratch, Durability::Durable);
+        ahead.make(0, LENGTH.into());
+        settle(&mut ahead, 0);
+        let base = u64::from(LENGTH);
+        piece(&mut ahead);
+        assert!(ahead.holds(base));
+        assert!(ahead.take(base).is_none(), "a piece is under way");
+        settle(&mut ahead, 0);
+        let segment = ahead.take(base).unwrap();
+        assert!(!ahead.holds(base));
+        segment.write_data(PIECE.into(), &[7; 100]).unwrap();
+        piece(&mut ahead);
+        assert!(ahead.is_idle(), "it is the log's");
+        let mut bytes = [1; 200];
+        segment
+            .read_data(u64::from(PIECE) - 100, &mut bytes)
+            .unwrap();
+        assert_eq!(
+            (&bytes[..100], &bytes[100..]),
+            (&[0; 100][..], &[7; 100][..])
+        );
+        // What is on the disk already is not touched, whatever is in it: it may be the log's.
+        drop(segment);
+        ahead.make(0, LENGTH.into());
+        settle(&mut ahead, 0);
+        assert_eq!(blanks(&ahead), [None]);
+    }
+
+    #[test]
+    fn where_no_flush_is_waited_for_files_are_not_filled() {
+        let scratch = Scratch::new("ahead-reserved");
+        let mut ahead = ahead(&scratch, Durability::ReplicationOnly);
+        ahead.make(0, LENGTH.into());
+        settle(&mut ahead, 0);
+        assert_eq!(blanks(&ahead), [None]);
+    }
+
+    #[test]
+    fn a_slow_log_gets_ever_larger_pieces_and_a_fast_one_small_ones_with_pauses() {
+        let scratch = Scratch::new("ahead-pace");
+        let mut ahead = ahead(&scratch, Durability::Durable);
+        let start = Instant::now();
+        let mut at = |millis: u64, written: u64| {
+            let due = ahead.due(written, start + Duration::from_millis(millis));
+            due.map(|piece| piece / PIECE)
+        };
+        assert_eq!(at(0, 32), Some(1));
+        assert_eq!(at(1, 64), Some(2));
+        assert_eq!(at(2, 64 + GROWTH), Some(4));
+        let fast = 65 + 2 * GROWTH;
+        assert_eq!(at(3, fast), None);
+        assert_eq!(at(21, 9 * fast), None);
+        assert_eq!(at(22, 9 * fast), Some(1));
+        assert_eq!(at(41, 10 * fast), None);
+        assert_eq!(at(42, 10 * fast), Some(1));
+        let last = (43..60).map(|millis| at(millis, 10 * fast)).last();
+        assert_eq!(last, Some(Some(PIECE_MAX / PIECE)));
+    }
+}
