@@ -330,9 +330,11 @@ impl Publication {
     /// Is more pending than a receiver that reads would leave unsaid? It tells how far it has come
     /// once it has consumed more than a quarter of its window since it last did, and repeats the
     /// same until then (Aeron: `PublicationImage.trackRebuild`): a client that has read the last
-    /// small message may never say so.
+    /// small message may never say so. One whose window is too wide for this stream's would leave
+    /// it full and never say so: more than half of it counts as not read.
     pub fn is_unread(&self) -> bool {
-        self.tail.since(self.acked) > self.receiver_window / 4
+        let unsaid = (self.receiver_window / 4).min(u64::from(self.ring.window() / 2));
+        self.tail.since(self.acked) > unsaid
     }
 
     /// How many bytes of the window are taken: offered, and not consumed as far as is known. A
