@@ -33,10 +33,11 @@ pub struct Profile {
     pub log_window: usize,
     /// What one client may send before it is acknowledged: a power of two.
     pub ingress_window: usize,
-    /// What one client may have to read: a power of two, and four of the longest messages with their
+    /// What one client may have to read: a power of two, and two of the longest messages with their
     /// headers at least. An Aeron driver tells that its client has read only once that was a
-    /// quarter of its own window, which is the least of 128 KiB (its default), twice this, and
-    /// 32 KiB: with less than 16 KiB here, set its `rcv-wnd` to this at most.
+    /// quarter of its own window, of 32 KiB if nothing else is set: with less than 16 KiB here, set
+    /// the `rcv-wnd` of its channel to as much as this. A client that has left half of this unsaid
+    /// for the egress timeout is closed.
     pub egress_window: usize,
     /// How many clients may be in the middle of a message of several frames at once.
     pub reassemblies: usize,
@@ -47,14 +48,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A controller: 4 sessions and messages of 384 bytes in at most 64 KiB of RAM, all told. Its
+    /// A controller: 4 sessions and messages of 512 bytes in at most 64 KiB of RAM, all told. Its
     /// clients are Coracle's: an Aeron driver tells of what its client has read too late for a
     /// window of 2 KiB.
     pub const TINY: Self = Self {
         sessions: 4,
         mtu: 512,
         client_mtu: 512,
-        message_max: 384,
+        message_max: 512,
         log_window: 8 * 1024,
         ingress_window: 1024,
         egress_window: 2 * 1024,
@@ -63,15 +64,15 @@ impl Profile {
         services: 256,
     };
 
-    /// A gateway without an operating system: 8 sessions, clients as they are set by default.
+    /// A gateway without an operating system: 12 sessions, clients as they are set by default.
     pub const SMALL: Self = Self {
-        sessions: 8,
+        sessions: 12,
         mtu: MTU_DEFAULT,
         client_mtu: MTU_DEFAULT,
         message_max: 4 * 1024,
         log_window: 64 * 1024,
         ingress_window: 8 * 1024,
-        egress_window: 32 * 1024,
+        egress_window: 16 * 1024,
         reassemblies: 8,
         catchup: 16 * 1024,
         services: 4 * 1024,

@@ -3,7 +3,6 @@
 use core::borrow::BorrowMut;
 
 use coracle_core::log::{Journal, Log, SECTOR, Window, WindowError};
-use coracle_core::node::clients::MemoryError;
 use coracle_core::node::{
     CONTROL_MAX, Config, ConfigError, Consumer, Event, Halt, Lent, Node, ReadError, Snapshot,
     SnapshotRefusal,
@@ -72,8 +71,6 @@ pub enum OpenError<E> {
     Config(ConfigError),
     /// A piece of [`Memory`] is shorter than said there.
     TooLittleMemory,
-    /// A piece of [`Memory`] is too short for the clients.
-    Clients(MemoryError),
     /// The log may grow larger than the device has room for, or snapshots are on and it has none
     /// for them: see [`Store::log_max`] and [`Store::takes_snapshots`].
     TooLittleStorage,
@@ -229,13 +226,6 @@ where
         if !has_enough {
             return Err(OpenError::TooLittleMemory);
         }
-        let [ingress, egress, reassembly] = [
-            memory.ingress.as_ref().len(),
-            memory.egress.as_ref().len(),
-            memory.reassembly.as_ref().len(),
-        ];
-        let does = config.check_clients(N, ingress, egress, reassembly);
-        does.map_err(OpenError::Clients)?;
         let length = config.segment_length;
         let mut window = Window::new(log, config.mtu, length).map_err(OpenError::Window)?;
         let (mut store, state) = Store::open(device, length).map_err(OpenError::Store)?;

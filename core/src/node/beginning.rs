@@ -39,24 +39,6 @@ fn clients_config(config: &Config) -> clients::ClientsConfig {
     }
 }
 
-impl Config {
-    /// Whether the clients of a node with room for `sessions` can be served with so much of
-    /// [`Lent`](super::Lent), in bytes: drivers ask before they start.
-    ///
-    /// # Errors
-    /// See [`clients::MemoryError`].
-    pub fn check_clients(
-        &self,
-        sessions: usize,
-        ingress: usize,
-        egress: usize,
-        reassembly: usize,
-    ) -> Result<(), clients::MemoryError> {
-        let places = clients::places(sessions, self.sessions_max);
-        clients_config(self).check(places, ingress, egress, reassembly)
-    }
-}
-
 fn raft_start(config: &Config, state: &NodeState, votes: bool, recovered: &Recovered) -> Start {
     Start {
         me: config.member,

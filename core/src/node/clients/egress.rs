@@ -303,11 +303,11 @@ impl<const N: usize> Clients<N> {
     }
 }
 
-/// Why clients cannot be served with a node's memory.
+/// Why the configuration cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum MemoryError {
+pub enum ConfigError {
     /// The MTU or the egress segment length is out of its bounds, or an egress slot is below two
     /// MTUs.
     Egress,
@@ -321,23 +321,6 @@ pub enum MemoryError {
     /// No session may be open.
     SessionsMax,
 }
-
-impl core::fmt::Display for MemoryError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Egress => "the egress memory has less than two MTUs for each session",
-            Self::Ingress => "the ingress memory has less than two MTUs for each session",
-            Self::MessageMax => {
-                "a session's share of the egress memory is a window for less than four of the \
-                 longest messages, or an eighth of a segment is less than one"
-            }
-            Self::Reassembly => "the reassembly memory does not hold the longest message",
-            Self::SessionsMax => "no session may be open",
-        })
-    }
-}
-
-impl core::error::Error for MemoryError {}
 
 impl ClientsConfig {
     /// The segment length of a stream with a slot of so many bytes: four of its windows, or what
@@ -357,40 +340,40 @@ impl ClientsConfig {
     /// Whether `slots` ingress and egress streams can be served with so much memory, in bytes.
     ///
     /// # Errors
-    /// See [`MemoryError`].
+    /// See [`ConfigError`].
     pub fn check(
         &self,
         slots: usize,
         ingress: usize,
         egress: usize,
         reassembly: usize,
-    ) -> Result<(), MemoryError> {
+    ) -> Result<(), ConfigError> {
         let config = PublicationConfig {
             target: SocketAddr::from(([0, 0, 0, 0], 0)),
             stream_id: 0,
             session_id: 0,
             initial_term_id: 0,
             segment_length: self.segment_for(share_len(egress, slots)),
-            mtu: u32::try_from(self.mtu).map_err(|_| MemoryError::Egress)?,
+            mtu: u32::try_from(self.mtu).map_err(|_| ConfigError::Egress)?,
             timing: PublicationTiming::DEFAULT,
         };
         let publication = Publication::new(Instant::default(), &config, share_len(egress, slots))
-            .map_err(|_| MemoryError::Egress)?;
+            .map_err(|_| ConfigError::Egress)?;
         if share_len(ingress, slots) < 2 * self.mtu {
-            return Err(MemoryError::Ingress);
+            return Err(ConfigError::Ingress);
         }
         let messages = SESSION_HEADER_LENGTH..=publication.message_max();
         // Half a window may be taken when a message is admitted, its answer needs room, and so does
         // a PAD in front of that. With less a client that reads well could find its session closed.
         let needed = framed_bound(self.message_max, self.mtu).saturating_mul(4);
         if !messages.contains(&self.message_max) || needed > u64::from(publication.window()) {
-            return Err(MemoryError::MessageMax);
+            return Err(ConfigError::MessageMax);
         }
         if reassembly < self.message_max {
-            return Err(MemoryError::Reassembly);
+            return Err(ConfigError::Reassembly);
         }
         if self.sessions_max == 0 {
-            return Err(MemoryError::SessionsMax);
+            return Err(ConfigError::SessionsMax);
         }
         Ok(())
     }
