@@ -179,6 +179,35 @@ fn a_closing_receiver_disconnects_at_once() {
     assert!(!world.publication.is_connected());
 }
 
+/// A receiver tells of a quarter of its own window: of more than a narrow stream's can hold.
+#[test]
+fn what_a_narrow_stream_has_unsaid_counts_as_unread_before_it_is_full() {
+    for (slot_len, receiver, unsaid) in [(8192, 32_768, 4096), (65_536, 4096, 1024)] {
+        let config = config(1 << 16, 512);
+        let mut publication = Publication::new(Instant::default(), &config, slot_len).unwrap();
+        let mut slot = vec![0; slot_len];
+        let sm = StatusMessage {
+            flags: 0,
+            session_id: SESSION,
+            stream_id: STREAM,
+            term_id: i32::MAX - 1,
+            term_offset: 0,
+            window: receiver,
+            receiver_id: 1,
+            group_tag: None,
+        };
+        let now = Instant::from_nanos(1);
+        publication.handle_status(now, &sm).unwrap();
+        while publication.tail() < Position::new(unsaid) {
+            assert!(!publication.is_unread(), "{}", publication.tail());
+            publication.offer(&[&[1; 96]], &mut slot).unwrap();
+        }
+        assert!(!publication.is_unread());
+        publication.offer(&[&[1; 96]], &mut slot).unwrap();
+        assert!(publication.is_unread());
+    }
+}
+
 #[test]
 fn a_zero_window_stops_the_sender_and_never_takes_back_what_was_granted() {
     let mut publication =
