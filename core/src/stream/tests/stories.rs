@@ -182,7 +182,7 @@ fn a_closing_receiver_disconnects_at_once() {
 /// A receiver tells of a quarter of its own window: of more than a narrow stream's can hold.
 #[test]
 fn what_a_narrow_stream_has_unsaid_counts_as_unread_before_it_is_full() {
-    for (slot_len, receiver, unsaid) in [(8192, 32_768, 4096), (65_536, 4096, 1024)] {
+    for (slot_len, receiver, unsaid) in [(8704, 32_768, 4096), (65_536, 4096, 1024)] {
         let config = config(1 << 16, 512);
         let mut publication = Publication::new(Instant::default(), &config, slot_len).unwrap();
         let mut slot = vec![0; slot_len];
