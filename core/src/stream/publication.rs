@@ -327,11 +327,9 @@ impl Publication {
         self.acked == self.tail
     }
 
-    /// Is more pending than a receiver that reads would leave unsaid? It tells how far it has come
-    /// once it has consumed more than a quarter of its window since it last did, and repeats the
-    /// same until then (Aeron: `PublicationImage.trackRebuild`): a client that has read the last
-    /// small message may never say so. One whose window is too wide for this stream's would leave
-    /// it full and never say so: more than half of it counts as not read.
+    /// Is more pending than a receiver that reads would leave unsaid, or half of our window? It tells
+    /// how far it has come once it has consumed more than a quarter of its own since it last did
+    /// (Aeron: `PublicationImage.trackRebuild`), which may be more than ours holds.
     pub fn is_unread(&self) -> bool {
         let unsaid = (self.receiver_window / 4).min(u64::from(self.ring.window() / 2));
         self.tail.since(self.acked) > unsaid

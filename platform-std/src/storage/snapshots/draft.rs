@@ -10,6 +10,7 @@ use coracle_core::snapshot::{Section, SnapshotSink};
 use coracle_core::units::Position;
 use embedded_io::{ErrorKind, ErrorType, Write};
 
+use super::super::dir::exists;
 use super::super::error::StorageError;
 use super::super::segment::write_back;
 use super::finish::remove;
@@ -68,7 +69,7 @@ impl Draft {
     /// is left of one that was given up is removed.
     pub(super) fn create(dir: &Path, services: usize) -> Result<Box<Self>, StorageError> {
         let path = dir.join(NAME);
-        if path.exists() {
+        if exists(&path)? {
             remove(&path)?;
         }
         std::fs::create_dir(&path).map_err(StorageError::io("create the directory", &path))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use coracle_core::units::{ClusterId, Position};
 
+use super::super::dir::exists;
 use super::super::error::StorageError;
 use super::super::segment::sync_dir;
 use super::draft::{Draft, Piece};
@@ -111,7 +112,11 @@ impl Finisher {
     ) -> Result<SnapshotSet, StorageError> {
         match verify(part, position, Some(self.cluster)) {
             Ok(set) => {
-                self.make_durable(position, part, files)?;
+                if let Err(error) = self.make_durable(position, part, files) {
+                    // What is left of it may be in memory and not on the disk, and would verify.
+                    drop(remove(part));
+                    return Err(error);
+                }
                 Ok(set.moved_to(self.dir.join(set_name(position))))
             }
             Err(error) => {
@@ -139,7 +144,7 @@ impl Finisher {
         sync_dir(draft)?;
         let target = self.dir.join(set_name(position));
         let aside = self.dir.join(format!("{}.old.tmp", set_name(position)));
-        if target.exists() {
+        if exists(&target)? {
             // Taken again at the same position: equal, or the old one is damaged.
             std::fs::rename(&target, &aside).map_err(StorageError::io("rename", &target))?;
         }
@@ -156,7 +161,7 @@ impl Finisher {
 
     /// Deletes `aside`, if it is there, and all sets but the newest two that are sound.
     fn prune(&mut self, aside: &Path) -> Result<(), StorageError> {
-        if aside.exists() {
+        if exists(aside)? {
             remove(aside)?;
         }
         let mut kept = 0;

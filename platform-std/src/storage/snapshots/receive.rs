@@ -8,7 +8,7 @@ use std::sync::Arc;
 use coracle_core::snapshot::Section;
 use coracle_core::units::Position;
 
-use super::super::dir::create_dir;
+use super::super::dir::{create_dir, exists};
 use super::super::error::StorageError;
 use super::set::{SECTIONS_MAX, file_name, sections, set_name};
 
@@ -35,7 +35,7 @@ impl Receiving {
         let mut files = [const { None }; SECTIONS_MAX];
         for section in sections() {
             let file = path.join(file_name(section));
-            if file.exists() {
+            if exists(&file)? {
                 files[usize::from(section.to_wire())] = Some(open(file)?);
             }
         }

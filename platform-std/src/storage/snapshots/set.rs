@@ -14,7 +14,7 @@ use coracle_core::snapshot::{
 use coracle_core::units::{ClusterId, Position};
 use embedded_io::{ErrorKind, ErrorType, Read};
 
-use super::super::dir::list;
+use super::super::dir::{exists, list};
 use super::super::error::StorageError;
 
 /// How many sections a set may have.
@@ -57,7 +57,7 @@ pub enum Entry {
 /// # Errors
 /// Any error of the system, with the directory's path.
 pub fn entries(dir: &Path) -> Result<Vec<(Entry, PathBuf)>, StorageError> {
-    if !dir.exists() {
+    if !exists(dir)? {
         return Ok(Vec::new());
     }
     let mut paths = list(dir)?;
@@ -324,10 +324,9 @@ fn verify_section(
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(SectionError::Refused(StorageError::io("read", path)(error)));
-        }
-        Err(error) => return Err(damaged(error)),
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => return Err(damaged(error)),
+        // That says nothing of what is in it: no right to read it, too many open files.
+        Err(error) => return Err(SectionError::Refused(StorageError::io("open", path)(error))),
     };
     let length = file.metadata().map_err(damaged)?.len();
     let mut mark = [0; BEGIN_LENGTH];

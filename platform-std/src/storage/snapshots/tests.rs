@@ -454,3 +454,22 @@ fn a_received_set_that_is_not_sound_is_removed() {
     );
     assert_eq!(found(&scratch), [Entry::Draft]);
 }
+
+/// What is in memory and could not be flushed would verify the next time, and not be on the disk.
+#[test]
+fn of_a_received_set_that_cannot_be_made_durable_nothing_is_left() {
+    let scratch = Scratch::new("not-durable");
+    let mut store = open(&scratch, &[]);
+    assert!(store.receive(at(4096), 5).unwrap());
+    for (section, bytes) in sent() {
+        store.receiving().unwrap().take(section, 0, &bytes).unwrap();
+    }
+    // There is one of this position, and it cannot be put aside.
+    std::fs::create_dir(scratch.path().join(set::set_name(at(4096)))).unwrap();
+    let aside = format!("{}.old.tmp", set::set_name(at(4096)));
+    std::fs::write(scratch.path().join(aside), b"in the way").unwrap();
+    store.finish_receiving();
+    let outcome = outcome(&mut store);
+    assert!(matches!(outcome, Outcome::Refused(..)), "{outcome:?}");
+    assert!(!Receiving::path(scratch.path(), at(4096), 5).exists());
+}
