@@ -48,17 +48,17 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A controller: 4 sessions and messages of 512 bytes in at most 64 KiB of RAM, all told. Its
+    /// A controller: 4 sessions and messages of 384 bytes in at most 64 KiB of RAM, all told. Its
     /// clients are Coracle's: an Aeron driver tells of what its client has read too late for a
-    /// window of 2 KiB.
+    /// window of 1 KiB.
     pub const TINY: Self = Self {
         sessions: 4,
         mtu: 512,
         client_mtu: 512,
-        message_max: 512,
+        message_max: 384,
         log_window: 8 * 1024,
         ingress_window: 1024,
-        egress_window: 2 * 1024,
+        egress_window: 1024,
         reassemblies: 2,
         catchup: 1024,
         services: 256,

@@ -49,7 +49,7 @@ fn three_tiny_members_elect_commit_go_round_and_recover() {
     let mut cluster = Cluster::of(Profile::TINY, 21, Kind::Flash, log_max);
     let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
     caller.keys = 40;
-    caller.limit(Profile::TINY.client_mtu, 400);
+    caller.limit(Profile::TINY.client_mtu, 300);
     let mut rounds = 0;
     while cluster.committed().get() < 2 * log_max {
         for _ in 0..5_000 {

@@ -95,7 +95,7 @@ fn a_tiny_member_starts_in_its_place() {
         address(8, 20001),
         board::trio::endpoints(),
     );
-    caller.limit(Profile::TINY.client_mtu, 400);
+    caller.limit(Profile::TINY.client_mtu, 300);
     // Until there is a snapshot to be read.
     let has_none = |cluster: &Cluster| {
         let member = cluster.members[0].as_ref();

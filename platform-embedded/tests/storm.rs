@@ -60,7 +60,7 @@ fn storm(seed: u64, profile: Profile) -> (u64, u64) {
     let mut caller = Caller::new(cluster.world.clone(), address(8, 20001), endpoints());
     caller.keys = 30;
     if profile == Profile::TINY {
-        caller.limit(profile.client_mtu, 400);
+        caller.limit(profile.client_mtu, 300);
     }
     let mut checker = Checker::default();
     cluster.world.borrow_mut().loss = [0, 20, 100, 1_000][prng.below(4) as usize];

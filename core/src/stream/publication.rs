@@ -327,8 +327,8 @@ impl Publication {
         self.acked == self.tail
     }
 
-    /// Is more pending than a receiver that reads would leave unsaid, or half of our window? It tells
-    /// how far it has come once it has consumed more than a quarter of its own since it last did
+    /// Is more pending than a receiver that reads would leave unsaid, or half of our window? It
+    /// tells how far it has come once it has consumed a quarter of its own since it last did
     /// (Aeron: `PublicationImage.trackRebuild`), which may be more than ours holds.
     pub fn is_unread(&self) -> bool {
         let unsaid = (self.receiver_window / 4).min(u64::from(self.ring.window() / 2));
