@@ -400,13 +400,13 @@ pub(super) fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
 /// Whether its blocks are reserved only.
 fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<bool> {
     let length = HEADER_LENGTH + u64::from(label.segment_length);
-    let is_reserved =
-        match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length) {
-            Ok(()) => true,
-            // Not every file system has it; writing all bytes reserves them as well.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => false,
-            Err(other) => return Err(other.into()),
-        };
+    let reserve = || rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, length);
+    let is_reserved = match rustix::io::retry_on_intr(reserve) {
+        Ok(()) => true,
+        // Not every file system has it; writing all bytes reserves them as well.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => false,
+        Err(other) => return Err(other.into()),
+    };
     let is_blank = is_reserved && fill == Fill::Reserved;
     if !is_blank {
         let zeros = vec![0u8; 256 << 10];
