@@ -107,10 +107,13 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1075, Some(Profile::Embedded));
 }
 
-/// A board whose log was healed executed it anew with the state that it had.
 #[test]
-fn a_seed_of_boards_that_has_found_a_bug_holds() {
+fn seeds_of_healing_that_have_found_bugs_hold() {
+    // A board whose log was healed executed it anew with the state that it had.
     hold(125, Some(Profile::Embedded));
+    hold(1_795_900_166_184_837, None);
+    // What came of another branch led to a place in nobody's log, and only that was asked for.
+    hold(222_281_401_492_001_450, None);
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -45,8 +45,8 @@ const ALIGNMENT: u64 = FRAME_ALIGNMENT as u64;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How often the member whose bytes are known to fit is asked in vain before the next one is.
 const UNANSWERED_MAX: u8 = 20;
-/// After how many rounds without an answer those whose bytes did not fit are asked again.
-const FORGET_UNFIT: u8 = 32;
+/// After how many rounds without an answer everything is asked for again, and of everybody.
+const FORGET_ALL: u8 = 32;
 
 /// Bytes that the driver writes to their place in storage, and flushes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,8 +95,9 @@ pub(super) struct Healing {
     parts: Parts,
     /// How often in a row it was asked in vain.
     unanswered: u8,
-    /// Members whose bytes do not fit, and how often all others were asked in vain since.
+    /// Members whose bytes do not fit.
     unfit: MemberSet,
+    /// How often in a row all others were asked in vain.
     rounds: u8,
     next_ask: Instant,
 }
@@ -285,7 +286,7 @@ impl Healing {
 
     /// More has come. Where nothing may be written yet, what was seen makes room for it.
     fn keep(&mut self, staged: Repair, segment: u32, now: Instant) {
-        self.has_answered = true;
+        (self.has_answered, self.rounds) = (true, 0);
         self.next_ask = match staged.end >= self.asked_to {
             true => now,
             false => now.plus(PATIENCE),
@@ -336,10 +337,12 @@ impl Healing {
         let stays = self.has_answered || (self.is_proven && self.unanswered < UNANSWERED_MAX);
         let peer = if stays { self.peer } else { next };
         if !stays && after.is_none() {
-            // Nobody else answers: those that had other bytes may have been led to ours since.
-            self.rounds = self.rounds.wrapping_add(1);
-            if self.rounds.is_multiple_of(FORGET_UNFIT) {
-                self.unfit = MemberSet::EMPTY;
+            self.rounds += 1;
+            if self.rounds == FORGET_ALL {
+                // Those that had other bytes may have been led to ours since, and what came of such
+                // bytes leads to a place that is in nobody's log any more.
+                (self.rounds, self.unfit, self.parts) = (0, MemberSet::EMPTY, Parts::NONE);
+                self.ask_again();
             }
         }
         if peer != self.peer && self.is_proven {

@@ -257,6 +257,43 @@ fn bytes_of_another_branch_are_never_written() {
     }
 }
 
+/// Some came of another branch, and its owner was led to ours: no frame starts there any more.
+#[test]
+fn what_leads_to_a_place_in_nobody_s_log_is_forgotten() {
+    let mut other = Author::new();
+    for record in 0..24 {
+        other.write(if record < 2 { 1 } else { 0 });
+    }
+    for memory in [5 * 96, 4096] {
+        let mut damaged = Damaged::new(memory);
+        let (_, ask) = damaged.asks(1).unwrap();
+        let bytes = other.bytes(ask.from);
+        damaged.bench.datagram(2, 1, &bytes[..3 * 96]).unwrap();
+        let right = damaged.author.bytes(Position::ZERO);
+        let mut asked = Vec::new();
+        for ms in (60..20_000).step_by(60) {
+            if let Some((member, ask)) = damaged.asks(ms) {
+                asked.push(ask.from.get());
+                // Where the three end, no other frame does.
+                if asked.contains(&damaged.hole.0.get()) {
+                    let len = ask.to.since(ask.from).next_multiple_of(3 * 96) as usize;
+                    let bytes = &right[ask.from.get() as usize..];
+                    for datagram in bytes[..len.min(bytes.len())].chunks(3 * 96) {
+                        let _taken = damaged.bench.datagram(ms, member, datagram);
+                    }
+                }
+            }
+            if let Some(repair) = damaged.bench.node.poll_repair() {
+                damaged.bench.node.handle_repaired(repair);
+            }
+            if damaged.bench.node.is_healed() {
+                break;
+            }
+        }
+        assert!(damaged.bench.node.is_healed(), "{asked:?}");
+    }
+}
+
 #[test]
 fn whoever_has_bytes_of_no_use_alone_leaves_the_member_damaged() {
     let mut other = Author::new();
