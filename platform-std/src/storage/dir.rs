@@ -169,6 +169,10 @@ pub(super) fn create_dir(path: &Path) -> Result<(), StorageError> {
         let parent = missing.parent().filter(|p| !p.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         named_in.push(parent);
+        if parent == missing {
+            // Nothing is above it, and the system does not say what it is: so it will below.
+            break;
+        }
         missing = parent;
     }
     if named_in.is_empty() {
