@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use coracle_tests::instructions::Cluster;
 
 const HELP: &str = "\
-usage: instructions echo <clients> <batch> <rounds>
+usage: instructions commit <clients> <batch> <rounds>
+       instructions echo <clients> <batch> <rounds>
        instructions idle <clients> <turns>
 
-Three nodes and some clients in memory. `echo`: one client has `batch` messages of 32 bytes in
-flight until all are answered, `rounds` times. `idle`: a leader and a follower turn with nothing to
-do. It prints nothing: run it under callgrind, or use `cargo xtask instructions`.";
+Three nodes and some clients in memory. `commit`: one client has `batch` messages of 32 bytes in
+flight until the leader has executed them, `rounds` times. `echo`: until all are answered. `idle`: a
+leader and a follower turn with nothing to do. It prints nothing: run it under callgrind, or use `cargo xtask instructions`.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -18,9 +19,12 @@ fn main() -> ExitCode {
     let numbers = numbers.unwrap_or_default();
     match (args.first().map(String::as_str), numbers.as_slice()) {
         (Some("echo"), [clients @ 1..=56, batch, rounds]) if *batch > 0 => {
-            Cluster::new(*clients).echo(*rounds, *batch);
+            Cluster::new(*clients, true).echo(*rounds, *batch);
         }
-        (Some("idle"), [clients @ 0..=56, turns]) => Cluster::new(*clients).idle(*turns),
+        (Some("commit"), [clients @ 1..=56, batch, rounds]) if *batch > 0 => {
+            Cluster::new(*clients, false).commit(*rounds, *batch);
+        }
+        (Some("idle"), [clients @ 0..=56, turns]) => Cluster::new(*clients, false).idle(*turns),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

@@ -101,7 +101,7 @@ pub struct Member {
     node: Box<Node<SESSIONS>>,
     journal: Journal,
     memory: Memory,
-    service: Mirror,
+    pub service: Mirror,
     is_busy: bool,
     scratch: Box<[u8; CONTROL_MAX]>,
     pub inbox: Inbox,
@@ -110,7 +110,7 @@ pub struct Member {
 
 impl Member {
     /// A member of a new cluster.
-    pub fn new(member: usize, now: Now) -> Self {
+    pub fn new(member: usize, answers: bool, now: Now) -> Self {
         let state = NodeState::first(CLUSTER, id(member));
         let recovered = Recovered::fresh(CLUSTER);
         let mut memory = Memory::new();
@@ -124,7 +124,10 @@ impl Member {
             node: Box::new(node.expect("a sound configuration")),
             journal,
             memory,
-            service: Mirror,
+            service: Mirror {
+                answers,
+                executed: 0,
+            },
             is_busy: true,
             scratch: Box::new([0; CONTROL_MAX]),
             inbox: Inbox::with_room(),

@@ -6,13 +6,20 @@ use coracle_core::service::{
 };
 use coracle_core::units::SessionId;
 
-#[derive(Default)]
-pub struct Mirror;
+pub struct Mirror {
+    /// Whether it answers. One that does not is what a consensus library alone would be counted with.
+    pub answers: bool,
+    /// Messages that were executed.
+    pub executed: u64,
+}
 
 impl Service for Mirror {
     fn on_session_message(&mut self, cluster: &mut Cluster<'_>, from: SessionId, message: &[u8]) {
-        let offered = cluster.offer(from, &[message]);
-        assert!(offered.is_ok(), "the session is open, and its client reads");
+        self.executed += 1;
+        if self.answers {
+            let offered = cluster.offer(from, &[message]);
+            assert!(offered.is_ok(), "the session is open, and its client reads");
+        }
     }
 
     fn digest(&self) -> u64 {

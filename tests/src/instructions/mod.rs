@@ -75,8 +75,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster that has a leader, and so many clients with an open session each.
-    pub fn new(clients: usize) -> Self {
+    /// A cluster that has a leader, and so many clients with an open session each. Whether its
+    /// services answer.
+    pub fn new(clients: usize, answers: bool) -> Self {
         let start = Instant::from_nanos(1_000_000_000);
         let mut cluster = Self {
             now: Now {
@@ -87,7 +88,7 @@ impl Cluster {
             callers: Vec::new(),
         };
         for id in 0..MEMBERS {
-            cluster.members.push(Member::new(id, cluster.now));
+            cluster.members.push(Member::new(id, answers, cluster.now));
         }
         for id in 0..clients {
             cluster.callers.push(Caller::new(id, start));
@@ -107,6 +108,19 @@ impl Cluster {
         for _ in 0..rounds {
             self.callers[0].want(batch);
             self.run_until("all answered", |c| c.callers[0].is_answered());
+        }
+    }
+
+    /// One client has `batch` messages in flight until the leader has executed them, `rounds` times;
+    /// no answers.
+    pub fn commit(&mut self, rounds: usize, batch: usize) {
+        let leader = self.leader().expect("there is one");
+        for _ in 0..rounds {
+            self.callers[0].want(batch);
+            let all = self.members[leader].service.executed + batch as u64;
+            self.run_until("all executed", |c| {
+                c.members[leader].service.executed == all
+            });
         }
     }
 

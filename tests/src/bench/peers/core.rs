@@ -83,7 +83,7 @@ fn words(batch: usize, rounds: usize, has_codec: bool) -> Vec<String> {
 
 /// Messages a second through three cores and a client.
 fn own(batch: usize, rounds: usize) -> f64 {
-    let mut cluster = Cluster::new(1);
+    let mut cluster = Cluster::new(1, true);
     cluster.echo(rounds / 10 + 1, batch);
     let began = Instant::now();
     cluster.echo(rounds, batch);
