@@ -111,8 +111,8 @@ impl Cluster {
         }
     }
 
-    /// One client has `batch` messages in flight until the leader has executed them, `rounds` times;
-    /// no answers.
+    /// One client has `batch` messages in flight until the leader has executed them, `rounds`
+    /// times; no answers.
     pub fn commit(&mut self, rounds: usize, batch: usize) {
         let leader = self.leader().expect("there is one");
         for _ in 0..rounds {
