@@ -18,6 +18,8 @@ use table::Table;
 pub const HEADER: usize = 32;
 /// Where in it the sums stand, to its end: these bytes count as 0.
 const RESERVED: usize = 24;
+/// What the length of a frame is a multiple of.
+const ALIGNMENT: usize = 32;
 
 /// RFC 3720, appendix B.4.
 static CASTAGNOLI: Table = Table::new(0x82f6_3b78);
@@ -59,6 +61,92 @@ pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     both_by_table(before, header, body)
 }
 
+/// How many of `bytes` are whole frames of which both sums hold as they stand in their headers, one
+/// behind the other, and the first behind the chain `before`; and the chain behind the last.
+/// Frames are aligned to 32 bytes. `is_wanted` is asked of each before, with its header and where
+/// it starts in `bytes`: at the first that is not, this stops.
+#[inline(always)]
+pub fn verify(
+    before: u32,
+    bytes: &[u8],
+    is_wanted: impl Fn(&[u8; HEADER], usize) -> bool,
+) -> (usize, u32) {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    match x86::instructions() {
+        // SAFETY: the processor has AVX, SSE 4.1, SSE 4.2 and PCLMULQDQ, and the system keeps AVX.
+        x86::AVX => return unsafe { x86::verify_avx(before, bytes, is_wanted) },
+        // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+        x86::SSE => return unsafe { x86::verify_sse(before, bytes, is_wanted) },
+        _ => {}
+    }
+    verify_with(before, bytes, is_wanted, both_by_table)
+}
+
+/// Writes both sums into each of the frames that `bytes` consist of, where the first comes behind
+/// the chain `before`; returns the chain behind the last.
+#[inline]
+pub fn seal(before: u32, bytes: &mut [u8]) -> u32 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    if let Some(chain) = x86::seal(before, bytes) {
+        return chain;
+    }
+    seal_with(before, bytes, both_by_table)
+}
+
+/// How long the body of this header's frame is, with alignment; `None` if that is no length.
+#[inline(always)]
+fn body_len(header: &[u8; HEADER]) -> Option<usize> {
+    let [a, b, c, d, ..] = *header;
+    let len = (u32::from_le_bytes([a, b, c, d]) as usize).checked_sub(HEADER)?;
+    Some(len.wrapping_add(ALIGNMENT - 1) & !(ALIGNMENT - 1))
+}
+
+#[inline(always)]
+fn verify_with(
+    before: u32,
+    bytes: &[u8],
+    is_wanted: impl Fn(&[u8; HEADER], usize) -> bool,
+    both: impl Fn(u32, &[u8; HEADER], &[u8]) -> (u32, u32),
+) -> (usize, u32) {
+    let (mut chain, mut rest) = (before, bytes);
+    while let Some((header, behind)) = rest.split_first_chunk::<HEADER>()
+        && let Some(len) = body_len(header)
+        && let Some((body, behind)) = behind.split_at_checked(len)
+        && is_wanted(header, bytes.len() - rest.len())
+    {
+        let (own, next) = both(chain, header, body);
+        if header[RESERVED..] != together(own, next) {
+            break;
+        }
+        (chain, rest) = (next, behind);
+    }
+    (bytes.len() - rest.len(), chain)
+}
+
+#[inline(always)]
+fn seal_with(
+    before: u32,
+    bytes: &mut [u8],
+    both: impl Fn(u32, &[u8; HEADER], &[u8]) -> (u32, u32),
+) -> u32 {
+    let (mut chain, mut rest) = (before, bytes);
+    while let Some((header, behind)) = rest.split_first_chunk_mut::<HEADER>()
+        && let Some(len) = body_len(header)
+        && let Some((body, behind)) = behind.split_at_mut_checked(len)
+    {
+        let (own, next) = both(chain, header, body);
+        header[RESERVED..].copy_from_slice(&together(own, next));
+        (chain, rest) = (next, behind);
+    }
+    chain
+}
+
+/// Both sums as they stand in a header.
+#[inline(always)]
+fn together(own: u32, chain: u32) -> [u8; HEADER - RESERVED] {
+    (u64::from(chain) << 32 | u64::from(own)).to_le_bytes()
+}
+
 #[inline(never)]
 fn both_by_table(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let mut blanked = *header;
@@ -79,6 +167,8 @@ fn hdlc_by_table(crc: u32, bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     /// Bit by bit, as the polynomials are defined.
@@ -126,6 +216,66 @@ mod tests {
                     assert_eq!(castagnoli(crc, body), bitwise(CASTAGNOLI, crc, body));
                 }
             }
+        }
+    }
+
+    /// Frames with bodies of so many bytes each, without their sums, one behind the other.
+    fn frames(lens: &[usize]) -> std::vec::Vec<u8> {
+        let mut all = std::vec::Vec::new();
+        for len in lens {
+            let start = all.len();
+            all.extend((HEADER + len).to_le_bytes().into_iter().take(4));
+            all.extend_from_slice(&bytes()[start % 97..][..HEADER - 4 + len]);
+            all.resize(all.len().next_multiple_of(ALIGNMENT), 0);
+        }
+        all
+    }
+
+    #[test]
+    fn frames_that_are_sealed_hold_up_to_the_first_that_is_damaged() {
+        for lens in [
+            &[0usize][..],
+            &[32, 64, 1, 0, 300, 31],
+            &[1344; 3],
+            &[200; 20],
+        ] {
+            let mut all = frames(lens);
+            let plain = all.clone();
+            let chain = seal(7, &mut all);
+            let (mut at, mut before) = (0, 7);
+            for len in lens {
+                let end = (at + HEADER + len).next_multiple_of(ALIGNMENT);
+                let (header, body) = plain[at..end].split_first_chunk().unwrap();
+                let (own, next) = both(before, header, body);
+                assert_eq!(all[at + RESERVED..at + HEADER], together(own, next));
+                assert_eq!(all[at + HEADER..end], *body);
+                // Any bit of it, and the end cut off.
+                for bit in [0, 40, 8 * RESERVED, 8 * (end - at) - 1] {
+                    let mut damaged = all.clone();
+                    damaged[at + bit / 8] ^= 1 << (bit % 8);
+                    assert_eq!(verify(7, &damaged, |_, _| true), (at, before));
+                }
+                assert_eq!(verify(7, &all[..end - 1], |_, _| true), (at, before));
+                assert_eq!(verify(before, &all[at..end], |_, _| true), (end - at, next));
+                (at, before) = (end, next);
+            }
+            assert_eq!(verify(7, &all, |_, _| true), (all.len(), chain));
+            let by_table = verify_with(7, &all, |_, _| true, both_by_table);
+            assert_eq!(by_table, (all.len(), chain));
+            let mut sealed = plain;
+            assert_eq!(seal_with(7, &mut sealed, both_by_table), chain);
+            assert_eq!(sealed, all);
+            assert_eq!(verify(8, &all, |_, _| true), (0, 8), "behind another chain");
+        }
+        assert_eq!((verify(7, &[], |_, _| true), seal(7, &mut [])), ((0, 7), 7));
+        // Lengths that are none.
+        for length in [0u32, 31, u32::MAX, 1 << 31] {
+            let mut bytes = [0; 96];
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(
+                (verify(7, &bytes, |_, _| true), seal(7, &mut bytes)),
+                ((0, 7), 7)
+            );
         }
     }
 

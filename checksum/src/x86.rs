@@ -9,14 +9,14 @@ use core::arch::x86_64::{
 };
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::HEADER;
+use super::{HEADER, seal_with, verify_with};
 
 const UNKNOWN: u8 = 0;
 const ABSENT: u8 = 1;
 /// SSE 4.2 and PCLMULQDQ.
-const SSE: u8 = 2;
+pub const SSE: u8 = 2;
 /// These with AVX's encoding, whose third operand saves copies of registers.
-const AVX: u8 = 3;
+pub const AVX: u8 = 3;
 
 /// What is there. Several threads may find out at once: the same.
 static INSTRUCTIONS: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -31,7 +31,7 @@ const TO_64: i64 = 0x1_63cd_6124;
 const BARRETT: (i64, i64) = (0x1_f701_1641, 0x1_db71_0641);
 
 #[inline]
-fn instructions() -> u8 {
+pub fn instructions() -> u8 {
     match INSTRUCTIONS.load(Ordering::Relaxed) {
         UNKNOWN => find_out(),
         found => found,
@@ -96,6 +96,18 @@ pub fn both(before: u32, header: &[u8; HEADER], body: &[u8]) -> Option<(u32, u32
     }
 }
 
+/// See [`super::seal`]; `None` if the processor cannot.
+#[inline]
+pub fn seal(before: u32, bytes: &mut [u8]) -> Option<u32> {
+    match instructions() {
+        // SAFETY: the processor has AVX, SSE 4.1, SSE 4.2 and PCLMULQDQ, and the system keeps AVX.
+        AVX => Some(unsafe { seal_avx(before, bytes) }),
+        // SAFETY: the processor has SSE 4.1, SSE 4.2 and PCLMULQDQ.
+        SSE => Some(unsafe { seal_sse(before, bytes) }),
+        _ => None,
+    }
+}
+
 /// See [`super::hdlc`], of the blocks of 16 bytes in `bytes`; `None` if the processor cannot, or
 /// there is none.
 #[inline]
@@ -151,19 +163,55 @@ fn fold(sum: __m128i, next: __m128i, keys: __m128i) -> __m128i {
 }
 
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+pub fn verify_sse(
+    before: u32,
+    bytes: &[u8],
+    is_wanted: impl Fn(&[u8; HEADER], usize) -> bool,
+) -> (usize, u32) {
+    verify_with(before, bytes, is_wanted, |before, header, body| {
+        both_of::<2>(before, header, body)
+    })
+}
+
+#[target_feature(enable = "avx,sse4.1,sse4.2,pclmulqdq")]
+pub fn verify_avx(
+    before: u32,
+    bytes: &[u8],
+    is_wanted: impl Fn(&[u8; HEADER], usize) -> bool,
+) -> (usize, u32) {
+    verify_with(before, bytes, is_wanted, |before, header, body| {
+        both_of::<3>(before, header, body)
+    })
+}
+
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
+fn seal_sse(before: u32, bytes: &mut [u8]) -> u32 {
+    seal_with(before, bytes, |before, header, body| {
+        both_of::<4>(before, header, body)
+    })
+}
+
+#[target_feature(enable = "avx,sse4.1,sse4.2,pclmulqdq")]
+fn seal_avx(before: u32, bytes: &mut [u8]) -> u32 {
+    seal_with(before, bytes, |before, header, body| {
+        both_of::<5>(before, header, body)
+    })
+}
+
+#[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
 fn both_sse(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
-    both_of::<false>(before, header, body)
+    both_of::<0>(before, header, body)
 }
 
 #[target_feature(enable = "avx,sse4.1,sse4.2,pclmulqdq")]
 fn both_avx(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
-    both_of::<true>(before, header, body)
+    both_of::<1>(before, header, body)
 }
 
 /// One for each of its callers, so that it becomes a part of that and is encoded as that is.
 #[inline]
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
-fn both_of<const IN_AVX: bool>(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
+fn both_of<const CALLER: u8>(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
     let keys = _mm_set_epi64x(FOLD_1.0, FOLD_1.1);
     let ([first, second], _) = header.as_chunks::<16>() else {
         unreachable!("two blocks are a header");

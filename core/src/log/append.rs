@@ -1,11 +1,12 @@
 //! Writing records: the only place where frames are made.
 
-use super::frame::{Header, seal, seal_data};
+use super::checksum::seal_all;
+use super::frame::{Header, seal};
 use super::{LOG_STREAM_ID, Log, Span, segment_base, segment_end};
 use crate::broken::Broken;
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
-use crate::wire::frame::{DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, put};
+use crate::wire::frame::{DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, from_words, put};
 
 /// Why a record was not appended. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,7 +51,7 @@ pub fn append<L: Log>(
     let start = log.end();
     let mut run = Appending::open(log, term, mtu)?;
     if run.push(total, parts) {
-        let (end, chain) = run.end();
+        let (end, chain) = run.seal();
         log.publish(end, chain)?;
         return Ok(Span::new(start, end));
     }
@@ -84,16 +85,19 @@ pub fn append<L: Log>(
 }
 
 /// Records of one frame each, written one behind the other into room that is looked up once: nearly
-/// all are. What was written is no part of the log before it is published up to [`Self::end`].
+/// all are. What was written is no part of the log before it is sealed, and published up to where it
+/// ends.
 pub struct Appending<'r> {
-    /// What is left, to the end of the segment at most.
+    /// To the end of the segment at most.
     room: &'r mut [u8],
+    /// So much of it is written.
+    len: usize,
     /// A frame that starts behind so many bytes of it lies elsewhere in memory.
     lap: usize,
     mtu: usize,
-    at: Position,
+    start: Position,
     chain: u32,
-    /// The second and third word of the next frame's header: offset and term, stream and segment.
+    /// The second and third word of the first frame's header: offset and term, stream and segment.
     places: u64,
     stream: u64,
 }
@@ -106,18 +110,19 @@ impl<'r> Appending<'r> {
     #[inline]
     pub fn open<L: Log>(log: &'r mut L, term: Term, mtu: usize) -> Result<Self, AppendError> {
         let chain = log.chain().ok_or(AppendError::ChainUnknown)?;
-        let (at, length) = (log.end(), log.segment_length());
-        let offset = at.since(segment_base(at, length));
-        let segment = at.get() >> length.trailing_zeros();
-        let lap = log.lap_end(at).since(at) as usize;
-        let room = log.room(at);
+        let (start, length) = (log.end(), log.segment_length());
+        let offset = start.since(segment_base(start, length));
+        let segment = start.get() >> length.trailing_zeros();
+        let lap = log.lap_end(start).since(start) as usize;
+        let room = log.room(start);
         let most = room.len().min((u64::from(length) - offset) as usize);
         let (room, _) = room.split_at_mut(most);
         Ok(Self {
             room,
+            len: 0,
             lap,
             mtu,
-            at,
+            start,
             chain,
             places: offset | u64::from(term.get()) << 32,
             stream: u64::from(LOG_STREAM_ID as u32) | segment << 32,
@@ -130,11 +135,16 @@ impl<'r> Appending<'r> {
     pub fn push(&mut self, total: usize, parts: &[&[u8]]) -> bool {
         let length = FRAME_HEADER + total;
         let aligned = align(length);
-        if aligned > self.room.len().min(self.mtu) || aligned < FRAME_HEADER || self.lap == 0 {
+        if aligned > self.mtu || aligned < FRAME_HEADER || self.len >= self.lap {
             return false;
         }
-        let (frame, room) = core::mem::take(&mut self.room).split_at_mut(aligned);
-        let (_, mut rest) = frame.split_at_mut(FRAME_HEADER);
+        let room = self.room.get_mut(self.len..);
+        let Some(frame) = room.and_then(|room| room.get_mut(..aligned)) else {
+            return false;
+        };
+        let Some((header, mut rest)) = frame.split_first_chunk_mut() else {
+            return false;
+        };
         for part in parts {
             // Parts that are longer than `total` are no record: then this run ends here.
             let Some(behind) = put(rest, part) else {
@@ -146,19 +156,18 @@ impl<'r> Appending<'r> {
             rest.fill(0);
         }
         let whole = u64::from(BEGIN | END) << 40;
-        let words = [length as u64 | whole | DATA, self.places, self.stream];
-        self.chain = seal_data(words, frame, self.chain);
-        self.places += aligned as u64;
-        self.at = self.at.plus(aligned as u64);
-        self.lap = self.lap.saturating_sub(aligned);
-        self.room = room;
+        let places = self.places + self.len as u64;
+        *header = from_words([length as u64 | whole | DATA, places, self.stream, 0]);
+        self.len += aligned;
         true
     }
 
-    /// Where what was written ends, and the chain there.
+    /// Seals what was written: where it ends, and the chain there.
     #[inline]
-    pub const fn end(&self) -> (Position, u32) {
-        (self.at, self.chain)
+    pub fn seal(self) -> (Position, u32) {
+        let written = self.room.get_mut(..self.len).unwrap_or_default();
+        let chain = seal_all(self.chain, written);
+        (self.start.plus(self.len as u64), chain)
     }
 }
 

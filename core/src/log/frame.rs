@@ -6,7 +6,7 @@ use super::{FrameError, LOG_STREAM_ID};
 use crate::limits::FRAME_HEADER;
 use crate::units::{Position, Term};
 
-use crate::wire::frame::{DataHeader, Kind, align, from_words};
+use crate::wire::frame::{DataHeader, Kind, align};
 
 const RESERVED: core::ops::Range<usize> = 24..32;
 
@@ -140,18 +140,6 @@ pub(super) fn seal(header: &Header, frame: &mut [u8], before: u32) -> u32 {
     if let Some(reserved) = frame.get_mut(RESERVED) {
         reserved.copy_from_slice(&sums.to_reserved().to_le_bytes());
     }
-    sums.chain
-}
-
-/// As [`seal`], of a DATA frame whose header is to be these words: writes that too.
-#[inline(always)]
-pub(super) fn seal_data([kind, places, stream]: [u64; 3], frame: &mut [u8], before: u32) -> u32 {
-    let Some((header, body)) = frame.split_first_chunk_mut() else {
-        return before;
-    };
-    *header = from_words([kind, places, stream, 0]);
-    let sums = both_of(before, header, body);
-    header[RESERVED].copy_from_slice(&sums.to_reserved().to_le_bytes());
     sums.chain
 }
 

@@ -3,14 +3,15 @@
 use super::scan::Alike;
 use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan, segment_end};
 use crate::broken::Broken;
+use crate::limits::FRAME_ALIGNMENT;
 use crate::units::{Position, Term};
 
 /// What became of one call's frames: counts to add up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Received {
-    /// Frames that became part of the log, those that waited for it included.
-    pub published: u32,
+    /// How many bytes became part of the log, those that waited for it included.
+    pub published: u64,
     /// Frames that landed ahead of a hole, or of what is known of the leader's history.
     pub ahead: u32,
     /// Frames that are there already.
@@ -91,31 +92,23 @@ fn receive_in_order<L: Log>(
     let lap = log.lap_end(at).since(at) as usize;
     let rest = segment_end(at, segment_length).since(at) as usize;
     let room = log.room(at);
-    let most = room.len().min(rest);
-    let (mut taken, mut last, mut chain, mut count) = (0, 0, before, 0);
-    for frame in frames {
-        let after = taken + frame.aligned_len();
-        if taken >= lap || after > most || !frame.holds(chain) {
-            break;
-        }
-        (last, taken, chain) = (taken, after, frame.chain());
-        count += 1;
-    }
+    let (len, chain) = frames.sound(before, lap, room.len().min(rest));
     // Terms ascend: what wrote the first and the last has written all between.
-    let mut is_of_term = |start: usize| term_at(at.plus(start as u64)) == Some(term);
-    let (Some(room), Some(frames)) = (room.get_mut(..taken), datagram.get(..taken)) else {
+    let mut is_of_term = |place: usize| term_at(at.plus(place as u64)) == Some(term);
+    let last = len.saturating_sub(FRAME_ALIGNMENT);
+    let (Some(room), Some(frames)) = (room.get_mut(..len), datagram.get(..len)) else {
         return 0;
     };
-    if taken == 0 || !is_of_term(0) || (last > 0 && !is_of_term(last)) {
+    if len == 0 || !is_of_term(0) || !is_of_term(last) {
         return 0;
     }
     room.copy_from_slice(frames);
-    if let Err(broken) = log.publish(at.plus(taken as u64), chain) {
+    if let Err(broken) = log.publish(at.plus(len as u64), chain) {
         received.broken = Some(broken);
         return 0;
     }
-    received.published += count;
-    taken
+    received.published += len as u64;
+    len
 }
 
 fn land<L: Log, const G: usize>(
@@ -146,7 +139,7 @@ fn land<L: Log, const G: usize>(
         received.no_room += 1;
     } else if is_next {
         match log.publish(span.end, frame.chain) {
-            Ok(()) => received.published += 1,
+            Ok(()) => received.published += span.end.since(span.start),
             Err(broken) => received.broken = Some(broken),
         }
     } else if gaps.insert(span).is_ok() {
@@ -196,7 +189,7 @@ pub fn publish_landed<L: Log, const G: usize>(
             received.broken = Some(broken);
             break;
         }
-        received.published += 1;
+        received.published += end.since(at);
     }
     gaps.forget_below(log.end());
 }

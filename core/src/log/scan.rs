@@ -1,7 +1,7 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
-use super::checksum::Checksums;
-use super::frame::{Header, follows, sums_of};
+use super::checksum::{Checksums, verify};
+use super::frame::{Header, follows};
 use super::{LOG_STREAM_ID, Log, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
@@ -392,12 +392,6 @@ impl<'a> Plain<'a> {
     pub const fn chain(&self) -> u32 {
         self.sums.chain
     }
-
-    /// Do both of its sums hold, if this is the chain before it?
-    #[inline(always)]
-    pub fn holds(&self, before: u32) -> bool {
-        sums_of(self.frame, false, before) == self.sums
-    }
 }
 
 impl<'a> Alike<'a> {
@@ -412,6 +406,25 @@ impl<'a> Alike<'a> {
             stream,
         };
         Some((alike, first.term))
+    }
+
+    /// How many bytes are those of them of which both sums hold, if this is the chain before them,
+    /// that end within `most` bytes and start within `lap`; and the chain behind the last.
+    #[inline(always)]
+    pub fn sound(self, before: u32, lap: usize, most: usize) -> (usize, u32) {
+        let Self {
+            bytes,
+            places,
+            stream,
+        } = self;
+        let bytes = bytes.get(..most).unwrap_or(bytes);
+        verify(before, bytes, move |header, start| {
+            let [kind, place, named, _] = words(header);
+            (kind >> 32) as u32 & (VERSION_AND_TYPE >> 32) as u32 == (DATA >> 32) as u32
+                && place == places.wrapping_add(start as u64)
+                && named == stream
+                && start < lap
+        })
     }
 }
 

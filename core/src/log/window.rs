@@ -60,10 +60,65 @@ pub struct Window<B> {
     written: Position,
     writing: Option<Span>,
     cut: Option<Position>,
+    marks: Marks,
 }
 
 /// One byte in so many is let go before its room is needed.
 const SPARE: u64 = 64;
+/// How many marks there are in a lap.
+const MARKS: usize = 16;
+
+/// Where some of the window's frames start, so that many can be let go at once and need not be
+/// walked: at most one in each part of a lap.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Marks {
+    /// By part. That of another lap is none, and so is 0, which is before what is asked for or
+    /// where the first frame of all starts.
+    of: [Position; MARKS],
+    /// A part is so long: a power of two.
+    bits: u8,
+}
+
+impl Marks {
+    const fn of_lap(capacity: u64) -> Self {
+        let bits = capacity
+            .trailing_zeros()
+            .saturating_sub(MARKS.trailing_zeros());
+        Self {
+            of: [Position::ZERO; MARKS],
+            bits: bits as u8,
+        }
+    }
+
+    /// A frame will start at `position` if any does.
+    #[inline(always)]
+    fn note(&mut self, position: Position) {
+        let part = position.get() >> self.bits;
+        if let Some(mark) = self.of.get_mut(part as usize % MARKS)
+            && mark.get() >> self.bits != part
+        {
+            *mark = position;
+        }
+    }
+
+    /// The first one from `position` on, if it is in the same part or the next.
+    fn next(&self, position: Position) -> Option<Position> {
+        let first = position.get() >> self.bits;
+        [first, first + 1].into_iter().find_map(|part| {
+            let mark = *self.of.get(part as usize % MARKS)?;
+            (mark.get() >> self.bits == part && mark >= position).then_some(mark)
+        })
+    }
+
+    /// From `end` on there are no frames any more.
+    fn forget_from(&mut self, end: Position) {
+        for mark in &mut self.of {
+            if *mark >= end {
+                *mark = Position::ZERO;
+            }
+        }
+    }
+}
 
 impl<B> Window<B> {
     /// The length of a segment in bytes: a power of two.
@@ -105,6 +160,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
             written: Position::ZERO,
             writing: None,
             cut: None,
+            marks: Marks::of_lap(capacity as u64),
         })
     }
 
@@ -138,6 +194,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         self.written = start;
         self.writing = None;
         self.cut = None;
+        self.marks = Marks::of_lap(self.capacity);
     }
 
     /// Publishes the whole, good frames at the start of `run`, which are those at `end()`, as far
@@ -222,6 +279,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
         let mut last = None;
+        // From mark to mark, if what is between them may go.
+        if let Some(mark) = self.marks.next(target.max(self.start)) {
+            let offset = self.offset(mark);
+            let len = self.bytes.as_ref().get(offset..).and_then(step);
+            let end = len.map(|len| mark.plus(len as u64));
+            if let Some(end) = end.filter(|end| *end <= limit) {
+                (self.start, last) = (end, Some(offset));
+            }
+        }
         while self.start < target {
             let offset = self.offset(self.start);
             let Some(len) = self.bytes.as_ref().get(offset..).and_then(step) else {
@@ -338,6 +404,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
             }
             self.wrap = wrap;
         }
+        self.marks.note(self.end);
         self.end = end;
         self.end_chain = Some(chain);
         Ok(())
@@ -367,6 +434,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         self.cut = cut;
         self.end = end;
         self.end_chain = chain;
+        self.marks.forget_from(end);
         if !Planted::FlushCursorNotPulledBackByTruncation.is_active() {
             self.written = self.written.min(end);
         }
@@ -383,5 +451,86 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
 
     fn segment_length(&self) -> u32 {
         self.segment_length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::limits::SEGMENT_MIN;
+    use crate::log::{Appending, append};
+    use crate::prng::Prng;
+
+    const MTU: usize = 256;
+
+    /// Frames' ends, with the chain and the term there.
+    type Ends = Vec<(Position, Option<u32>, Term)>;
+
+    /// Appends up to eight frames, published at once, or a record of several.
+    fn grow(window: &mut Window<Vec<u8>>, ends: &mut Ends, term: Term, prng: &mut Prng) {
+        let before = window.end();
+        if prng.next().is_multiple_of(8) {
+            let _full = append(window, term, &[&[7; 700]], MTU);
+        } else if let Ok(mut run) = Appending::open(window, term, MTU) {
+            for _ in 0..=prng.next() % 8 {
+                let len = (prng.next() % 200) as usize;
+                run.push(len, &[&vec![3; len]]);
+            }
+            let (end, chain) = run.seal();
+            window.publish(end, chain).expect("it was room");
+        }
+        let mut at = before;
+        while at < window.end() {
+            let (len, chain, term) = hop(window.read(at)).expect("a frame");
+            at = at.plus(len as u64);
+            ends.push((at, Some(chain), term));
+        }
+    }
+
+    /// Whatever is let go, from mark to mark or frame by frame, the window starts behind a frame,
+    /// and knows the chain and the term there; it lets go what it must, and nothing that it may not.
+    #[test]
+    fn a_window_starts_behind_a_frame_however_much_it_lets_go() {
+        let mut jumps = 0;
+        for seed in 0..200 {
+            let mut prng = Prng::new(seed);
+            let bytes = vec![0xee; window_len(4096, MTU)];
+            let mut window = Window::new(bytes, MTU, SEGMENT_MIN).expect("large enough");
+            let start = Position::new(prng.next() % 4 * 1024);
+            window.load(start, Some(9), Term::ZERO).expect("a boundary");
+            let mut ends = vec![(start, Some(9), Term::ZERO)];
+            let mut term = Term::new(1);
+            for _ in 0..300 {
+                let (before, any) = (window.start(), ends[prng.next() as usize % ends.len()].0);
+                match prng.next() % 8 {
+                    0 => window.release(any),
+                    1 => window.set_written(any),
+                    2 => window.release(window.end()),
+                    3 => window.set_written(window.end()),
+                    4 if any >= window.start() && any >= window.released => {
+                        window.truncate(any).expect("a boundary");
+                        ends.retain(|(end, ..)| *end <= any);
+                        let _cut = window.take_cut();
+                        term = term.next();
+                    }
+                    _ => grow(&mut window, &mut ends, term, &mut prng),
+                }
+                let here = ends.iter().find(|(end, ..)| *end == window.start());
+                let (_, chain, last) = *here.expect("a boundary");
+                assert_eq!((window.start_chain, window.start_term), (chain, last));
+                let passed = ends.iter().filter(|(end, ..)| *end > before);
+                let passed = passed.filter(|(end, ..)| *end <= window.start()).count();
+                jumps += usize::from(passed > 2);
+                if window.start() > before {
+                    assert!(window.start() <= window.released.min(window.written));
+                }
+            }
+        }
+        assert!(jumps > 100, "{jumps}");
     }
 }

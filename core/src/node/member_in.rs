@@ -382,7 +382,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.counters.corrupt += 1;
             return Err(Reject::Frames);
         }
-        if got.published + got.ahead == 0 {
+        if got.published == 0 && got.ahead == 0 {
             Err(Reject::Frames)
         } else {
             Ok(())

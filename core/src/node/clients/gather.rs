@@ -151,7 +151,7 @@ impl<const N: usize> Clients<N> {
         }
         if count > 0 {
             live.heard_at = turn.now;
-            let (end, chain) = run.end();
+            let (end, chain) = run.seal();
             if let Err(broken) = log.publish(end, chain) {
                 self.broken = Some(broken);
                 return None;
