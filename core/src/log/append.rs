@@ -85,8 +85,8 @@ pub fn append<L: Log>(
 }
 
 /// Records of one frame each, written one behind the other into room that is looked up once: nearly
-/// all are. What was written is no part of the log before it is sealed, and published up to where it
-/// ends.
+/// all are. What was written is no part of the log before it is sealed, and published up to where
+/// it ends.
 pub struct Appending<'r> {
     /// To the end of the segment at most.
     room: &'r mut [u8],

@@ -363,8 +363,8 @@ pub(crate) struct Alike<'a> {
 pub(crate) struct Plain<'a> {
     /// Its bytes.
     frame: &'a [u8],
-    /// Length, flags, type and version.
-    kind: u64,
+    /// The same without alignment.
+    length: usize,
     /// Both sums that stand in it.
     sums: Checksums,
 }
@@ -376,15 +376,10 @@ impl<'a> Plain<'a> {
         self.frame.len()
     }
 
-    /// What it carries, if that is a message that takes no other frame.
+    /// What it carries.
     #[inline(always)]
-    pub fn whole(&self) -> Option<&'a [u8]> {
-        let (flags, length) = ((self.kind >> 40) as u8, self.kind as u32 as usize);
-        if flags & FLAGS_WHOLE != FLAGS_WHOLE {
-            return None;
-        }
-        let (_, body) = self.frame.split_first_chunk::<FRAME_HEADER>()?;
-        body.get(..length.wrapping_sub(FRAME_HEADER))
+    pub fn payload(&self) -> Option<&'a [u8]> {
+        self.frame.get(FRAME_HEADER..self.length)
     }
 
     /// The chain that stands in it.
@@ -428,14 +423,28 @@ impl<'a> Alike<'a> {
     }
 }
 
-impl<'a> Iterator for Alike<'a> {
-    type Item = Plain<'a>;
-
+impl<'a> Alike<'a> {
+    /// How many of the bytes are left.
     #[inline(always)]
-    fn next(&mut self) -> Option<Plain<'a>> {
+    pub const fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The next one, if it is a message that takes no other frame.
+    #[inline(always)]
+    pub fn next_whole(&mut self) -> Option<Plain<'a>> {
+        self.next_of(FLAGS_WHOLE)
+    }
+
+    /// The next one, if it has these flags.
+    #[inline(always)]
+    fn next_of(&mut self, flags: u8) -> Option<Plain<'a>> {
         let [kind, places, stream, sums] = words(self.bytes.first_chunk()?);
         let length = kind as u32 as usize;
-        let is_next = kind & VERSION_AND_TYPE == DATA
+        let flags = u64::from(flags) << 40;
+        // Of the first word the half that is not the length.
+        let half = |word: u64| (word >> 32) as u32;
+        let is_next = half(kind) & half(VERSION_AND_TYPE | flags) == half(DATA | flags)
             && places == self.places
             && stream == self.stream
             && length >= FRAME_HEADER;
@@ -447,9 +456,18 @@ impl<'a> Iterator for Alike<'a> {
         self.places = places.wrapping_add(frame.len() as u64);
         Some(Plain {
             frame,
-            kind,
+            length,
             sums: Checksums::from_reserved(sums as i64),
         })
+    }
+}
+
+impl<'a> Iterator for Alike<'a> {
+    type Item = Plain<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Plain<'a>> {
+        self.next_of(0)
     }
 }
 

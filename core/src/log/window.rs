@@ -493,7 +493,7 @@ mod tests {
     }
 
     /// Whatever is let go, from mark to mark or frame by frame, the window starts behind a frame,
-    /// and knows the chain and the term there; it lets go what it must, and nothing that it may not.
+    /// and knows the chain and the term there; it lets nothing go that it may not.
     #[test]
     fn a_window_starts_behind_a_frame_however_much_it_lets_go() {
         let mut jumps = 0;

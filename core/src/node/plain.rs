@@ -7,7 +7,6 @@ use super::apply::Bench;
 use super::host::{Audience, Effects, HostMemory, Taking};
 use crate::log::scan::Alike;
 use crate::time::Now;
-use crate::wire::cluster::SessionMessage;
 
 impl<const N: usize, const S: usize> Node<N, S> {
     /// Takes such messages from the start of `bytes`, which hold good frames, up to the first that
@@ -35,8 +34,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let ([host], [service]) = (&mut *self.hosts, &mut *bench.services) else {
             return;
         };
+        // What is not committed, or behind a checkpoint, is not looked at.
+        let bytes = bytes.get(..last.since(start) as usize).unwrap_or(bytes);
         let alike = Alike::new(bytes, start, self.config.segment_length);
-        let Some((mut frames, term)) = alike else {
+        let Some((frames, term)) = alike else {
             return;
         };
         if host.position != level || host.taking != Taking::No {
@@ -46,25 +47,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
             audience: Audience::Clients(&mut self.clients, &mut bench.memory),
             host: HostMemory::of(bench.hosts, 0, 1),
         };
-        let (before, mut chain) = (*budget, 0);
         let mut hearing = host.hear(at, self.applier.opened, &mut effects);
-        while *budget > 0 && service.ready(hearing.level()) {
-            let Some(frame) = frames.next() else {
-                break;
-            };
-            let end = hearing.position().plus(frame.aligned_len() as u64);
-            let message = frame.whole().filter(|_| end <= last);
-            let Some(said) = message.and_then(SessionMessage::quickly) else {
-                break;
-            };
-            *budget -= 1;
-            chain = frame.chain();
-            hearing.hear(end, &said, &mut **service);
-        }
-        let (end, time) = (hearing.position(), hearing.end());
+        let (heard, chain) = hearing.hear(&frames, *budget, &mut **service);
+        let (end, time) = hearing.end();
         #[cfg(test)]
-        super::tests::plain::note(before - *budget);
-        if *budget < before {
+        super::tests::plain::note(heard);
+        if heard > 0 {
+            *budget -= heard;
             self.applier.take_plain(end, term, chain, time);
             host.moved = now.instant;
             (host.ready, self.applier.ready) = (true, true);

@@ -246,13 +246,10 @@ impl Image {
             && self.segments.position(first.term_id, first.term_offset) == Some(self.consumed)
     }
 
-    /// May such a datagram be taken as it is, with [`Self::pass`]? It has no PAD, and no frame that
-    /// is longer than the SETUP allows.
-    pub fn takes_whole(&self, datagram: &Datagram<'_>) -> bool {
-        let (len, span) = (datagram.bytes().len(), datagram.span() as usize);
-        len == span
-            && len <= self.mtu as usize
-            && span as u64 <= self.segments.remaining(self.consumed)
+    /// May such a datagram of so many bytes be taken as it is, with [`Self::pass`], if it has no
+    /// PAD? It has no frame then that is longer than the SETUP allows.
+    pub fn takes_whole(&self, len: usize) -> bool {
+        len <= self.mtu as usize && len as u64 <= self.segments.remaining(self.consumed)
     }
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where

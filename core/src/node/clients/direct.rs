@@ -15,7 +15,7 @@ use crate::stream::{Fragment, whole};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
-use crate::wire::frame::{DataFrame, Datagram, FLAG_BEGIN, Kind};
+use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind, align, words};
 
 /// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,8 +83,7 @@ impl<const N: usize> Clients<N> {
         if !is_free || turn.admission.view != View::Leading {
             return None;
         }
-        let data = Datagram::parse(datagram).ok()?;
-        let first = data.first();
+        let first = &DataHeader::parse(datagram).ok()?;
         if first.stream_id != INGRESS_STREAM_ID {
             return None;
         }
@@ -94,7 +93,7 @@ impl<const N: usize> Clients<N> {
         if !image.is(from, first.stream_id, first.session_id) || !image.is_next(first) {
             return None;
         }
-        if !image.takes_whole(&data) {
+        if !image.takes_whole(datagram.len()) {
             return None;
         }
         let (start, mut assembly) = (image.consumed(), stream.assembly);
@@ -129,17 +128,22 @@ impl<const N: usize> Clients<N> {
         turn: &mut Turn<'_, L, A>,
     ) -> usize {
         let mut left = self.direct.left;
-        let mut taken = 0;
+        let (mut taken, mut is_checked) = (0, false);
         loop {
             if matches!(assembly, Assembly::Idle) {
-                let rest = datagram.get(taken..).unwrap_or_default();
-                let message = |_: &Slots<Ingress, N>, len: u64| whole(rest.get(len as usize..)?);
+                let message = |_: &Slots<Ingress, N>, len: u64| alike(datagram, taken, len);
                 let more = self.admit_alike(bound, &mut left, turn, message);
                 taken += more.unwrap_or(0) as usize;
             }
             let rest = datagram.get(taken..).unwrap_or_default();
-            let Ok(frame) = DataFrame::parse(rest) else {
+            if rest.is_empty() {
                 break;
+            }
+            // What is not just like the first counts if all together is a datagram.
+            is_checked = is_checked || is_of_frames(datagram);
+            let frame = match DataFrame::parse(rest) {
+                Ok(frame) if is_checked => frame,
+                _ => break,
             };
             if left.is_spent() || !is_of_a_session(&frame, *assembly) {
                 break;
@@ -162,6 +166,25 @@ impl<const N: usize> Clients<N> {
         self.direct.left = left;
         taken
     }
+}
+
+/// What is in the frame `len` bytes behind `taken`, if that is a whole message and goes on from the
+/// datagram's first frame; else `None`, which says nothing.
+#[inline(always)]
+fn alike(datagram: &[u8], taken: usize, len: u64) -> Option<&[u8]> {
+    let behind = taken + len as usize;
+    let [_, places, stream, _] = words(datagram.first_chunk()?);
+    let frame = datagram.get(behind..)?;
+    let [kind, place, named, _] = words(frame.first_chunk()?);
+    let is_there = align(kind as u32 as usize) <= frame.len();
+    let goes_on = place == places.wrapping_add(behind as u64) && named == stream;
+    whole(frame).filter(|_| goes_on && is_there)
+}
+
+/// Is this a datagram, without a PAD that stands for bytes that are not here?
+#[cold]
+fn is_of_frames(datagram: &[u8]) -> bool {
+    Datagram::parse(datagram).is_ok_and(|all| all.span() as usize == datagram.len())
 }
 
 /// Is this a message of a session, or a part of one? Clients that have none yet are answered by

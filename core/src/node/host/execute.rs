@@ -1,6 +1,7 @@
 //! A committed message into one service.
 
 use super::{Host, HostMemory, OpenSession};
+use crate::log::scan::Alike;
 use crate::node::Halt;
 use crate::node::clients::{Clients, EgressError, Memory};
 use crate::planted::Planted;
@@ -9,7 +10,8 @@ use crate::service::{
 };
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId};
-use crate::wire::cluster::{ServiceMessage, SessionMessage, TimerEvent};
+use crate::wire::cluster::{ServiceMessage, SessionMessageHeader, TimerEvent};
+use crate::wire::frame::words;
 
 /// Where a record is, and what this member is meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,41 +189,64 @@ pub(in crate::node) struct Hearing<'e, 'a, 'm, const N: usize> {
 }
 
 impl<const N: usize> Hearing<'_, '_, '_, N> {
-    /// The end of what was heard.
-    #[inline(always)]
-    pub fn position(&self) -> Position {
-        self.at.end
+    /// Hears the messages of `frames`, which begin where this does, up to the first that is
+    /// something else, or that the service is not ready for, and so many at most; returns how many
+    /// that were, and the chain behind the last.
+    #[inline(never)]
+    pub fn hear(
+        &mut self,
+        frames: &Alike<'_>,
+        most: usize,
+        service: &mut dyn Service,
+    ) -> (usize, u32) {
+        let At { role, member, .. } = self.at;
+        // A copy, which nobody else can see, is kept in registers.
+        let mut frames = frames.clone();
+        let to = self.at.end.plus(frames.left() as u64);
+        let (mut heard, mut chain) = (0, 0);
+        // What is equal in all messages of a session and a term. At first that of none.
+        let (mut speaker, mut alike) = (SessionId::new(Position::ZERO), [u64::MAX; 2]);
+        while heard < most && service.ready(self.desk.host.position) {
+            let Some(frame) = frames.next_whole() else {
+                break;
+            };
+            let message = frame.payload().and_then(|m| m.split_first_chunk());
+            let Some((header, payload)) = message else {
+                break;
+            };
+            let [sbe, term, session, timestamp] = words(header);
+            if sbe != SessionMessageHeader::SBE || [term, session] != alike {
+                let Some(said) = SessionMessageHeader::quickly(header) else {
+                    break;
+                };
+                (speaker, alike) = (said.session, [term, session]);
+                self.turn_to(speaker);
+            }
+            let (desk, start) = (&mut self.desk, self.at.end);
+            let time = desk.host.time.max(Timestamp(timestamp as i64));
+            let end = to.minus(frames.left() as u64);
+            (desk.host.time, desk.host.position, self.at.end) = (time, end, end);
+            desk.serves = start >= self.opened;
+            if self.is_open {
+                let mut cluster = Cluster::new(time, end, member, role, desk);
+                service.on_session_message(&mut cluster, speaker, payload);
+            }
+            if let (true, Audience::Clients(clients, _)) = (self.leads, &self.desk.effects.audience)
+            {
+                self.heard += clients.egress_cost(payload.len());
+            }
+            (heard, chain) = (heard + 1, frame.chain());
+        }
+        (heard, chain)
     }
 
-    /// How far the service has come: the end of a whole message.
-    #[inline(always)]
-    pub fn level(&self) -> Position {
-        self.desk.host.position
-    }
-
-    /// The next message, which ends at `end`.
-    #[inline(always)]
-    pub fn hear(&mut self, end: Position, said: &SessionMessage<'_>, service: &mut dyn Service) {
-        let session = said.header.session;
+    /// The next message is of this session.
+    fn turn_to(&mut self, session: SessionId) {
         if self.speaker != Some(session) {
             self.settle();
             self.speaker = Some(session);
             self.is_open = self.desk.host.knows(session);
             self.desk.cause = Cause::Said(session);
-        }
-        let At { role, member, .. } = self.at;
-        let start = core::mem::replace(&mut self.at.end, end);
-        let desk = &mut self.desk;
-        desk.host.time = desk.host.time.max(said.header.timestamp);
-        desk.host.position = end;
-        desk.serves = start >= self.opened;
-        if self.is_open {
-            let time = desk.host.time;
-            let mut cluster = Cluster::new(time, end, member, role, desk);
-            service.on_session_message(&mut cluster, session, said.payload);
-        }
-        if let (true, Audience::Clients(clients, _)) = (self.leads, &self.desk.effects.audience) {
-            self.heard += clients.egress_cost(said.payload.len());
         }
     }
 
@@ -234,10 +259,10 @@ impl<const N: usize> Hearing<'_, '_, '_, N> {
         }
     }
 
-    /// The run is over: the cluster's time.
-    pub fn end(mut self) -> Timestamp {
+    /// The run is over: where it ends, and the cluster's time.
+    pub fn end(mut self) -> (Position, Timestamp) {
         self.settle();
-        self.desk.host.time
+        (self.at.end, self.desk.host.time)
     }
 }
 

@@ -28,6 +28,21 @@ impl SessionMessageHeader {
     /// The block in bytes.
     pub const BLOCK: u16 = 24;
 
+    /// One of a client in our own version, and nothing wrong with it; else `None`, which says
+    /// nothing.
+    #[inline]
+    pub(crate) fn quickly(header: &[u8; SESSION_HEADER_LENGTH]) -> Option<Self> {
+        let [sbe, term, session, timestamp] = words(header);
+        if sbe != Self::SBE {
+            return None;
+        }
+        Some(Self {
+            term: Term::from_wire(term as i64)?,
+            session: SessionId::from_wire(session as i64)?,
+            timestamp: Timestamp(timestamp as i64),
+        })
+    }
+
     /// Writes SBE header and block, [`SESSION_HEADER_LENGTH`] bytes; the payload follows them.
     pub fn emit(&self, out: &mut [u8]) -> Option<usize> {
         *out.first_chunk_mut()? = self.to_bytes();
@@ -38,7 +53,7 @@ impl SessionMessageHeader {
     #[inline]
     pub fn to_bytes(&self) -> [u8; SESSION_HEADER_LENGTH] {
         let mut bytes = [0; SESSION_HEADER_LENGTH];
-        bytes[..8].copy_from_slice(&Self::SBE);
+        bytes[..8].copy_from_slice(&Self::SBE.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.term.to_wire().to_le_bytes());
         bytes[16..24].copy_from_slice(&self.session.to_wire().to_le_bytes());
         bytes[24..].copy_from_slice(&self.timestamp.0.to_le_bytes());
@@ -46,12 +61,12 @@ impl SessionMessageHeader {
     }
 
     /// Its SBE header: block length, template, schema and version.
-    const SBE: [u8; 8] = {
+    pub(crate) const SBE: u64 = {
         let [b0, b1] = Self::BLOCK.to_le_bytes();
         let [t0, t1] = Self::TEMPLATE.to_le_bytes();
         let [s0, s1] = SCHEMA_ID.to_le_bytes();
         let [v0, v1] = SCHEMA_VERSION.to_le_bytes();
-        [b0, b1, t0, t1, s0, s1, v0, v1]
+        u64::from_le_bytes([b0, b1, t0, t1, s0, s1, v0, v1])
     };
 }
 
@@ -66,20 +81,11 @@ pub struct SessionMessage<'a> {
 }
 
 impl<'a> SessionMessage<'a> {
-    /// One of a client in our own version, and nothing wrong with it; else `None`, which says
-    /// nothing.
+    /// As [`SessionMessageHeader::quickly`], with what follows it.
     #[inline]
     pub(crate) fn quickly(bytes: &'a [u8]) -> Option<Self> {
         let (header, payload) = bytes.split_first_chunk()?;
-        let [sbe, term, session, timestamp] = words(header);
-        if sbe != u64::from_le_bytes(SessionMessageHeader::SBE) {
-            return None;
-        }
-        let header = SessionMessageHeader {
-            term: Term::from_wire(term as i64)?,
-            session: SessionId::from_wire(session as i64)?,
-            timestamp: Timestamp(timestamp as i64),
-        };
+        let header = SessionMessageHeader::quickly(header)?;
         Some(Self { header, payload })
     }
 
