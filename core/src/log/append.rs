@@ -94,7 +94,8 @@ pub struct Appending<'r> {
     len: usize,
     /// A frame that starts behind so many bytes of it lies elsewhere in memory.
     lap: usize,
-    mtu: usize,
+    /// What one frame carries at most.
+    payload_max: usize,
     start: Position,
     chain: u32,
     /// The second and third word of the first frame's header: offset and term, stream and segment.
@@ -121,7 +122,7 @@ impl<'r> Appending<'r> {
             room,
             len: 0,
             lap,
-            mtu,
+            payload_max: payload_max(mtu).unwrap_or(0),
             start,
             chain,
             places: offset | u64::from(term.get()) << 32,
@@ -133,13 +134,12 @@ impl<'r> Appending<'r> {
     /// false.
     #[inline(always)]
     pub fn push(&mut self, total: usize, parts: &[&[u8]]) -> bool {
-        let length = FRAME_HEADER + total;
-        let aligned = align(length);
-        if aligned > self.mtu || aligned < FRAME_HEADER || self.len >= self.lap {
+        if total > self.payload_max || self.len >= self.lap {
             return false;
         }
-        let room = self.room.get_mut(self.len..);
-        let Some(frame) = room.and_then(|room| room.get_mut(..aligned)) else {
+        let length = FRAME_HEADER + total;
+        let end = self.len + align(length);
+        let Some(frame) = self.room.get_mut(self.len..end) else {
             return false;
         };
         let Some((header, mut rest)) = frame.split_first_chunk_mut() else {
@@ -158,7 +158,7 @@ impl<'r> Appending<'r> {
         let whole = u64::from(BEGIN | END) << 40;
         let places = self.places + self.len as u64;
         *header = from_words([length as u64 | whole | DATA, places, self.stream, 0]);
-        self.len += aligned;
+        self.len = end;
         true
     }
 

@@ -140,8 +140,8 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 #[inline]
 pub fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let [kind, ..] = words(bytes.first_chunk()?);
-    let is_plain = kind >> 32 == DATA >> 32 | u64::from(FLAGS_WHOLE) << 8;
-    bytes
-        .get(FRAME_HEADER..kind as u32 as usize)
-        .filter(|_| is_plain)
+    if kind >> 32 != DATA >> 32 | u64::from(FLAGS_WHOLE) << 8 {
+        return None;
+    }
+    bytes.get(FRAME_HEADER..kind as u32 as usize)
 }

@@ -61,15 +61,22 @@ impl Budget {
         }
     }
 
+    /// How many fragments were spent to leave `rest`.
+    pub(super) fn fragments_without(self, rest: Self) -> usize {
+        self.fragments.saturating_sub(rest.fragments)
+    }
+
     /// No more fragments than a share has at least.
     pub(super) fn shorten(&mut self) {
         self.fragments = self.fragments.min(SHARE.fragments);
     }
 
+    #[inline(always)]
     pub(super) fn is_spent(self) -> bool {
         self.fragments == 0 || self.bytes == 0
     }
 
+    #[inline(always)]
     pub(super) fn spend(&mut self, bytes: usize) {
         self.fragments = self.fragments.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);

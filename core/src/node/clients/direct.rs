@@ -131,7 +131,7 @@ impl<const N: usize> Clients<N> {
         let (mut taken, mut is_checked) = (0, false);
         loop {
             if matches!(assembly, Assembly::Idle) {
-                let message = |_: &Slots<Ingress, N>, len: u64| alike(datagram, taken, len);
+                let message = alike(datagram, taken);
                 let more = self.admit_alike(bound, &mut left, turn, message);
                 taken += more.unwrap_or(0) as usize;
             }
@@ -168,17 +168,27 @@ impl<const N: usize> Clients<N> {
     }
 }
 
-/// What is in the frame `len` bytes behind `taken`, if that is a whole message and goes on from the
-/// datagram's first frame; else `None`, which says nothing.
+/// What is in the frame so many bytes behind `taken`, if that is a whole message and goes on from
+/// the datagram's first frame; else `None`, which says nothing.
 #[inline(always)]
-fn alike(datagram: &[u8], taken: usize, len: u64) -> Option<&[u8]> {
-    let behind = taken + len as usize;
-    let [_, places, stream, _] = words(datagram.first_chunk()?);
-    let frame = datagram.get(behind..)?;
-    let [kind, place, named, _] = words(frame.first_chunk()?);
-    let is_there = align(kind as u32 as usize) <= frame.len();
-    let goes_on = place == places.wrapping_add(behind as u64) && named == stream;
-    whole(frame).filter(|_| goes_on && is_there)
+fn alike<'d, const N: usize>(
+    datagram: &'d [u8],
+    taken: usize,
+) -> impl Fn(&Slots<Ingress, N>, u64) -> Option<&'d [u8]> {
+    let first = datagram.first_chunk().map(words);
+    let [_, places, stream, _] = first.unwrap_or_default();
+    let places = places.wrapping_add(taken as u64);
+    let rest = datagram.get(taken..).unwrap_or_default();
+    move |_, behind| {
+        let frame = rest.get(behind as usize..)?;
+        let [kind, place, named, _] = words(frame.first_chunk()?);
+        let is_there = align(kind as u32 as usize) <= frame.len();
+        let differs = (place ^ places.wrapping_add(behind)) | (named ^ stream);
+        if differs != 0 || !is_there {
+            return None;
+        }
+        whole(frame)
+    }
 }
 
 /// Is this a datagram, without a PAD that stands for bytes that are not here?

@@ -11,12 +11,8 @@ use crate::node::clients::slots::{self, Slots};
 use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
-use crate::wire::cluster::{Message, SessionMessage, SessionMessageHeader};
-use crate::wire::frame::align;
-
-/// How much of a session message's header is equal in all of a session and a term: all but the
-/// timestamp behind it.
-const UNTIMED: usize = 24;
+use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessage, SessionMessageHeader};
+use crate::wire::frame::{align, words};
 
 /// A message that is being put together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -110,6 +106,7 @@ impl<const N: usize> Clients<N> {
     /// looked at once that none of them changes. Stops before the first that is something else, or
     /// that is refused or has no room: that one is looked at in full. `message` gives what is in
     /// the frame behind so many bytes, if that is a whole message. Returns how many bytes it took.
+    #[inline(never)]
     pub(super) fn admit_alike<'b, L: Log, A: Authenticator>(
         &mut self,
         from: Bound,
@@ -132,23 +129,26 @@ impl<const N: usize> Clients<N> {
             timestamp: turn.admission.timestamp,
             ..said.header
         };
-        let (alike, head) = (said.header.to_bytes(), head.to_bytes());
-        let (mut taken, mut count) = (0, 0);
-        while !share.is_spent() && live.in_flight <= most {
+        let ([sbe, term, session, _], head) = (words(&said.header.to_bytes()), head.to_bytes());
+        let (mut taken, mut in_flight) = (0, live.in_flight);
+        let (before, mut left) = (*share, *share);
+        while !left.is_spent() && in_flight <= most {
             let next = message(&self.ingress, taken);
-            let Some((start, payload)) = next.and_then(|m| m.split_at_checked(alike.len())) else {
+            let Some((start, payload)) = next.and_then(|m| m.split_first_chunk()) else {
                 break;
             };
-            let len = alike.len() + payload.len();
-            let is_alike = start.first_chunk::<UNTIMED>() == alike.first_chunk::<UNTIMED>();
-            if !is_alike || len > self.config.message_max || !run.push(len, &[&head, payload]) {
+            let len = SESSION_HEADER_LENGTH + payload.len();
+            let of = words(start);
+            let differs = (of[0] ^ sbe) | (of[1] ^ term) | (of[2] ^ session);
+            if differs != 0 || len > self.config.message_max || !run.push(len, &[&head, payload]) {
                 break;
             }
-            live.in_flight = live.in_flight.saturating_add(framed_bound(len, mtu));
-            share.spend(FRAME_HEADER + len);
+            in_flight = in_flight.saturating_add(framed_bound(len, mtu));
+            left.spend(FRAME_HEADER + len);
             taken += align(FRAME_HEADER + len) as u64;
-            count += 1;
         }
+        (live.in_flight, *share) = (in_flight, left);
+        let count = before.fragments_without(left);
         if count > 0 {
             live.heard_at = turn.now;
             let (end, chain) = run.seal();
@@ -156,7 +156,7 @@ impl<const N: usize> Clients<N> {
                 self.broken = Some(broken);
                 return None;
             }
-            self.counters.add(Count::MessageAppended, count);
+            self.counters.add(Count::MessageAppended, count as u64);
         }
         Some(taken)
     }
