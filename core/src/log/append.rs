@@ -6,7 +6,9 @@ use super::{LOG_STREAM_ID, Log, Span, segment_base, segment_end};
 use crate::broken::Broken;
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, MESSAGE_MAX};
 use crate::units::{Position, Term};
-use crate::wire::frame::{DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, from_words, put};
+use crate::wire::frame::{
+    DATA, FLAG_BEGIN as BEGIN, FLAG_END as END, align, from_words, put, words,
+};
 
 /// Why a record was not appended. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -160,6 +162,45 @@ impl<'r> Appending<'r> {
         *header = from_words([length as u64 | whole | DATA, places, self.stream, 0]);
         self.len = end;
         true
+    }
+
+    /// How much room there is for frames, behind how many bytes of it none may start, and how long
+    /// one may be.
+    #[inline(always)]
+    pub fn bounds(&self) -> (usize, usize, usize) {
+        (self.room.len(), self.lap, FRAME_HEADER + self.payload_max)
+    }
+
+    /// Takes over records that stand in frames of another stream, one behind the other: `frames`
+    /// are whole DATA frames that keep to [`Self::bounds`], each with a whole message. `change` is
+    /// told of the room of each message. Nothing else may have been written.
+    ///
+    /// Seals them: where they end, and the chain there.
+    #[inline(always)]
+    pub fn adopt(self, frames: &[u8], change: impl Fn(&mut [u8])) -> (Position, u32) {
+        let Some(room) = self.room.get_mut(..frames.len()) else {
+            return (self.start, self.chain);
+        };
+        room.copy_from_slice(frames);
+        let (mut places, mut rest) = (self.places, &mut *room);
+        while let Some((header, behind)) = rest.split_first_chunk_mut::<FRAME_HEADER>() {
+            let [kind, ..] = words(header);
+            *header = from_words([kind, places, self.stream, 0]);
+            let len = (kind as u32 as usize).wrapping_sub(FRAME_HEADER);
+            let Some((body, behind)) = behind.split_at_mut_checked(align(len)) else {
+                break;
+            };
+            places += (FRAME_HEADER + body.len()) as u64;
+            if let Some(filling) = body.get_mut(len..)
+                && !filling.is_empty()
+            {
+                filling.fill(0);
+            }
+            change(body);
+            rest = behind;
+        }
+        let chain = seal_all(self.chain, room);
+        (self.start.plus(frames.len() as u64), chain)
     }
 
     /// Seals what was written: where it ends, and the chain there.

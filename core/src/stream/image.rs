@@ -10,7 +10,7 @@ use core::time::Duration;
 use crate::limits::FRAME_HEADER;
 use crate::stream::arrivals::{Arrivals, NotTaken, Range};
 use crate::stream::geometry::{Held, Ring, Segments};
-use crate::stream::{Control, Fragment, earlier, whole};
+use crate::stream::{Control, Fragment, earlier};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
@@ -297,17 +297,21 @@ impl Image {
         self.take_to(self.consumed.plus(align(len) as u64), slot);
     }
 
-    /// The message at `at`, behind what is consumed, if it has arrived in one frame and nothing of
-    /// its header stands out: nearly all do. Else `None`, which says nothing.
+    /// What has arrived in order and is not consumed, as far as it lies in one piece, and behind
+    /// how many of these bytes a frame that starts lies elsewhere.
     #[inline]
-    pub fn whole_at<'s>(&self, at: Position, slot: &'s [u8]) -> Option<&'s [u8]> {
-        if at >= self.arrivals.contiguous() || self.joining {
-            return None;
-        }
-        whole(slot.get(self.ring.offset(at)..)?)
+    pub fn waiting<'s>(&self, slot: &'s [u8]) -> (&'s [u8], usize) {
+        let waiting = match self.joining {
+            true => 0,
+            false => self.arrivals.contiguous().since(self.consumed) as usize,
+        };
+        let offset = self.ring.offset(self.consumed);
+        let run = slot.get(offset..).unwrap_or_default();
+        let run = run.get(..waiting).unwrap_or(run);
+        (run, self.ring.window() as usize - offset)
     }
 
-    /// Consumes the messages up to `at` that [`Self::whole_at`] has shown.
+    /// Consumes whole messages of [`Self::waiting`], up to `at`.
     pub fn take_to(&mut self, at: Position, slot: &[u8]) {
         self.consumed = at;
         if self.is_to_skip(slot) {

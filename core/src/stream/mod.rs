@@ -23,12 +23,10 @@ pub use publication::{
     ConfigError, OfferError, Publication, PublicationConfig, PublicationTiming, StatusReject,
 };
 
-use crate::limits::FRAME_HEADER;
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
-    DATA, DataHeader, FLAG_BEGIN, FLAG_END, FLAG_SEND_SETUP, FLAGS_WHOLE, Nak, Rttm, Setup,
-    StatusMessage, words,
+    DataHeader, FLAG_BEGIN, FLAG_END, FLAG_SEND_SETUP, Nak, Rttm, Setup, StatusMessage,
 };
 
 /// The longest [`Control`] in bytes.
@@ -133,15 +131,4 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-/// What is in the frame at the start of `bytes`, if it is a message whole in this frame and nothing
-/// of its header stands out: nearly all are so. Else `None`, which says nothing.
-#[inline]
-pub fn whole(bytes: &[u8]) -> Option<&[u8]> {
-    let [kind, ..] = words(bytes.first_chunk()?);
-    if kind >> 32 != DATA >> 32 | u64::from(FLAGS_WHOLE) << 8 {
-        return None;
-    }
-    bytes.get(FRAME_HEADER..kind as u32 as usize)
 }

@@ -6,16 +6,16 @@ use core::net::SocketAddr;
 use crate::limits::FRAME_HEADER;
 use crate::log::Log;
 use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
-use crate::node::clients::ingress::{Assembly, Ingress, Owner};
+use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::Bound;
-use crate::node::clients::slots::{Look, Slots};
+use crate::node::clients::slots::Look;
 use crate::node::clients::{Admission, Clients, Memory, Reject, View};
 use crate::session::{AllowAll, Authenticator};
-use crate::stream::{Fragment, whole};
+use crate::stream::Fragment;
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
-use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind, align, words};
+use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
 
 /// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -131,8 +131,8 @@ impl<const N: usize> Clients<N> {
         let (mut taken, mut is_checked) = (0, false);
         loop {
             if matches!(assembly, Assembly::Idle) {
-                let message = alike(datagram, taken);
-                let more = self.admit_alike(bound, &mut left, turn, message);
+                let rest = datagram.get(taken..).unwrap_or_default();
+                let more = self.admit_alike(bound, &mut left, turn, rest, usize::MAX);
                 taken += more.unwrap_or(0) as usize;
             }
             let rest = datagram.get(taken..).unwrap_or_default();
@@ -165,29 +165,6 @@ impl<const N: usize> Clients<N> {
         }
         self.direct.left = left;
         taken
-    }
-}
-
-/// What is in the frame so many bytes behind `taken`, if that is a whole message and goes on from
-/// the datagram's first frame; else `None`, which says nothing.
-#[inline(always)]
-fn alike<'d, const N: usize>(
-    datagram: &'d [u8],
-    taken: usize,
-) -> impl Fn(&Slots<Ingress, N>, u64) -> Option<&'d [u8]> {
-    let first = datagram.first_chunk().map(words);
-    let [_, places, stream, _] = first.unwrap_or_default();
-    let places = places.wrapping_add(taken as u64);
-    let rest = datagram.get(taken..).unwrap_or_default();
-    move |_, behind| {
-        let frame = rest.get(behind as usize..)?;
-        let [kind, place, named, _] = words(frame.first_chunk()?);
-        let is_there = align(kind as u32 as usize) <= frame.len();
-        let differs = (place ^ places.wrapping_add(behind)) | (named ^ stream);
-        if differs != 0 || !is_there {
-            return None;
-        }
-        whole(frame)
     }
 }
 

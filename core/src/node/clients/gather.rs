@@ -5,14 +5,14 @@ use crate::limits::FRAME_HEADER;
 use crate::log::{Appending, Log};
 use crate::node::clients::admit::{Budget, Taken, Turn};
 use crate::node::clients::egress::framed_bound;
-use crate::node::clients::ingress::{Assembly, Ingress, Owner};
+use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::{Bound, Link};
-use crate::node::clients::slots::{self, Slots};
+use crate::node::clients::slots;
 use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
-use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessage, SessionMessageHeader};
-use crate::wire::frame::{align, words};
+use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessageHeader};
+use crate::wire::frame::{DATA, FLAGS_WHOLE, align, words};
 
 /// A message that is being put together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,6 +21,17 @@ pub(super) struct Gathering {
     pub slot: usize,
     pub len: usize,
     pub owner: Owner,
+}
+
+/// Of the first word of a DATA frame's header the half that is not its length: flags of a message
+/// that is whole in it, and nothing else that stands out.
+const WHOLE: u64 = DATA >> 32 | (FLAGS_WHOLE as u64) << 8;
+
+/// The words of the frame header that `bytes` start with, and the header of the message behind it.
+#[inline(always)]
+fn framed(bytes: &[u8]) -> Option<([u64; 4], &[u8; SESSION_HEADER_LENGTH])> {
+    let (frame, rest) = bytes.split_first_chunk()?;
+    Some((words(frame), rest.first_chunk()?))
 }
 
 impl<const N: usize> Clients<N> {
@@ -86,36 +97,35 @@ impl<const N: usize> Clients<N> {
         bytes: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) {
-        let Some(start) = self.ingress.get(slot).map(|stream| stream.image.consumed()) else {
+        let Some(stream) = self.ingress.get(slot) else {
             return;
         };
-        let message = |ingress: &Slots<Ingress, N>, len| {
-            let image = &ingress.get(slot)?.image;
-            image.whole_at(start.plus(len), bytes)
-        };
-        let taken = self.admit_alike(from, share, turn, message);
+        let (start, (run, lap)) = (stream.image.consumed(), stream.image.waiting(bytes));
+        let taken = self.admit_alike(from, share, turn, run, lap);
         if let Some(len) = taken.filter(|len| *len > 0)
             && let Some(stream) = self.ingress.get_mut(slot)
         {
-            stream.image.take_to(start.plus(len), bytes);
+            stream.image.take_to(start.plus(len as u64), bytes);
         }
     }
 
     /// Takes the next messages of a session, each whole in its frame, while they begin alike: of
     /// the same session and term. What [`Clients::take_message`] does with each of them, with all
     /// looked at once that none of them changes. Stops before the first that is something else, or
-    /// that is refused or has no room: that one is looked at in full. `message` gives what is in
-    /// the frame behind so many bytes, if that is a whole message. Returns how many bytes it took.
+    /// that is refused or has no room, or starts behind `lap` bytes: that one is looked at in full.
+    /// `run` starts with the next frame of the stream. Returns how many bytes it took.
     #[inline(never)]
-    pub(super) fn admit_alike<'b, L: Log, A: Authenticator>(
+    pub(super) fn admit_alike<L: Log, A: Authenticator>(
         &mut self,
         from: Bound,
         share: &mut Budget,
         turn: &mut Turn<'_, L, A>,
-        message: impl Fn(&Slots<Ingress, N>, u64) -> Option<&'b [u8]>,
-    ) -> Option<u64> {
-        let said = SessionMessage::quickly(message(&self.ingress, 0)?)?;
-        let SessionMessageHeader { term, session, .. } = said.header;
+        run: &[u8],
+        lap: usize,
+    ) -> Option<usize> {
+        let ([_, places, stream, _], header) = framed(run)?;
+        let said = SessionMessageHeader::quickly(header)?;
+        let SessionMessageHeader { term, session, .. } = said;
         if self.term(turn) != Some(term) {
             return None;
         }
@@ -124,38 +134,47 @@ impl<const N: usize> Clients<N> {
         let most = link.in_flight_max()?;
         let live = link.live_mut().filter(|live| live.is_heard_from(from))?;
         let (log, mtu) = (&mut *turn.log, self.config.mtu);
-        let mut run = Appending::open(log, term, self.config.log_mtu).ok()?;
-        let head = SessionMessageHeader {
-            timestamp: turn.admission.timestamp,
-            ..said.header
-        };
-        let ([sbe, term, session, _], head) = (words(&said.header.to_bytes()), head.to_bytes());
+        let appending = Appending::open(log, term, self.config.log_mtu).ok()?;
+        let (room, log_lap, longest) = appending.bounds();
+        let longest = longest.min(FRAME_HEADER.saturating_add(self.config.message_max));
+        let (run, lap) = (run.get(..room).unwrap_or(run), lap.min(log_lap));
+        let [sbe, term, session, _] = words(header);
         let (mut taken, mut in_flight) = (0, live.in_flight);
         let (before, mut left) = (*share, *share);
-        while !left.is_spent() && in_flight <= most {
-            let next = message(&self.ingress, taken);
-            let Some((start, payload)) = next.and_then(|m| m.split_first_chunk()) else {
+        while taken < lap && !left.is_spent() && in_flight <= most {
+            let frame = run.get(taken..).and_then(framed);
+            let Some(([kind, place, named, _], header)) = frame else {
                 break;
             };
-            let len = SESSION_HEADER_LENGTH + payload.len();
-            let of = words(start);
-            let differs = (of[0] ^ sbe) | (of[1] ^ term) | (of[2] ^ session);
-            if differs != 0 || len > self.config.message_max || !run.push(len, &[&head, payload]) {
+            let (of, length) = (words(header), kind as u32 as usize);
+            let differs = (kind >> 32 ^ WHOLE)
+                | (place ^ places.wrapping_add(taken as u64))
+                | (named ^ stream)
+                | (of[0] ^ sbe)
+                | (of[1] ^ term)
+                | (of[2] ^ session);
+            let end = taken + align(length);
+            let is_message = length >= FRAME_HEADER + SESSION_HEADER_LENGTH && length <= longest;
+            if differs != 0 || !is_message || end > run.len() {
                 break;
             }
-            in_flight = in_flight.saturating_add(framed_bound(len, mtu));
-            left.spend(FRAME_HEADER + len);
-            taken += align(FRAME_HEADER + len) as u64;
+            in_flight = in_flight.saturating_add(framed_bound(length - FRAME_HEADER, mtu));
+            left.spend(length);
+            taken = end;
         }
         (live.in_flight, *share) = (in_flight, left);
-        let count = before.fragments_without(left);
-        if count > 0 {
+        if taken > 0 {
             live.heard_at = turn.now;
-            let (end, chain) = run.seal();
+            let timestamp = turn.admission.timestamp;
+            let run = run.get(..taken).unwrap_or_default();
+            let (end, chain) = appending.adopt(run, |message| {
+                SessionMessageHeader::set_timestamp(message, timestamp);
+            });
             if let Err(broken) = log.publish(end, chain) {
                 self.broken = Some(broken);
                 return None;
             }
+            let count = before.fragments_without(left);
             self.counters.add(Count::MessageAppended, count as u64);
         }
         Some(taken)

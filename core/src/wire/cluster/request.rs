@@ -60,6 +60,14 @@ impl SessionMessageHeader {
         bytes
     }
 
+    /// Of a message that starts with such a header: another timestamp.
+    #[inline(always)]
+    pub(crate) fn set_timestamp(message: &mut [u8], timestamp: Timestamp) {
+        if let Some(header) = message.first_chunk_mut::<SESSION_HEADER_LENGTH>() {
+            header[24..].copy_from_slice(&timestamp.0.to_le_bytes());
+        }
+    }
+
     /// Its SBE header: block length, template, schema and version.
     pub(crate) const SBE: u64 = {
         let [b0, b1] = Self::BLOCK.to_le_bytes();
