@@ -59,6 +59,11 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// No log file is there, of a member that has run before.
+    LogLost {
+        /// The log's directory.
+        path: PathBuf,
+    },
     /// A log file is missing between others.
     SegmentMissing {
         /// The file.
@@ -140,6 +145,12 @@ impl StorageError {
                 "the directory {} is missing, though this member has run before: without it the \
                  member would forget what it acknowledged. Mount or restore it; if it is lost, \
                  {REPLACE}",
+                path.display()
+            ),
+            Self::LogLost { path } => write!(
+                f,
+                "there is no log file in {}, though this member has run before: without them it \
+                 would forget what it acknowledged. Restore them; if they are lost, {REPLACE}",
                 path.display()
             ),
             Self::Window { path, needed } => write!(
@@ -261,6 +272,7 @@ impl fmt::Display for StorageError {
                 path.display()
             ),
             Self::Missing { .. }
+            | Self::LogLost { .. }
             | Self::Window { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
@@ -281,6 +293,7 @@ impl std::error::Error for StorageError {
             | Self::Foreign { .. }
             | Self::Newer { .. }
             | Self::Missing { .. }
+            | Self::LogLost { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
             | Self::SnapshotNotTaken { .. }

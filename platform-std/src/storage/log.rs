@@ -486,7 +486,8 @@ fn write_group(
     Ok(())
 }
 
-fn fill_for(durability: Durability) -> Fill {
+/// How a new file of the log is filled before it gets its name.
+pub fn fill_for(durability: Durability) -> Fill {
     match durability {
         Durability::Durable => Fill::Written,
         Durability::ReplicationOnly => Fill::Reserved,

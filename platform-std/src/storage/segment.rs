@@ -264,6 +264,19 @@ impl Segment {
         self.is_blank
     }
 
+    /// Whether nothing was ever written to it as part of a log: every write comes with a slot, and
+    /// the first one with the file's first frame.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn is_unused(&self) -> Result<bool, StorageError> {
+        let mut first = [0; FRAME_ALIGNMENT];
+        self.read_data(0, &mut first)?;
+        let slots = self.read_slots()?;
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        Ok(is_zero(&first) && slots.iter().all(|slot| is_zero(slot)))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
