@@ -15,6 +15,7 @@ use coracle_core::units::ClusterId;
 
 use super::error::StorageError;
 use super::segment::{Fill, Label, Segment, sync_dir};
+use super::snapshots::bring_back;
 
 /// A data directory that no other process has open.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ impl DataDir {
         // disk yet, and no flush of the file gives it one: before anything in it counts, it has.
         sync_dir(&dir.log())?;
         sync_dir(&dir.path)?;
+        bring_back(&dir.snapshots())?;
         Ok(dir)
     }
 
