@@ -304,9 +304,17 @@ impl std::error::Error for StorageError {
     }
 }
 
+/// Whether the file system, or the user's part of it, is full.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 fn snapshot_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_no_room(error) => {
             "Make room on that file system: a snapshot needs its own size beside the two before"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -318,7 +326,7 @@ fn snapshot_advice(error: &io::Error) -> &'static str {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_no_room(error) => {
             "Make room on that file system and start the node again: nothing acknowledged is lost"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -206,7 +206,8 @@ impl LogStore {
     pub fn bytes(&self) -> u64 {
         let length = u64::from(self.segment_length);
         let base = segment_base(self.start(), self.segment_length).get();
-        self.files_end.saturating_sub(base) / length * (length + HEADER_LENGTH)
+        let end = self.files_end.max(self.ahead.making());
+        end.saturating_sub(base) / length * (length + HEADER_LENGTH)
     }
 
     /// Starts to delete the files whose bytes are all below `below`, oldest first. Never the one
@@ -323,7 +324,9 @@ impl LogStore {
     ) -> Result<Option<Mark>, StorageError> {
         self.take_cut(window)?;
         let current = self.current.as_ref().map_or(0, |s| s.label().base);
-        self.ahead.poll(current)?;
+        if let Some(end) = self.ahead.poll(current)? {
+            self.files_end = self.files_end.max(end);
+        }
         let written = self.journal.written().get();
         if !self.flusher.is_idle() || self.due.is_some() {
             self.ahead.fill(written);
@@ -433,11 +436,8 @@ impl LogStore {
         }
         self.files_end = self.files_end.max(base + length);
         let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
-        if self.ahead.is_idle()
-            && is_room
-            && let Some(end) = self.ahead.make(base, length)
-        {
-            self.files_end = self.files_end.max(end);
+        if self.ahead.is_idle() && is_room {
+            self.ahead.make(base, length);
         }
         Ok(true)
     }

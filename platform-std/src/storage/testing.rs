@@ -1,8 +1,12 @@
-//! A directory for one test, removed at its end; and which directories were flushed.
+//! A directory for one test, removed at its end; which directories were flushed; and a disk that is
+//! full.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::error::StorageError;
 
 pub struct Scratch(PathBuf);
 
@@ -39,4 +43,29 @@ pub fn note_flushed(dir: &Path) {
 /// The directories that this thread has flushed since it was last asked.
 pub fn flushed() -> Vec<PathBuf> {
     FLUSHED.take()
+}
+
+/// The directories for whose files there is no room: for all threads.
+static FULL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn full() -> MutexGuard<'static, Vec<PathBuf>> {
+    FULL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether from now on there is room for files in this directory.
+pub fn set_room(dir: &Path, is_room: bool) {
+    full().retain(|full| full != dir);
+    if !is_room {
+        full().push(dir.to_path_buf());
+    }
+}
+
+/// What the system would say to a new file.
+pub fn require_room(file: &Path) -> Result<(), StorageError> {
+    let is_full = full().iter().any(|dir| file.starts_with(dir));
+    let error = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+    match is_full {
+        true => Err(StorageError::io("fill", file)(error())),
+        false => Ok(()),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::storage::recover::recover;
-use crate::storage::testing::Scratch;
+use crate::storage::testing::{Scratch, set_room};
 use coracle_core::log::append;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -253,4 +253,44 @@ fn a_short_group_is_flushed_where_it_was_written_and_a_long_one_by_the_thread() 
         assert!(store.journal().is_flushing());
         settle(&mut store, &mut window);
     }
+}
+
+/// The file that is written has its blocks: only when it is full there has to be another one.
+#[test]
+fn with_no_room_for_the_next_file_the_log_goes_on_to_the_end_of_this_one() {
+    let scratch = Scratch::new("store-full");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 1);
+    store.wait_for_all();
+    drop(store);
+    for base in segment_bases(scratch.path()).unwrap().into_iter().skip(1) {
+        std::fs::remove_file(scratch.path().join(Segment::name(base))).unwrap();
+    }
+
+    let (mut store, mut window, _) = open(&scratch);
+    set_room(scratch.path(), false);
+    let file = u64::from(SEGMENT) + HEADER_LENGTH;
+    while window.end().get() + 6000 < u64::from(SEGMENT) {
+        write(&mut store, &mut window, 1);
+    }
+    while !store.ahead.is_idle() {
+        store.write(Term::new(1), false, &mut window).unwrap();
+    }
+    assert_eq!(store.bytes(), file, "what could not be made does not count");
+    // Now it is needed.
+    window.release(window.end());
+    append(&mut window, Term::new(1), &[&[0x5A; 10_000]], MTU).unwrap();
+    let failed = loop {
+        let flushed = store.poll_flushed(&mut window).map(drop);
+        let written = flushed.and_then(|()| store.write(Term::new(1), false, &mut window));
+        if let Err(error) = written {
+            break error;
+        }
+    };
+    assert!(failed.to_string().contains("Make room"), "{failed}");
+    drop(store);
+    set_room(scratch.path(), true);
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 10);
+    assert!(window.end().get() > u64::from(SEGMENT));
 }
