@@ -14,8 +14,9 @@ use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
 use super::purge::remove_below;
-use super::recover::{Reader, seed_at};
+use super::recover::{Reader, confirmed, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
+use super::unreadable::{is_unreadable, write_over};
 use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -248,7 +249,15 @@ impl LogStore {
     pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
         let base = segment_base(at, self.segment_length);
         let segment = self.ensure(base.get())?;
-        segment.write_data(at.since(base), bytes)?;
+        match segment.write_data(at.since(base), bytes) {
+            // To change a part of a block the system reads the rest of it.
+            Err(error) if is_unreadable(&error) => {
+                let certain = confirmed(&self.log)?.unwrap_or_default();
+                let certain = certain.get().saturating_sub(base.get());
+                write_over(&segment, at.since(base), bytes, certain)?;
+            }
+            written => written?,
+        }
         segment.flush()
     }
 

@@ -351,6 +351,8 @@ impl Segment {
     /// # Errors
     /// Any error of the system, with the file's path.
     pub fn read_data(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        super::testing::read_blocks(&self.path, HEADER_LENGTH + offset, bytes.len())?;
         self.file
             .read_exact_at(bytes, HEADER_LENGTH + offset)
             .map_err(StorageError::io("read", &self.path))
@@ -368,6 +370,8 @@ impl Segment {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        super::testing::write_blocks(&self.path, offset, bytes.len())?;
         self.file
             .write_all_at(bytes, offset)
             .map_err(StorageError::io("write", &self.path))

@@ -17,6 +17,7 @@ use super::purge::remove_below;
 use super::recover::{recover, recover_above, seed_at};
 use super::segment::{Fill, Label, Segment, sync_dir};
 use super::snapshots::{Damaged, SnapshotSet, newest_valid};
+use super::unreadable::is_unreadable;
 
 /// What is known of a log, beside a snapshot's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,12 +124,15 @@ pub fn open(
     if let Some(seed) = seed
         && seed.position <= extent.end
     {
-        let found = seed_at(&log, extent.start, seed.position, segment_length)?;
+        let is_below = recovered.corrupt.is_some_and(|at| at < seed.position);
+        let found = match seed_at(&log, extent.start, seed.position, segment_length) {
+            Err(error) if is_below && is_unreadable(&error) => None,
+            found => found?,
+        };
         extent.chain = found.and_then(|found| found.chain);
         // Where the log is damaged it cannot be compared, and is not thrown away for that: what is
         // healed is checked against the chain behind the damage. Behind it, it can.
-        let is_damaged = recovered.corrupt.is_some_and(|at| at < seed.position);
-        let is_damaged = is_damaged && recovered.agrees != Some(false);
+        let is_damaged = is_below && recovered.agrees != Some(false);
         if is_damaged && extent.chain.is_none() {
             extent.chain = seed.chain;
         }

@@ -1,5 +1,5 @@
-//! A directory for one test, removed at its end; which directories were flushed; and a disk that is
-//! full.
+//! A directory for one test, removed at its end; which directories were flushed; a disk that is
+//! full; and one with blocks that cannot be read.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -68,4 +68,40 @@ pub fn require_room(file: &Path) -> Result<(), StorageError> {
         true => Err(StorageError::io("fill", file)(error())),
         false => Ok(()),
     }
+}
+
+/// The blocks that cannot be read: the file, and where they start in it.
+static UNREADABLE: Mutex<Vec<(PathBuf, u64)>> = Mutex::new(Vec::new());
+const BLOCK: u64 = 4096;
+
+fn unreadable() -> MutexGuard<'static, Vec<(PathBuf, u64)>> {
+    UNREADABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a block cannot be read, until all of it is written.
+pub fn lose_block(file: &Path, start: u64) {
+    assert!(start.is_multiple_of(BLOCK));
+    unreadable().push((file.to_path_buf(), start));
+}
+
+/// What the system would say to a read.
+pub fn read_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageError> {
+    let end = offset + len as u64;
+    let is_hit =
+        |(path, start): &(PathBuf, u64)| path == file && *start < end && offset < *start + BLOCK;
+    match unreadable().iter().any(is_hit) {
+        true => Err(StorageError::io("read", file)(eio())),
+        false => Ok(()),
+    }
+}
+
+/// What it would say to a write: it reads what it is not given of a block.
+pub fn write_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageError> {
+    let end = offset + len as u64;
+    unreadable().retain(|(path, start)| path != file || *start < offset || end < *start + BLOCK);
+    read_blocks(file, offset, len).map_err(|_| StorageError::io("write", file)(eio()))
+}
+
+fn eio() -> std::io::Error {
+    std::io::Error::from_raw_os_error(libc::EIO)
 }

@@ -9,7 +9,7 @@ use coracle_core::units::{AppVersion, Mark, MemberId, Term};
 
 use super::super::segment::HEADER_LENGTH;
 use super::super::snapshots::{SnapshotStore, tests::write_set};
-use super::super::testing::Scratch;
+use super::super::testing::{Scratch, lose_block};
 use super::super::{Flushing, LogStore};
 use super::*;
 use crate::config::{Durability, Idle};
@@ -366,6 +366,30 @@ fn what_is_damaged_below_the_snapshot_is_not_asked_for() {
     }
     let kept = segment_bases(&member.dir.log()).unwrap();
     assert_eq!(kept[0], segment_base(ends[30].0, SEGMENT).get());
+}
+
+#[test]
+fn what_cannot_be_read_below_the_snapshot_is_not_asked_for_either() {
+    let member = Member::new("start-unreadable");
+    let ends = member.append(7, 40);
+    let (position, at) = (ends[30].0, ends[28].0);
+    let base = segment_base(at, SEGMENT);
+    assert_eq!(segment_base(position, SEGMENT), base);
+    let path = member.dir.log().join(Segment::name(base.get()));
+    lose_block(&path, HEADER_LENGTH + at.since(base) / 4096 * 4096);
+    let (opened, _) = member.open(false).unwrap();
+    assert!(
+        opened
+            .recovered
+            .corrupt
+            .is_some_and(|corrupt| corrupt <= at)
+    );
+    let end = opened.recovered.tail.end;
+    member.snapshot(ends[30]);
+    let (opened, window) = member.open(false).unwrap();
+    assert_eq!((opened.replaced, opened.recovered.corrupt), (None, None));
+    assert_eq!(opened.recovered.start.position, position);
+    assert_eq!((opened.recovered.tail.end, window.end()), (end, end));
 }
 
 /// Behind the damage the log is sound, and has another chain where the snapshot was taken.
