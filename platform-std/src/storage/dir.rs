@@ -5,6 +5,7 @@
 //! <dir>/node-state       term, vote, member, cluster: two slots
 //! <dir>/counters         mapped; read by `coracle status` and by services in other processes
 //! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! <dir>/log/replacing    only while the log is replaced by one that starts at a snapshot
 //! <dir>/snapshot/<position>/consensus, service-0, ...   the newest two snapshots
 //! ```
 

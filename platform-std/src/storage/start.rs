@@ -113,7 +113,7 @@ pub fn open(
         belongs(set, segment_length)?;
     }
     let seed = snapshot.as_ref().map(SnapshotSet::seed);
-    require_log(&log, state, seed)?;
+    require_log(&log, state, seed, segment_length)?;
     let mut recovered = recover(&log, cluster, seed, window)?;
     keep_slot(&log, &recovered)?;
     let mut extent = Extent {
@@ -168,11 +168,20 @@ pub fn open(
 
 /// A member has a file of its log before it has a state, and from then on one at any time, but
 /// while its log is replaced. So one that has no file has lost its log, and with it what it has
-/// acknowledged. (That cannot be anything if it never had a term: builds before made such members
-/// without a file.)
-fn require_log(log: &Path, state: &NodeState, snapshot: Option<Seed>) -> Result<(), StorageError> {
-    if state.term == Term::ZERO || !segment_bases(log)?.is_empty() {
+/// acknowledged. That cannot be anything if it never had a term: builds before made such members
+/// without a file, so it is made here.
+fn require_log(
+    log: &Path,
+    state: &NodeState,
+    snapshot: Option<Seed>,
+    segment_length: u32,
+) -> Result<(), StorageError> {
+    if !segment_bases(log)?.is_empty() {
         return Ok(());
+    }
+    if state.term == Term::ZERO {
+        let label = Label::starting_at(0, state.cluster.0, segment_length);
+        return Segment::create(log, label, Fill::Written).map(drop);
     }
     let by = replaced_by(log)?;
     if by.is_some_and(|by| snapshot.is_some_and(|seed| seed.position >= by)) {

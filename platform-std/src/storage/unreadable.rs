@@ -3,7 +3,8 @@
 //! Below what the newest slot says was durable for certain, such a block is damage like any other:
 //! the frames that have bytes in it are asked of the other members, and written over. Above that
 //! the end of the log could as well be a write that was cut, which is no damage, and a member that
-//! took one for the other would forget what it has acknowledged. So there it is an error.
+//! took one for the other would forget what it has acknowledged. So there it is an error; so it is
+//! in a file's header, where the slots are that say what was certain.
 
 use std::io;
 

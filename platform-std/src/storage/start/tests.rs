@@ -305,14 +305,16 @@ fn what_says_that_a_log_is_being_replaced_does_not_outlive_the_next_start() {
     assert!(matches!(error, StorageError::LogLost { .. }), "{error}");
 }
 
-/// By a build from before: it made the first file at the first turn.
+/// By a build from before: that made the first file when it had a term already.
 #[test]
-fn a_member_that_never_had_a_term_needs_no_log_file() {
+fn a_member_that_never_had_a_term_needs_no_log_file_and_has_one_before_it_has_a_term() {
     let member = Member::new("start-termless");
     member.empty_log();
     let state = NodeState::first(CLUSTER, MemberId::new(0).unwrap());
     let (_, window) = member.open_with(state).unwrap();
     assert_eq!(window.end(), Position::ZERO);
+    assert_eq!(segment_bases(&member.dir.log()).unwrap(), [0]);
+    member.open(false).unwrap();
 }
 
 #[test]
