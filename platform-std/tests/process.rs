@@ -197,6 +197,24 @@ fn a_directory_is_made_once_and_never_by_accident() {
 }
 
 #[test]
+fn a_member_whose_log_was_emptied_by_hand_is_not_started() {
+    let scratch = Scratch::new();
+    let log_lines = || std::fs::File::create(scratch.0.join("stderr")).unwrap();
+    let (mut node, dir) = alone(&scratch, log_lines());
+    until_it_leads(&mut node, &dir);
+    drop(node);
+    for file in std::fs::read_dir(format!("{dir}/log")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    // Whether it is told to make a new directory or not.
+    let (mut node, _) = alone(&scratch, log_lines());
+    assert_eq!(node.0.wait().unwrap().code(), Some(3));
+    let text = std::fs::read_to_string(scratch.0.join("stderr")).unwrap();
+    assert!(text.contains("there is no log file in"), "{text}");
+    assert!(text.contains("init --replace"), "{text}");
+}
+
+#[test]
 fn nobody_home_is_exit_code_5() {
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("0={}", port.local_addr().unwrap());
@@ -232,15 +250,10 @@ fn alone(scratch: &Scratch, stderr: std::fs::File) -> (Node, String) {
     (Node(node), dir)
 }
 
-/// The disk for its log lines is full: what it keeps is elsewhere.
-#[test]
-fn a_node_whose_log_lines_cannot_be_written_goes_on_and_closes() {
-    let scratch = Scratch::new();
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let (mut node, dir) = alone(&scratch, full);
+fn until_it_leads(node: &mut Node, dir: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     let leads = || {
-        let local = stdout(&coracle(&["status", "--dir", &dir, "--json"]));
+        let local = stdout(&coracle(&["status", "--dir", dir, "--json"]));
         serde_json::from_str(&local).is_ok_and(|local: serde_json::Value| local["role"] == "leader")
     };
     while !leads() {
@@ -248,6 +261,15 @@ fn a_node_whose_log_lines_cannot_be_written_goes_on_and_closes() {
         assert!(Instant::now() < deadline, "nobody leads");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The disk for its log lines is full: what it keeps is elsewhere.
+#[test]
+fn a_node_whose_log_lines_cannot_be_written_goes_on_and_closes() {
+    let scratch = Scratch::new();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (mut node, dir) = alone(&scratch, full);
+    until_it_leads(&mut node, &dir);
     let process = rustix::process::Pid::from_child(&node.0);
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     assert_eq!(node.0.wait().unwrap().code(), Some(0));

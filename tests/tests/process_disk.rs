@@ -48,6 +48,15 @@ fn a_full_disk_stops_a_single_member_and_loses_nothing() {
     assert_eq!(cluster.wait(0).code(), Some(3), "{}", cluster.log(0));
     require_told(&cluster.log(0), &["No space left", ".seg", "Make room"]);
     assert!(session.answered().len() > 100, "it ran before");
+    // To the last file that there was room for, not only until one ahead of need could not be made.
+    let files = std::fs::read_dir(cluster.data(0).join("log")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let files = names.filter(|name| name.ends_with(".seg")).count() as u64;
+    let durable = cluster.counters(0)["durable"].as_u64().unwrap();
+    assert!(
+        files > 3 && durable > (files - 1) << 20,
+        "{files}: {durable}"
+    );
 
     mount.resize("64m");
     cluster.spawn(0);

@@ -197,10 +197,14 @@ pub struct Sent {
 enum Offload {
     /// To be found out at the first batch.
     Unknown,
+    /// It does, but on the way to those hosts that are [`SendBatch::uncut`].
     On,
-    /// It does not know how, or it has refused once: this device, or this route, cannot.
+    /// It does not know how, or has refused for more hosts than are noted.
     Off,
 }
+
+/// How many hosts are noted for which it does not.
+const UNCUT: usize = 32;
 
 /// Sends datagrams together, all through one socket.
 pub struct SendBatch {
@@ -212,6 +216,8 @@ pub struct SendBatch {
     counts: Box<[usize]>,
     placed: Box<[bool]>,
     offload: Offload,
+    /// Hosts on the way to which a device, or a route, cannot cut: the kernel has refused once.
+    uncut: heapless::Vec<IpAddr, UNCUT>,
 }
 
 impl Default for SendBatch {
@@ -234,6 +240,7 @@ impl SendBatch {
             counts: vec![0; BATCH].into_boxed_slice(),
             placed: vec![false; BATCH].into_boxed_slice(),
             offload: Offload::Unknown,
+            uncut: heapless::Vec::new(),
         }
     }
 
@@ -270,7 +277,7 @@ impl SendBatch {
                         at = count;
                     }
                     _ if self.counts[at] > 1 && cannot_cut(&error) => {
-                        self.offload = Offload::Off;
+                        self.refuse(at);
                         count = self.part(at, count);
                     }
                     // The error is about the first message: skip it.
@@ -286,6 +293,16 @@ impl SendBatch {
             at = end;
         }
         sent
+    }
+
+    /// From now on nothing is joined for the host that message `at` goes to.
+    fn refuse(&mut self, at: usize) {
+        let host = self.names[at].as_socket().map(|to| to.ip());
+        let is_noted =
+            host.is_some_and(|host| self.uncut.contains(&host) || self.uncut.push(host).is_ok());
+        if !is_noted {
+            self.offload = Offload::Off;
+        }
     }
 
     fn datagrams_of(&self, from: usize, to: usize) -> u64 {
@@ -306,7 +323,7 @@ impl SendBatch {
             self.place(used, bytes);
             used += 1;
             let (size, mut len) = (bytes.len(), bytes.len());
-            let may_join = joins && bytes.len() >= CUT_MIN;
+            let may_join = joins && bytes.len() >= CUT_MIN && !self.uncut.contains(&to.ip());
             let rest = if may_join { first + 1 } else { datagrams.len() };
             for (next, (other, more)) in datagrams.iter().enumerate().skip(rest) {
                 if self.placed[next] || other != to {
@@ -438,152 +455,4 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair(host: &str) -> (Socket, Socket) {
-        let bind = || Socket::bind(host.parse().unwrap()).unwrap();
-        (bind(), bind())
-    }
-
-    /// What arrives at `there`, all of it from `here`.
-    fn arrived(receiver: &mut ReceiveBatch, here: &Socket, there: &Socket) -> Vec<Vec<u8>> {
-        let mut got = Vec::new();
-        while receiver.receive(there).unwrap() {
-            for (from, bytes) in receiver.datagrams() {
-                assert_eq!(from, here.local());
-                got.push(bytes.to_vec());
-            }
-        }
-        got
-    }
-
-    fn payloads(lengths: impl Iterator<Item = usize>) -> Vec<Vec<u8>> {
-        let payload = |(n, len)| vec![n as u8; len];
-        lengths.enumerate().map(payload).collect()
-    }
-
-    fn exchange(host: &str, payloads: &[Vec<u8>], joins: bool, offload: Offload) {
-        let (here, there) = pair(host);
-        let mut sender = SendBatch::new();
-        sender.offload = offload;
-        let mut receiver = ReceiveBatch::new();
-        if joins {
-            ReceiveBatch::join(&there);
-        }
-        assert!(!receiver.receive(&there).unwrap());
-        let datagrams: Vec<(SocketAddr, &[u8])> =
-            payloads.iter().map(|p| (there.local(), &p[..])).collect();
-        let mut got = Vec::new();
-        // No more at a time than the smallest socket buffer holds.
-        for chunk in datagrams.chunks(40) {
-            let sent = sender.send(&here, chunk);
-            assert_eq!((sent.taken, sent.refused), (chunk.len() as u64, 0));
-            got.append(&mut arrived(&mut receiver, &here, &there));
-        }
-        assert_eq!(got, payloads);
-    }
-
-    #[test]
-    fn datagrams_cross_whole_and_in_order_however_they_are_joined() {
-        let alike = payloads((0..100).map(|_| 1408));
-        let last_shorter = payloads((0..100).map(|n| if n % 7 == 6 { 31 } else { 640 }));
-        let odd = payloads((0..100).map(|n| [0, 1, 33, 33, 7, 900, 900, 901][n % 8]));
-        let ascending = payloads((0..40).map(|n| n * 100));
-        let long = payloads((0..12).map(|n| if n % 3 == 2 { 20_000 } else { 30_000 }));
-        for payloads in [alike, last_shorter, odd, ascending, long] {
-            for joins in [false, true] {
-                for offload in [Offload::Unknown, Offload::Off] {
-                    exchange("127.0.0.1:0", &payloads, joins, offload);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn datagrams_cross_over_ipv6() {
-        if Socket::bind("[::1]:0".parse().unwrap()).is_err() {
-            eprintln!("SKIPPED: this machine has no IPv6 loopback address");
-            return;
-        }
-        let payloads = payloads((0..100).map(|n| 1000 + n % 3));
-        exchange("[::1]:0", &payloads, true, Offload::Unknown);
-    }
-
-    #[test]
-    fn those_of_equal_length_to_one_address_are_one_message_whatever_is_between_them() {
-        let mut sender = SendBatch::new();
-        sender.offload = Offload::On;
-        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let long = [0; 40_000];
-        let (whole, part, none) = (&long[..1000], &long[..400], &long[..CUT_MIN - 1]);
-        let datagrams = [
-            (a, whole),
-            (b, whole),
-            (a, whole),
-            (b, part),
-            // A longer one, and what comes after one that was shorter, begins another message.
-            (b, whole),
-            (a, part),
-            (a, part),
-            (a, none),
-            (a, &long),
-            (a, &long),
-        ];
-        let count = sender.gather(&datagrams);
-        assert_eq!(sender.counts[..count], [3, 2, 1, 1, 1, 1, 1]);
-        let many = [(a, whole); SEGMENTS + 2];
-        let count = sender.gather(&many);
-        assert_eq!(sender.counts[..count], [SEGMENTS, 2]);
-        sender.offload = Offload::Off;
-        assert_eq!(sender.gather(&many), many.len());
-    }
-
-    /// A socket without checksums: the kernel cuts nothing for it.
-    #[test]
-    fn a_kernel_that_refuses_to_cut_is_not_asked_again_and_nothing_is_lost() {
-        let (here, there) = pair("127.0.0.1:0");
-        let on: libc::c_int = 1;
-        // SAFETY: reads one integer, for the length of the call.
-        let outcome = unsafe {
-            libc::setsockopt(
-                here.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NO_CHECK,
-                (&raw const on).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        assert_eq!(outcome, 0);
-        let payloads = payloads([10, 500, 500, 500, 500, 20, 300, 300].into_iter());
-        let datagrams: Vec<(SocketAddr, &[u8])> =
-            payloads.iter().map(|p| (there.local(), &p[..])).collect();
-        let mut sender = SendBatch::new();
-        if offload(&here) == Offload::Off {
-            eprintln!("SKIPPED: this kernel knows no UDP segmentation offload");
-            return;
-        }
-        for _ in 0..2 {
-            let sent = sender.send(&here, &datagrams);
-            assert_eq!((sent.taken, sent.refused), (8, 0));
-            assert_eq!(sender.offload, Offload::Off);
-            let got = arrived(&mut ReceiveBatch::new(), &here, &there);
-            assert_eq!(got, payloads);
-        }
-    }
-
-    #[test]
-    fn a_datagram_that_the_kernel_refuses_does_not_stop_the_others() {
-        let (here, there) = pair("127.0.0.1:0");
-        let too_long = vec![0u8; 70_000];
-        let datagrams: [(SocketAddr, &[u8]); 3] = [
-            (there.local(), b"first"),
-            (there.local(), &too_long),
-            (there.local(), b"last"),
-        ];
-        let sent = SendBatch::new().send(&here, &datagrams);
-        assert_eq!((sent.taken, sent.refused), (2, 1));
-        let got = arrived(&mut ReceiveBatch::new(), &here, &there);
-        assert_eq!(got, [&b"first"[..], b"last"]);
-    }
-}
+mod tests;

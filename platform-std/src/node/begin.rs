@@ -47,9 +47,7 @@ impl Ground<'_> {
         memory: &mut Memory,
     ) -> Result<Begun, NodeError> {
         let cluster = ClusterId(self.settings.cluster);
-        // What this member has acknowledged it must not forget as long as its vote counts.
-        let may_forget = !state.votes;
-        let opened = open(self.dir, cluster, may_forget, &mut memory.window)?;
+        let opened = open(self.dir, &state, &mut memory.window)?;
         for damaged in &opened.damaged {
             tracing::error!("{damaged}");
         }

@@ -57,6 +57,7 @@ use crate::config::{ConfigError, Settings};
 use crate::net::GroupError;
 use crate::net::socket::BindError;
 use crate::signals::StopSignal;
+use crate::storage::log::fill_for;
 use crate::storage::{DataDir, NodeStateFile, StorageError};
 use coracle_core::log::{NodeState, Roster};
 use coracle_core::units::{ClusterId, Incarnation, MemberId, ServiceId, Term};
@@ -342,9 +343,11 @@ fn make(settings: &Settings, incarnation: Incarnation, votes: bool) -> Result<()
     settings.validate()?;
     DataDir::require_empty(&settings.dir)?;
     let dir = DataDir::open(&settings.dir)?;
-    let member = member_id(settings)?;
+    let (member, cluster) = (member_id(settings)?, ClusterId(settings.cluster));
+    let segment_length = settings.segment_length.0 as u32;
+    dir.make_log(cluster, segment_length, fill_for(settings.durability))?;
     let state = NodeState {
-        cluster: ClusterId(settings.cluster),
+        cluster,
         member,
         incarnation,
         term: Term::ZERO,

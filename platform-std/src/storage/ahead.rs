@@ -7,14 +7,18 @@
 //! and ever larger ones, while the log grows slowly, else small ones with pauses. What of it is not
 //! filled when it is needed stays as it is: it reads as zeros in either case.
 //!
-//! Zeros are written only to a file of this process's making that the log has not been given yet:
-//! [`Ahead::take`] gives none out that a piece is being written to, and no other way leads to one.
+//! Zeros are written only to a file that the log has not been given yet, and only where the file
+//! system has blocks in reserve: what can be read there does not change. [`Ahead::take`] gives none
+//! out that a piece is being written to, and no other way leads to one.
+//!
+//! If there is no room for a file, or for the zeros, it is tried again after a while: only a file
+//! that is needed has to be there.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::StorageError;
+use super::error::{StorageError, is_no_room};
 use super::segment::{Fill, Segment, ensure};
 use crate::config::Durability;
 use crate::waker::Waker;
@@ -32,6 +36,10 @@ const PIECE_MAX: u32 = 8 << 20;
 const GROWTH: u64 = 64 << 10;
 /// Then so much time is between two pieces.
 const PAUSE: Duration = Duration::from_millis(20);
+/// When there was no room, it is tried again after so much time.
+const REST: Duration = Duration::from_secs(1);
+const NO_ROOM: &str = "no room for the log's next file: it is tried again, and the member goes on \
+                       until the file that is being written is full. Make room";
 
 /// A file that the log has not been given yet.
 #[derive(Debug)]
@@ -48,7 +56,8 @@ enum Job {
 }
 
 enum Done {
-    Made(Arc<Segment>),
+    /// The file, and from where on it is to be filled.
+    Made(Arc<Segment>, Option<u32>),
     /// The file with this base, and from where on it is still blank.
     Filled(u64, Option<u32>),
 }
@@ -64,6 +73,12 @@ pub(super) struct Ahead {
     piece: u32,
     /// When it was begun, and where the log was then.
     last: Option<(Instant, u64)>,
+    /// Where the file ends that is being made.
+    making: Option<u64>,
+    /// The base of the last file that the log was given, or made by itself.
+    given: Option<u64>,
+    /// There was no room: nothing is tried until then.
+    rests: Option<Instant>,
 }
 
 impl Ahead {
@@ -80,7 +95,9 @@ impl Ahead {
     ) -> std::io::Result<Self> {
         let worker = Worker::spawn("segments", waker.clone(), move |job| match job {
             Job::Make(base) => {
-                ensure(&log, cluster, base, segment_length, Fill::Reserved).map(Done::Made)
+                let segment = ensure(&log, cluster, base, segment_length, Fill::Reserved)?;
+                let blank = segment.reserved_from();
+                Ok(Done::Made(segment, blank))
             }
             Job::Fill(segment, from, until) => fill(&segment, from, until),
         })?;
@@ -91,6 +108,9 @@ impl Ahead {
             filling: None,
             piece: PIECE / 2,
             last: None,
+            making: None,
+            given: None,
+            rests: None,
         })
     }
 
@@ -104,37 +124,65 @@ impl Ahead {
         self.worker.is_done()
     }
 
-    /// Takes what the thread has done, of files above the one that starts at `current`.
+    /// Where the file ends that is being made; 0 if none is.
+    pub(super) fn making(&self) -> u64 {
+        self.making.unwrap_or_default()
+    }
+
+    /// Takes what the thread has done, of files above the one that starts at `current`: says where
+    /// one ends that is there now.
     ///
     /// # Errors
-    /// Any error of the system, with the file's path.
-    pub(super) fn poll(&mut self, current: u64) -> Result<(), StorageError> {
-        match self.worker.poll().transpose()? {
-            Some(Done::Made(segment)) => {
-                let is_filled = self.durability == Durability::Durable && segment.is_blank();
-                let blank = is_filled.then_some(0);
+    /// Any error of the system but that there is no room, with the file's path.
+    pub(super) fn poll(&mut self, current: u64) -> Result<Option<u64>, StorageError> {
+        let Some(done) = self.worker.poll() else {
+            return Ok(None);
+        };
+        (self.making, self.filling) = (None, None);
+        match done {
+            Ok(Done::Made(segment, blank)) => {
+                if self.rests.take().is_some() {
+                    tracing::info!("there is room for the log's next file again");
+                }
+                let label = segment.label();
+                // What the log was given before is not written to, whatever is reserved there.
+                let is_new = self.given.is_none_or(|given| given < label.base);
+                let is_filled = self.durability == Durability::Durable && is_new;
+                let blank = blank.filter(|_| is_filled);
                 // An entry at or below the current file is left from before a truncation.
                 let is_free =
                     |file: &Option<Next>| file.as_ref().is_none_or(|f| f.base() <= current);
                 if let Some(free) = self.files.iter_mut().find(|file| is_free(file)) {
                     *free = Some(Next { segment, blank });
                 }
+                Ok(Some(label.base + u64::from(label.segment_length)))
             }
-            Some(Done::Filled(base, blank)) => {
-                self.filling = None;
+            Ok(Done::Filled(base, blank)) => {
                 let mut files = self.files.iter_mut().flatten();
                 if let Some(file) = files.find(|file| file.base() == base) {
                     file.blank = blank;
                 }
+                Ok(None)
             }
-            None => {}
+            Err(StorageError::Io { path, error, .. }) if is_no_room(&error) => {
+                if self.rests.replace(Instant::now() + REST).is_none() {
+                    tracing::warn!(path = %path.display(), %error, "{NO_ROOM}");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
-    /// The file that starts at `base`, which is the log's from now on; none if there is none, or as
-    /// long as zeros are being written to it.
+    /// Whether there was no room a moment ago.
+    fn rests(&self) -> bool {
+        self.rests.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The file that starts at `base`, which is the log's from now on; none if there is none: then
+    /// the log makes it by itself. None also as long as zeros are being written to it.
     pub(super) fn take(&mut self, base: u64) -> Option<Arc<Segment>> {
+        self.given = self.given.max(Some(base));
         if self.filling == Some(base) {
             return None;
         }
@@ -148,18 +196,23 @@ impl Ahead {
         self.filling == Some(base) || self.files.iter().flatten().any(|f| f.base() == base)
     }
 
-    /// Starts to make the first missing one of the files behind `base`; says where it ends.
+    /// Starts to make the first missing one of the files behind `base`; says where it ends. Not if
+    /// there was no room a moment ago.
     pub(super) fn make(&mut self, base: u64, length: u64) -> Option<u64> {
+        if self.rests() {
+            return None;
+        }
         let mut next = (1..=FILES as u64).map(|n| base + n * length);
         let missing = next.find(|base| !self.holds(*base))?;
         self.worker.submit(Job::Make(missing));
-        Some(missing + length)
+        self.making = Some(missing + length);
+        self.making
     }
 
     /// Starts to write a piece of zeros if there is a file to be filled, the thread has nothing to
     /// do, and it is time for one; the log is written up to `written`.
     pub(super) fn fill(&mut self, written: u64) {
-        if !self.worker.is_idle() {
+        if !self.worker.is_idle() || self.rests() {
             return;
         }
         let is_due = |file: &&Next| file.blank.is_some() && file.base() > written;
@@ -193,7 +246,7 @@ impl Ahead {
     /// Waits for the thread, whatever comes of its job.
     pub(super) fn wait(&mut self) {
         drop(self.worker.wait());
-        self.filling = None;
+        (self.making, self.filling) = (None, None);
     }
 }
 
@@ -216,7 +269,7 @@ fn fill(segment: &Segment, from: u32, until: u32) -> Result<Done, StorageError> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scratch;
+    use super::super::testing::{Scratch, set_room};
     use super::*;
 
     const LENGTH: u32 = 2 * PIECE;
@@ -299,11 +352,52 @@ mod tests {
             (&bytes[..100], &bytes[100..]),
             (&[0; 100][..], &[7; 100][..])
         );
-        // What is on the disk already is not touched, whatever is in it: it may be the log's.
+        // Nor if the log comes back below it: it may still be the log's.
         drop(segment);
         ahead.make(0, LENGTH.into());
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
+    }
+
+    #[test]
+    fn what_a_process_before_has_not_filled_is_filled_from_there_on() {
+        let scratch = Scratch::new("ahead-again");
+        for part in [0, 1, 2] {
+            let mut ahead = ahead(&scratch, Durability::Durable);
+            assert!(ahead.take(0).is_none());
+            ahead.make(0, LENGTH.into());
+            settle(&mut ahead, 0);
+            let expected = Some(part * PIECE).filter(|from| *from < LENGTH);
+            assert_eq!(blanks(&ahead), [expected]);
+            piece(&mut ahead);
+            settle(&mut ahead, 0);
+        }
+        // Whoever is given it is not the one who fills it.
+        let mut ahead = ahead(&scratch, Durability::Durable);
+        assert!(ahead.take(LENGTH.into()).is_none());
+        ahead.make(0, LENGTH.into());
+        settle(&mut ahead, 0);
+        assert_eq!(blanks(&ahead), [None]);
+    }
+
+    #[test]
+    fn a_file_for_which_there_is_no_room_is_tried_again_after_a_while() {
+        let scratch = Scratch::new("ahead-full");
+        let mut ahead = ahead(&scratch, Durability::Durable);
+        set_room(scratch.path(), false);
+        for _ in 0..2 {
+            assert_eq!(ahead.make(0, LENGTH.into()), Some(2 * u64::from(LENGTH)));
+            assert_eq!(ahead.making(), 2 * u64::from(LENGTH));
+            settle(&mut ahead, 0);
+            assert_eq!((blanks(&ahead), ahead.making()), (vec![], 0));
+            assert_eq!(ahead.make(0, LENGTH.into()), None, "not at once");
+            ahead.rests = Some(Instant::now());
+        }
+        set_room(scratch.path(), true);
+        assert!(ahead.make(0, LENGTH.into()).is_some());
+        settle(&mut ahead, 0);
+        assert_eq!(blanks(&ahead), [Some(0)]);
+        assert!(ahead.make(0, LENGTH.into()).is_some(), "it rests no more");
     }
 
     #[test]

@@ -5,14 +5,18 @@
 //! <dir>/node-state       term, vote, member, cluster: two slots
 //! <dir>/counters         mapped; read by `coracle status` and by services in other processes
 //! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! <dir>/log/replacing    only while the log is replaced by one that starts at a snapshot
 //! <dir>/snapshot/<position>/consensus, service-0, ...   the newest two snapshots
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
+use coracle_core::units::ClusterId;
+
 use super::error::StorageError;
-use super::segment::{Segment, sync_dir};
+use super::segment::{Fill, Label, Segment, sync_dir};
+use super::snapshots::bring_back;
 
 /// A data directory that no other process has open.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ impl DataDir {
         // disk yet, and no flush of the file gives it one: before anything in it counts, it has.
         sync_dir(&dir.log())?;
         sync_dir(&dir.path)?;
+        bring_back(&dir.snapshots())?;
         Ok(dir)
     }
 
@@ -77,13 +82,35 @@ impl DataDir {
             // What an `init` leaves that was ended in the middle.
             let is_remnant = entry.ends_with("lock")
                 || entry.ends_with("node-state.tmp")
-                || (entry.ends_with("log") && list(&entry).is_ok_and(|files| files.is_empty()));
+                || (entry.ends_with("log") && is_unused_log(&entry));
             if !is_remnant {
                 let path = path.to_path_buf();
                 return Err(StorageError::NotEmpty { path });
             }
         }
         Ok(())
+    }
+
+    /// Makes the first file of a new member's log, before there is a node state: so whoever has a
+    /// state and no log file has lost his log. In a directory that [`Self::require_empty`] has let
+    /// pass.
+    ///
+    /// # Errors
+    /// [`StorageError::NotEmpty`] if there is a node state: another process has made it since. Any
+    /// error of the system, with the file's path.
+    pub fn make_log(
+        &self,
+        cluster: ClusterId,
+        segment_length: u32,
+        fill: Fill,
+    ) -> Result<(), StorageError> {
+        if exists(&self.node_state())? {
+            let path = self.path.clone();
+            return Err(StorageError::NotEmpty { path });
+        }
+        let label = Label::starting_at(0, cluster.0, segment_length);
+        // Over that of an `init` which was ended, and may have had other settings.
+        Segment::create(&self.log(), label, fill).map(drop)
     }
 
     /// Where it is.
@@ -123,6 +150,17 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// Whether a log's directory has nothing in it but what [`DataDir::make_log`] puts there.
+fn is_unused_log(log: &Path) -> bool {
+    let first = log.join(Segment::name(0));
+    let is_unused = |path: &PathBuf| {
+        path.extension().is_some_and(|e| e == "tmp")
+            || (*path == first
+                && Segment::open(path, false).is_ok_and(|s| s.is_unused().unwrap_or(false)))
+    };
+    list(log).is_ok_and(|files| files.iter().all(is_unused))
 }
 
 /// The bases of the segment files in a log directory, ascending. Other files are left alone.
@@ -187,7 +225,7 @@ mod tests {
     use coracle_core::units::Position;
 
     use super::super::recover::Reader;
-    use super::super::segment::{Fill, ensure};
+    use super::super::segment::ensure;
     use super::super::state::NodeStateFile;
     use super::super::testing::{Scratch, flushed};
     use super::*;
@@ -210,6 +248,43 @@ mod tests {
         std::fs::remove_dir(path.join("log")).unwrap();
         let missing = DataDir::open(&path).unwrap_err();
         assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
+    }
+
+    /// With other settings than before, too: a node was never started with those.
+    #[test]
+    fn init_goes_on_where_one_was_ended_and_never_over_a_log_that_was_used() {
+        let scratch = Scratch::new("init");
+        let first = scratch.path().join("log").join(Segment::name(0));
+        for (segment_length, draft) in [(1 << 16, true), (1 << 17, false)] {
+            let dir = DataDir::open(scratch.path()).unwrap();
+            dir.make_log(ClusterId(7), segment_length, Fill::Written)
+                .unwrap();
+            drop(dir);
+            if draft {
+                std::fs::rename(&first, first.with_extension("seg.tmp")).unwrap();
+            }
+            DataDir::require_empty(scratch.path()).unwrap();
+        }
+        let segment = Segment::open(&first, true).unwrap();
+        assert_eq!(segment.label().segment_length, 1 << 17);
+        // The node state, which says that it is no new member, is lost; its log is not.
+        let mut slot = [0; 512];
+        slot[100] = 1;
+        segment.write_slot(1, &slot).unwrap();
+        let used = DataDir::require_empty(scratch.path()).unwrap_err();
+        assert!(matches!(used, StorageError::NotEmpty { .. }), "{used}");
+        segment.write_slot(1, &[0; 512]).unwrap();
+        DataDir::require_empty(scratch.path()).unwrap();
+        segment.write_data(0, &[0, 0, 1]).unwrap();
+        DataDir::require_empty(scratch.path()).unwrap_err();
+        segment.write_data(0, &[0; 3]).unwrap();
+        std::fs::write(first.with_file_name(Segment::name(1 << 17)), b"").unwrap();
+        DataDir::require_empty(scratch.path()).unwrap_err();
+        // Another process was first.
+        let dir = DataDir::open(scratch.path()).unwrap();
+        std::fs::write(dir.node_state(), b"a vote").unwrap();
+        let late = dir.make_log(ClusterId(7), 1 << 16, Fill::Written);
+        assert!(matches!(late, Err(StorageError::NotEmpty { .. })));
     }
 
     #[test]

@@ -59,6 +59,11 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// No log file is there, of a member that has run before.
+    LogLost {
+        /// The log's directory.
+        path: PathBuf,
+    },
     /// A log file is missing between others.
     SegmentMissing {
         /// The file.
@@ -140,6 +145,12 @@ impl StorageError {
                 "the directory {} is missing, though this member has run before: without it the \
                  member would forget what it acknowledged. Mount or restore it; if it is lost, \
                  {REPLACE}",
+                path.display()
+            ),
+            Self::LogLost { path } => write!(
+                f,
+                "there is no log file in {}, though this member has run before: without them it \
+                 would forget what it acknowledged. Restore them; if they are lost, {REPLACE}",
                 path.display()
             ),
             Self::Window { path, needed } => write!(
@@ -261,6 +272,7 @@ impl fmt::Display for StorageError {
                 path.display()
             ),
             Self::Missing { .. }
+            | Self::LogLost { .. }
             | Self::Window { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
@@ -281,6 +293,7 @@ impl std::error::Error for StorageError {
             | Self::Foreign { .. }
             | Self::Newer { .. }
             | Self::Missing { .. }
+            | Self::LogLost { .. }
             | Self::SegmentMissing { .. }
             | Self::SnapshotMissing { .. }
             | Self::SnapshotNotTaken { .. }
@@ -291,9 +304,17 @@ impl std::error::Error for StorageError {
     }
 }
 
+/// Whether the file system, or the user's part of it, is full.
+pub(super) fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 fn snapshot_advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_no_room(error) => {
             "Make room on that file system: a snapshot needs its own size beside the two before"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -305,7 +326,7 @@ fn snapshot_advice(error: &io::Error) -> &'static str {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        _ if is_no_room(error) => {
             "Make room on that file system and start the node again: nothing acknowledged is lost"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

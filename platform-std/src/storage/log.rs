@@ -14,8 +14,9 @@ use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
 use super::purge::remove_below;
-use super::recover::{Reader, seed_at};
+use super::recover::{Reader, confirmed, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
+use super::unreadable::{is_unreadable, write_over};
 use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -206,7 +207,8 @@ impl LogStore {
     pub fn bytes(&self) -> u64 {
         let length = u64::from(self.segment_length);
         let base = segment_base(self.start(), self.segment_length).get();
-        self.files_end.saturating_sub(base) / length * (length + HEADER_LENGTH)
+        let end = self.files_end.max(self.ahead.making());
+        end.saturating_sub(base) / length * (length + HEADER_LENGTH)
     }
 
     /// Starts to delete the files whose bytes are all below `below`, oldest first. Never the one
@@ -247,7 +249,15 @@ impl LogStore {
     pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
         let base = segment_base(at, self.segment_length);
         let segment = self.ensure(base.get())?;
-        segment.write_data(at.since(base), bytes)?;
+        match segment.write_data(at.since(base), bytes) {
+            // To change a part of a block the system reads the rest of it.
+            Err(error) if is_unreadable(&error) => {
+                let certain = confirmed(&self.log)?.unwrap_or_default();
+                let certain = certain.get().saturating_sub(base.get());
+                write_over(&segment, at.since(base), bytes, certain)?;
+            }
+            written => written?,
+        }
         segment.flush()
     }
 
@@ -323,7 +333,9 @@ impl LogStore {
     ) -> Result<Option<Mark>, StorageError> {
         self.take_cut(window)?;
         let current = self.current.as_ref().map_or(0, |s| s.label().base);
-        self.ahead.poll(current)?;
+        if let Some(end) = self.ahead.poll(current)? {
+            self.files_end = self.files_end.max(end);
+        }
         let written = self.journal.written().get();
         if !self.flusher.is_idle() || self.due.is_some() {
             self.ahead.fill(written);
@@ -433,11 +445,8 @@ impl LogStore {
         }
         self.files_end = self.files_end.max(base + length);
         let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
-        if self.ahead.is_idle()
-            && is_room
-            && let Some(end) = self.ahead.make(base, length)
-        {
-            self.files_end = self.files_end.max(end);
+        if self.ahead.is_idle() && is_room {
+            self.ahead.make(base, length);
         }
         Ok(true)
     }
@@ -486,7 +495,8 @@ fn write_group(
     Ok(())
 }
 
-fn fill_for(durability: Durability) -> Fill {
+/// How a new file of the log is filled before it gets its name.
+pub fn fill_for(durability: Durability) -> Fill {
     match durability {
         Durability::Durable => Fill::Written,
         Durability::ReplicationOnly => Fill::Reserved,

@@ -14,6 +14,7 @@ pub mod start;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unreadable;
 
 pub use dir::DataDir;
 pub use error::StorageError;

@@ -11,6 +11,7 @@ use super::dir::{exists, segment_bases};
 use super::error::StorageError;
 use super::segment::{Segment, VERSION};
 use super::state::sector_error;
+use super::unreadable;
 
 /// Bytes read at once: more than the largest frame.
 const CHUNK: usize = 1 << 20;
@@ -20,8 +21,8 @@ const CHUNK: usize = 1 << 20;
 /// log starts just there, and compared if it does not. Without any file the log is empty and starts
 /// at 0.
 ///
-/// What is damaged below what was confirmed durable is in [`Recovered::corrupt`]: the node has it
-/// healed from the others.
+/// What is damaged, or cannot be read, below what was confirmed durable is in
+/// [`Recovered::corrupt`]: the node has it healed from the others.
 ///
 /// # Errors
 /// Files of another cluster, of a newer version, missing between others, or any error of the
@@ -77,8 +78,9 @@ fn scan(
     }
     let mut reader = Reader::new(log, segment_length);
     let mut bytes = vec![0; CHUNK];
+    let certain = slot.map_or(Position::ZERO, |slot| slot.confirmed);
     while let Some(at) = recovery.wanted() {
-        let len = reader.read(at, &mut bytes)?;
+        let len = unreadable::read(&mut reader, at, &mut bytes, certain)?;
         recovery.feed(&bytes[..len]);
     }
     let recovered = recovery.finish().map_err(refused)?;

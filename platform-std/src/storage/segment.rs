@@ -24,6 +24,9 @@ use std::sync::Arc;
 
 use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
 use super::dir::exists;
 use super::error::StorageError;
 use crate::crc::CRC32C;
@@ -142,7 +145,7 @@ pub struct Segment {
     file: File,
     path: PathBuf,
     label: Label,
-    /// See [`Self::is_blank`].
+    /// Whether this process has made it with its blocks reserved only.
     is_blank: bool,
 }
 
@@ -176,7 +179,12 @@ impl Segment {
             .truncate(true)
             .open(&draft)
             .map_err(StorageError::io("create", &draft))?;
-        let is_blank = write_blank(&mut file, &label, fill);
+        #[cfg(test)]
+        super::testing::require_room(&draft)?;
+        let is_blank = write_blank(&mut file, &label, fill).inspect_err(|_| {
+            // If there was no room, what it has must not stay taken. The first failure counts.
+            drop(std::fs::remove_file(&draft));
+        });
         let is_blank = is_blank.map_err(StorageError::io("fill", &draft))?;
         file.sync_all().map_err(StorageError::io("flush", &draft))?;
         std::fs::rename(&draft, &path).map_err(StorageError::io("rename", &draft))?;
@@ -258,10 +266,31 @@ impl Segment {
         self.label
     }
 
-    /// Whether this process has made it with its blocks reserved only: until something is written,
-    /// zeros may be.
-    pub fn is_blank(&self) -> bool {
-        self.is_blank
+    /// From which byte of the stream on, given by how far behind the base it is, its blocks are
+    /// reserved only, up to its end: all that can be read there is zeros. None if the file system
+    /// does not say so.
+    pub fn reserved_from(&self) -> Option<u32> {
+        if self.is_blank {
+            return Some(0);
+        }
+        let end = HEADER_LENGTH + u64::from(self.label.segment_length);
+        let hole = seek(&self.file, SeekFrom::Hole(HEADER_LENGTH)).ok()?;
+        let is_rest = seek(&self.file, SeekFrom::Data(hole)) == Err(Errno::NXIO);
+        let from = hole.checked_sub(HEADER_LENGTH)?;
+        (is_rest && hole < end).then_some(from as u32)
+    }
+
+    /// Whether nothing was ever written to it as part of a log: every write comes with a slot, and
+    /// the first one with the file's first frame.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn is_unused(&self) -> Result<bool, StorageError> {
+        let mut first = [0; FRAME_ALIGNMENT];
+        self.read_data(0, &mut first)?;
+        let slots = self.read_slots()?;
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        Ok(is_zero(&first) && slots.iter().all(|slot| is_zero(slot)))
     }
 
     /// Where it is.
@@ -322,6 +351,8 @@ impl Segment {
     /// # Errors
     /// Any error of the system, with the file's path.
     pub fn read_data(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        super::testing::read_blocks(&self.path, HEADER_LENGTH + offset, bytes.len())?;
         self.file
             .read_exact_at(bytes, HEADER_LENGTH + offset)
             .map_err(StorageError::io("read", &self.path))
@@ -339,6 +370,8 @@ impl Segment {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        super::testing::write_blocks(&self.path, offset, bytes.len())?;
         self.file
             .write_all_at(bytes, offset)
             .map_err(StorageError::io("write", &self.path))

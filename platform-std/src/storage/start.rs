@@ -4,10 +4,12 @@
 //! rule below finds a log that does not reach the set, or is of another history, and ends what was
 //! begun: the log is replaced by one that starts at the set's position.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
-use coracle_core::log::{Log, Recovered, Seed, Window, segment_base};
-use coracle_core::units::{ClusterId, Position};
+use coracle_core::log::{Log, NodeState, Recovered, Seed, Window, segment_base};
+use coracle_core::units::{ClusterId, Position, Term};
 
 use super::dir::{DataDir, exists, segment_bases};
 use super::error::StorageError;
@@ -15,6 +17,7 @@ use super::purge::remove_below;
 use super::recover::{recover, recover_above, seed_at};
 use super::segment::{Fill, Label, Segment, sync_dir};
 use super::snapshots::{Damaged, SnapshotSet, newest_valid};
+use super::unreadable::is_unreadable;
 
 /// What is known of a log, beside a snapshot's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,19 +89,20 @@ pub struct Opened {
 }
 
 /// Finds the newest sound snapshot, recovers the log into `window`, and replaces it if it does not
-/// go with the snapshot. `may_forget` is whether that may be done even if this member then forgets
-/// what it has acknowledged ([`Reason::StartsAbove`]): only if the caller keeps it from voting
-/// until it is level; otherwise that is [`StorageError::SnapshotMissing`].
+/// go with the snapshot. A member whose vote counts, by its `state`, must not forget what it has
+/// acknowledged: where the log would be replaced all the same ([`Reason::StartsAbove`]), that is
+/// [`StorageError::SnapshotMissing`].
 ///
 /// # Errors
-/// See [`newest_valid`] and [`recover`], and any error of the system.
+/// [`StorageError::LogLost`] if no file of the log is there and there should be. See
+/// [`newest_valid`] and [`recover`], and any error of the system.
 pub fn open(
     dir: &DataDir,
-    cluster: ClusterId,
-    may_forget: bool,
+    state: &NodeState,
     window: &mut Window<Vec<u8>>,
 ) -> Result<Opened, StorageError> {
     let (log, segment_length) = (dir.log(), window.segment_length());
+    let (cluster, may_forget) = (state.cluster, !state.votes);
     // A set that has its name may not have it on the disk yet: before anything is done because of
     // it, it has.
     if exists(&dir.snapshots())? {
@@ -109,6 +113,7 @@ pub fn open(
         belongs(set, segment_length)?;
     }
     let seed = snapshot.as_ref().map(SnapshotSet::seed);
+    require_log(&log, state, seed, segment_length)?;
     let mut recovered = recover(&log, cluster, seed, window)?;
     keep_slot(&log, &recovered)?;
     let mut extent = Extent {
@@ -119,12 +124,15 @@ pub fn open(
     if let Some(seed) = seed
         && seed.position <= extent.end
     {
-        let found = seed_at(&log, extent.start, seed.position, segment_length)?;
+        let is_below = recovered.corrupt.is_some_and(|at| at < seed.position);
+        let found = match seed_at(&log, extent.start, seed.position, segment_length) {
+            Err(error) if is_below && is_unreadable(&error) => None,
+            found => found?,
+        };
         extent.chain = found.and_then(|found| found.chain);
         // Where the log is damaged it cannot be compared, and is not thrown away for that: what is
         // healed is checked against the chain behind the damage. Behind it, it can.
-        let is_damaged = recovered.corrupt.is_some_and(|at| at < seed.position);
-        let is_damaged = is_damaged && recovered.agrees != Some(false);
+        let is_damaged = is_below && recovered.agrees != Some(false);
         if is_damaged && extent.chain.is_none() {
             extent.chain = seed.chain;
         }
@@ -149,12 +157,38 @@ pub fn open(
         }
         (Plan::SnapshotMissing | Plan::Replace(_), _) => return Err(missing()),
     };
+    replacing_ended(&log)?;
     Ok(Opened {
         recovered,
         snapshot,
         damaged,
         replaced,
     })
+}
+
+/// A member has a file of its log before it has a state, and from then on one at any time, but
+/// while its log is replaced. So one that has no file has lost its log, and with it what it has
+/// acknowledged. That cannot be anything if it never had a term: builds before made such members
+/// without a file, so it is made here.
+fn require_log(
+    log: &Path,
+    state: &NodeState,
+    snapshot: Option<Seed>,
+    segment_length: u32,
+) -> Result<(), StorageError> {
+    if !segment_bases(log)?.is_empty() {
+        return Ok(());
+    }
+    if state.term == Term::ZERO {
+        let label = Label::starting_at(0, state.cluster.0, segment_length);
+        return Segment::create(log, label, Fill::Written).map(drop);
+    }
+    let by = replaced_by(log)?;
+    if by.is_some_and(|by| snapshot.is_some_and(|seed| seed.position >= by)) {
+        return Ok(());
+    }
+    let path = log.to_path_buf();
+    Err(StorageError::LogLost { path })
 }
 
 /// What says that damaged bytes were durable may be in the page cache alone, after a process was
@@ -178,9 +212,46 @@ fn is_needless(recovered: &Recovered, snapshot: Seed) -> bool {
     recovered.corrupt.is_some_and(|corrupt| corrupt < at) && at < recovered.confirmed
 }
 
+/// The file in the log's directory that says, in digits, by a snapshot of which position the log
+/// is being replaced.
+const REPLACING: &str = "replacing";
+const DIGITS: usize = 20;
+
+/// The position of the snapshot by which the log was being replaced when the last process ended.
+fn replaced_by(log: &Path) -> Result<Option<Position>, StorageError> {
+    let path = log.join(REPLACING);
+    if !exists(&path)? {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(StorageError::io("read", &path))?;
+    // If it was cut off, no file of the log was deleted yet.
+    let is_whole = bytes.len() == DIGITS;
+    let text = str::from_utf8(&bytes).ok().filter(|_| is_whole);
+    Ok(text.and_then(|text| text.parse().ok()).map(Position::new))
+}
+
+fn replacing_begins(log: &Path, by: Position) -> Result<(), StorageError> {
+    let path = log.join(REPLACING);
+    let mut file = File::create(&path).map_err(StorageError::io("create", &path))?;
+    let digits = format!("{:0width$}", by.get(), width = DIGITS);
+    file.write_all(digits.as_bytes())
+        .map_err(StorageError::io("write", &path))?;
+    file.sync_all().map_err(StorageError::io("flush", &path))?;
+    sync_dir(log)
+}
+
+fn replacing_ended(log: &Path) -> Result<(), StorageError> {
+    let path = log.join(REPLACING);
+    if exists(&path)? {
+        std::fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+        sync_dir(log)?;
+    }
+    Ok(())
+}
+
 /// Replaces the log by an empty one that starts at `start`, the position of a snapshot that is
 /// complete on the disk. The newest file is deleted first: what a crash leaves ends below where it
-/// did, and starts where it did.
+/// did, and starts where it did. That no file is there in between is said by another file.
 ///
 /// No [`LogStore`](super::LogStore) of that directory may be open: it would go on with deleted
 /// files.
@@ -193,13 +264,15 @@ pub fn replace_log(
     segment_length: u32,
     start: Position,
 ) -> Result<(), StorageError> {
+    replacing_begins(log, start)?;
     for base in segment_bases(log)?.into_iter().rev() {
         let path = log.join(Segment::name(base));
         std::fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
         sync_dir(log)?;
     }
     let label = Label::starting_at(start.get(), cluster.0, segment_length);
-    Segment::create(log, label, Fill::Written).map(|_| ())
+    Segment::create(log, label, Fill::Written)?;
+    replacing_ended(log)
 }
 
 fn belongs(set: &SnapshotSet, segment_length: u32) -> Result<(), StorageError> {

@@ -1,8 +1,12 @@
-//! A directory for one test, removed at its end; and which directories were flushed.
+//! A directory for one test, removed at its end; which directories were flushed; a disk that is
+//! full; and one with blocks that cannot be read.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::error::StorageError;
 
 pub struct Scratch(PathBuf);
 
@@ -39,4 +43,65 @@ pub fn note_flushed(dir: &Path) {
 /// The directories that this thread has flushed since it was last asked.
 pub fn flushed() -> Vec<PathBuf> {
     FLUSHED.take()
+}
+
+/// The directories for whose files there is no room: for all threads.
+static FULL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn full() -> MutexGuard<'static, Vec<PathBuf>> {
+    FULL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether from now on there is room for files in this directory.
+pub fn set_room(dir: &Path, is_room: bool) {
+    full().retain(|full| full != dir);
+    if !is_room {
+        full().push(dir.to_path_buf());
+    }
+}
+
+/// What the system would say to a new file.
+pub fn require_room(file: &Path) -> Result<(), StorageError> {
+    let is_full = full().iter().any(|dir| file.starts_with(dir));
+    let error = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+    match is_full {
+        true => Err(StorageError::io("fill", file)(error())),
+        false => Ok(()),
+    }
+}
+
+/// The blocks that cannot be read: the file, and where they start in it.
+static UNREADABLE: Mutex<Vec<(PathBuf, u64)>> = Mutex::new(Vec::new());
+const BLOCK: u64 = 4096;
+
+fn unreadable() -> MutexGuard<'static, Vec<(PathBuf, u64)>> {
+    UNREADABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a block cannot be read, until all of it is written.
+pub fn lose_block(file: &Path, start: u64) {
+    assert!(start.is_multiple_of(BLOCK));
+    unreadable().push((file.to_path_buf(), start));
+}
+
+/// What the system would say to a read.
+pub fn read_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageError> {
+    let end = offset + len as u64;
+    let is_hit =
+        |(path, start): &(PathBuf, u64)| path == file && *start < end && offset < *start + BLOCK;
+    match unreadable().iter().any(is_hit) {
+        true => Err(StorageError::io("read", file)(eio())),
+        false => Ok(()),
+    }
+}
+
+/// What it would say to a write: it reads what it is not given of a block.
+pub fn write_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageError> {
+    let end = offset + len as u64;
+    unreadable().retain(|(path, start)| path != file || *start < offset || end < *start + BLOCK);
+    read_blocks(file, offset, len).map_err(|_| StorageError::io("write", file)(eio()))
+}
+
+fn eio() -> std::io::Error {
+    std::io::Error::from_raw_os_error(libc::EIO)
 }

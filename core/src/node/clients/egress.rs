@@ -1,7 +1,5 @@
 //! The egress side: making and ending streams to clients, and sending a session's messages.
 
-use core::net::SocketAddr;
-
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MIN};
 use crate::list;
 use crate::node::clients::link::{Link, Stage, Stream};
@@ -303,25 +301,6 @@ impl<const N: usize> Clients<N> {
     }
 }
 
-/// Why the configuration cannot be.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The MTU or the egress segment length is out of its bounds, or an egress slot is below two
-    /// MTUs.
-    Egress,
-    /// An ingress slot is too small for one window of this MTU.
-    Ingress,
-    /// An eighth of an egress segment does not hold one message of `message_max`, or the window of
-    /// an egress slot (a power of two, at most a quarter of a segment) does not hold four.
-    MessageMax,
-    /// The reassembly memory has no slot of `message_max` bytes.
-    Reassembly,
-    /// No session may be open.
-    SessionsMax,
-}
-
 impl ClientsConfig {
     /// The segment length of a stream with a slot of so many bytes: four of its windows, or what
     /// the longest message needs. Receivers grant half a segment at most, and a quarter of that may
@@ -335,47 +314,6 @@ impl ClientsConfig {
         let eight = u32::try_from(self.message_max.saturating_mul(8)).unwrap_or(most);
         let eight = eight.checked_next_power_of_two().unwrap_or(most);
         four.max(eight).max(SEGMENT_MIN).min(most)
-    }
-
-    /// Whether `slots` ingress and egress streams can be served with so much memory, in bytes.
-    ///
-    /// # Errors
-    /// See [`ConfigError`].
-    pub fn check(
-        &self,
-        slots: usize,
-        ingress: usize,
-        egress: usize,
-        reassembly: usize,
-    ) -> Result<(), ConfigError> {
-        let config = PublicationConfig {
-            target: SocketAddr::from(([0, 0, 0, 0], 0)),
-            stream_id: 0,
-            session_id: 0,
-            initial_term_id: 0,
-            segment_length: self.segment_for(share_len(egress, slots)),
-            mtu: u32::try_from(self.mtu).map_err(|_| ConfigError::Egress)?,
-            timing: PublicationTiming::DEFAULT,
-        };
-        let publication = Publication::new(Instant::default(), &config, share_len(egress, slots))
-            .map_err(|_| ConfigError::Egress)?;
-        if share_len(ingress, slots) < 2 * self.mtu {
-            return Err(ConfigError::Ingress);
-        }
-        let messages = SESSION_HEADER_LENGTH..=publication.message_max();
-        // Half a window may be taken when a message is admitted, its answer needs room, and so does
-        // a PAD in front of that. With less a client that reads well could find its session closed.
-        let needed = framed_bound(self.message_max, self.mtu).saturating_mul(4);
-        if !messages.contains(&self.message_max) || needed > u64::from(publication.window()) {
-            return Err(ConfigError::MessageMax);
-        }
-        if reassembly < self.message_max {
-            return Err(ConfigError::Reassembly);
-        }
-        if self.sessions_max == 0 {
-            return Err(ConfigError::SessionsMax);
-        }
-        Ok(())
     }
 }
 

@@ -37,7 +37,7 @@ use core::time::Duration;
 use heapless::Vec;
 
 pub use counters::{COUNTS, Count, Counters};
-pub use egress::{ConfigError, EgressError};
+pub use egress::EgressError;
 pub use resolve::{HOST_MAX, Resolve, ResolveId};
 pub use transmit::ClientTransmit;
 pub use unused::{StreamMemory, Unused};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::storage::recover::recover;
-use crate::storage::testing::Scratch;
+use crate::storage::testing::{Scratch, lose_block, set_room};
 use coracle_core::log::append;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -253,4 +253,130 @@ fn a_short_group_is_flushed_where_it_was_written_and_a_long_one_by_the_thread() 
         assert!(store.journal().is_flushing());
         settle(&mut store, &mut window);
     }
+}
+
+/// The file that is written has its blocks: only when it is full there has to be another one.
+#[test]
+fn with_no_room_for_the_next_file_the_log_goes_on_to_the_end_of_this_one() {
+    let scratch = Scratch::new("store-full");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 1);
+    store.wait_for_all();
+    drop(store);
+    for base in segment_bases(scratch.path()).unwrap().into_iter().skip(1) {
+        std::fs::remove_file(scratch.path().join(Segment::name(base))).unwrap();
+    }
+
+    let (mut store, mut window, _) = open(&scratch);
+    set_room(scratch.path(), false);
+    let file = u64::from(SEGMENT) + HEADER_LENGTH;
+    while window.end().get() + 6000 < u64::from(SEGMENT) {
+        write(&mut store, &mut window, 1);
+    }
+    while !store.ahead.is_idle() {
+        store.write(Term::new(1), false, &mut window).unwrap();
+    }
+    assert_eq!(store.bytes(), file, "what could not be made does not count");
+    // Now it is needed.
+    window.release(window.end());
+    append(&mut window, Term::new(1), &[&[0x5A; 10_000]], MTU).unwrap();
+    let failed = loop {
+        let flushed = store.poll_flushed(&mut window).map(drop);
+        let written = flushed.and_then(|()| store.write(Term::new(1), false, &mut window));
+        if let Err(error) = written {
+            break error;
+        }
+    };
+    assert!(failed.to_string().contains("Make room"), "{failed}");
+    drop(store);
+    set_room(scratch.path(), true);
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 10);
+    assert!(window.end().get() > u64::from(SEGMENT));
+}
+
+/// Neighbours, and one further on: one hole, whose first and last frame are in sound blocks, too.
+#[test]
+fn blocks_that_cannot_be_read_are_damage_and_are_written_over() {
+    let scratch = Scratch::new("store-unreadable");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 10);
+    // Confirms those.
+    write(&mut store, &mut window, 1);
+    let end = window.end();
+    drop(store);
+    let path = scratch.path().join(Segment::name(0));
+    let mut sound = vec![0; end.get() as usize];
+    let segment = Segment::open(&path, false).unwrap();
+    segment.read_data(0, &mut sound).unwrap();
+    for at in [5, 6, 9] {
+        lose_block(&path, at * 4096);
+    }
+    let mut again = self::window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+    let (from, to) = (recovered.corrupt.unwrap(), recovered.corrupt_to.0);
+    // The header is a block as well.
+    assert!(
+        from.get() <= 4 * 4096 && from.get() + MTU as u64 > 4 * 4096,
+        "{from}"
+    );
+    assert!(
+        to.get() >= 9 * 4096 && to.get() < 9 * 4096 + MTU as u64,
+        "{to}"
+    );
+    assert_eq!((recovered.tail.end, again.end()), (end, end));
+
+    let (store, _, _) = open(&scratch);
+    let mut at = from;
+    while at < to {
+        let len = to.since(at).min(1000);
+        let healed = &sound[at.get() as usize..][..len as usize];
+        store.repair(at, healed).unwrap();
+        at = at.plus(len);
+        // A restart in the middle goes on from there.
+        let mut again = self::window();
+        let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+        assert!(recovered.corrupt.is_none_or(|c| c.plus(MTU as u64) > at));
+        assert_eq!(recovered.tail.end, end);
+    }
+    drop(store);
+    let mut again = self::window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+    assert_eq!((recovered.corrupt, recovered.tail.end), (None, end));
+    let mut healed = vec![0; sound.len()];
+    segment.read_data(0, &mut healed).unwrap();
+    assert!(healed == sound);
+}
+
+/// It may have been acknowledged, and reads like a write that was cut: that would be forgotten.
+#[test]
+fn a_block_that_cannot_be_read_above_what_was_confirmed_is_an_error() {
+    let scratch = Scratch::new("store-unreadable-end");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 1);
+    let confirmed = window.end();
+    append(&mut window, Term::new(1), &[&[0x5A; 5000]], MTU).unwrap();
+    let end = window.end();
+    while store.journal().durable() < end {
+        store.poll_flushed(&mut window).unwrap();
+        if store.journal().durable() < end {
+            store.write(Term::new(1), false, &mut window).unwrap();
+        }
+    }
+    drop(store);
+    let mut again = self::window();
+    let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
+    assert_eq!((recovered.confirmed, recovered.tail.end), (confirmed, end));
+    // The block in which the one ends and the other begins.
+    let path = scratch.path().join(Segment::name(0));
+    lose_block(&path, (confirmed.get() / 4096 + 1) * 4096);
+    let mut again = self::window();
+    let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
+    assert!(is_unreadable(&error), "{error}");
+    // Nor is it written over.
+    let (at, bytes) = (confirmed.minus(32), [0; 32]);
+    let segment = Segment::open(&path, true).unwrap();
+    let certain = confirmed.get();
+    let error = write_over(&segment, at.get(), &bytes, certain).unwrap_err();
+    assert!(is_unreadable(&error), "{error}");
 }

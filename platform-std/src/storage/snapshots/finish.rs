@@ -1,10 +1,13 @@
 //! What the snapshots' thread does: flush, rename, verify, delete.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_core::units::{ClusterId, Position};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::super::dir::exists;
 use super::super::error::StorageError;
@@ -143,12 +146,8 @@ impl Finisher {
         }
         sync_dir(draft)?;
         let target = self.dir.join(set_name(position));
-        let aside = self.dir.join(format!("{}.old.tmp", set_name(position)));
-        if exists(&target)? {
-            // Taken again at the same position: equal, or the old one is damaged.
-            std::fs::rename(&target, &aside).map_err(StorageError::io("rename", &target))?;
-        }
-        std::fs::rename(draft, &target).map_err(StorageError::io("rename", draft))?;
+        let aside = self.dir.join(format!("{}{ASIDE}", set_name(position)));
+        give_name(draft, &target, &aside, exchange)?;
         sync_dir(&self.dir)?;
         self.damaged.retain(|damaged| *damaged != position);
         if let Err(error) = self.prune(&aside) {
@@ -181,6 +180,66 @@ impl Finisher {
     }
 }
 
+/// What follows the position in the name of a set that another one of the same position replaces.
+const ASIDE: &str = ".old.tmp";
+
+/// Gives a set its name. If it is taken again at a position, the old one (equal, or damaged) is
+/// `aside` then. In one step that has a name all along; where the file system cannot do that, a
+/// crash in between is undone by [`bring_back`].
+fn give_name(
+    draft: &Path,
+    target: &Path,
+    aside: &Path,
+    exchange: impl Fn(&Path, &Path) -> io::Result<bool>,
+) -> Result<(), StorageError> {
+    let rename = |from: &Path, to: &Path| {
+        std::fs::rename(from, to).map_err(StorageError::io("rename", from))
+    };
+    if !exists(target)? {
+        return rename(draft, target);
+    }
+    if exists(aside)? {
+        remove(aside)?;
+    }
+    if exchange(draft, target).map_err(StorageError::io("rename", draft))? {
+        return rename(draft, aside);
+    }
+    rename(target, aside)?;
+    rename(draft, target).inspect_err(|_| {
+        // The first failure is the one to be told of.
+        drop(rename(aside, target));
+    })
+}
+
+/// Exchanges two names in one step; false if the file system, or the system, cannot.
+fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::XDEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives sets their names again that lost them to another one of the same position, which never got
+/// it: the process ended in between. When a process starts, before it looks which sets there are.
+///
+/// # Errors
+/// Any error of the system, with the path.
+pub fn bring_back(dir: &Path) -> Result<(), StorageError> {
+    for (_, path) in entries(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(ASIDE)) else {
+            continue;
+        };
+        let target = dir.join(name);
+        if !exists(&target)? {
+            std::fs::rename(&path, &target).map_err(StorageError::io("rename", &path))?;
+            sync_dir(dir)?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes a set or a draft. It loses its name first: a set is never there with files missing.
 pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
     let mut aside = path.to_path_buf();
@@ -192,4 +251,72 @@ pub(super) fn remove(path: &Path) -> Result<(), StorageError> {
         }
     }
     std::fs::remove_dir_all(&aside).map_err(StorageError::io("remove", &aside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::DataDir;
+    use super::super::super::testing::Scratch;
+    use super::*;
+
+    /// The directories of a set's draft, of its name, and of the one that had it before.
+    fn places(scratch: &Scratch) -> [PathBuf; 3] {
+        let dir = scratch.path().join("snapshot");
+        let name = set_name(Position::new(96));
+        let aside = dir.join(format!("{name}{ASIDE}"));
+        let [draft, target] = ["next.tmp", &name].map(|name| dir.join(name));
+        for (place, text) in [(&draft, "new"), (&target, "old"), (&aside, "of before")] {
+            std::fs::create_dir_all(place).unwrap();
+            std::fs::write(place.join("consensus"), text).unwrap();
+        }
+        [draft, target, aside]
+    }
+
+    fn text(place: &Path) -> Option<String> {
+        std::fs::read_to_string(place.join("consensus")).ok()
+    }
+
+    #[test]
+    fn a_set_taken_again_has_its_name_all_along() {
+        let scratch = Scratch::new("taken-again");
+        let [draft, target, aside] = places(&scratch);
+        let exchanged = |one: &Path, other: &Path| {
+            let can = exchange(one, other)?;
+            let found = text(&target);
+            assert_eq!(found.as_deref(), Some(if can { "new" } else { "old" }));
+            Ok(can)
+        };
+        give_name(&draft, &target, &aside, exchanged).unwrap();
+        let found = [&draft, &target, &aside].map(|place| text(place));
+        assert_eq!(found, [None, Some("new".into()), Some("old".into())]);
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_exchange_names_comes_to_the_same() {
+        let scratch = Scratch::new("taken-again-old");
+        let [draft, target, aside] = places(&scratch);
+        let refused = |_: &Path, _: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        give_name(&draft, &target, &aside, refused).unwrap_err();
+        assert_eq!(text(&target).as_deref(), Some("old"));
+        give_name(&draft, &target, &aside, |_, _| Ok(false)).unwrap();
+        let found = [&draft, &target, &aside].map(|place| text(place));
+        assert_eq!(found, [None, Some("new".into()), Some("old".into())]);
+        // The new one is gone.
+        std::fs::remove_dir_all(&target).unwrap();
+        std::fs::rename(&aside, &target).unwrap();
+        give_name(&draft, &target, &aside, |_, _| Ok(false)).unwrap_err();
+        assert_eq!(text(&target).as_deref(), Some("old"));
+    }
+
+    #[test]
+    fn a_crash_between_two_renames_costs_no_set() {
+        let scratch = Scratch::new("taken-again-crash");
+        let [_, target, aside] = places(&scratch);
+        drop(DataDir::open(scratch.path()).unwrap());
+        assert_eq!(text(&target).as_deref(), Some("old"), "it has its name");
+        std::fs::remove_dir_all(&target).unwrap();
+        drop(DataDir::open(scratch.path()).unwrap());
+        assert_eq!(text(&target).as_deref(), Some("of before"));
+        assert!(!aside.exists());
+    }
 }

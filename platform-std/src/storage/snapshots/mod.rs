@@ -4,6 +4,8 @@
 //! <position>/                a complete set, on the disk before it had this name
 //! next.tmp/                  the next set: made ahead, perhaps being written; removed at start
 //! <position>.tmp/            being deleted: removed at start
+//! <position>.old.tmp/        had the position's name: at start it is given back if nothing has it,
+//!                            else this is removed
 //! <position>-<digest>.part/  being received from another member: goes on after a restart
 //! ```
 //! The newest two complete sets are kept. A set that cannot be written fails alone: the node goes
@@ -18,6 +20,7 @@ mod set;
 pub(super) mod tests;
 
 pub use draft::Draft;
+pub use finish::bring_back;
 pub use receive::Receiving;
 pub use set::{
     Damaged, Entry, SectionFile, SectionReader, SetError, SetReader, SnapshotSet, entries,

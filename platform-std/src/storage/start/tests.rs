@@ -5,11 +5,11 @@ use std::time::Duration;
 use coracle_core::log::{append, segment_base};
 use coracle_core::snapshot::{Begin, Section};
 use coracle_core::time::Timestamp;
-use coracle_core::units::{AppVersion, Mark, Term};
+use coracle_core::units::{AppVersion, Mark, MemberId, Term};
 
 use super::super::segment::HEADER_LENGTH;
 use super::super::snapshots::{SnapshotStore, tests::write_set};
-use super::super::testing::Scratch;
+use super::super::testing::{Scratch, lose_block};
 use super::super::{Flushing, LogStore};
 use super::*;
 use crate::config::{Durability, Idle};
@@ -78,6 +78,7 @@ impl Member {
     fn new(name: &str) -> Self {
         let scratch = Scratch::new(name);
         let dir = DataDir::open(scratch.path()).unwrap();
+        dir.make_log(CLUSTER, SEGMENT, Fill::Written).unwrap();
         Self {
             dir,
             _scratch: scratch,
@@ -89,9 +90,23 @@ impl Member {
     }
 
     fn open(&self, may_forget: bool) -> Result<(Opened, Window<Vec<u8>>), StorageError> {
+        self.open_with(NodeState {
+            term: Term::new(1),
+            votes: !may_forget,
+            ..NodeState::first(CLUSTER, MemberId::new(0).unwrap())
+        })
+    }
+
+    fn open_with(&self, state: NodeState) -> Result<(Opened, Window<Vec<u8>>), StorageError> {
         let mut window = Self::window();
-        let opened = open(&self.dir, CLUSTER, may_forget, &mut window)?;
+        let opened = open(&self.dir, &state, &mut window)?;
         Ok((opened, window))
+    }
+
+    /// As by hand.
+    fn empty_log(&self) {
+        std::fs::remove_dir_all(self.dir.log()).unwrap();
+        std::fs::create_dir(self.dir.log()).unwrap();
     }
 
     /// Appends messages of 5000 times `fill`; gives the position and chain after each.
@@ -220,6 +235,7 @@ fn a_log_of_another_history_or_that_ends_below_is_replaced() {
         let member = Member::new("start-crash");
         member.append(8, 40);
         member.snapshot(ends[30]);
+        replacing_begins(&member.dir.log(), ends[30].0).unwrap();
         for base in segment_bases(&member.dir.log())
             .unwrap()
             .into_iter()
@@ -234,6 +250,71 @@ fn a_log_of_another_history_or_that_ends_below_is_replaced() {
             (ends[30].0, Some(ends[30].1))
         );
     }
+}
+
+/// It would go on from nothing, or from a snapshot that is older than what it has acknowledged.
+#[test]
+fn a_member_whose_log_files_are_gone_does_not_start_whatever_snapshot_it_has() {
+    let is_refused = |member: &Member| {
+        for may_forget in [false, true] {
+            let error = member.open(may_forget).unwrap_err();
+            assert!(matches!(error, StorageError::LogLost { .. }), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains("Restore") && text.contains("init --replace"),
+                "{text}"
+            );
+        }
+    };
+    let member = Member::new("start-emptied");
+    let ends = member.append(7, 40);
+    member.empty_log();
+    is_refused(&member);
+    member.snapshot(ends[20]);
+    is_refused(&member);
+    // The log was being replaced by a newer snapshot than is there now.
+    replacing_begins(&member.dir.log(), ends[30].0).unwrap();
+    is_refused(&member);
+    replacing_begins(&member.dir.log(), ends[20].0).unwrap();
+    let (opened, window) = member.open(false).unwrap();
+    assert_eq!(
+        (opened.replaced, window.end()),
+        (Some(Reason::EndsBelow), ends[20].0)
+    );
+    // That was once: what is lost after it was replaced is lost.
+    member.append(7, 3);
+    for base in segment_bases(&member.dir.log()).unwrap() {
+        std::fs::remove_file(member.dir.log().join(Segment::name(base))).unwrap();
+    }
+    is_refused(&member);
+}
+
+/// Replacing was ended, but not what says that it was under way.
+#[test]
+fn what_says_that_a_log_is_being_replaced_does_not_outlive_the_next_start() {
+    let member = Member::new("start-replacing");
+    let ends = member.append(7, 40);
+    member.snapshot(ends[30]);
+    replacing_begins(&member.dir.log(), ends[30].0).unwrap();
+    let (opened, _) = member.open(false).unwrap();
+    assert_eq!(opened.replaced, None);
+    for base in segment_bases(&member.dir.log()).unwrap() {
+        std::fs::remove_file(member.dir.log().join(Segment::name(base))).unwrap();
+    }
+    let error = member.open(false).unwrap_err();
+    assert!(matches!(error, StorageError::LogLost { .. }), "{error}");
+}
+
+/// By a build from before: that made the first file when it had a term already.
+#[test]
+fn a_member_that_never_had_a_term_needs_no_log_file_and_has_one_before_it_has_a_term() {
+    let member = Member::new("start-termless");
+    member.empty_log();
+    let state = NodeState::first(CLUSTER, MemberId::new(0).unwrap());
+    let (_, window) = member.open_with(state).unwrap();
+    assert_eq!(window.end(), Position::ZERO);
+    assert_eq!(segment_bases(&member.dir.log()).unwrap(), [0]);
+    member.open(false).unwrap();
 }
 
 #[test]
@@ -287,6 +368,30 @@ fn what_is_damaged_below_the_snapshot_is_not_asked_for() {
     }
     let kept = segment_bases(&member.dir.log()).unwrap();
     assert_eq!(kept[0], segment_base(ends[30].0, SEGMENT).get());
+}
+
+#[test]
+fn what_cannot_be_read_below_the_snapshot_is_not_asked_for_either() {
+    let member = Member::new("start-unreadable");
+    let ends = member.append(7, 40);
+    let (position, at) = (ends[30].0, ends[28].0);
+    let base = segment_base(at, SEGMENT);
+    assert_eq!(segment_base(position, SEGMENT), base);
+    let path = member.dir.log().join(Segment::name(base.get()));
+    lose_block(&path, HEADER_LENGTH + at.since(base) / 4096 * 4096);
+    let (opened, _) = member.open(false).unwrap();
+    assert!(
+        opened
+            .recovered
+            .corrupt
+            .is_some_and(|corrupt| corrupt <= at)
+    );
+    let end = opened.recovered.tail.end;
+    member.snapshot(ends[30]);
+    let (opened, window) = member.open(false).unwrap();
+    assert_eq!((opened.replaced, opened.recovered.corrupt), (None, None));
+    assert_eq!(opened.recovered.start.position, position);
+    assert_eq!((opened.recovered.tail.end, window.end()), (end, end));
 }
 
 /// Behind the damage the log is sound, and has another chain where the snapshot was taken.
