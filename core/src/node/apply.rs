@@ -140,7 +140,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             lent.log.release(self.raft.tail.end);
             return false;
         }
-        self.stir();
+        self.stir_clients();
         let mut bench = Bench {
             services,
             memory: memory(lent.ingress, lent.egress, lent.reassembly),
@@ -409,6 +409,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         parsed: &Result<Message<'_>, Reject>,
         bench: &mut Bench<'_, '_, '_>,
     ) {
+        self.stir();
         let record = record_of(message.start, parsed);
         if let Some(timestamp) = record.timestamp() {
             self.applier.time = self.applier.time.max(timestamp);

@@ -15,11 +15,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// the bytes are.
     #[inline]
     pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        let end = self.raft.tail.end;
-        match self.raft.state() {
-            State::Leader(leader) if leader.owes_bytes(end) => self.next_frames(lent, end),
-            _ => None,
+        if !self.may_send() {
+            return None;
         }
+        let end = self.raft.tail.end;
+        let owed = self.next_frames(lent, end);
+        // What is owed and not at hand is so until it was recalled.
+        if !matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end)) {
+            self.sends_nothing();
+        }
+        owed
     }
 
     #[inline(never)]

@@ -29,6 +29,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         (term == self.raft.term() && self.raft.admits()).then_some(term)
     }
 
+    /// Whether this member may have something of its own to append.
+    #[inline]
+    pub(super) fn may_originate(&self, now: Now) -> bool {
+        if !self.raft.admits() {
+            return false;
+        }
+        let timestamp = self.timestamp(now);
+        let is_owed = self.hosts.iter().any(|host| host.owes(timestamp));
+        is_owed || self.heard.strange || self.wants_snapshot(now.instant)
+    }
+
     /// Appends what keeps the cluster going: the action of a snapshot, and the admission of a new
     /// directory.
     pub(super) fn originate_actions<L: Log>(&mut self, now: Now, term: Term, log: &mut L) {

@@ -475,6 +475,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// They are durable. When nothing is left to heal, [`Self::is_healed`] says so.
     pub fn handle_repaired(&mut self, repair: Repair) {
+        self.stir();
         let now = self.clock.instant;
         let Some(healing) = self.healing.as_mut().filter(|h| repair.at == h.next.0) else {
             return;

@@ -57,11 +57,18 @@ pub(super) enum What<'l> {
 pub(super) type Scratch = [u8; CONTROL_MAX];
 
 /// How far a round through the producers has come: those before `next` owe nothing. It stands until
-/// the node is told something, or time moves on.
+/// the node is told something, or time moves on. Whether a message to a member or log bytes may be
+/// owed is noted beside that: only what those hang on makes them due again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Sweep {
     at: Instant,
     next: u8,
+    /// Something was told since no message was owed.
+    may_say: bool,
+    /// By then one may be owed although nothing was told.
+    say_at: Instant,
+    /// Something was told, or the log has grown, since no bytes of it were owed.
+    may_send: bool,
     /// Which follower was last sent log bytes; or all were.
     pub member: u8,
     /// When this member's health was last looked after.
@@ -93,6 +100,9 @@ impl Sweep {
     pub const NONE: Self = Self {
         at: Instant::from_nanos(0),
         next: 0,
+        may_say: true,
+        say_at: Instant::from_nanos(0),
+        may_send: true,
         member: 0,
         looked_at: Instant::from_nanos(0),
         run: Run::NONE,
@@ -129,6 +139,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let instant = now.instant;
         if self.sweep.at != instant {
             (self.sweep.at, self.sweep.next) = (instant, 0);
+            self.sweep.may_say |= instant >= self.sweep.say_at;
         }
         // One after the other; sending makes no other debts, so whoever owed nothing is not asked
         // again.
@@ -202,6 +213,40 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// The node is told something: whoever owed nothing may owe something now.
     pub(super) fn stir(&mut self) {
         self.sweep.next = 0;
+        (self.sweep.may_say, self.sweep.may_send) = (true, true);
+    }
+
+    /// Something of its clients has changed, or its services have executed something: neither makes
+    /// other members be owed anything.
+    pub(super) fn stir_clients(&mut self) {
+        self.sweep.next = 0;
+    }
+
+    /// A leader's log has grown: followers may be owed bytes of it.
+    pub(super) fn stir_log(&mut self) {
+        self.sweep.next = 0;
+        self.sweep.may_send = true;
+    }
+
+    /// A flush has ended: followers owe an acknowledgement, and a leader may tell of a commit.
+    pub(super) fn stir_marks(&mut self) {
+        self.sweep.next = 0;
+        self.sweep.may_say = true;
+    }
+
+    /// No message is owed now.
+    fn says_nothing(&mut self) {
+        let next = self.raft.owes_next();
+        (self.sweep.may_say, self.sweep.say_at) = (false, next);
+    }
+
+    /// No bytes of the log are owed now.
+    pub(super) fn sends_nothing(&mut self) {
+        self.sweep.may_send = false;
+    }
+
+    pub(super) fn may_send(&self) -> bool {
+        self.sweep.may_send
     }
 
     /// To a member, the so many bytes that were written.
@@ -236,18 +281,26 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .max(self.raft.tail.end)
     }
 
+    #[inline]
     fn owed_message<L: Log>(
         &mut self,
         now: Now,
         log: &L,
         scratch: &mut Scratch,
     ) -> Option<Due<'static>> {
+        if !self.sweep.may_say {
+            return None;
+        }
         let limit = self.limit(log);
-        let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
+        let Some((to, owed)) = self.raft.poll_owed(now.instant, limit) else {
+            self.says_nothing();
+            return None;
+        };
         let written = match owed {
             Owed::Append => {
                 // The last that a follower owes: whom it has not answered comes first.
                 self.sweep.next = 1;
+                self.says_nothing();
                 let said = self.append_position(now.instant, limit);
                 emit_append(&self.sender, &said, scratch)
             }

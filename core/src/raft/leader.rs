@@ -9,7 +9,7 @@ use super::{Ages, Owed, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, MemberSet, Position};
-use crate::wire::member::AppendPosition;
+use crate::wire::member::{AppendPosition, Marks};
 
 /// What a leader knows of one follower, in this term. Positions only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -92,13 +92,20 @@ impl Progress {
     /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing;
     /// one of a newer round that has less than was known comes from a member that has started
     /// again, and has lost what it had not flushed: it starts anew.
-    /// `period` is for how long its worst ages count.
-    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool, period: Duration) {
+    /// `period` is for how long its worst ages count. True if it has started anew.
+    fn acknowledge(
+        &mut self,
+        now: Instant,
+        ack: &AppendPosition,
+        counts: bool,
+        period: Duration,
+    ) -> bool {
         if ack.round < self.round {
-            return;
+            return false;
         }
         let restarted = ack.round > self.round && ack.received < self.received;
-        if !self.joined || restarted || self.counts != counts {
+        let begins = !self.joined || restarted || self.counts != counts;
+        if begins {
             *self = Self {
                 joined: true,
                 counts,
@@ -107,23 +114,31 @@ impl Progress {
                 ..Self::new(now, ack.received)
             };
         }
-        if ack.received > self.received {
-            self.received = ack.received;
-            self.moved = now;
-        }
-        self.heard = Some(now);
-        self.round = ack.round;
-        self.sent = self.sent.max(self.received);
-        self.hearing.has(self.received);
-        self.durable = self.durable.max(ack.durable.min(ack.received));
-        self.applied = self.applied.max(ack.applied);
-        self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
-        self.ages = Ages {
+        let ages = Ages {
             flush_ms: ack.flush_age_ms,
             service_ms: ack.service_age_ms,
         };
-        self.worst.note(now, period, self.ages);
+        self.take_marks(now, &ack.marks(), ages, period);
         (self.quarantined, self.resting) = (ack.quarantined, ack.resting);
+        begins
+    }
+
+    #[inline]
+    fn take_marks(&mut self, now: Instant, marks: &Marks, ages: Ages, period: Duration) {
+        if marks.received > self.received {
+            self.received = marks.received;
+            self.moved = now;
+        }
+        self.heard = Some(now);
+        self.round = marks.round;
+        self.sent = self.sent.max(self.received);
+        self.hearing.has(self.received);
+        self.durable = self.durable.max(marks.durable.min(marks.received));
+        self.applied = self.applied.max(marks.applied);
+        let limit = marks.received.plus(u64::from(marks.window));
+        self.limit = self.limit.max(limit);
+        self.ages = ages;
+        self.worst.note(now, period, ages);
     }
 
     /// The span that may be sent next: first what was asked for again, then from the cursor on.
@@ -188,6 +203,9 @@ pub struct Leader {
     pub(super) elected: Instant,
     transfer: Option<Transfer>,
     resigned: bool,
+    /// All that it leads were found to follow, and to be owed nothing: until one of them is found
+    /// to be otherwise, or a round begins, they are only owed what is committed.
+    is_calm: bool,
 }
 
 impl Leader {
@@ -203,6 +221,15 @@ impl Leader {
             elected: now,
             transfer: None,
             resigned: false,
+            is_calm: false,
+        }
+    }
+
+    /// By when somebody may be owed something, if nothing happens.
+    pub(super) fn owes_next(&self, commit: Position) -> Instant {
+        match self.is_calm {
+            true => self.telling.deadline(commit).unwrap_or(Instant::NEVER),
+            false => Instant::from_nanos(0),
         }
     }
 
@@ -240,6 +267,7 @@ impl Leader {
 
     /// A member that looks for a leader is told at once.
     pub(super) fn greet(&mut self, now: Instant, member: MemberId) {
+        self.is_calm = false;
         if let Some(progress) = self.progress.get_mut(member.slot()) {
             if progress.joined {
                 *progress = Progress {
@@ -257,7 +285,7 @@ impl Leader {
 
     /// Nobody took over: every member is told that it is free to stand.
     fn bow_out(&mut self, now: Instant, others: MemberSet, interval: Duration) {
-        self.transfer = None;
+        (self.transfer, self.is_calm) = (None, false);
         self.resigned = true;
         self.rounds.hurry(now);
         self.rounds.refill(now, others, interval);
@@ -304,7 +332,10 @@ impl Raft {
     /// This leader's progress table entry for `member`.
     pub fn progress_mut(&mut self, member: MemberId) -> Option<&mut Progress> {
         match &mut self.state {
-            State::Leader(leader) => leader.progress.get_mut(member.slot()),
+            State::Leader(leader) => {
+                leader.is_calm = false;
+                leader.progress.get_mut(member.slot())
+            }
             _ => None,
         }
     }
@@ -335,12 +366,46 @@ impl Raft {
             return false;
         };
         let taken = ack.round >= progress.round;
-        progress.acknowledge(now, ack, counts, period);
+        let begins = progress.acknowledge(now, ack, counts, period);
+        leader.is_calm &= !begins;
         // One mark that is no higher than what is committed commits nothing.
         if progress.durable > self.commit {
             self.advance_commit();
         }
         taken
+    }
+
+    /// As [`Raft::handle_append`] with an acknowledgement that differs from one which was taken,
+    /// and counts, in its marks only, and tells of no ages. False if it is to be looked at as a
+    /// whole.
+    #[inline]
+    pub(crate) fn handle_marks(&mut self, now: Instant, from: MemberId, marks: &Marks) -> bool {
+        let period = self.timing.sick_after;
+        let State::Leader(leader) = &mut self.state else {
+            return false;
+        };
+        let Some(progress) = leader.progress.get_mut(from.slot()) else {
+            return false;
+        };
+        let goes_on = marks.round >= progress.round && marks.received >= progress.received;
+        let is_known = progress.joined && progress.counts;
+        if !goes_on || !is_known || marks.received > self.tail.end {
+            return false;
+        }
+        progress.take_marks(now, marks, Ages::default(), period);
+        if progress.durable > self.commit {
+            self.advance_commit();
+        }
+        true
+    }
+
+    /// The life of a follower's directory, as it said in what was taken.
+    pub fn note_life(&mut self, member: MemberId, incarnation: Incarnation) {
+        if let State::Leader(leader) = &mut self.state
+            && let Some(progress) = leader.progress.get_mut(member.slot())
+        {
+            progress.incarnation = Some(incarnation);
+        }
     }
 
     /// A follower misses `[from, to)`; the node has checked that `from` is a frame boundary.
@@ -410,6 +475,7 @@ impl Raft {
         };
         if leader.rounds.refill(now, others, interval) {
             leader.round += 1;
+            leader.is_calm = false;
         }
         for progress in &mut leader.progress {
             progress.listen_again(now);
@@ -456,11 +522,15 @@ impl Raft {
             return None;
         };
         leader.barrier?;
+        if leader.is_calm && leader.telling.is_told(now, commit) {
+            return None;
+        }
+        leader.is_calm = false;
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
         let told = leader.telling.told(now, commit);
-        let mut behind = MemberSet::EMPTY;
+        let (mut behind, mut all_follow) = (MemberSet::EMPTY, leader.transfer.is_none());
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
@@ -476,6 +546,7 @@ impl Raft {
                 p.greet_at = now.plus(interval);
                 return Some((member, Owed::NewLeadershipTerm { history_from }));
             }
+            all_follow = false;
         }
         if let Some(transfer) = &mut leader.transfer
             && now >= transfer.next
@@ -487,7 +558,10 @@ impl Raft {
             }
         }
         // With a round to everybody, and else whoever was not told of what all are to be told.
-        let member = leader.rounds.take().or_else(|| behind.iter().next())?;
+        let Some(member) = leader.rounds.take().or_else(|| behind.iter().next()) else {
+            leader.is_calm = all_follow;
+            return None;
+        };
         if let Some(p) = leader.progress.get_mut(member.slot()) {
             p.commit_told = commit;
         }
@@ -516,6 +590,7 @@ impl Raft {
         if target == me || !members.contains(target) || !joined {
             return Err(TransferError::BadTarget);
         }
+        leader.is_calm = false;
         leader.transfer = Some(Transfer {
             target,
             until,

@@ -104,6 +104,16 @@ impl Raft {
         }
     }
 
+    /// By when `poll_owed`, which has just found nothing, may find something although this member
+    /// was told nothing, and no time has passed by [`Raft::handle_timeout`].
+    pub fn owes_next(&self) -> Instant {
+        match &self.state {
+            State::Leader(leader) => leader.owes_next(self.commit),
+            // Whatever they owe, they owe since they were told something or their time had come.
+            _ => Instant::NEVER,
+        }
+    }
+
     #[inline(never)]
     fn owed_in_an_election(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         if let Some(owed) = self.owed_vote().or_else(|| self.owed_canvass()) {

@@ -7,7 +7,8 @@ use coracle_core::service::{
 use coracle_core::units::SessionId;
 
 pub struct Mirror {
-    /// Whether it answers. One that does not is what a consensus library alone would be counted with.
+    /// Whether it answers. One that does not is what a consensus library alone would be counted
+    /// with.
     pub answers: bool,
     /// Messages that were executed.
     pub executed: u64,

@@ -23,8 +23,9 @@ impl Here {
 
 const HEAD: &str = "\
 # Instructions of the core per message (commit: executed, echo: also answered) or per empty turn
-# (idle), per role; of the followers both together, when idle one. Counted by callgrind: see `cargo xtask instructions`,
-# which compares with this file where what follows is equal, and writes it with `--bless`.
+# (idle), per role; of the followers both together, when idle one. Counted by callgrind: see
+# `cargo xtask instructions`, which compares with this file where what follows is equal, and writes
+# it with `--bless`.
 ";
 
 /// The file.
