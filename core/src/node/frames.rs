@@ -19,7 +19,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         }
         let end = self.raft.tail.end;
-        let owed = self.next_frames(lent, end);
+        let is_leader = matches!(self.raft.state(), State::Leader(_));
+        let owed = if is_leader {
+            self.next_frames(lent, end)
+        } else {
+            None
+        };
         // What is owed and not at hand is so until it was recalled.
         if !matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end)) {
             self.sends_nothing();

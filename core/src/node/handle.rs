@@ -37,12 +37,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         self.see_anew(now);
         self.see_memory(lent);
-        match door {
-            Door::Client => self.stir_clients(),
-            Door::Member => self.stir(),
-        }
         let result = match door {
-            Door::Client => self.handle_client(now, from, datagram, lent),
+            Door::Client => {
+                self.stir_clients();
+                self.handle_client(now, from, datagram, lent)
+            }
             Door::Member => match self.member_at(from, datagram) {
                 Some(member) if member != self.config.member => {
                     self.handle_member(now, member, datagram, lent)

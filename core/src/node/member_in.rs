@@ -29,8 +29,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let log = &mut *lent.log;
         if self.healing.is_none() && scan::is_data(datagram) {
+            self.stir_follower();
             return self.handle_frames(now.instant, from, datagram, log);
         }
+        self.stir();
         if let Some((sender, said)) = Frequent::parse(datagram) {
             self.counts_of(from, &sender, said.term())?;
             match &said {

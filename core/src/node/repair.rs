@@ -500,6 +500,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// below is needed by nobody here. (A driver whose log goes on above the snapshot recovers only
     /// what is above: then there is none.)
     pub(super) fn heal_from_snapshot(&mut self, at: Position, term: Term) {
+        self.stir();
         if self.healing.as_ref().is_none_or(|h| at < h.to) {
             return;
         }

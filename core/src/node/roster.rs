@@ -122,7 +122,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         };
         let is_of_now = same.term() == self.raft.term() && marks.received >= self.start.base;
-        is_of_now && self.raft.handle_marks(now, from, &marks)
+        let taken = is_of_now.then(|| self.raft.handle_marks(now, from, &marks));
+        let Some(Some(owes_bytes)) = taken else {
+            return false;
+        };
+        self.stir_marks();
+        if owes_bytes {
+            self.stir_log();
+        }
+        true
     }
 
     /// Whether this leader counts that member's marks, as far as it has heard.

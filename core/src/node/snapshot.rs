@@ -417,7 +417,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         services: &mut [&mut dyn Service],
         lent: &mut Lent<'_, L>,
     ) -> Result<Snapshot, SnapshotError> {
-        self.stir();
         let loaded = self.load(source, services, lent);
         if loaded.is_err() {
             self.clients.restore();

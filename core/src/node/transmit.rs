@@ -67,6 +67,8 @@ pub(super) struct Sweep {
     may_say: bool,
     /// By then one may be owed although nothing was told.
     say_at: Instant,
+    /// Something was told since nothing was missing that others are to be asked for.
+    may_ask: bool,
     /// Something was told, or the log has grown, since no bytes of it were owed.
     may_send: bool,
     /// Which follower was last sent log bytes; or all were.
@@ -102,6 +104,7 @@ impl Sweep {
         next: 0,
         may_say: true,
         say_at: Instant::from_nanos(0),
+        may_ask: true,
         may_send: true,
         member: 0,
         looked_at: Instant::from_nanos(0),
@@ -188,9 +191,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &Lent<'_, L>,
         scratch: &mut Scratch,
     ) -> Option<Due<'static>> {
+        if !self.sweep.may_ask {
+            return None;
+        }
         let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
         let is_whole = self.receiving.is_none() && self.healing.is_none();
         if is_told && is_whole {
+            self.sweep.may_ask = false;
             return None;
         }
         self.owed_for_the_missing(now.instant, lent, scratch)
@@ -213,7 +220,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// The node is told something: whoever owed nothing may owe something now.
     pub(super) fn stir(&mut self) {
         self.sweep.next = 0;
-        (self.sweep.may_say, self.sweep.may_send) = (true, true);
+        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
+        self.sweep.may_send = true;
+    }
+
+    /// Bytes of its leader's log have come: it owes nobody any.
+    pub(super) fn stir_follower(&mut self) {
+        self.sweep.next = 0;
+        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
     }
 
     /// Something of its clients has changed, or its services have executed something: neither makes
@@ -531,7 +545,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let is_behind = self.applier.position < self.raft.commit()
             || self.hosts.iter().any(|host| host.position < level);
         let end = self.raft.tail.end;
-        let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
+        let sends = self.sweep.may_send
+            && matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
         let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
         is_behind || sends || is_asked
     }

@@ -2,167 +2,12 @@
 
 use core::time::Duration;
 
-use super::group::Hearing;
-use super::health::Worst;
 use super::telling::Telling;
-use super::{Ages, Owed, Raft, Rounds, State};
+use super::{Ages, Owed, Progress, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, MemberSet, Position};
 use crate::wire::member::{AppendPosition, Marks};
-
-/// What a leader knows of one follower, in this term. Positions only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Progress {
-    /// It has joined this term; before that, nothing it says counts.
-    pub joined: bool,
-    /// The life of its directory, as it said in its last acknowledgement.
-    pub incarnation: Option<Incarnation>,
-    /// Whether that is one that counts.
-    pub counts: bool,
-    /// Whether the roster names it, as far as it has spoken at all: its questions show that it is
-    /// alive, also while it has nothing to acknowledge.
-    pub lives: bool,
-    /// Its log's contiguous end.
-    pub received: Position,
-    /// What it has flushed.
-    pub durable: Position,
-    /// What its service has executed.
-    pub applied: Position,
-    /// How far it lets us send.
-    pub limit: Position,
-    /// How far we have sent.
-    pub sent: Position,
-    /// What it has asked for again.
-    pub resend: Option<(Position, Position)>,
-    /// Whether it hears what is sent to all followers at once.
-    pub(super) hearing: Hearing,
-    /// When it was last heard, if ever in this term.
-    pub heard: Option<Instant>,
-    /// When `received` last grew, or the cursor was last set back, or nothing was on its way.
-    pub moved: Instant,
-    /// For how long its disk and its services have kept work waiting.
-    pub ages: Ages,
-    /// The worst of these in the last moments.
-    pub(super) worst: Worst,
-    /// Its state is not the cluster's: it must not lead.
-    pub quarantined: bool,
-    /// It has handed leadership on because it was unwell.
-    pub resting: bool,
-    /// The last heartbeat round it has acknowledged.
-    pub round: u64,
-    /// The commit position it was last told.
-    pub commit_told: Position,
-    /// Which part of the history it has asked for.
-    pub history_from: Option<Position>,
-    /// When it is next told of the new term, while it has not joined.
-    pub greet_at: Instant,
-}
-
-impl Progress {
-    const fn new(now: Instant, end: Position) -> Self {
-        Self {
-            joined: false,
-            incarnation: None,
-            counts: false,
-            lives: false,
-            received: Position::ZERO,
-            durable: Position::ZERO,
-            applied: Position::ZERO,
-            limit: Position::ZERO,
-            sent: end,
-            resend: None,
-            hearing: Hearing::NEW,
-            heard: None,
-            moved: now,
-            ages: Ages {
-                flush_ms: 0,
-                service_ms: 0,
-            },
-            worst: Worst::new(now),
-            quarantined: false,
-            resting: false,
-            round: 0,
-            commit_told: Position::ZERO,
-            history_from: None,
-            greet_at: now,
-        }
-    }
-
-    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing;
-    /// one of a newer round that has less than was known comes from a member that has started
-    /// again, and has lost what it had not flushed: it starts anew.
-    /// `period` is for how long its worst ages count. True if it has started anew.
-    fn acknowledge(
-        &mut self,
-        now: Instant,
-        ack: &AppendPosition,
-        counts: bool,
-        period: Duration,
-    ) -> bool {
-        if ack.round < self.round {
-            return false;
-        }
-        let restarted = ack.round > self.round && ack.received < self.received;
-        let begins = !self.joined || restarted || self.counts != counts;
-        if begins {
-            *self = Self {
-                joined: true,
-                counts,
-                // It is the same disk, whatever has begun anew.
-                worst: self.worst,
-                ..Self::new(now, ack.received)
-            };
-        }
-        let ages = Ages {
-            flush_ms: ack.flush_age_ms,
-            service_ms: ack.service_age_ms,
-        };
-        self.take_marks(now, &ack.marks(), ages, period);
-        (self.quarantined, self.resting) = (ack.quarantined, ack.resting);
-        begins
-    }
-
-    #[inline]
-    fn take_marks(&mut self, now: Instant, marks: &Marks, ages: Ages, period: Duration) {
-        if marks.received > self.received {
-            self.received = marks.received;
-            self.moved = now;
-        }
-        self.heard = Some(now);
-        self.round = marks.round;
-        self.sent = self.sent.max(self.received);
-        self.hearing.has(self.received);
-        self.durable = self.durable.max(marks.durable.min(marks.received));
-        self.applied = self.applied.max(marks.applied);
-        let limit = marks.received.plus(u64::from(marks.window));
-        self.limit = self.limit.max(limit);
-        self.ages = ages;
-        self.worst.note(now, period, ages);
-    }
-
-    /// The span that may be sent next: first what was asked for again, then from the cursor on.
-    pub fn due(&self, end: Position) -> Option<(Position, Position)> {
-        if !self.joined {
-            return None;
-        }
-        if let Some((from, to)) = self.resend {
-            return Some((from, to.min(end)));
-        }
-        let to = self.limit.min(end);
-        (self.sent < to).then_some((self.sent, to))
-    }
-
-    /// Bytes up to `to` have been sent, from `from`.
-    pub fn sent(&mut self, from: Position, to: Position) {
-        match self.resend {
-            Some((at, end)) if at == from => {
-                self.resend = (to < end).then_some((to, end));
-            }
-            _ => self.sent = self.sent.max(to),
-        }
-    }
-}
 
 /// Why a transfer of leadership was not begun.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -235,8 +80,7 @@ impl Leader {
 
     /// Whether any follower may be sent bytes of a log that ends at `end`.
     pub fn owes_bytes(&self, end: Position) -> bool {
-        let is_owed = |p: &Progress| p.joined && (p.resend.is_some() || p.sent < p.limit.min(end));
-        self.places().iter().any(is_owed)
+        self.places().iter().any(|p| p.may_be_sent(end))
     }
 
     /// Whether any is to be sent bytes of it from below `start`.
@@ -376,27 +220,31 @@ impl Raft {
     }
 
     /// As [`Raft::handle_append`] with an acknowledgement that differs from one which was taken,
-    /// and counts, in its marks only, and tells of no ages. False if it is to be looked at as a
-    /// whole.
+    /// and counts, in its marks only, and tells of no ages. `None` if it is to be looked at as a
+    /// whole; else whether it may be sent bytes of the log.
     #[inline]
-    pub(crate) fn handle_marks(&mut self, now: Instant, from: MemberId, marks: &Marks) -> bool {
-        let period = self.timing.sick_after;
+    pub(crate) fn handle_marks(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        marks: &Marks,
+    ) -> Option<bool> {
+        let (period, end) = (self.timing.sick_after, self.tail.end);
         let State::Leader(leader) = &mut self.state else {
-            return false;
+            return None;
         };
-        let Some(progress) = leader.progress.get_mut(from.slot()) else {
-            return false;
-        };
+        let progress = leader.progress.get_mut(from.slot())?;
         let goes_on = marks.round >= progress.round && marks.received >= progress.received;
         let is_known = progress.joined && progress.counts;
-        if !goes_on || !is_known || marks.received > self.tail.end {
-            return false;
+        if !goes_on || !is_known || marks.received > end {
+            return None;
         }
         progress.take_marks(now, marks, Ages::default(), period);
+        let owes_bytes = progress.may_be_sent(end);
         if progress.durable > self.commit {
             self.advance_commit();
         }
-        true
+        Some(owes_bytes)
     }
 
     /// The life of a follower's directory, as it said in what was taken.
@@ -514,6 +362,7 @@ impl Raft {
         }
     }
 
+    #[inline(never)]
     pub(super) fn owed_by_leader(&mut self, now: Instant) -> Option<(MemberId, Owed)> {
         let others = self.others();
         let interval = self.timing.canvass_interval;

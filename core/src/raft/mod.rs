@@ -7,7 +7,8 @@
 //! - `commit`: what a quorum has (Raft 5.3, 5.4.2)
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
 //! - `group`: the log sent to all followers at once
-//! - `leader`: progress of followers, check-quorum, transfer (Raft 5.3, 6.2)
+//! - `leader`: check-quorum, transfer, what followers are owed (Raft 5.3, 6.2)
+//! - `progress`: what a leader knows of each follower
 //! - `telling`: how often followers hear of what is committed
 //! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
@@ -17,6 +18,7 @@ mod group;
 mod health;
 mod leader;
 mod owed;
+mod progress;
 mod silence;
 mod telling;
 #[cfg(test)]
@@ -26,8 +28,9 @@ use core::time::Duration;
 
 pub use election::{Candidate, Canvass, Report};
 pub use health::Ages;
-pub use leader::{Leader, Progress, TransferError};
+pub use leader::{Leader, TransferError};
 pub use owed::{Owed, Rounds};
+pub use progress::Progress;
 
 use crate::planted::Planted;
 use crate::prng::Prng;

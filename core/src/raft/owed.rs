@@ -94,6 +94,7 @@ impl Rounds {
 impl Raft {
     /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end
     /// of the room behind it. Each call does work bounded by the number of members.
+    #[inline]
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         let answers =
             self.vote_due || !self.refusals.is_empty() || !self.canvass_replies.is_empty();

@@ -11,7 +11,8 @@ usage: instructions commit <clients> <batch> <rounds>
 
 Three nodes and some clients in memory. `commit`: one client has `batch` messages of 32 bytes in
 flight until the leader has executed them, `rounds` times. `echo`: until all are answered. `idle`: a
-leader and a follower turn with nothing to do. It prints nothing: run it under callgrind, or use `cargo xtask instructions`.";
+leader and a follower turn with nothing to do. It prints nothing: run it under callgrind, or use
+`cargo xtask instructions`.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
