@@ -395,6 +395,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
+    #[inline]
     fn published<L: Log>(&mut self, before: Position, log: &L) {
         let end = log.end();
         if end == before {

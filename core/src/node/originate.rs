@@ -198,13 +198,4 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let wait = due.0.saturating_sub(self.clock.wall.0).max(0) as u64;
         Some(self.clock.instant.plus(Duration::from_millis(wait)))
     }
-
-    /// Notes when each service's next timer is due. Bounded by the timers on their way.
-    pub(super) fn note_due(&mut self, memory: &mut [u8]) {
-        let count = self.hosts.len();
-        for (slot, host) in self.hosts.iter_mut().enumerate() {
-            let next = host.next_timer(&HostMemory::of(memory, slot, count));
-            host.next_due = next.map(|timer| timer.deadline);
-        }
-    }
 }
