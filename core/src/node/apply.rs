@@ -140,7 +140,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
             lent.log.release(self.raft.tail.end);
             return false;
         }
-        self.stir_clients();
         let mut bench = Bench {
             services,
             memory: memory(lent.ingress, lent.egress, lent.reassembly),

@@ -15,7 +15,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// the bytes are.
     #[inline]
     pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        if !self.may_send() {
+        if !self.sweep.may_send {
             return None;
         }
         let end = self.raft.tail.end;
@@ -25,54 +25,64 @@ impl<const N: usize, const S: usize> Node<N, S> {
         } else {
             None
         };
-        // What is owed and not at hand is so until it was recalled.
-        if !matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end)) {
-            self.sends_nothing();
-        }
+        // What is owed and not at hand is looked for again when it may have been recalled.
+        self.sweep.sends =
+            matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
+        self.sweep.may_send = self.sweep.sends && owed.is_some();
         owed
     }
 
     #[inline(never)]
     fn next_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>, end: Position) -> Option<Due<'l>> {
+        // Nearly always the first that is asked is owed some.
+        let owed = self.frames_in_turn(lent, end);
+        owed.or_else(|| self.frames_to_any(lent, end))
+    }
+
+    #[inline(never)]
+    fn frames_to_any<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Due<'l>> {
+        (0..self.raft.others().len()).find_map(|_| self.frames_in_turn(lent, end))
+    }
+
+    /// To the one whose turn it is, or to all.
+    #[inline(always)]
+    fn frames_in_turn<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Due<'l>> {
         let others = self.raft.others();
         let State::Leader(leader) = &mut self.raft.state else {
             return None;
         };
         let is_grouped = self.config.log_group.is_some();
+        let member = self.sweep.take_turn(others, is_grouped);
         let edge = if is_grouped { leader.edge() } else { None };
+        let (from, to, is_resend) = due_to(leader, member, end, edge)?;
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-        for _ in 0..=others.len() {
-            let member = self.sweep.take_turn(others, is_grouped);
-            let Some((from, to, is_resend)) = due_to(leader, member, end, edge) else {
-                continue;
-            };
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
-            let least = if is_resend { mtu } else { 0 };
-            let due = to.since(from).min(bytes.len() as u64) as usize;
-            let wanted = due.max(least).min(bytes.len());
-            let wanted = bytes.get(..wanted).unwrap_or(&[]);
-            let run = self.sweep.run(wanted, from, mtu, segment);
-            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
-                continue;
-            };
-            leader.frames_sent(member, from, from.plus(run.len() as u64));
-            let to_whom = match member {
-                Some(member) => self.config.address(member).map(|address| address.member),
-                None => self.config.log_group,
-            };
-            let Some(to) = to_whom else {
-                continue;
-            };
-            let bytes = scan::sent(run);
-            self.counters.log_sent += bytes.len() as u64;
-            return Some(Due {
-                door: Door::Member,
-                to,
-                what: What::InPlace(bytes),
-            });
-        }
-        None
+        let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+        // What was asked for again may end in mid-frame: whole frames are sent, one at least.
+        let least = if is_resend { mtu } else { 0 };
+        let due = to.since(from).min(bytes.len() as u64) as usize;
+        let wanted = bytes.get(..due.max(least).min(bytes.len()))?;
+        let run = self.sweep.run(wanted, from, mtu, segment);
+        let run = bytes.get(..run).filter(|run| !run.is_empty())?;
+        leader.frames_sent(member, from, from.plus(run.len() as u64));
+        let to = match member {
+            Some(member) => self.config.address(member)?.member,
+            None => self.config.log_group?,
+        };
+        let bytes = scan::sent(run);
+        self.counters.log_sent += bytes.len() as u64;
+        Some(Due {
+            door: Door::Member,
+            to,
+            what: What::InPlace(bytes),
+        })
     }
 
     /// Bytes that followers are owed and that the window has let go.

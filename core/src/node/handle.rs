@@ -38,10 +38,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.see_anew(now);
         self.see_memory(lent);
         let result = match door {
-            Door::Client => {
-                self.stir_clients();
-                self.handle_client(now, from, datagram, lent)
-            }
+            Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.member_at(from, datagram) {
                 Some(member) if member != self.config.member => {
                     self.handle_member(now, member, datagram, lent)
@@ -160,7 +157,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return;
         }
-        self.stir_clients();
         self.see_anew(now);
         self.see_memory(lent);
         if self.raft.has_come(now.instant) {
@@ -186,7 +182,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.clients.renew();
             return false;
         }
-        self.stir_clients();
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();

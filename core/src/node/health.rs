@@ -141,7 +141,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// which there is no room for more of the log is one that does not take it, whatever the reason
     /// is that there is no snapshot: so it counts like a flush that does not end. On all members
     /// alike, for a follower that is full acknowledges nothing more either.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ages(&self, now: Instant) -> Ages {
         let commit = self.raft.commit();
         let (level, taken) = (self.applier.level, self.applier.position);

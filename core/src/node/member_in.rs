@@ -427,7 +427,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Missing bytes are asked for after a moment, in which they may still come.
+    #[inline]
     fn look_for_hole<L: Log>(&mut self, now: Instant, log: &L) {
+        if self.hole.is_some() || self.leader_end > log.end() || !self.gaps.is_empty() {
+            self.find_hole(now, log);
+        }
+    }
+
+    #[inline(never)]
+    fn find_hole<L: Log>(&mut self, now: Instant, log: &L) {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));

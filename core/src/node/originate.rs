@@ -37,7 +37,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let timestamp = self.timestamp(now);
         let is_owed = self.hosts.iter().any(|host| host.owes(timestamp));
-        is_owed || self.heard.strange || self.wants_snapshot(now.instant)
+        let snapshots = self.config.snapshots.enabled;
+        is_owed || self.heard.strange || snapshots && self.wants_snapshot(now.instant)
     }
 
     /// Appends what keeps the cluster going: the action of a snapshot, and the admission of a new

@@ -104,7 +104,7 @@ impl Leader {
     }
 
     /// Bytes up to `to` have been sent, from `from`: to `member` alone or, without one, to all.
-    #[inline]
+    #[inline(always)]
     pub fn frames_sent(&mut self, member: Option<MemberId>, from: Position, to: Position) {
         let Some(member) = member else {
             return self.sent_to_all(from, to);

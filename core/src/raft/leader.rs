@@ -41,6 +41,8 @@ pub struct Leader {
     pub progress: [Progress; MEMBERS_MAX],
     /// Behind so many of them is nobody.
     slots: usize,
+    /// No follower has told of more on its disk, in this term.
+    pub(super) foremost: Position,
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
@@ -59,6 +61,7 @@ impl Leader {
             base,
             barrier: None,
             progress: [Progress::new(now, base); MEMBERS_MAX],
+            foremost: Position::ZERO,
             slots: members.iter().last().map_or(0, |last| last.slot() + 1),
             round: 0,
             rounds: Rounds::new(now),
@@ -212,6 +215,7 @@ impl Raft {
         let taken = ack.round >= progress.round;
         let begins = progress.acknowledge(now, ack, counts, period);
         leader.is_calm &= !begins;
+        leader.foremost = leader.foremost.max(progress.durable);
         // One mark that is no higher than what is committed commits nothing.
         if progress.durable > self.commit {
             self.advance_commit();
@@ -240,6 +244,7 @@ impl Raft {
             return None;
         }
         progress.take_marks(now, marks, Ages::default(), period);
+        leader.foremost = leader.foremost.max(progress.durable);
         let owes_bytes = progress.may_be_sent(end);
         if progress.durable > self.commit {
             self.advance_commit();
@@ -362,6 +367,13 @@ impl Raft {
         }
     }
 
+    /// Whether this leads, all follow, and have been told all that they are to be told now.
+    #[inline]
+    pub(super) fn has_told_all(&self, now: Instant) -> bool {
+        matches!(&self.state, State::Leader(leader)
+            if leader.is_calm && leader.telling.is_told(now, self.commit))
+    }
+
     #[inline(never)]
     pub(super) fn owed_by_leader(&mut self, now: Instant) -> Option<(MemberId, Owed)> {
         let others = self.others();
@@ -371,9 +383,6 @@ impl Raft {
             return None;
         };
         leader.barrier?;
-        if leader.is_calm && leader.telling.is_told(now, commit) {
-            return None;
-        }
         leader.is_calm = false;
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));

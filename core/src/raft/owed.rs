@@ -98,8 +98,9 @@ impl Raft {
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         let answers =
             self.vote_due || !self.refusals.is_empty() || !self.canvass_replies.is_empty();
-        match self.state {
+        match &self.state {
             State::Follower(_) if !answers => self.owed_append(limit),
+            State::Leader(_) if !answers && self.has_told_all(now) => None,
             State::Leader(_) if !answers => self.owed_by_leader(now),
             _ => self.owed_in_an_election(now, limit),
         }

@@ -425,4 +425,56 @@ mod tests {
             assert!(taken > 1000, "most bits are a value's: {taken}");
         }
     }
+
+    /// An acknowledgement is taken by its marks if it differs in nothing else, and whatever one bit
+    /// of it may be, only with what it says as a whole.
+    #[test]
+    fn marks_are_taken_only_of_what_says_the_same_otherwise() {
+        let Body::AppendPosition(last) = messages()[0].body else {
+            panic!("it is one");
+        };
+        let sender = messages()[0].sender;
+        let same = Same::of(sender.incarnation, &last);
+        let said = AppendPosition {
+            received: Position::new(320),
+            durable: Position::new(288),
+            applied: Position::new(256),
+            window: 77,
+            round: 9,
+            flush_age_ms: 0,
+            service_age_ms: 0,
+            ..last
+        };
+        let mut bytes = [0; 160];
+        let taken = |bytes: &[u8]| same.marks(bytes, sender.cluster, sender.member);
+        assert_eq!(emit_append(&sender, &last, &mut bytes), Some(160));
+        assert_eq!(taken(&bytes), None, "it tells of ages");
+        assert_eq!(emit_append(&sender, &said, &mut bytes), Some(160));
+        assert_eq!(taken(&bytes), Some(said.marks()));
+        assert_eq!(taken(&bytes[..159]), None);
+        let mut all = 0;
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let Some(marks) = taken(&damaged) else {
+                continue;
+            };
+            all += 1;
+            let whole = AppendPosition {
+                received: marks.received,
+                durable: marks.durable,
+                applied: marks.applied,
+                window: marks.window,
+                round: marks.round,
+                ..said
+            };
+            let parsed = Frequent::parse(&damaged);
+            assert_eq!(parsed, Some((sender, Frequent::Append(whole))), "{bit}");
+        }
+        // Positions but for their lowest and highest bits, window, round; and what nobody reads.
+        assert!(
+            (3 * 50 + 32 + 64..3 * 64 + 32 + 64 + 64 + 96).contains(&all),
+            "{all}"
+        );
+    }
 }
