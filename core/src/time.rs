@@ -9,6 +9,9 @@ use core::time::Duration;
 pub struct Instant(u64);
 
 impl Instant {
+    /// Behind all that any clock shows.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     /// `nanos` after the driver's zero.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

@@ -265,6 +265,14 @@ impl MemberSet {
         self.len() / 2 + 1
     }
 
+    /// The first member.
+    pub const fn lowest(self) -> Option<MemberId> {
+        match self.is_empty() {
+            true => None,
+            false => Some(MemberId(self.0.trailing_zeros() as u8)),
+        }
+    }
+
     /// The first member behind `last`.
     pub const fn after(self, last: MemberId) -> Option<MemberId> {
         let behind = self.0 & !(u8::MAX >> (7 - last.0));

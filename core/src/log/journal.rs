@@ -36,11 +36,14 @@ pub struct Group {
     pub span: Span,
 }
 
-/// The group that is being flushed.
+/// The group that is being flushed: what follows once it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Flight {
-    group: Group,
+    /// What its slot says, and where its bytes end.
+    confirmed: Position,
+    intended: Position,
+    end: Position,
     joined: Term,
     /// The chain at the end of the group.
     chain: Option<u32>,
@@ -133,10 +136,10 @@ impl Journal {
             self.chain = log.chain_at(cut);
             return Some(self.take_off(joined, Span::new(cut, cut), self.chain));
         }
-        let end = log
-            .end()
-            .min(segment_end(self.written, self.segment_length));
-        if end > self.written {
+        if log.end() > self.written {
+            let end = log
+                .end()
+                .min(segment_end(self.written, self.segment_length));
             self.idle_polls = 0;
             if self.chain.is_none() {
                 self.chain = log.chain_at(self.written);
@@ -172,17 +175,16 @@ impl Journal {
             self.flight = None;
         }
         if let Some(flight) = self.flight.take() {
-            let Group { slot, span, .. } = flight.group;
             self.joined = flight.joined;
-            self.confirmed = slot.confirmed;
-            self.durable = span.end;
+            self.confirmed = flight.confirmed;
+            self.durable = flight.end;
             self.chain = flight.chain;
             match flight.cut {
-                Some(cut) if cut < span.end => {
+                Some(cut) if cut < flight.end => {
                     self.durable = cut;
                     self.chain = None;
                 }
-                _ if self.cut == Some(slot.intended) => self.cut = None,
+                _ if self.cut == Some(flight.intended) => self.cut = None,
                 _ => (),
             }
         }
@@ -271,19 +273,20 @@ impl Journal {
     }
 
     fn launch(&mut self, slot: Slot, joined: Term, span: Span, chain: Option<u32>) -> Group {
-        let group = Group {
-            slot,
-            slot_segment: slot.segment,
-            slot_index: slot.index(),
-            span,
-        };
         self.flight = Some(Flight {
-            group,
+            confirmed: slot.confirmed,
+            intended: slot.intended,
+            end: span.end,
             joined,
             chain,
             cut: None,
         });
-        group
+        Group {
+            slot,
+            slot_segment: slot.segment,
+            slot_index: slot.index(),
+            span,
+        }
     }
 }
 

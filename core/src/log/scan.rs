@@ -370,12 +370,6 @@ pub(crate) struct Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
-    /// Its length in the log.
-    #[inline(always)]
-    pub const fn aligned_len(&self) -> usize {
-        self.frame.len()
-    }
-
     /// What it carries.
     #[inline(always)]
     pub fn payload(&self) -> Option<&'a [u8]> {
@@ -477,21 +471,14 @@ impl<'a> Iterator for Alike<'a> {
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
     let rest = segment_end(at, segment_length).since(at) as usize;
-    let Some((alike, _)) = Alike::new(bytes, at, segment_length) else {
+    let most = bytes.get(..max_len.min(rest)).unwrap_or(bytes);
+    let Some((mut alike, _)) = Alike::new(most, at, segment_length) else {
         let first = parse(bytes, at, segment_length).ok();
         let len = first.map_or(0, |(frame, _)| frame.aligned_len);
         return if len <= max_len { len } else { 0 };
     };
-    let most = max_len.min(rest);
-    let mut len = 0;
-    for frame in alike {
-        let after = len + frame.aligned_len();
-        if after > most {
-            break;
-        }
-        len = after;
-    }
-    len
+    while alike.next().is_some() {}
+    most.len() - alike.left()
 }
 
 /// What of one datagram's run of frames is sent: all of it, but of a PAD its header alone (Aeron).

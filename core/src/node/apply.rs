@@ -140,7 +140,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
             lent.log.release(self.raft.tail.end);
             return false;
         }
-        self.stir();
         let mut bench = Bench {
             services,
             memory: memory(lent.ingress, lent.egress, lent.reassembly),
@@ -156,24 +155,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.advance(now, &mut bench, &*lent.log, &*lent.replay, own);
         let level = self.applier.level;
         let is_behind = |host: &Host<N>| host.position < level;
+        let mut more = false;
         if self.applier.laggard.is_some() || self.hosts.iter().any(is_behind) {
             self.drop_laggard(&bench);
-        }
-        let mut more = false;
-        for at in 0..self.hosts.len() {
-            if self.hosts.get(at).is_some_and(is_behind) {
-                more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
-            }
-            let all = self.applier.position >= self.raft.commit();
-            let host = self.hosts.get_mut(at);
-            if let Some(host) = host.filter(|host| host.position >= level && all) {
-                host.moved = now.instant;
+            for at in 0..self.hosts.len() {
+                if self.hosts.get(at).is_some_and(is_behind) {
+                    more |= self.catch_up(now, at, &mut bench, &*lent.log, &*lent.replay, others);
+                }
             }
         }
         self.halt_if(self.clients.broken());
-        self.halt_if_damaged(bench.services);
-        self.note_digests(bench.services);
-        self.note_due(lent.services);
+        self.note_services(now, bench.services, lent.services);
         // Nothing that is read here is kept from call to call, and what leaves the window is
         // recalled.
         lent.log.release(self.raft.tail.end);
@@ -181,13 +173,25 @@ impl<const N: usize, const S: usize> Node<N, S> {
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
     }
 
-    /// Halts if a service says that it is not what it must be, before its digest is told to
-    /// anybody.
-    fn halt_if_damaged(&mut self, services: &[&mut dyn Service]) {
-        let mut both = self.hosts.iter().zip(services);
-        let found = both.find(|(_, service)| service.is_broken());
-        if let Some(id) = found.map(|(host, _)| host.id) {
-            self.halt(Halt::ServiceBroken(id));
+    /// What follows from what services have executed: their digests, the first timer of each, and
+    /// whether any is level with what is committed. Halts if one says that it is not what it must
+    /// be, before its digest is told to anybody.
+    fn note_services(&mut self, now: Now, services: &[&mut dyn Service], memory: &mut [u8]) {
+        let (level, count) = (self.applier.level, self.hosts.len());
+        let all = self.applier.position >= self.raft.commit();
+        for (slot, (host, service)) in self.hosts.iter_mut().zip(services).enumerate() {
+            if service.is_broken() {
+                let id = host.id;
+                return self.halt(Halt::ServiceBroken(id));
+            }
+            if host.digest_at != host.position {
+                (host.digest, host.digest_at) = (service.digest(), host.position);
+            }
+            if all && host.position >= level {
+                host.moved = now.instant;
+            }
+            let next = host.next_timer(&HostMemory::of(memory, slot, count));
+            host.next_due = next.map(|timer| timer.deadline);
         }
     }
 
@@ -198,15 +202,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let is_level = self.applier.position >= self.raft.commit();
         let is_between = self.applier.piled_up || self.applier.laggard.is_some();
         is_level && !is_between && self.hosts.iter().all(|host| host.is_at_rest(level, role))
-    }
-
-    /// The digest of each service that has executed something.
-    fn note_digests(&mut self, services: &[&mut dyn Service]) {
-        for (host, service) in self.hosts.iter_mut().zip(services) {
-            if host.digest_at != host.position {
-                (host.digest, host.digest_at) = (service.digest(), host.position);
-            }
-        }
     }
 
     /// The node closes: tells the services, the last call of all.
@@ -409,6 +404,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         parsed: &Result<Message<'_>, Reject>,
         bench: &mut Bench<'_, '_, '_>,
     ) {
+        self.stir();
         let record = record_of(message.start, parsed);
         if let Some(timestamp) = record.timestamp() {
             self.applier.time = self.applier.time.max(timestamp);
@@ -467,7 +463,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let executed = host.execute(at, record, &mut **service, &mut effects);
         host.moved = now.instant;
-        // Asked for where it counts, and when this call is over (`note_digests`).
+        // Asked for where it counts, and when this call is over (`note_services`).
         if self.checkpoints.is_open() {
             let digest = service.digest();
             (host.digest, host.digest_at) = (digest, message.end);

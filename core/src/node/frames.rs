@@ -1,10 +1,10 @@
 //! Log bytes to followers: to all of them at once if there is a group for that, and to each alone.
 
-use super::transmit::{Due, Run, What};
+use super::transmit::{Due, Run, Sweep, What};
 use super::{Consumer, Door, Lent, Node, Recall};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, scan};
-use crate::raft::State;
+use crate::raft::{Leader, State};
 use crate::units::{MemberId, MemberSet, Position};
 
 /// The turn of all, behind those of the members.
@@ -15,107 +15,74 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// the bytes are.
     #[inline]
     pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        let end = self.raft.tail.end;
-        match self.raft.state() {
-            State::Leader(leader) if leader.owes_bytes(end) => self.next_frames(lent, end),
-            _ => None,
+        if !self.sweep.may_send {
+            return None;
         }
+        let end = self.raft.tail.end;
+        let is_leader = matches!(self.raft.state(), State::Leader(_));
+        let owed = if is_leader {
+            self.next_frames(lent, end)
+        } else {
+            None
+        };
+        // What is owed and not at hand is looked for again when it may have been recalled.
+        self.sweep.sends =
+            matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
+        self.sweep.may_send = self.sweep.sends && owed.is_some();
+        owed
     }
 
     #[inline(never)]
     fn next_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>, end: Position) -> Option<Due<'l>> {
-        let State::Leader(leader) = self.raft.state() else {
+        // Nearly always the first that is asked is owed some.
+        let owed = self.frames_in_turn(lent, end);
+        owed.or_else(|| self.frames_to_any(lent, end))
+    }
+
+    #[inline(never)]
+    fn frames_to_any<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Due<'l>> {
+        (0..self.raft.others().len()).find_map(|_| self.frames_in_turn(lent, end))
+    }
+
+    /// To the one whose turn it is, or to all.
+    #[inline(always)]
+    fn frames_in_turn<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Due<'l>> {
+        let others = self.raft.others();
+        let State::Leader(leader) = &mut self.raft.state else {
             return None;
         };
         let is_grouped = self.config.log_group.is_some();
+        let member = self.sweep.take_turn(others, is_grouped);
         let edge = if is_grouped { leader.edge() } else { None };
-        let mtu = self.config.mtu;
-        let others = self.raft.others();
-        for _ in 0..=others.len() {
-            let member = self.take_turn(others);
-            let Some((from, to, is_resend)) = self.due_to(member, end, edge) else {
-                continue;
-            };
-            let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
-            // What was asked for again may end in mid-frame: whole frames are sent, one at least.
-            let least = if is_resend { mtu } else { 0 };
-            let due = to.since(from).min(bytes.len() as u64) as usize;
-            let wanted = due.max(least).min(bytes.len());
-            let run = self.run(bytes.get(..wanted).unwrap_or(&[]), from);
-            let Some(run) = bytes.get(..run).filter(|run| !run.is_empty()) else {
-                continue;
-            };
-            let sent_to = from.plus(run.len() as u64);
-            self.raft.frames_sent(member, from, sent_to);
-            let to_whom = match member {
-                Some(member) => self.config.address(member).map(|address| address.member),
-                None => self.config.log_group,
-            };
-            let Some(to) = to_whom else {
-                continue;
-            };
-            let bytes = scan::sent(run);
-            self.counters.log_sent += bytes.len() as u64;
-            return Some(Due {
-                door: Door::Member,
-                to,
-                what: What::InPlace(bytes),
-            });
-        }
-        None
-    }
-
-    /// What `member` is to be sent alone or, without one, all; and whether it was asked for again.
-    #[inline]
-    fn due_to(
-        &self,
-        member: Option<MemberId>,
-        end: Position,
-        edge: Option<Position>,
-    ) -> Option<(Position, Position, bool)> {
-        let State::Leader(leader) = self.raft.state() else {
-            return None;
+        let (from, to, is_resend) = due_to(leader, member, end, edge)?;
+        let (mtu, segment) = (self.config.mtu, self.config.segment_length);
+        let bytes = self.sources.for_catchup(&*lent.log, &*lent.catchup, from);
+        // What was asked for again may end in mid-frame: whole frames are sent, one at least.
+        let least = if is_resend { mtu } else { 0 };
+        let due = to.since(from).min(bytes.len() as u64) as usize;
+        let wanted = bytes.get(..due.max(least).min(bytes.len()))?;
+        let run = self.sweep.run(wanted, from, mtu, segment);
+        let run = bytes.get(..run).filter(|run| !run.is_empty())?;
+        leader.frames_sent(member, from, from.plus(run.len() as u64));
+        let to = match member {
+            Some(member) => self.config.address(member)?.member,
+            None => self.config.log_group?,
         };
-        let Some(member) = member else {
-            let (from, to) = leader.due_to_all(end, edge?)?;
-            return Some((from, to, false));
-        };
-        let progress = leader.progress.get(member.slot())?;
-        let (from, to) = progress.due_alone(end, edge)?;
-        Some((from, to, progress.resend.is_some()))
-    }
-
-    /// How many of `bytes`, the log's from `from` on, make one datagram. Nearly always those that
-    /// one follower is sent are those that the one before was.
-    fn run(&mut self, bytes: &[u8], from: Position) -> usize {
-        let known = self.sweep.run;
-        if (known.from, known.of) != (from, bytes.len()) {
-            let (mtu, segment) = (self.config.mtu, self.config.segment_length);
-            let (len, of) = (scan::run(bytes, from, mtu, segment), bytes.len());
-            self.sweep.run = Run { from, of, len };
-        }
-        let len = self.sweep.run.len;
-        debug_assert_eq!(
-            len,
-            scan::run(bytes, from, self.config.mtu, self.config.segment_length)
-        );
-        len
-    }
-
-    /// Whose turn it is: the followers' in a circle, then, if there is a group, everybody's, which
-    /// is `None`.
-    fn take_turn(&mut self, others: MemberSet) -> Option<MemberId> {
-        let first = others.iter().next();
-        let next = match MemberId::new(self.sweep.member) {
-            Some(last) => others.after(last),
-            None => first,
-        };
-        let next = match self.config.log_group {
-            Some(_) => next,
-            None => next.or(first),
-        };
-        self.sweep.member = next.map_or(ALL, MemberId::get);
-        next
+        let bytes = scan::sent(run);
+        self.counters.log_sent += bytes.len() as u64;
+        Some(Due {
+            door: Door::Member,
+            to,
+            what: What::InPlace(bytes),
+        })
     }
 
     /// Bytes that followers are owed and that the window has let go.
@@ -159,5 +126,53 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let len = lent.catchup.len();
         wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
+    }
+}
+
+/// What `member` is to be sent alone or, without one, all; and whether it was asked for again.
+#[inline(always)]
+fn due_to(
+    leader: &Leader,
+    member: Option<MemberId>,
+    end: Position,
+    edge: Option<Position>,
+) -> Option<(Position, Position, bool)> {
+    let Some(member) = member else {
+        let (from, to) = leader.due_to_all(end, edge?)?;
+        return Some((from, to, false));
+    };
+    let progress = leader.progress.get(member.slot())?;
+    let (from, to) = progress.due_alone(end, edge)?;
+    Some((from, to, progress.resend.is_some()))
+}
+
+impl Sweep {
+    /// How many of `bytes`, the log's from `from` on, make one datagram. Nearly always those that
+    /// one follower is sent are those that the one before was.
+    #[inline]
+    fn run(&mut self, bytes: &[u8], from: Position, mtu: usize, segment: u32) -> usize {
+        let known = self.run;
+        if (known.from, known.of) != (from, bytes.len()) {
+            let (len, of) = (scan::run(bytes, from, mtu, segment), bytes.len());
+            self.run = Run { from, of, len };
+        }
+        debug_assert_eq!(self.run.len, scan::run(bytes, from, mtu, segment));
+        self.run.len
+    }
+
+    /// Whose turn it is: the followers' in a circle, then, if there is a group, everybody's, which
+    /// is `None`.
+    #[inline]
+    fn take_turn(&mut self, others: MemberSet, is_grouped: bool) -> Option<MemberId> {
+        let next = match MemberId::new(self.member) {
+            Some(last) => others.after(last),
+            None => others.lowest(),
+        };
+        let next = match is_grouped {
+            true => next,
+            false => next.or(others.lowest()),
+        };
+        self.member = next.map_or(ALL, MemberId::get);
+        next
     }
 }

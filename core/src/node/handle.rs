@@ -35,7 +35,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return Err(Reject::Halted);
         }
-        self.stir();
         self.see_anew(now);
         self.see_memory(lent);
         let result = match door {
@@ -158,10 +157,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return;
         }
-        self.stir();
         self.see_anew(now);
         self.see_memory(lent);
-        self.raft.handle_timeout(now.instant);
+        if self.raft.has_come(now.instant) {
+            self.stir();
+        }
         self.settle(now, lent.log);
         self.clients.handle_timeout(now.instant);
     }
@@ -178,10 +178,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         }
         self.see_anew(now);
-        if !self.raft.admits() && self.clients.is_quiet_to_admit() {
+        if self.clients.is_quiet_to_admit() && !self.may_originate(now) {
+            self.clients.renew();
             return false;
         }
-        self.stir();
         let before = lent.log.end();
         let capacity = lent.log.capacity();
         let (clients_end, own_end) = self.disk_limits();

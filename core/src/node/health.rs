@@ -101,6 +101,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// still that it could have seen move, and neither a client nor a member was silent.
     #[cold]
     pub(super) fn excuse(&mut self, now: Instant, slept: Duration) {
+        self.stir();
         let later = |at: Instant| at.plus(slept).min(now);
         self.health.flush_since = later(self.health.flush_since);
         self.health.full_since = self.health.full_since.map(later);
@@ -140,6 +141,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// which there is no room for more of the log is one that does not take it, whatever the reason
     /// is that there is no snapshot: so it counts like a flush that does not end. On all members
     /// alike, for a follower that is full acknowledges nothing more either.
+    #[inline(always)]
     pub(super) fn ages(&self, now: Instant) -> Ages {
         let commit = self.raft.commit();
         let (level, taken) = (self.applier.level, self.applier.position);
@@ -162,6 +164,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// or when something was told; bounded by the members and by what they have told.
     #[inline(never)]
     pub(super) fn look_after(&mut self, now: Now) {
+        self.stir();
         let instant = now.instant;
         self.watch_disk(instant);
         self.note_own_snapshot();
@@ -281,6 +284,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         others.remove(self.config.member);
         self.checkpoints.forget_others(others);
         self.health.others = MemberSet::EMPTY;
+        self.heard.forget_said();
     }
 }
 

@@ -151,6 +151,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// What was stored of a snapshot before this node started: it goes on there. `stored` bytes of
     /// `section` are there, and all of the sections before it.
     pub fn resume_install(&mut self, snapshot: SnapshotId, section: Section, stored: u64) {
+        self.stir();
         // Whose it is and whether it is still wanted is known when a leader is.
         let receiving = Receiving::new(self.config.member, Term::ZERO, self.clock.instant);
         self.receiving = Some(Receiving {

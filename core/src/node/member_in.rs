@@ -24,10 +24,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
+        if self.hear_marks(now.instant, from, datagram) {
+            return Ok(());
+        }
         let log = &mut *lent.log;
         if self.healing.is_none() && scan::is_data(datagram) {
+            self.stir_follower();
             return self.handle_frames(now.instant, from, datagram, log);
         }
+        self.stir();
         if let Some((sender, said)) = Frequent::parse(datagram) {
             self.counts_of(from, &sender, said.term())?;
             match &said {
@@ -390,6 +395,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Frames from `before` to the log's end were published: the terms are those of the leader.
+    #[inline]
     fn published<L: Log>(&mut self, before: Position, log: &L) {
         let end = log.end();
         if end == before {
@@ -421,7 +427,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Missing bytes are asked for after a moment, in which they may still come.
+    #[inline]
     fn look_for_hole<L: Log>(&mut self, now: Instant, log: &L) {
+        if self.hole.is_some() || self.leader_end > log.end() || !self.gaps.is_empty() {
+            self.find_hole(now, log);
+        }
+    }
+
+    #[inline(never)]
+    fn find_hole<L: Log>(&mut self, now: Instant, log: &L) {
         let end = log.end();
         // What there is no room for would only be dropped again.
         let to = self.leader_end.max(self.gaps.highest().unwrap_or(end));

@@ -228,7 +228,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
     pub fn handle_durable(&mut self, mark: Mark) {
-        self.stir();
+        self.stir_marks();
         self.raft.handle_durable(mark);
     }
 
@@ -381,6 +381,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if let Some(Some(known)) = self.config.members.get_mut(member.slot()) {
             known.member = address;
         }
+        self.stir();
     }
 
     fn event(&mut self, event: Event) {
@@ -419,7 +420,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// candidates by a wrong one.
     fn grown(&mut self, term: Term, from: Position, end: Position) {
         if self.history.push(term, from, end) {
-            let term = self.history.last_term();
+            self.stir_log();
             self.raft.set_tail(Tail { term, end });
         } else {
             self.does_not_go_on();
@@ -444,14 +445,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.sweep.looked_at = now.instant;
             self.look_after(now);
         }
-        let is_same = self.raft.role() == self.role_seen && !self.raft.owes_barrier();
-        if !is_same || self.hole.is_some() || self.history_wanted.is_some() {
+        debug_assert!(self.raft.has_turned || self.raft.role() == self.role_seen);
+        if self.raft.has_turned || self.hole.is_some() || self.history_wanted.is_some() {
             self.settle_anew(now, log);
         }
     }
 
     #[inline(never)]
     fn settle_anew<L: Log>(&mut self, now: Now, log: &mut L) {
+        self.stir();
         if self.raft.owes_barrier() {
             self.open_term(now, log);
         }
@@ -487,6 +489,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 term: self.raft.term(),
             });
         }
+        self.raft.has_turned = self.raft.owes_barrier();
     }
 
     /// Raft 8: a new leader commits a record of its own term first (Aeron:

@@ -29,6 +29,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         (term == self.raft.term() && self.raft.admits()).then_some(term)
     }
 
+    /// Whether this member may have something of its own to append.
+    #[inline]
+    pub(super) fn may_originate(&self, now: Now) -> bool {
+        if !self.raft.admits() {
+            return false;
+        }
+        let timestamp = self.timestamp(now);
+        let is_owed = self.hosts.iter().any(|host| host.owes(timestamp));
+        let snapshots = self.config.snapshots.enabled;
+        is_owed || self.heard.strange || snapshots && self.wants_snapshot(now.instant)
+    }
+
     /// Appends what keeps the cluster going: the action of a snapshot, and the admission of a new
     /// directory.
     pub(super) fn originate_actions<L: Log>(&mut self, now: Now, term: Term, log: &mut L) {
@@ -186,14 +198,5 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let due = hosts.filter_map(|host| host.next_due).min()?;
         let wait = due.0.saturating_sub(self.clock.wall.0).max(0) as u64;
         Some(self.clock.instant.plus(Duration::from_millis(wait)))
-    }
-
-    /// Notes when each service's next timer is due. Bounded by the timers on their way.
-    pub(super) fn note_due(&mut self, memory: &mut [u8]) {
-        let count = self.hosts.len();
-        for (slot, host) in self.hosts.iter_mut().enumerate() {
-            let next = host.next_timer(&HostMemory::of(memory, slot, count));
-            host.next_due = next.map(|timer| timer.deadline);
-        }
     }
 }

@@ -475,6 +475,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// They are durable. When nothing is left to heal, [`Self::is_healed`] says so.
     pub fn handle_repaired(&mut self, repair: Repair) {
+        self.stir();
         let now = self.clock.instant;
         let Some(healing) = self.healing.as_mut().filter(|h| repair.at == h.next.0) else {
             return;
@@ -499,6 +500,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// below is needed by nobody here. (A driver whose log goes on above the snapshot recovers only
     /// what is above: then there is none.)
     pub(super) fn heal_from_snapshot(&mut self, at: Position, term: Term) {
+        self.stir();
         if self.healing.as_ref().is_none_or(|h| at < h.to) {
             return;
         }

@@ -116,6 +116,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if start <= self.start.base {
             return;
         }
+        // There is room for more of the log.
+        self.stir();
         let term = self.history.term_at(start).unwrap_or(self.start.term);
         self.start = TermBase { term, base: start };
     }

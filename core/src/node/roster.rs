@@ -14,12 +14,13 @@
 //! So from when the new life counts for anybody, the old one counts for nobody, ever.
 
 use super::{Event, Node};
+use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, append};
 use crate::raft::{Progress, State};
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
-use crate::wire::member::AppendPosition;
+use crate::wire::member::{AppendPosition, Same};
 
 /// How far behind what is committed a new directory may be and still be level.
 const LEVEL: u64 = 64 * 1024;
@@ -30,10 +31,13 @@ pub(super) struct Heard {
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
     /// A member that does not count may have been heard: until then nobody is looked for.
-    strange: bool,
+    pub strange: bool,
     /// What of the roster is in the node state on disk, and whether that says that this member
     /// votes.
     pub persisted: (Position, bool),
+    /// What each follower has said beside its marks in its last acknowledgement, if that counts and
+    /// all that follows from it was done: this leader's roster is the same since.
+    said: [Option<Same>; MEMBERS_MAX],
 }
 
 impl Heard {
@@ -42,7 +46,13 @@ impl Heard {
             appended: None,
             strange: false,
             persisted,
+            said: [None; MEMBERS_MAX],
         }
+    }
+
+    /// Every acknowledgement is to be looked at as a whole.
+    pub const fn forget_said(&mut self) {
+        self.said = [None; MEMBERS_MAX];
     }
 }
 
@@ -85,12 +95,42 @@ impl<const N: usize, const S: usize> Node<N, S> {
     ) {
         let counts = self.counts(from, incarnation, ack.votes);
         self.heard.strange |= !counts;
-        if self.raft.handle_append(now, from, ack, counts)
-            && let Some(progress) = self.raft.progress_mut(from)
-        {
+        let taken = self.raft.handle_append(now, from, ack, counts);
+        if taken {
             // Only what is no echo of an earlier life of the sender.
-            progress.incarnation = Some(incarnation);
+            self.raft.note_life(from, incarnation);
         }
+        let commit = self.raft.commit();
+        // Digests of what is not known to be committed are not compared yet, so they are looked at
+        // again; and whether one counts that does not vote hangs on what others say.
+        let is_settled = ack.checkpoint.position <= commit && ack.snapshot.position <= commit;
+        let is_well = ack.votes && !ack.quarantined && !ack.resting;
+        if let Some(said) = self.heard.said.get_mut(from.slot()) {
+            let is_plain = taken && counts && is_settled && is_well;
+            *said = is_plain.then(|| Same::of(incarnation, ack));
+        }
+    }
+
+    /// An acknowledgement that says what the sender's last one did, but for its marks: nearly all
+    /// do. False if it is to be looked at as a whole.
+    #[inline]
+    pub(super) fn hear_marks(&mut self, now: Instant, from: MemberId, datagram: &[u8]) -> bool {
+        let Some(Some(same)) = self.heard.said.get(from.slot()) else {
+            return false;
+        };
+        let Some(marks) = same.marks(datagram, self.config.cluster, from) else {
+            return false;
+        };
+        let is_of_now = same.term() == self.raft.term() && marks.received >= self.start.base;
+        let taken = is_of_now.then(|| self.raft.handle_marks(now, from, &marks));
+        let Some(Some(owes_bytes)) = taken else {
+            return false;
+        };
+        self.stir_marks();
+        if owes_bytes {
+            self.stir_log();
+        }
+        true
     }
 
     /// Whether this leader counts that member's marks, as far as it has heard.
@@ -143,6 +183,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         self.event(Event::MemberAdmitted(member));
+        self.heard.forget_said();
         self.check_own_life();
     }
 

@@ -117,5 +117,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn set_fitness(&mut self, now: Instant) {
         let unfit = self.is_quarantined() || self.shared.is_odd;
         self.raft.set_unfit(now, unfit);
+        self.stir();
     }
 }

@@ -56,12 +56,23 @@ pub(super) enum What<'l> {
 /// Where messages are written that are nowhere in place.
 pub(super) type Scratch = [u8; CONTROL_MAX];
 
-/// How far a round through the producers has come: those before `next` owe nothing. It stands until
-/// the node is told something, or time moves on.
+/// What may be owed to members. Who owed nothing is not asked again before the node is told
+/// something that matters to it, or a time has come. Clients have such notes of their own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Sweep {
     at: Instant,
-    next: u8,
+    /// Something was told since no message was owed,
+    may_say: bool,
+    /// or it is so late that one may be owed all the same.
+    say_at: Instant,
+    /// Something was told, or time has moved, since others were asked for all that is missing.
+    may_ask: bool,
+    /// Something is missing.
+    asks: bool,
+    /// Something was told, or the log has grown, since no bytes of it were owed.
+    pub may_send: bool,
+    /// Some are owed that were not at hand.
+    pub sends: bool,
     /// Which follower was last sent log bytes; or all were.
     pub member: u8,
     /// When this member's health was last looked after.
@@ -92,11 +103,27 @@ impl Sweep {
     /// Nobody was asked.
     pub const NONE: Self = Self {
         at: Instant::from_nanos(0),
-        next: 0,
+        may_say: true,
+        say_at: Instant::from_nanos(0),
+        may_ask: true,
+        asks: true,
+        may_send: true,
+        sends: true,
         member: 0,
         looked_at: Instant::from_nanos(0),
         run: Run::NONE,
     };
+
+    /// It is so late.
+    #[inline]
+    fn see(&mut self, now: Instant) {
+        if self.at != now {
+            self.at = now;
+            self.may_say |= now >= self.say_at;
+            self.may_ask |= self.asks;
+            self.may_send |= self.sends;
+        }
+    }
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -126,29 +153,22 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.halted.is_some() {
             return None;
         }
-        let instant = now.instant;
-        if self.sweep.at != instant {
-            (self.sweep.at, self.sweep.next) = (instant, 0);
-        }
-        // One after the other; sending makes no other debts, so whoever owed nothing is not asked
-        // again.
+        self.sweep.see(now.instant);
+        // One after the other; sending makes no other debts: who owed nothing is not asked again.
         macro_rules! first {
-            ($($number:literal: $owed:expr),+ $(,)?) => {
-                $(if self.sweep.next <= $number {
-                    let owed = $owed;
-                    if owed.is_some() {
-                        return owed;
-                    }
-                    self.sweep.next = $number + 1;
+            ($($owed:expr),+ $(,)?) => {
+                $(let owed = $owed;
+                if owed.is_some() {
+                    return owed;
                 })+
             };
         }
         first!(
-            0: self.owed_message(now, &*lent.log, scratch),
-            1: self.owed_amiss(now, lent, scratch),
-            2: self.owed_frames(lent),
-            3: self.owed_client(now, lent, scratch),
-            4: self.owed_rarely(lent, scratch),
+            self.owed_message(now, &*lent.log, scratch),
+            self.owed_amiss(now, lent, scratch),
+            self.owed_frames(lent),
+            self.owed_client(now, lent, scratch),
+            self.owed_rarely(lent, scratch),
         );
         None
     }
@@ -177,12 +197,20 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &Lent<'_, L>,
         scratch: &mut Scratch,
     ) -> Option<Due<'static>> {
-        let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
-        let is_whole = self.receiving.is_none() && self.healing.is_none();
-        if is_told && is_whole {
+        if !self.sweep.may_ask {
             return None;
         }
-        self.owed_for_the_missing(now.instant, lent, scratch)
+        let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
+        let is_whole = self.receiving.is_none() && self.healing.is_none();
+        let owed = match is_told && is_whole {
+            true => None,
+            false => self.owed_for_the_missing(now.instant, lent, scratch),
+        };
+        if owed.is_none() {
+            self.sweep.may_ask = false;
+            self.sweep.asks = !(is_told && is_whole);
+        }
+        owed
     }
 
     #[inline(never)]
@@ -201,7 +229,29 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The node is told something: whoever owed nothing may owe something now.
     pub(super) fn stir(&mut self) {
-        self.sweep.next = 0;
+        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
+        self.sweep.may_send = true;
+    }
+
+    /// Bytes of its leader's log have come: it owes nobody any.
+    pub(super) fn stir_follower(&mut self) {
+        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
+    }
+
+    /// A leader's log has grown: followers may be owed bytes of it.
+    pub(super) fn stir_log(&mut self) {
+        self.sweep.may_send = true;
+    }
+
+    /// A flush has ended: followers owe an acknowledgement, and a leader may tell of a commit.
+    pub(super) fn stir_marks(&mut self) {
+        self.sweep.may_say = true;
+    }
+
+    /// No message is owed now.
+    fn says_nothing(&mut self) {
+        let next = self.raft.owes_next();
+        (self.sweep.may_say, self.sweep.say_at) = (false, next);
     }
 
     /// To a member, the so many bytes that were written.
@@ -236,18 +286,29 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .max(self.raft.tail.end)
     }
 
+    #[inline]
     fn owed_message<L: Log>(
         &mut self,
         now: Now,
         log: &L,
         scratch: &mut Scratch,
     ) -> Option<Due<'static>> {
-        let limit = self.limit(log);
-        let (to, owed) = self.raft.poll_owed(now.instant, limit)?;
+        if !self.sweep.may_say {
+            return None;
+        }
+        // A leader has room for all that it appends.
+        let limit = match self.raft.state() {
+            State::Leader(_) => Position::MAX,
+            _ => self.limit(log),
+        };
+        let Some((to, owed)) = self.raft.poll_owed(now.instant, limit) else {
+            self.says_nothing();
+            return None;
+        };
         let written = match owed {
             Owed::Append => {
                 // The last that a follower owes: whom it has not answered comes first.
-                self.sweep.next = 1;
+                self.says_nothing();
                 let said = self.append_position(now.instant, limit);
                 emit_append(&self.sender, &said, scratch)
             }
@@ -478,7 +539,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let is_behind = self.applier.position < self.raft.commit()
             || self.hosts.iter().any(|host| host.position < level);
         let end = self.raft.tail.end;
-        let sends = matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
+        let sends = (self.sweep.may_send || self.sweep.sends)
+            && matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
         let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
         is_behind || sends || is_asked
     }

@@ -18,6 +18,10 @@ impl Raft {
         }
         let minority = usize::from(Planted::CommitWithAMinority.is_active());
         let quorum = (self.members.quorum() - minority).max(1);
+        // Nobody else has what is not committed: nearly always so when this one's own flush ends.
+        if quorum > 1 && leader.foremost <= self.commit {
+            return;
+        }
         let others = self.others();
         let agreed = match quorum {
             // Of two members, or three: this one, and whichever other has more.

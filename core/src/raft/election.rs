@@ -226,13 +226,13 @@ impl Raft {
         self.vote_due = false;
         let ballot_timeout = self.timing.ballot_timeout.saturating_mul(self.patience());
         let jitter = self.prng.below(ballot_timeout.as_nanos() as u64 / 2 + 1);
-        self.state = State::Candidate(Candidate {
+        self.turn(State::Candidate(Candidate {
             rounds: Rounds::new(now),
             granted: MemberSet::EMPTY,
             refused: MemberSet::EMPTY,
             until: now.plus(ballot_timeout).plus(Duration::from_nanos(jitter)),
             transfer,
-        });
+        }));
         self.candidate_timeout(now);
     }
 
@@ -267,7 +267,7 @@ impl Raft {
         if candidate.granted.len() >= self.members.quorum() && self.is_persisted() {
             self.joined = Some(self.ballot.term);
             self.in_vain = 0;
-            self.state = State::Leader(Leader::new(now, self.tail.end, self.members));
+            self.turn(State::Leader(Leader::new(now, self.tail.end, self.members)));
         } else if candidate.refused.len() >= self.members.quorum() {
             self.begin_canvass(now);
         }
@@ -302,9 +302,9 @@ impl Raft {
             self.ballot.vote = Some(from);
             self.vote_due = true;
             let patience = self.timing.ballot_timeout.saturating_mul(self.patience());
-            self.state = State::Voter {
+            self.turn(State::Voter {
                 until: now.plus(patience),
-            };
+            });
         } else {
             self.refusals.insert(from);
         }

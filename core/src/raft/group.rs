@@ -103,6 +103,18 @@ impl Leader {
         (edge < to).then_some((edge, to))
     }
 
+    /// Bytes up to `to` have been sent, from `from`: to `member` alone or, without one, to all.
+    #[inline(always)]
+    pub fn frames_sent(&mut self, member: Option<MemberId>, from: Position, to: Position) {
+        let Some(member) = member else {
+            return self.sent_to_all(from, to);
+        };
+        if let Some(progress) = self.progress.get_mut(member.slot()) {
+            progress.sent(from, to);
+            progress.hearing.sent_alone(to);
+        }
+    }
+
     /// Bytes up to `to` have been sent to all, from `from`.
     fn sent_to_all(&mut self, from: Position, to: Position) {
         for progress in &mut self.progress {
@@ -114,17 +126,10 @@ impl Leader {
 }
 
 impl Raft {
-    /// Bytes up to `to` have been sent, from `from`: to `member` alone or, without one, to all.
-    pub fn frames_sent(&mut self, member: Option<MemberId>, from: Position, to: Position) {
-        match (member, &mut self.state) {
-            (Some(member), super::State::Leader(leader)) => {
-                if let Some(progress) = leader.progress.get_mut(member.slot()) {
-                    progress.sent(from, to);
-                    progress.hearing.sent_alone(to);
-                }
-            }
-            (None, super::State::Leader(leader)) => leader.sent_to_all(from, to),
-            _ => {}
+    #[cfg(test)]
+    fn frames_sent(&mut self, member: Option<MemberId>, from: Position, to: Position) {
+        if let super::State::Leader(leader) = &mut self.state {
+            leader.frames_sent(member, from, to);
         }
     }
 

@@ -2,152 +2,12 @@
 
 use core::time::Duration;
 
-use super::group::Hearing;
-use super::health::Worst;
 use super::telling::Telling;
-use super::{Ages, Owed, Raft, Rounds, State};
+use super::{Ages, Owed, Progress, Raft, Rounds, State};
 use crate::limits::MEMBERS_MAX;
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, MemberSet, Position};
-use crate::wire::member::AppendPosition;
-
-/// What a leader knows of one follower, in this term. Positions only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Progress {
-    /// It has joined this term; before that, nothing it says counts.
-    pub joined: bool,
-    /// The life of its directory, as it said in its last acknowledgement.
-    pub incarnation: Option<Incarnation>,
-    /// Whether that is one that counts.
-    pub counts: bool,
-    /// Whether the roster names it, as far as it has spoken at all: its questions show that it is
-    /// alive, also while it has nothing to acknowledge.
-    pub lives: bool,
-    /// Its log's contiguous end.
-    pub received: Position,
-    /// What it has flushed.
-    pub durable: Position,
-    /// What its service has executed.
-    pub applied: Position,
-    /// How far it lets us send.
-    pub limit: Position,
-    /// How far we have sent.
-    pub sent: Position,
-    /// What it has asked for again.
-    pub resend: Option<(Position, Position)>,
-    /// Whether it hears what is sent to all followers at once.
-    pub(super) hearing: Hearing,
-    /// When it was last heard, if ever in this term.
-    pub heard: Option<Instant>,
-    /// When `received` last grew, or the cursor was last set back, or nothing was on its way.
-    pub moved: Instant,
-    /// For how long its disk and its services have kept work waiting.
-    pub ages: Ages,
-    /// The worst of these in the last moments.
-    pub(super) worst: Worst,
-    /// Its state is not the cluster's: it must not lead.
-    pub quarantined: bool,
-    /// It has handed leadership on because it was unwell.
-    pub resting: bool,
-    /// The last heartbeat round it has acknowledged.
-    pub round: u64,
-    /// The commit position it was last told.
-    pub commit_told: Position,
-    /// Which part of the history it has asked for.
-    pub history_from: Option<Position>,
-    /// When it is next told of the new term, while it has not joined.
-    pub greet_at: Instant,
-}
-
-impl Progress {
-    const fn new(now: Instant, end: Position) -> Self {
-        Self {
-            joined: false,
-            incarnation: None,
-            counts: false,
-            lives: false,
-            received: Position::ZERO,
-            durable: Position::ZERO,
-            applied: Position::ZERO,
-            limit: Position::ZERO,
-            sent: end,
-            resend: None,
-            hearing: Hearing::NEW,
-            heard: None,
-            moved: now,
-            ages: Ages {
-                flush_ms: 0,
-                service_ms: 0,
-            },
-            worst: Worst::new(now),
-            quarantined: false,
-            resting: false,
-            round: 0,
-            commit_told: Position::ZERO,
-            history_from: None,
-            greet_at: now,
-        }
-    }
-
-    /// Takes an acknowledgement. One of an older round than the last was delayed, and says nothing;
-    /// one of a newer round that has less than was known comes from a member that has started
-    /// again, and has lost what it had not flushed: it starts anew.
-    /// `period` is for how long its worst ages count.
-    fn acknowledge(&mut self, now: Instant, ack: &AppendPosition, counts: bool, period: Duration) {
-        if ack.round < self.round {
-            return;
-        }
-        let restarted = ack.round > self.round && ack.received < self.received;
-        if !self.joined || restarted || self.counts != counts {
-            *self = Self {
-                joined: true,
-                counts,
-                // It is the same disk, whatever has begun anew.
-                worst: self.worst,
-                ..Self::new(now, ack.received)
-            };
-        }
-        if ack.received > self.received {
-            self.received = ack.received;
-            self.moved = now;
-        }
-        self.heard = Some(now);
-        self.round = ack.round;
-        self.sent = self.sent.max(self.received);
-        self.hearing.has(self.received);
-        self.durable = self.durable.max(ack.durable.min(ack.received));
-        self.applied = self.applied.max(ack.applied);
-        self.limit = self.limit.max(ack.received.plus(u64::from(ack.window)));
-        self.ages = Ages {
-            flush_ms: ack.flush_age_ms,
-            service_ms: ack.service_age_ms,
-        };
-        self.worst.note(now, period, self.ages);
-        (self.quarantined, self.resting) = (ack.quarantined, ack.resting);
-    }
-
-    /// The span that may be sent next: first what was asked for again, then from the cursor on.
-    pub fn due(&self, end: Position) -> Option<(Position, Position)> {
-        if !self.joined {
-            return None;
-        }
-        if let Some((from, to)) = self.resend {
-            return Some((from, to.min(end)));
-        }
-        let to = self.limit.min(end);
-        (self.sent < to).then_some((self.sent, to))
-    }
-
-    /// Bytes up to `to` have been sent, from `from`.
-    pub fn sent(&mut self, from: Position, to: Position) {
-        match self.resend {
-            Some((at, end)) if at == from => {
-                self.resend = (to < end).then_some((to, end));
-            }
-            _ => self.sent = self.sent.max(to),
-        }
-    }
-}
+use crate::wire::member::{AppendPosition, Marks};
 
 /// Why a transfer of leadership was not begun.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -181,6 +41,8 @@ pub struct Leader {
     pub progress: [Progress; MEMBERS_MAX],
     /// Behind so many of them is nobody.
     slots: usize,
+    /// No follower has told of more on its disk, in this term.
+    pub(super) foremost: Position,
     /// The heartbeat round.
     pub round: u64,
     rounds: Rounds,
@@ -188,6 +50,9 @@ pub struct Leader {
     pub(super) elected: Instant,
     transfer: Option<Transfer>,
     resigned: bool,
+    /// All that it leads were found to follow, and to be owed nothing: until one of them is found
+    /// to be otherwise, or a round begins, they are only owed what is committed.
+    is_calm: bool,
 }
 
 impl Leader {
@@ -196,6 +61,7 @@ impl Leader {
             base,
             barrier: None,
             progress: [Progress::new(now, base); MEMBERS_MAX],
+            foremost: Position::ZERO,
             slots: members.iter().last().map_or(0, |last| last.slot() + 1),
             round: 0,
             rounds: Rounds::new(now),
@@ -203,13 +69,21 @@ impl Leader {
             elected: now,
             transfer: None,
             resigned: false,
+            is_calm: false,
+        }
+    }
+
+    /// By when somebody may be owed something, if nothing happens.
+    pub(super) fn owes_next(&self, commit: Position) -> Instant {
+        match self.is_calm {
+            true => self.telling.deadline(commit).unwrap_or(Instant::NEVER),
+            false => Instant::from_nanos(0),
         }
     }
 
     /// Whether any follower may be sent bytes of a log that ends at `end`.
     pub fn owes_bytes(&self, end: Position) -> bool {
-        let is_owed = |p: &Progress| p.joined && (p.resend.is_some() || p.sent < p.limit.min(end));
-        self.places().iter().any(is_owed)
+        self.places().iter().any(|p| p.may_be_sent(end))
     }
 
     /// Whether any is to be sent bytes of it from below `start`.
@@ -240,6 +114,7 @@ impl Leader {
 
     /// A member that looks for a leader is told at once.
     pub(super) fn greet(&mut self, now: Instant, member: MemberId) {
+        self.is_calm = false;
         if let Some(progress) = self.progress.get_mut(member.slot()) {
             if progress.joined {
                 *progress = Progress {
@@ -257,7 +132,7 @@ impl Leader {
 
     /// Nobody took over: every member is told that it is free to stand.
     fn bow_out(&mut self, now: Instant, others: MemberSet, interval: Duration) {
-        self.transfer = None;
+        (self.transfer, self.is_calm) = (None, false);
         self.resigned = true;
         self.rounds.hurry(now);
         self.rounds.refill(now, others, interval);
@@ -304,7 +179,10 @@ impl Raft {
     /// This leader's progress table entry for `member`.
     pub fn progress_mut(&mut self, member: MemberId) -> Option<&mut Progress> {
         match &mut self.state {
-            State::Leader(leader) => leader.progress.get_mut(member.slot()),
+            State::Leader(leader) => {
+                leader.is_calm = false;
+                leader.progress.get_mut(member.slot())
+            }
             _ => None,
         }
     }
@@ -335,12 +213,52 @@ impl Raft {
             return false;
         };
         let taken = ack.round >= progress.round;
-        progress.acknowledge(now, ack, counts, period);
+        let begins = progress.acknowledge(now, ack, counts, period);
+        leader.is_calm &= !begins;
+        leader.foremost = leader.foremost.max(progress.durable);
         // One mark that is no higher than what is committed commits nothing.
         if progress.durable > self.commit {
             self.advance_commit();
         }
         taken
+    }
+
+    /// As [`Raft::handle_append`] with an acknowledgement that differs from one which was taken,
+    /// and counts, in its marks only, and tells of no ages. `None` if it is to be looked at as a
+    /// whole; else whether it may be sent bytes of the log.
+    #[inline]
+    pub(crate) fn handle_marks(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        marks: &Marks,
+    ) -> Option<bool> {
+        let (period, end) = (self.timing.sick_after, self.tail.end);
+        let State::Leader(leader) = &mut self.state else {
+            return None;
+        };
+        let progress = leader.progress.get_mut(from.slot())?;
+        let goes_on = marks.round >= progress.round && marks.received >= progress.received;
+        let is_known = progress.joined && progress.counts;
+        if !goes_on || !is_known || marks.received > end {
+            return None;
+        }
+        progress.take_marks(now, marks, Ages::default(), period);
+        leader.foremost = leader.foremost.max(progress.durable);
+        let owes_bytes = progress.may_be_sent(end);
+        if progress.durable > self.commit {
+            self.advance_commit();
+        }
+        Some(owes_bytes)
+    }
+
+    /// The life of a follower's directory, as it said in what was taken.
+    pub fn note_life(&mut self, member: MemberId, incarnation: Incarnation) {
+        if let State::Leader(leader) = &mut self.state
+            && let Some(progress) = leader.progress.get_mut(member.slot())
+        {
+            progress.incarnation = Some(incarnation);
+        }
     }
 
     /// A follower misses `[from, to)`; the node has checked that `from` is a frame boundary.
@@ -410,6 +328,7 @@ impl Raft {
         };
         if leader.rounds.refill(now, others, interval) {
             leader.round += 1;
+            leader.is_calm = false;
         }
         for progress in &mut leader.progress {
             progress.listen_again(now);
@@ -448,6 +367,14 @@ impl Raft {
         }
     }
 
+    /// Whether this leads, all follow, and have been told all that they are to be told now.
+    #[inline]
+    pub(super) fn has_told_all(&self, now: Instant) -> bool {
+        matches!(&self.state, State::Leader(leader)
+            if leader.is_calm && leader.telling.is_told(now, self.commit))
+    }
+
+    #[inline(never)]
     pub(super) fn owed_by_leader(&mut self, now: Instant) -> Option<(MemberId, Owed)> {
         let others = self.others();
         let interval = self.timing.canvass_interval;
@@ -456,11 +383,12 @@ impl Raft {
             return None;
         };
         leader.barrier?;
+        leader.is_calm = false;
         if leader.resigned {
             return leader.rounds.take().map(|member| (member, Owed::Resign));
         }
         let told = leader.telling.told(now, commit);
-        let mut behind = MemberSet::EMPTY;
+        let (mut behind, mut all_follow) = (MemberSet::EMPTY, leader.transfer.is_none());
         for member in others.iter() {
             let Some(p) = leader.progress.get_mut(member.slot()) else {
                 continue;
@@ -476,6 +404,7 @@ impl Raft {
                 p.greet_at = now.plus(interval);
                 return Some((member, Owed::NewLeadershipTerm { history_from }));
             }
+            all_follow = false;
         }
         if let Some(transfer) = &mut leader.transfer
             && now >= transfer.next
@@ -487,7 +416,10 @@ impl Raft {
             }
         }
         // With a round to everybody, and else whoever was not told of what all are to be told.
-        let member = leader.rounds.take().or_else(|| behind.iter().next())?;
+        let Some(member) = leader.rounds.take().or_else(|| behind.iter().next()) else {
+            leader.is_calm = all_follow;
+            return None;
+        };
         if let Some(p) = leader.progress.get_mut(member.slot()) {
             p.commit_told = commit;
         }
@@ -516,6 +448,7 @@ impl Raft {
         if target == me || !members.contains(target) || !joined {
             return Err(TransferError::BadTarget);
         }
+        leader.is_calm = false;
         leader.transfer = Some(Transfer {
             target,
             until,

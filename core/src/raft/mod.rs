@@ -7,7 +7,8 @@
 //! - `commit`: what a quorum has (Raft 5.3, 5.4.2)
 //! - `election`: canvass, ballot, votes (Raft 5.2, 5.4.1, 9.6; Aeron: `Election`)
 //! - `group`: the log sent to all followers at once
-//! - `leader`: progress of followers, check-quorum, transfer (Raft 5.3, 6.2)
+//! - `leader`: check-quorum, transfer, what followers are owed (Raft 5.3, 6.2)
+//! - `progress`: what a leader knows of each follower
 //! - `telling`: how often followers hear of what is committed
 //! - `health`: a leader that is unwell hands over, a member that must not lead does not
 
@@ -17,6 +18,7 @@ mod group;
 mod health;
 mod leader;
 mod owed;
+mod progress;
 mod silence;
 mod telling;
 #[cfg(test)]
@@ -26,8 +28,9 @@ use core::time::Duration;
 
 pub use election::{Candidate, Canvass, Report};
 pub use health::Ages;
-pub use leader::{Leader, Progress, TransferError};
+pub use leader::{Leader, TransferError};
 pub use owed::{Owed, Rounds};
+pub use progress::Progress;
 
 use crate::planted::Planted;
 use crate::prng::Prng;
@@ -194,6 +197,9 @@ pub struct Raft {
     pub(crate) looked: Instant,
     /// See [`silence::nap`].
     pub(crate) nap: u64,
+    /// It has become something else since the node has last looked at what it is, or has yet to
+    /// open the term that it leads.
+    pub(crate) has_turned: bool,
 }
 
 /// What a new `Raft` starts from.
@@ -251,6 +257,7 @@ impl Raft {
             rest: health::Rest::NONE,
             looked: now,
             nap: silence::nap(&start.timing),
+            has_turned: true,
         }
     }
 
@@ -339,13 +346,13 @@ impl Raft {
                 self.in_vain = 0;
                 let acked = Acked::default();
                 let (heard, round) = (now, 0);
-                self.state = State::Follower(Follower {
+                self.turn(State::Follower(Follower {
                     leader,
                     heard,
                     round,
                     ack_due: true,
                     acked,
-                });
+                }));
             }
         }
     }
@@ -481,14 +488,27 @@ impl Raft {
             self.in_vain = self.in_vain.saturating_add(1);
         }
         if !matches!(self.state, State::Canvass(_)) {
-            self.state = State::Canvass(Canvass::new(now));
+            self.turn(State::Canvass(Canvass::new(now)));
         }
     }
 
-    /// Moves time on: at most one transition a call, each bounded by the number of members.
+    /// It becomes something else.
+    fn turn(&mut self, state: State) {
+        self.state = state;
+        self.has_turned = true;
+    }
+
+    /// Moves time on: at most one transition a call, each bounded by the number of members. True if
+    /// some time had come.
     #[inline]
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         let _slept = self.look(now);
+        self.has_come(now)
+    }
+
+    /// The same, by one who has just looked.
+    #[inline]
+    pub fn has_come(&mut self, now: Instant) -> bool {
         let is_due = match &self.state {
             State::Follower(f) => now >= f.heard.plus(self.timing.leader_timeout),
             State::Voter { until } => now >= *until,
@@ -501,6 +521,7 @@ impl Raft {
         if is_due {
             self.pass_time(now);
         }
+        is_due
     }
 
     #[inline(never)]

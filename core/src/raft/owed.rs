@@ -94,13 +94,25 @@ impl Rounds {
 impl Raft {
     /// The next message owed, and to whom. `received` is the log's contiguous end, `limit` the end
     /// of the room behind it. Each call does work bounded by the number of members.
+    #[inline]
     pub fn poll_owed(&mut self, now: Instant, limit: Position) -> Option<(MemberId, Owed)> {
         let answers =
             self.vote_due || !self.refusals.is_empty() || !self.canvass_replies.is_empty();
-        match self.state {
+        match &self.state {
             State::Follower(_) if !answers => self.owed_append(limit),
+            State::Leader(_) if !answers && self.has_told_all(now) => None,
             State::Leader(_) if !answers => self.owed_by_leader(now),
             _ => self.owed_in_an_election(now, limit),
+        }
+    }
+
+    /// By when `poll_owed`, which has just found nothing, may find something although this member
+    /// was told nothing, and no time has passed by [`Raft::handle_timeout`].
+    pub fn owes_next(&self) -> Instant {
+        match &self.state {
+            State::Leader(leader) => leader.owes_next(self.commit),
+            // Whatever they owe, they owe since they were told something or their time had come.
+            _ => Instant::NEVER,
         }
     }
 

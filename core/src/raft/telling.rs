@@ -34,11 +34,16 @@ impl Telling {
 
     /// What they are to be told while this is committed. Never goes back.
     pub fn told(&mut self, now: Instant, commit: Position) -> Position {
-        let untold = commit.since(self.told);
-        if untold > 0 && (now >= self.next || untold >= BYTES) {
+        if !self.is_told(now, commit) {
             (self.told, self.next) = (commit, now.plus(AFTER));
         }
         self.told
+    }
+
+    /// Whether `told` would say what it has said last.
+    pub fn is_told(&self, now: Instant, commit: Position) -> bool {
+        let untold = commit.since(self.told);
+        untold == 0 || (now < self.next && untold < BYTES)
     }
 
     /// When they are to be told more, if nothing more is committed before.

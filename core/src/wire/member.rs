@@ -20,6 +20,7 @@ mod settings;
 
 pub use code::{CHUNK_HEADER, CHUNK_MAX, MEMBER_MESSAGE_MAX};
 pub(crate) use frequent::{Frequent, emit_append, emit_commit, said_by};
+pub(crate) use frequent::{Marks, Same};
 pub use settings::{Setting, SettingSet, SharedSettings};
 
 use crate::units::{ClusterId, Incarnation, MemberId, Position, Section, Term};

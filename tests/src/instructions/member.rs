@@ -55,43 +55,24 @@ fn config(member: usize) -> Config {
     }
 }
 
-struct Memory {
-    window: Window<Vec<u8>>,
-    ingress: Vec<u8>,
-    reassembly: Vec<u8>,
-    egress: Vec<u8>,
-    replay: Vec<u8>,
-    catchup: Vec<u8>,
-    assembly: Vec<u8>,
-    services: Vec<u8>,
-}
+/// What a member is lent, once and for all: as a board has it in statics.
+type Memory = Lent<'static, Window<Vec<u8>>>;
 
-impl Memory {
-    fn new() -> Self {
-        let log = vec![0; window_len(WINDOW, MTU)];
-        Self {
-            window: Window::new(log, MTU, SEGMENT).expect("large enough"),
-            ingress: vec![0; SESSIONS * slot_len(STREAM_WINDOW, MTU)],
-            reassembly: vec![0; 2 * (MESSAGE_MAX + 64)],
-            egress: vec![0; SESSIONS * slot_len(STREAM_WINDOW, MTU)],
-            replay: vec![0; 2 * MESSAGE_MAX + MTU],
-            catchup: vec![0; MTU],
-            assembly: vec![0; MESSAGE_MAX + 64],
-            services: vec![0; 4096],
-        }
+fn memory() -> Memory {
+    fn bytes(len: usize) -> &'static mut [u8] {
+        vec![0; len].leak()
     }
-
-    fn lend(&mut self) -> Lent<'_, Window<Vec<u8>>> {
-        Lent {
-            log: &mut self.window,
-            ingress: &mut self.ingress,
-            reassembly: &mut self.reassembly,
-            egress: &mut self.egress,
-            replay: &mut self.replay,
-            catchup: &mut self.catchup,
-            assembly: &mut self.assembly,
-            services: &mut self.services,
-        }
+    let log = vec![0; window_len(WINDOW, MTU)];
+    let window = Window::new(log, MTU, SEGMENT).expect("large enough");
+    Lent {
+        log: Box::leak(Box::new(window)),
+        ingress: bytes(SESSIONS * slot_len(STREAM_WINDOW, MTU)),
+        reassembly: bytes(2 * (MESSAGE_MAX + 64)),
+        egress: bytes(SESSIONS * slot_len(STREAM_WINDOW, MTU)),
+        replay: bytes(2 * MESSAGE_MAX + MTU),
+        catchup: bytes(MTU),
+        assembly: bytes(MESSAGE_MAX + 64),
+        services: bytes(4096),
     }
 }
 
@@ -100,11 +81,11 @@ pub struct Member {
     id: usize,
     node: Box<Node<SESSIONS>>,
     journal: Journal,
-    memory: Memory,
+    lent: Memory,
     pub service: Mirror,
     is_busy: bool,
     scratch: Box<[u8; CONTROL_MAX]>,
-    pub inbox: Inbox,
+    pub inbox: Inbox<Door>,
     pub outbox: Inbox,
 }
 
@@ -113,17 +94,17 @@ impl Member {
     pub fn new(member: usize, answers: bool, now: Now) -> Self {
         let state = NodeState::first(CLUSTER, id(member));
         let recovered = Recovered::fresh(CLUSTER);
-        let mut memory = Memory::new();
-        let opened = recovered.open_window(&mut memory.window);
+        let lent = memory();
+        let opened = recovered.open_window(lent.log);
         opened.expect("a log starts at its start");
-        let mut journal = recovered.journal(CLUSTER, &memory.window);
+        let mut journal = recovered.journal(CLUSTER, lent.log);
         journal.set_confirm_after(CONFIRM_AFTER);
         let node = Node::new(config(member), state, &recovered, now);
         Self {
             id: member,
             node: Box::new(node.expect("a sound configuration")),
             journal,
-            memory,
+            lent,
             service: Mirror {
                 answers,
                 executed: 0,
@@ -139,9 +120,13 @@ impl Member {
         self.node.role()
     }
 
-    /// Is this one of its sockets?
-    pub fn owns(&self, address: SocketAddr) -> bool {
-        [member_door(self.id), client_door(self.id)].contains(&address)
+    /// Which of its sockets has this address?
+    pub fn door(&self, address: SocketAddr) -> Option<Door> {
+        match address {
+            _ if address == member_door(self.id) => Some(Door::Member),
+            _ if address == client_door(self.id) => Some(Door::Client),
+            _ => None,
+        }
     }
 
     /// Would a driver that sleeps wake up now?
@@ -152,26 +137,21 @@ impl Member {
 
     /// One turn of the loop that every driver has.
     pub fn turn(&mut self, now: Now) {
-        let mut lent = self.memory.lend();
-        let clients = client_door(self.id);
-        for (from, to, bytes) in self.inbox.iter() {
-            let door = match to == clients {
-                true => Door::Client,
-                false => Door::Member,
-            };
-            let taken = self.node.handle_datagram(now, door, from, bytes, &mut lent);
+        let lent = &mut self.lent;
+        for (from, door, bytes) in self.inbox.iter() {
+            let taken = self.node.handle_datagram(now, door, from, bytes, lent);
             std::hint::black_box(taken.is_ok());
         }
         self.inbox.clear();
-        self.node.handle_timeout(now, &mut lent);
-        let mut is_busy = self.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        self.node.handle_timeout(now, lent);
+        let mut is_busy = self.node.poll_ingress(now, &mut AllowAll, lent);
         make_durable(&mut self.node, &mut self.journal, lent.log);
-        is_busy |= self.node.poll_service(now, &mut self.service, &mut lent);
-        assert!(self.node.poll_recall(&lent).is_none(), "all is in memory");
+        is_busy |= self.node.poll_service(now, &mut self.service, lent);
+        assert!(self.node.poll_recall(lent).is_none(), "all is in memory");
         send(
             &mut self.node,
             now,
-            &lent,
+            lent,
             self.id,
             &mut self.scratch,
             &mut self.outbox,
@@ -200,7 +180,7 @@ fn make_durable(node: &mut Node<SESSIONS>, journal: &mut Journal, window: &mut W
 fn send(
     node: &mut Node<SESSIONS>,
     now: Now,
-    lent: &Lent<'_, Window<Vec<u8>>>,
+    lent: &Memory,
     id: usize,
     scratch: &mut [u8; CONTROL_MAX],
     outbox: &mut Inbox,

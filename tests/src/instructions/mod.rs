@@ -32,14 +32,23 @@ const HOPS_MAX: usize = 1_000_000;
 /// The longest datagram.
 const DATAGRAM_MAX: usize = 2048;
 
-/// Datagrams on their way to one socket owner: each with its door, where it is from and its bytes.
-#[derive(Default)]
-struct Inbox {
+/// Datagrams on their way, of or to one owner of sockets: each with where it is from, its bytes,
+/// and where it goes: an address or, once it has arrived, which socket it was.
+struct Inbox<To = SocketAddr> {
     bytes: Vec<u8>,
-    heads: Vec<(SocketAddr, SocketAddr, usize)>,
+    heads: Vec<(SocketAddr, To, usize)>,
 }
 
-impl Inbox {
+impl<To> Default for Inbox<To> {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            heads: Vec::new(),
+        }
+    }
+}
+
+impl<To: Copy> Inbox<To> {
     fn with_room() -> Self {
         Self {
             bytes: Vec::with_capacity(1 << 20),
@@ -47,12 +56,12 @@ impl Inbox {
         }
     }
 
-    fn push(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    fn push(&mut self, from: SocketAddr, to: To, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.heads.push((from, to, bytes.len()));
     }
 
-    fn iter(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, &[u8])> {
+    fn iter(&self) -> impl Iterator<Item = (SocketAddr, To, &[u8])> {
         let mut start = 0;
         self.heads.iter().map(move |(from, to, len)| {
             let bytes = &self.bytes[start..start + len];
@@ -179,8 +188,9 @@ impl Cluster {
         let sent: Vec<Inbox> = members.chain(callers).map(std::mem::take).collect();
         for outbox in &sent {
             for (from, to, bytes) in outbox.iter() {
-                if let Some(member) = self.members.iter_mut().find(|m| m.owns(to)) {
-                    member.inbox.push(from, to, bytes);
+                let mut members = self.members.iter_mut();
+                if let Some((member, door)) = members.find_map(|m| m.door(to).map(|d| (m, d))) {
+                    member.inbox.push(from, door, bytes);
                 } else if let Some(caller) = self.callers.iter_mut().find(|c| c.address == to) {
                     caller.inbox.push(from, to, bytes);
                 }

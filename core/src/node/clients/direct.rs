@@ -133,7 +133,7 @@ impl<const N: usize> Clients<N> {
             if matches!(assembly, Assembly::Idle) {
                 let rest = datagram.get(taken..).unwrap_or_default();
                 let more = self.admit_alike(bound, &mut left, turn, rest, usize::MAX);
-                taken += more.unwrap_or(0) as usize;
+                taken += more.unwrap_or(0);
             }
             let rest = datagram.get(taken..).unwrap_or_default();
             if rest.is_empty() {

@@ -68,6 +68,98 @@ impl Frequent {
     }
 }
 
+/// What moves from one acknowledgement to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Marks {
+    pub received: Position,
+    pub durable: Position,
+    pub applied: Position,
+    pub window: u32,
+    pub round: u64,
+}
+
+impl AppendPosition {
+    fn flags(&self) -> u32 {
+        set(self.quarantined, flag::QUARANTINED)
+            | set(self.resting, flag::RESTING)
+            | set(self.votes, flag::VOTES)
+    }
+
+    pub(crate) const fn marks(&self) -> Marks {
+        Marks {
+            received: self.received,
+            durable: self.durable,
+            applied: self.applied,
+            window: self.window,
+            round: self.round,
+        }
+    }
+}
+
+/// What an acknowledgement says beside its marks: nearly always the same as the sender's last. Of
+/// one that is well, and whose services are level.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Same {
+    incarnation: Incarnation,
+    term: Term,
+    flags: u32,
+    checkpoint: Checkpoint,
+    snapshot: Checkpoint,
+}
+
+impl Same {
+    /// What `said` has in common with others.
+    pub fn of(incarnation: Incarnation, said: &AppendPosition) -> Self {
+        Self {
+            incarnation,
+            term: said.term,
+            flags: said.flags(),
+            checkpoint: said.checkpoint,
+            snapshot: said.snapshot,
+        }
+    }
+
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The marks of an acknowledgement of that member which is otherwise like this one, tells of no
+    /// ages, and was written as by [`emit_append`]. `None` says nothing about any other.
+    #[inline]
+    pub fn marks(&self, datagram: &[u8], cluster: ClusterId, member: MemberId) -> Option<Marks> {
+        let b: &[u8; align(size_of::<Append>())] = datagram.first_chunk()?;
+        let (member, flags) = (u64::from(member.get()), u64::from(self.flags));
+        let differs = (u64_at::<0, _>(b) ^ kind_of(size_of::<Append>()))
+            | (u64_at::<8, _>(b) ^ (member << 32))
+            | (u64_at::<16, _>(b) ^ CONSENSUS_STREAM_ID as u64)
+            | (u64_at::<FRAME_HEADER, _>(b) ^ IS_APPEND)
+            | (u64_at::<SENDER, _>(b) ^ cluster.0)
+            | (u64_at::<{ SENDER + 8 }, _>(b) ^ self.incarnation.0)
+            | (u64_at::<{ SENDER + 16 }, _>(b) ^ (member | flags << 32))
+            | (u64_at::<OWN, _>(b) ^ self.term.to_wire() as u64)
+            | u64::from(u32_at::<{ OWN + 36 }, _>(b) | u32_at::<{ OWN + 48 }, _>(b))
+            | (u64_at::<{ OWN + 52 }, _>(b) ^ self.checkpoint.position.get())
+            | (u64_at::<{ OWN + 60 }, _>(b) ^ self.checkpoint.digest)
+            | (u64_at::<{ OWN + 68 }, _>(b) ^ self.snapshot.position.get())
+            | (u64_at::<{ OWN + 76 }, _>(b) ^ self.snapshot.digest);
+        if differs != 0 {
+            return None;
+        }
+        let [received, durable, applied] = positions([
+            u64_at::<{ OWN + 8 }, _>(b),
+            u64_at::<{ OWN + 16 }, _>(b),
+            u64_at::<{ OWN + 24 }, _>(b),
+        ])?;
+        Some(Marks {
+            received,
+            durable,
+            applied,
+            window: u32_at::<{ OWN + 32 }, _>(b),
+            round: u64_at::<{ OWN + 40 }, _>(b),
+        })
+    }
+}
+
 /// The member that a message which comes from one names in its frame's header: nothing is checked.
 #[inline]
 pub(crate) fn said_by(datagram: &[u8]) -> Option<MemberId> {
@@ -146,9 +238,7 @@ fn commit(b: &Commit, flags: u32) -> Option<Frequent> {
 /// Writes an acknowledgement: see [`super::MemberMessage::emit`].
 pub(crate) fn emit_append(sender: &Sender, said: &AppendPosition, out: &mut [u8]) -> Option<usize> {
     const LEN: usize = align(size_of::<Append>());
-    let flags = set(said.quarantined, flag::QUARANTINED)
-        | set(said.resting, flag::RESTING)
-        | set(said.votes, flag::VOTES);
+    let flags = said.flags();
     let b: &mut [u8; LEN] = out.first_chunk_mut()?;
     front(b, size_of::<Append>(), IS_APPEND, sender, flags);
     put_u64::<OWN, LEN>(b, said.term.to_wire() as u64);
@@ -193,8 +283,7 @@ pub(crate) fn emit_commit(sender: &Sender, said: &CommitPosition, out: &mut [u8]
 #[inline(always)]
 fn front<const LEN: usize>(b: &mut [u8; LEN], len: usize, sbe: u64, sender: &Sender, flags: u32) {
     let member = u64::from(sender.member.get());
-    let whole = u64::from(FLAGS_WHOLE) << 40;
-    put_u64::<0, LEN>(b, len as u64 | whole | DATA);
+    put_u64::<0, LEN>(b, kind_of(len));
     put_u64::<8, LEN>(b, member << 32);
     put_u64::<16, LEN>(b, CONSENSUS_STREAM_ID as u64);
     put_u64::<24, LEN>(b, 0);
@@ -202,6 +291,11 @@ fn front<const LEN: usize>(b: &mut [u8; LEN], len: usize, sbe: u64, sender: &Sen
     put_u64::<SENDER, LEN>(b, sender.cluster.0);
     put_u64::<{ SENDER + 8 }, LEN>(b, sender.incarnation.0);
     put_u64::<{ SENDER + 16 }, LEN>(b, member | u64::from(flags) << 32);
+}
+
+/// The first word of the frame's header.
+const fn kind_of(len: usize) -> u64 {
+    len as u64 | (FLAGS_WHOLE as u64) << 40 | DATA
 }
 
 #[inline(always)]
@@ -330,5 +424,57 @@ mod tests {
             }
             assert!(taken > 1000, "most bits are a value's: {taken}");
         }
+    }
+
+    /// An acknowledgement is taken by its marks if it differs in nothing else, and whatever one bit
+    /// of it may be, only with what it says as a whole.
+    #[test]
+    fn marks_are_taken_only_of_what_says_the_same_otherwise() {
+        let Body::AppendPosition(last) = messages()[0].body else {
+            panic!("it is one");
+        };
+        let sender = messages()[0].sender;
+        let same = Same::of(sender.incarnation, &last);
+        let said = AppendPosition {
+            received: Position::new(320),
+            durable: Position::new(288),
+            applied: Position::new(256),
+            window: 77,
+            round: 9,
+            flush_age_ms: 0,
+            service_age_ms: 0,
+            ..last
+        };
+        let mut bytes = [0; 160];
+        let taken = |bytes: &[u8]| same.marks(bytes, sender.cluster, sender.member);
+        assert_eq!(emit_append(&sender, &last, &mut bytes), Some(160));
+        assert_eq!(taken(&bytes), None, "it tells of ages");
+        assert_eq!(emit_append(&sender, &said, &mut bytes), Some(160));
+        assert_eq!(taken(&bytes), Some(said.marks()));
+        assert_eq!(taken(&bytes[..159]), None);
+        let mut all = 0;
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let Some(marks) = taken(&damaged) else {
+                continue;
+            };
+            all += 1;
+            let whole = AppendPosition {
+                received: marks.received,
+                durable: marks.durable,
+                applied: marks.applied,
+                window: marks.window,
+                round: marks.round,
+                ..said
+            };
+            let parsed = Frequent::parse(&damaged);
+            assert_eq!(parsed, Some((sender, Frequent::Append(whole))), "{bit}");
+        }
+        // Positions but for their lowest and highest bits, window, round; and what nobody reads.
+        assert!(
+            (3 * 50 + 32 + 64..3 * 64 + 32 + 64 + 64 + 96).contains(&all),
+            "{all}"
+        );
     }
 }
