@@ -210,25 +210,56 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// How many of the first `run` of `bytes` are frames as they were written: by each one's own
-/// checksum, and by its chain, which that does not cover, as far as its neighbours can tell. Work:
-/// `run`, and one frame more.
-pub(crate) fn sound(bytes: &[u8], run: usize, at: Position, segment_length: u32) -> usize {
-    let run = bytes.get(..run).unwrap_or_default();
-    let mut frames = Frames::new(run, at, segment_length).verified().linked(None);
-    let Some(first) = frames.next() else {
-        return 0;
+/// Frames as they were written: see [`sound`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sound<'a> {
+    /// The first of them.
+    pub first: FrameRef<'a>,
+    /// How many bytes of the run they are.
+    pub len: usize,
+    /// The chain in the last of them.
+    pub chain: u32,
+    /// A frame beside the first says that its chain is as it was written. If not, there was none
+    /// to ask.
+    pub is_borne_out: bool,
+}
+
+/// What of the first `run` of `bytes` is frames as they were written: by each one's own checksum,
+/// and by its chain, which that does not cover, as far as the chain `before` the first of them, if
+/// it is known, and its neighbours can tell. Work: `run`, and one frame more.
+pub(crate) fn sound(
+    bytes: &[u8],
+    run: usize,
+    at: Position,
+    before: Option<u32>,
+    segment_length: u32,
+) -> Option<Sound<'_>> {
+    let run = bytes.get(..run)?;
+    let mut frames = Frames::new(run, at, segment_length).verified();
+    frames = frames.linked(before);
+    let first = frames.next()?;
+    let mut sound = Sound {
+        first,
+        len: first.aligned_len,
+        chain: first.chain,
+        is_borne_out: before.is_some(),
     };
-    let others: usize = frames.map(|frame| frame.aligned_len).sum();
+    for frame in frames {
+        sound.len += frame.aligned_len;
+        sound.chain = frame.chain;
+        sound.is_borne_out = true;
+    }
+    if sound.is_borne_out {
+        return Some(sound);
+    }
     let behind = bytes.get(first.bytes.len()..).unwrap_or_default();
     let next = Frames::new(behind, first.end(), segment_length)
         .verified()
         .next();
-    match next.is_some_and(|next| others == 0 && !next.follows(first.chain)) {
-        // One of the two is damaged, and nothing says which.
-        true => 0,
-        false => first.aligned_len + others,
-    }
+    sound.is_borne_out = next.is_some();
+    // If it does not follow one of the two is damaged, and nothing says which.
+    next.is_none_or(|next| next.follows(first.chain))
+        .then_some(sound)
 }
 
 /// The position that the frame at the start of `bytes` says it has; `None` if it is no log frame.

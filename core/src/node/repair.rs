@@ -185,6 +185,25 @@ impl Healing {
         last
     }
 
+    /// The chain that stands before the damage, if that begins there: what does not follow from it
+    /// is damaged, or is of another branch that was here before.
+    pub fn chain_before(&self, at: Position) -> Option<u32> {
+        let (first, (chain, _)) = self.first;
+        chain.filter(|_| at == first)
+    }
+
+    /// Whether a sound frame of this log, of whose chain nothing beside it tells, has the chain
+    /// that it was written with: it is not in the damage, or is linked with a place that is known,
+    /// or that others have led to.
+    pub fn bears_out(&self, frame: &FrameRef<'_>) -> bool {
+        let is_at = |place: Place| place.0 == frame.position;
+        let follows = |place: Place| place.1.0.is_some_and(|chain| frame.follows(chain));
+        let links = |place: Place| is_at(place) && follows(place);
+        let is_outside = frame.position < self.first.0 || frame.position >= self.to;
+        let is_last = frame.end() == self.to && self.to_chain == Some(frame.chain);
+        is_outside || is_last || links(self.reached()) || self.parts.iter().any(links)
+    }
+
     fn leads_on(&self, chain: Option<u32>) -> bool {
         !matches!((chain, self.to_chain), (Some(a), Some(b)) if a != b)
     }

@@ -1,6 +1,7 @@
 //! Damage that is healed from others: nothing is written before its end was seen.
 
 use super::*;
+use crate::log::scan;
 use crate::wire::member::RepairRequest;
 
 /// A log of 24 records of 96 bytes; those from the third to the third last were durable here and
@@ -313,4 +314,113 @@ fn whoever_has_bytes_of_no_use_alone_leaves_the_member_damaged() {
     assert!(!damaged.bench.node.is_healed());
     let halted = damaged.bench.node.halted();
     assert_eq!(halted, Some(Halt::DamageNotHealed(damaged.hole.1)));
+}
+
+impl Damaged {
+    /// What member 2 is sent of a log whose storage holds `bytes`, when it asks for what follows
+    /// `from`.
+    fn sends(&mut self, ms: u64, from: usize, bytes: &[u8]) -> Vec<u8> {
+        let ask = RepairRequest {
+            term: term(1),
+            from: Position::new(from as u64),
+            to: Position::new(bytes.len() as u64),
+        };
+        self.bench.say(ms, 2, Body::RepairRequest(ask));
+        let recall = self.bench.recall().expect("it is below the window");
+        assert_eq!(recall.consumer, Consumer::Repair);
+        self.bench.read(recall, bytes);
+        let lent = lent!(self.bench);
+        let (mut scratch, mut sent) = ([0; CONTROL_MAX], Vec::new());
+        while let Some(due) = self.bench.node.poll_transmit(now(ms), &lent, &mut scratch) {
+            if scan::stated_position(due.bytes, SEGMENT).is_some() {
+                assert_eq!(due.to, address(2));
+                sent.extend_from_slice(due.bytes);
+            }
+        }
+        sent
+    }
+
+    /// The log with some records damaged so that their own checksums say so, and some only in
+    /// their chains.
+    fn rotten(&self, records: &[usize], chains: &[usize]) -> Vec<u8> {
+        let mut bytes = self.author.bytes(Position::ZERO);
+        for record in records {
+            bytes[record * 96 + 40] ^= 0xff;
+        }
+        for record in chains {
+            bytes[record * 96 + 28] ^= 0xff;
+        }
+        bytes
+    }
+}
+
+/// Both ends of the hole are records: 2 and, as the last of it, 21.
+#[test]
+fn what_is_sound_in_a_hole_is_sent_to_others() {
+    let mut damaged = Damaged::new(4096);
+    let right = damaged.author.bytes(Position::ZERO);
+    let bytes = damaged.rotten(&[2, 8, 20], &[]);
+    for (ms, from, to) in [(1, 0, 2), (2, 3, 8), (3, 7, 8), (4, 9, 20), (5, 21, 24)] {
+        if from == 7 {
+            // Asked for alone, nothing says of it that its chain is right.
+            assert_eq!(damaged.sends(ms, from * 96, &bytes), []);
+            continue;
+        }
+        let sent = damaged.sends(ms, from * 96, &bytes);
+        assert!(sent == right[from * 96..to * 96], "{from}..{to}");
+    }
+    // What stands at its end is known, also where nothing behind it was read.
+    assert!(damaged.sends(6, 21 * 96, &bytes[..22 * 96]) == right[21 * 96..22 * 96]);
+    let rotten = damaged.rotten(&[2, 8, 20], &[21]);
+    assert_eq!(damaged.sends(7, 21 * 96, &rotten[..22 * 96]), []);
+    for (ms, bad) in [(8, 2), (9, 8), (10, 20)] {
+        assert_eq!(damaged.sends(ms, bad * 96, &bytes), [], "{bad}");
+    }
+}
+
+/// A chain is in no frame's own checksum. Where the frames beside it are damaged as well, it is
+/// taken for damaged: unsent, not passed on as bytes that this log never had.
+#[test]
+fn a_frame_of_a_hole_whose_chain_nothing_bears_out_is_not_sent() {
+    let mut damaged = Damaged::new(4096);
+    let right = damaged.author.bytes(Position::ZERO);
+    // Where the hole begins, in it, behind what is sound in it, and where it ends.
+    let bytes = damaged.rotten(&[3, 6, 8, 13, 20], &[2, 7, 12, 21]);
+    for (ms, record) in [(1, 2), (2, 7), (3, 12), (4, 21)] {
+        assert_eq!(damaged.sends(ms, record * 96, &bytes), [], "{record}");
+    }
+    let sent = damaged.sends(5, 9 * 96, &bytes);
+    assert!(sent == right[9 * 96..12 * 96]);
+    // Of another log, each links with the next; but not with what stands before the hole.
+    let mut other = Author::new();
+    for record in 0..24 {
+        other.write(if record < 1 { 0 } else { 1 });
+    }
+    let bytes = other.bytes(Position::ZERO);
+    assert_eq!(damaged.sends(6, 2 * 96, &bytes), []);
+}
+
+/// So members heal one another that have every other record of a hole.
+#[test]
+fn a_frame_alone_in_a_hole_is_sent_once_healing_has_come_to_it() {
+    let mut damaged = Damaged::new(4096);
+    let right = damaged.author.bytes(Position::ZERO);
+    let bytes = damaged.rotten(&[2, 3, 4, 6, 20], &[]);
+    let record = |n: usize| n * 96..(n + 1) * 96;
+    assert_eq!(damaged.sends(1, 5 * 96, &bytes), []);
+    let (member, _) = damaged.asks(60).expect("nothing was asked for yet");
+    let taken = damaged.bench.datagram(61, member, &right[2 * 96..5 * 96]);
+    assert_eq!(taken, Ok(()));
+    assert!(damaged.sends(62, 5 * 96, &bytes) == right[record(5)]);
+    // If that is not where this log's own record goes on, it says nothing.
+    let rotten = damaged.rotten(&[2, 3, 4, 6, 20], &[5]);
+    assert_eq!(damaged.sends(63, 5 * 96, &rotten), []);
+    // It comes from nobody else, who is asked in turn; the place is remembered.
+    for ms in (120..600).step_by(60) {
+        damaged.asks(ms);
+        assert!(
+            damaged.sends(ms + 1, 5 * 96, &bytes) == right[record(5)],
+            "{ms}"
+        );
+    }
 }
