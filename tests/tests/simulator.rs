@@ -105,6 +105,8 @@ fn seeds_that_have_found_bugs_hold() {
     hold(1_795_857_314_612_153, Some(Profile::Kills));
     // The chain of a frame had rotten, which its own checksum does not cover: it was passed on.
     hold(1075, Some(Profile::Embedded));
+    // Of a PAD to all its header alone had room: it was sent without end, and nobody had it.
+    hold(1_795_913_574_272_903, None);
 }
 
 #[test]

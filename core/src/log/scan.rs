@@ -472,7 +472,8 @@ impl<'a> Iterator for Alike<'a> {
 }
 
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
-/// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit.
+/// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit, or
+/// is a PAD of which the header alone is there.
 ///
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
@@ -480,7 +481,7 @@ pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> u
     let Some((alike, _)) = Alike::new(bytes, at, segment_length) else {
         let first = parse(bytes, at, segment_length).ok();
         let len = first.map_or(0, |(frame, _)| frame.aligned_len);
-        return if len <= max_len { len } else { 0 };
+        return if len <= max_len.min(bytes.len()) { len } else { 0 };
     };
     let most = max_len.min(rest);
     let mut len = 0;

@@ -259,6 +259,10 @@ fn a_run_is_whole_frames_of_one_term_in_one_segment() {
     assert_eq!(len, 96 + 2 * 256, "a PAD comes after it");
     let pad = log.read(end);
     assert_eq!(run(pad, end, 1408, SEGMENT), 224);
+    for room in (0..224).step_by(32) {
+        let none = run(&pad[..room], end, 1408, SEGMENT);
+        assert_eq!(none, 0, "of its {room} bytes only");
+    }
     assert_eq!(sent(pad).len(), 32);
 }
 
