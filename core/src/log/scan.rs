@@ -481,7 +481,11 @@ pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> u
     let Some((alike, _)) = Alike::new(bytes, at, segment_length) else {
         let first = parse(bytes, at, segment_length).ok();
         let len = first.map_or(0, |(frame, _)| frame.aligned_len);
-        return if len <= max_len.min(bytes.len()) { len } else { 0 };
+        return if len <= max_len.min(bytes.len()) {
+            len
+        } else {
+            0
+        };
     };
     let most = max_len.min(rest);
     let mut len = 0;
