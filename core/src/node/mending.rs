@@ -68,7 +68,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     pub(super) fn repair_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
         self.sources.forget_replay();
-        let Some(mending) = &mut self.mending else {
+        let is_stale = self.sources.is_stale(&recall);
+        let Some(mending) = self.mending.as_mut().filter(|_| !is_stale) else {
+            // If it is wanted by now, it is asked for again.
             return;
         };
         match result {
@@ -78,6 +80,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // Unreadable here as well, or not what was asked for: somebody else has it.
             _ => self.mending = None,
         }
+    }
+
+    /// The log was cut: what was read of it may be no more. It is asked for again.
+    pub(super) fn stop_mending(&mut self) {
+        self.mending = None;
     }
 
     /// Whether bytes for a damaged member are in the memory for replay: they leave first.
