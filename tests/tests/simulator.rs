@@ -114,6 +114,14 @@ fn seeds_of_healing_that_have_found_bugs_hold() {
     hold(1_795_900_166_184_837, None);
     // What came of another branch led to a place in nobody's log, and only that was asked for.
     hold(222_281_401_492_001_450, None);
+    // A frame in a hole was sent on whose chain had rotten, and the frame behind it.
+    hold(430_807_352_416_001_527, None);
+}
+
+#[test]
+fn seeds_of_multicast_that_have_found_bugs_hold() {
+    // Of a PAD to all its header alone had room: it was sent without end, and nobody had it.
+    hold(1_795_913_574_272_903, None);
 }
 
 /// Fresh in every run; the seed is in the report if one fails.

@@ -210,25 +210,56 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// How many of the first `run` of `bytes` are frames as they were written: by each one's own
-/// checksum, and by its chain, which that does not cover, as far as its neighbours can tell. Work:
-/// `run`, and one frame more.
-pub(crate) fn sound(bytes: &[u8], run: usize, at: Position, segment_length: u32) -> usize {
-    let run = bytes.get(..run).unwrap_or_default();
-    let mut frames = Frames::new(run, at, segment_length).verified().linked(None);
-    let Some(first) = frames.next() else {
-        return 0;
+/// Frames as they were written: see [`sound`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sound<'a> {
+    /// The first of them.
+    pub first: FrameRef<'a>,
+    /// How many bytes of the run they are.
+    pub len: usize,
+    /// The chain in the last of them.
+    pub chain: u32,
+    /// A frame beside the first says that its chain is as it was written. If not, there was none
+    /// to ask.
+    pub is_borne_out: bool,
+}
+
+/// What of the first `run` of `bytes` is frames as they were written: by each one's own checksum,
+/// and by its chain, which that does not cover, as far as the chain `before` the first of them, if
+/// it is known, and its neighbours can tell. Work: `run`, and one frame more.
+pub(crate) fn sound(
+    bytes: &[u8],
+    run: usize,
+    at: Position,
+    before: Option<u32>,
+    segment_length: u32,
+) -> Option<Sound<'_>> {
+    let run = bytes.get(..run)?;
+    let mut frames = Frames::new(run, at, segment_length).verified();
+    frames = frames.linked(before);
+    let first = frames.next()?;
+    let mut sound = Sound {
+        first,
+        len: first.aligned_len,
+        chain: first.chain,
+        is_borne_out: before.is_some(),
     };
-    let others: usize = frames.map(|frame| frame.aligned_len).sum();
+    for frame in frames {
+        sound.len += frame.aligned_len;
+        sound.chain = frame.chain;
+        sound.is_borne_out = true;
+    }
+    if sound.is_borne_out {
+        return Some(sound);
+    }
     let behind = bytes.get(first.bytes.len()..).unwrap_or_default();
     let next = Frames::new(behind, first.end(), segment_length)
         .verified()
         .next();
-    match next.is_some_and(|next| others == 0 && !next.follows(first.chain)) {
-        // One of the two is damaged, and nothing says which.
-        true => 0,
-        false => first.aligned_len + others,
-    }
+    sound.is_borne_out = next.is_some();
+    // If it does not follow one of the two is damaged, and nothing says which.
+    next.is_none_or(|next| next.follows(first.chain))
+        .then_some(sound)
 }
 
 /// The position that the frame at the start of `bytes` says it has; `None` if it is no log frame.
@@ -466,7 +497,8 @@ impl<'a> Iterator for Alike<'a> {
 }
 
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
-/// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit.
+/// term, at most `max_len` bytes, not across a segment's end. 0 if the first frame does not fit, or
+/// is a PAD of which the header alone is there.
 ///
 /// A PAD travels alone (as a driver of Aeron's sends it): see [`sent`].
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
@@ -475,7 +507,11 @@ pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> u
     let Some((mut alike, _)) = Alike::new(most, at, segment_length) else {
         let first = parse(bytes, at, segment_length).ok();
         let len = first.map_or(0, |(frame, _)| frame.aligned_len);
-        return if len <= max_len { len } else { 0 };
+        return if len <= max_len.min(bytes.len()) {
+            len
+        } else {
+            0
+        };
     };
     while alike.next().is_some() {}
     most.len() - alike.left()

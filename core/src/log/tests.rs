@@ -259,6 +259,10 @@ fn a_run_is_whole_frames_of_one_term_in_one_segment() {
     assert_eq!(len, 96 + 2 * 256, "a PAD comes after it");
     let pad = log.read(end);
     assert_eq!(run(pad, end, 1408, SEGMENT), 224);
+    for room in (0..224).step_by(32) {
+        let none = run(&pad[..room], end, 1408, SEGMENT);
+        assert_eq!(none, 0, "of its {room} bytes only");
+    }
     assert_eq!(sent(pad).len(), 32);
 }
 
@@ -464,7 +468,8 @@ fn a_frame_whose_chain_has_rotten_is_not_sound() {
     let bytes = contents(&log, at(0));
     let sound = |bytes: &[u8], from: usize| {
         let rest = &bytes[from..];
-        scan::sound(rest, rest.len(), at(from as u64), SEGMENT)
+        let sound = scan::sound(rest, rest.len(), at(from as u64), None, SEGMENT);
+        sound.map_or(0, |sound| sound.len)
     };
     assert_eq!(sound(&bytes, 0), 192);
     // That the second does not follow the first says of neither that it is the sound one.
@@ -479,4 +484,25 @@ fn a_frame_whose_chain_has_rotten_is_not_sound() {
     assert_eq!(sound(&rotten, 128), 64);
     rotten[64 + 40] ^= 1;
     assert_eq!(sound(&rotten, 64), 0, "by its own checksum");
+}
+
+/// Between two bad frames, or at the end of what was read, nothing beside a frame says that its
+/// chain is as it was written; what stood before it does, if that is known.
+#[test]
+fn a_frame_alone_is_borne_out_by_the_chain_before_it() {
+    let mut log = window();
+    let first = append(&mut log, T1, &[&[0; 30]], MTU).unwrap().end;
+    let before = log.chain();
+    append(&mut log, T1, &[&[1; 30]], MTU).unwrap();
+    let bytes = &contents(&log, first)[..64];
+    let sound = |bytes: &[u8], before| {
+        let sound = scan::sound(bytes, bytes.len(), first, before, SEGMENT);
+        sound.map(|sound| (sound.len, sound.is_borne_out))
+    };
+    assert_eq!(sound(bytes, None), Some((64, false)));
+    assert_eq!(sound(bytes, before), Some((64, true)));
+    let mut rotten = bytes.to_vec();
+    rotten[28] ^= 0xff;
+    assert_eq!(sound(&rotten, None), Some((64, false)));
+    assert_eq!(sound(&rotten, before), None);
 }

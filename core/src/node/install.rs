@@ -73,6 +73,8 @@ pub(super) struct Receiving {
     /// A whole window waits to be stored.
     is_full: bool,
     next_ask: Instant,
+    /// When its leader last sent some of it, or said that it has to be sent.
+    heard: Instant,
 }
 
 /// The part of a snapshot that this leader sends.
@@ -100,13 +102,26 @@ impl Receiving {
             is_complete: false,
             is_full: false,
             next_ask: now,
+            heard: now,
         }
+    }
+
+    /// By when it counts as not coming, for want of a leader; `None` if all of it is here.
+    pub fn comes_until(&self, timeout: Duration) -> Option<Instant> {
+        (!self.is_complete).then(|| self.heard.plus(timeout))
+    }
+
+    /// What waits to be stored is lost: it is asked for again.
+    fn forget_landed(&mut self) {
+        self.landed = Gaps::new();
+        (self.end, self.is_full) = (None, false);
     }
 
     /// Another snapshot than the one that was begun: all over again.
     fn restart(&mut self, id: SnapshotId) {
         *self = Self {
             id: Some(id),
+            heard: self.heard,
             ..Self::new(self.leader, self.term, self.next_ask)
         };
     }
@@ -139,7 +154,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 if receiving.leader != leader {
                     receiving.next_ask = now;
                 }
-                (receiving.leader, receiving.term) = (leader, term);
+                (receiving.leader, receiving.term, receiving.heard) = (leader, term, now);
             }
             None => {
                 self.receiving = Some(Receiving::new(leader, term, now));
@@ -243,6 +258,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return Err(Reject::Stale);
         };
         room.copy_from_slice(chunk.bytes);
+        if let Some(healing) = &mut self.healing {
+            // It was there, if the leader was not heard for a while.
+            healing.forget_staged();
+        }
+        receiving.heard = now;
         if chunk.is_last {
             receiving.end = Some(end);
         }
@@ -282,8 +302,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         if !done {
             receiving.next_ask = now.plus(RETRY);
-            receiving.landed = Gaps::new();
-            (receiving.end, receiving.is_full) = (None, false);
+            receiving.forget_landed();
             return;
         }
         receiving.stored = receiving.stored.saturating_add(len as u64);
@@ -307,12 +326,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The memory for cold bytes was read into: what waited there to be stored is asked for again.
     pub(super) fn forget_staged(&mut self) {
-        if let Some(receiving) = &mut self.receiving {
-            receiving.landed = Gaps::new();
-            (receiving.end, receiving.is_full) = (None, false);
-        }
+        self.forget_chunks();
         if let Some(healing) = &mut self.healing {
             healing.forget_staged();
+        }
+    }
+
+    /// The same of a snapshot that is received.
+    pub(super) fn forget_chunks(&mut self) {
+        if let Some(receiving) = &mut self.receiving {
+            receiving.forget_landed();
         }
     }
 

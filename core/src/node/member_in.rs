@@ -346,6 +346,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         self.history.truncate(cut);
         self.sources.truncate(cut);
+        self.stop_mending();
         self.sweep.run = Run::NONE;
         self.raft.set_tail(Tail { term, end: cut });
         self.event(Event::Truncated { from, to: cut });

@@ -1,10 +1,18 @@
 //! Log bytes for a member that has lost them: see `repair`. Whoever has them sends them, leader or
 //! not.
+//!
+//! Who has a hole of its own sends what is sound in it as well: so members heal one another of
+//! which none has all. But what it sends there it has to be sure of itself. A frame's own checksum
+//! does not cover its chain, so a frame counts as one that it had only if something says that the
+//! chain is right too: a frame beside it, or a place that healing has come to, from either side.
+//! Sent all the same, it would not be written anywhere, but it would be taken for another branch,
+//! and who takes all others for such halts.
 
 use super::repair::WINDOW;
 use super::transmit::{Due, What};
 use super::{Consumer, Door, Lent, Node, ReadError, Recall, Reject};
-use crate::log::{Log, scan};
+use crate::log::Log;
+use crate::log::scan::{self, Sound};
 use crate::units::{MemberId, Position};
 use crate::wire::member::RepairRequest;
 
@@ -14,6 +22,8 @@ pub(super) struct Mending {
     member: MemberId,
     from: Position,
     to: Position,
+    /// The chain of the frame that was sent last, behind which `from` is.
+    sent: Option<u32>,
     /// Where the bytes that were recalled start, and how many they are.
     read: Option<(Position, usize)>,
 }
@@ -37,6 +47,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 member: from,
                 from: ask.from,
                 to,
+                sent: None,
                 read: None,
             });
         }
@@ -57,7 +68,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     pub(super) fn repair_recalled(&mut self, recall: Recall, result: Result<usize, ReadError>) {
         self.sources.forget_replay();
-        let Some(mending) = &mut self.mending else {
+        let is_stale = self.sources.is_stale(&recall);
+        let Some(mending) = self.mending.as_mut().filter(|_| !is_stale) else {
+            // If it is wanted by now, it is asked for again.
             return;
         };
         match result {
@@ -67,6 +80,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // Unreadable here as well, or not what was asked for: somebody else has it.
             _ => self.mending = None,
         }
+    }
+
+    /// The log was cut: what was read of it may be no more. It is asked for again.
+    pub(super) fn stop_mending(&mut self) {
+        self.mending = None;
     }
 
     /// Whether bytes for a damaged member are in the memory for replay: they leave first.
@@ -88,13 +106,19 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None => return None,
         };
         let run = scan::run(bytes, mending.from, mtu, segment);
-        let sound = scan::sound(bytes, run, mending.from, segment);
-        let run = bytes.get(..sound).filter(|run| !run.is_empty());
-        let Some(run) = run.filter(|_| mending.from < mending.to) else {
+        let hole = self.healing.as_ref();
+        let before = mending.sent;
+        let before = before.or_else(|| hole.and_then(|hole| hole.chain_before(mending.from)));
+        let sound = scan::sound(bytes, run, mending.from, before, segment);
+        let is_sure = |s: &Sound<'_>| s.is_borne_out || hole.is_none_or(|h| h.bears_out(&s.first));
+        let sound = sound.filter(|sound| mending.from < mending.to && is_sure(sound));
+        let Some((run, sound)) = sound.and_then(|sound| Some((bytes.get(..sound.len)?, sound)))
+        else {
             self.mending = None;
             return None;
         };
         mending.from = mending.from.plus(run.len() as u64);
+        mending.sent = Some(sound.chain);
         let to = self.config.address(mending.member)?.member;
         Some(Due {
             door: Door::Member,

@@ -43,6 +43,11 @@ impl Parts {
         let _kept = self.0.push((place, peer)).is_ok();
     }
 
+    /// Those that are remembered.
+    pub fn iter(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(|(place, _)| *place)
+    }
+
     /// The last of them below `to`, where the hole ends now.
     pub fn last_below(&mut self, to: Position) -> Option<(Place, MemberId)> {
         self.forget_from(to);

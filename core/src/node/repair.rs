@@ -18,16 +18,18 @@
 //! Datagrams overtake one another: what comes ahead of what is missed before it is kept in memory
 //! at its place, and no more is asked for at once than there is memory for.
 //!
-//! Only when every other member has bytes that do not fit, this member halts: its own were
-//! overwritten elsewhere, and it must come back as a new directory. To cut its log at the hole, and
-//! take what the others have, would be wrong: up to where its lost bytes differed from theirs, it
-//! may have been one of the quorum that committed them, and where that was nobody knows any more.
+//! Only when every other member has bytes that do not fit, again and again (what was sent once may
+//! come late), this member halts: its own were overwritten elsewhere, and it must come back as a
+//! new directory. To cut its log at the hole, and take what the others have, would be wrong: up to
+//! where its lost bytes differed from theirs, it may have been one of the quorum that committed
+//! them, and where that was nobody knows any more.
 //!
 //! When the hole is closed the node does not go on: the driver recovers the log and begins anew, so
 //! that history, tail and chain are those of the healed log.
 
 use core::time::Duration;
 
+use super::install::Receiving;
 use super::parts::{Parts, Place};
 use super::transmit::{Due, Scratch};
 use super::{Event, Halt, Lent, Node};
@@ -45,6 +47,9 @@ const ALIGNMENT: u64 = FRAME_ALIGNMENT as u64;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How often the member whose bytes are known to fit is asked in vain before the next one is.
 const UNANSWERED_MAX: u8 = 20;
+/// How often in a row all others must have bytes that do not fit: what was sent once may come late,
+/// and says nothing of what its sender has now.
+const REFUTED_MAX: u8 = 3;
 /// After how many rounds without an answer everything is asked for again, and of everybody.
 const FORGET_ALL: u8 = 32;
 
@@ -97,6 +102,8 @@ pub(super) struct Healing {
     unanswered: u8,
     /// Members whose bytes do not fit.
     unfit: MemberSet,
+    /// How often in a row that were all others.
+    refuted: u8,
     /// How often in a row all others were asked in vain.
     rounds: u8,
     next_ask: Instant,
@@ -122,6 +129,7 @@ impl Healing {
             parts: Parts::NONE,
             unanswered: 0,
             unfit: MemberSet::EMPTY,
+            refuted: 0,
             rounds: 0,
             next_ask: now,
         })
@@ -183,6 +191,25 @@ impl Healing {
         self.go_on_at(last.map_or(self.first, |(place, _)| place));
         (self.is_proven, self.part) = (false, None);
         last
+    }
+
+    /// The chain that stands before the damage, if that begins there: what does not follow from it
+    /// is damaged, or is of another branch that was here before.
+    pub fn chain_before(&self, at: Position) -> Option<u32> {
+        let (first, (chain, _)) = self.first;
+        chain.filter(|_| at == first)
+    }
+
+    /// Whether a sound frame of this log, of whose chain nothing beside it tells, has the chain
+    /// that it was written with: it is not in the damage, or is linked with a place that is known,
+    /// or that others have led to.
+    pub fn bears_out(&self, frame: &FrameRef<'_>) -> bool {
+        let is_at = |place: Place| place.0 == frame.position;
+        let follows = |place: Place| place.1.0.is_some_and(|chain| frame.follows(chain));
+        let links = |place: Place| is_at(place) && follows(place);
+        let is_outside = frame.position < self.first.0 || frame.position >= self.to;
+        let is_last = frame.end() == self.to && self.to_chain == Some(frame.chain);
+        is_outside || is_last || links(self.reached()) || self.parts.iter().any(links)
     }
 
     fn leads_on(&self, chain: Option<u32>) -> bool {
@@ -307,7 +334,7 @@ impl Healing {
                 self.go_on_at(part);
                 self.next_ask = now;
             }
-            self.is_proven = true;
+            (self.is_proven, self.refuted) = (true, 0);
         }
     }
 
@@ -327,6 +354,12 @@ impl Healing {
 
     /// The next member to ask. It is the same as long as it answers.
     fn turn_to(&mut self, others: MemberSet, now: Instant) -> Option<MemberId> {
+        if others.iter().all(|other| self.unfit.contains(other)) {
+            self.refuted += 1;
+            if self.refuted < REFUTED_MAX {
+                self.unfit = MemberSet::EMPTY;
+            }
+        }
         let fit = |m: &MemberId| !self.unfit.contains(*m);
         let after = others.iter().filter(fit).find(|m| *m > self.peer);
         let next = after.or_else(|| others.iter().find(fit))?;
@@ -341,7 +374,8 @@ impl Healing {
             if self.rounds == FORGET_ALL {
                 // Those that had other bytes may have been led to ours since, and what came of such
                 // bytes leads to a place that is in nobody's log any more.
-                (self.rounds, self.unfit, self.parts) = (0, MemberSet::EMPTY, Parts::NONE);
+                (self.rounds, self.refuted) = (0, 0);
+                (self.unfit, self.parts) = (MemberSet::EMPTY, Parts::NONE);
                 self.ask_again();
             }
         }
@@ -382,9 +416,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let waits = self.is_healed()
             || healing.is_full(self.config.segment_length)
             || healing.is_due()
-            || self.receiving.is_some()
             || self.raft.others().is_empty();
-        (!waits).then_some(healing.next_ask)
+        // A snapshot comes first, as long as it comes.
+        let comes = match &self.receiving {
+            Some(receiving) => receiving.comes_until(self.config.timing.leader_timeout)?,
+            None => healing.next_ask,
+        };
+        (!waits).then_some(healing.next_ask.max(comes))
     }
 
     pub(super) fn owed_repair_request(
@@ -396,6 +434,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.repair_deadline().is_none_or(|at| now < at) {
             return None;
         }
+        self.forget_chunks();
         let (term, others) = (self.raft.term(), self.raft.others());
         let mtu = self.config.mtu as u64;
         let healing = self.healing.as_mut()?;
@@ -434,8 +473,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &mut Lent<'_, L>,
     ) -> bool {
         let (segment, mtu) = (self.config.segment_length, self.config.mtu);
-        let may_take = self.receiving.is_none() && !self.is_healed();
+        let timeout = self.config.timing.leader_timeout;
+        let comes = |r: &Receiving| r.comes_until(timeout).is_none_or(|until| now < until);
+        let may_take = !self.receiving.as_ref().is_some_and(comes) && !self.is_healed();
         let at = scan::stated_position(datagram, segment);
+        if may_take {
+            self.forget_chunks();
+        }
         let healing = self.healing.as_mut().filter(|h| may_take && h.peer == from);
         let Some(healing) = healing.filter(|h| at >= Some(h.staged_to()) && !h.is_full(segment))
         else {
