@@ -18,7 +18,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if !self.sweep.may_send {
             return None;
         }
-        let end = self.raft.tail.end;
+        let (end, last) = (self.raft.tail.end, self.sweep.member);
         let is_leader = matches!(self.raft.state(), State::Leader(_));
         let owed = if is_leader {
             self.next_frames(lent, end)
@@ -29,6 +29,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.sweep.sends =
             matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
         self.sweep.may_send = self.sweep.sends && owed.is_some();
+        if owed.is_none() && !self.sweep.sends {
+            // Nobody has had a turn.
+            self.sweep.member = last;
+        }
         owed
     }
 
