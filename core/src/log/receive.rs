@@ -1,6 +1,5 @@
 //! Landing frames that arrive in any order, any number of times, from whoever has them.
 
-use super::scan::Alike;
 use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan, segment_end};
 use crate::broken::Broken;
 use crate::limits::FRAME_ALIGNMENT;
@@ -85,14 +84,15 @@ fn receive_in_order<L: Log>(
     received: &mut Received,
 ) -> usize {
     let (at, segment_length) = (log.end(), log.segment_length());
-    let alike = Alike::new(datagram, at, segment_length);
+    let alike = scan::alike(datagram, at, segment_length);
     let (Some(before), Some((frames, term))) = (log.chain(), alike) else {
         return 0;
     };
     let lap = log.lap_end(at).since(at) as usize;
     let rest = segment_end(at, segment_length).since(at) as usize;
     let room = log.room(at);
-    let (len, chain) = frames.sound(before, lap, room.len().min(rest));
+    let frames = frames.within(room.len().min(rest));
+    let (len, chain) = scan::sound_of(frames, before, lap);
     // Terms ascend: what wrote the first and the last has written all between.
     let mut is_of_term = |place: usize| term_at(at.plus(place as u64)) == Some(term);
     let last = len.saturating_sub(FRAME_ALIGNMENT);

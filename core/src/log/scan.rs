@@ -7,7 +7,7 @@ use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
 use crate::wire::frame::{
-    DATA, FLAG_BEGIN, FLAG_END, FLAGS_WHOLE, VERSION_AND_TYPE, align, step as wire_step, words,
+    Alike, DATA, FLAG_BEGIN, FLAG_END, VERSION_AND_TYPE, align, step as wire_step, words,
 };
 
 const _: () = assert!(LOG_STREAM_ID == 100);
@@ -379,121 +379,21 @@ fn parse_any(
     Ok((frame, header))
 }
 
-/// The frames at the start of some bytes that are DATA, one behind the other, with the same header
-/// as the first but for length, flags, sums and place: so they are of one term, and say that they
-/// are of one segment. Nothing else is checked, and nothing of what bytes hold can do harm.
-#[derive(Clone, Debug)]
-pub(crate) struct Alike<'a> {
-    bytes: &'a [u8],
-    places: u64,
-    stream: u64,
+/// The frames that are alike from the one at `at` on, with which `bytes` start, and their term;
+/// `None` if that is no DATA frame at this place.
+#[inline(always)]
+pub(crate) fn alike(bytes: &[u8], at: Position, segment_length: u32) -> Option<(Alike<'_>, Term)> {
+    let (first, _) = parse_data(bytes, at, segment_length)?;
+    Some((Alike::as_first(bytes)?, first.term))
 }
 
-/// One of [`Alike`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plain<'a> {
-    /// Its bytes.
-    frame: &'a [u8],
-    /// The same without alignment.
-    length: usize,
-    /// Both sums that stand in it.
-    sums: Checksums,
-}
-
-impl<'a> Plain<'a> {
-    /// What it carries.
-    #[inline(always)]
-    pub fn payload(&self) -> Option<&'a [u8]> {
-        self.frame.get(FRAME_HEADER..self.length)
-    }
-
-    /// The chain that stands in it.
-    #[inline(always)]
-    pub const fn chain(&self) -> u32 {
-        self.sums.chain
-    }
-}
-
-impl<'a> Alike<'a> {
-    /// From the frame at `at` on, with which `bytes` start, and its term; `None` if that is no DATA
-    /// frame at this place.
-    pub fn new(bytes: &'a [u8], at: Position, segment_length: u32) -> Option<(Self, Term)> {
-        let (first, _) = parse_data(bytes, at, segment_length)?;
-        let [_, places, stream, _] = words(bytes.first_chunk()?);
-        let alike = Self {
-            bytes,
-            places,
-            stream,
-        };
-        Some((alike, first.term))
-    }
-
-    /// How many bytes are those of them of which both sums hold, if this is the chain before them,
-    /// that end within `most` bytes and start within `lap`; and the chain behind the last.
-    #[inline(always)]
-    pub fn sound(self, before: u32, lap: usize, most: usize) -> (usize, u32) {
-        let Self {
-            bytes,
-            places,
-            stream,
-        } = self;
-        let bytes = bytes.get(..most).unwrap_or(bytes);
-        verify(before, bytes, move |header, start| {
-            let [kind, place, named, _] = words(header);
-            (kind >> 32) as u32 & (VERSION_AND_TYPE >> 32) as u32 == (DATA >> 32) as u32
-                && place == places.wrapping_add(start as u64)
-                && named == stream
-                && start < lap
-        })
-    }
-}
-
-impl<'a> Alike<'a> {
-    /// How many of the bytes are left.
-    #[inline(always)]
-    pub const fn left(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// The next one, if it is a message that takes no other frame.
-    #[inline(always)]
-    pub fn next_whole(&mut self) -> Option<Plain<'a>> {
-        self.next_of(FLAGS_WHOLE)
-    }
-
-    /// The next one, if it has these flags.
-    #[inline(always)]
-    fn next_of(&mut self, flags: u8) -> Option<Plain<'a>> {
-        let [kind, places, stream, sums] = words(self.bytes.first_chunk()?);
-        let length = kind as u32 as usize;
-        let flags = u64::from(flags) << 40;
-        // Of the first word the half that is not the length.
-        let half = |word: u64| (word >> 32) as u32;
-        let is_next = half(kind) & half(VERSION_AND_TYPE | flags) == half(DATA | flags)
-            && places == self.places
-            && stream == self.stream
-            && length >= FRAME_HEADER;
-        if !is_next {
-            return None;
-        }
-        let (frame, rest) = self.bytes.split_at_checked(align(length))?;
-        self.bytes = rest;
-        self.places = places.wrapping_add(frame.len() as u64);
-        Some(Plain {
-            frame,
-            length,
-            sums: Checksums::from_reserved(sums as i64),
-        })
-    }
-}
-
-impl<'a> Iterator for Alike<'a> {
-    type Item = Plain<'a>;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Plain<'a>> {
-        self.next_of(0)
-    }
+/// How many bytes are those of `frames` of which both sums hold, if this is the chain before them,
+/// and that start within `lap` bytes; and the chain behind the last.
+#[inline(always)]
+pub(super) fn sound_of(frames: Alike<'_>, before: u32, lap: usize) -> (usize, u32) {
+    verify(before, frames.rest(), move |header, start| {
+        frames.has(header, start) && start < lap
+    })
 }
 
 /// How many of `bytes`, which start with the frame at `at`, make one datagram: whole frames of one
@@ -504,7 +404,7 @@ impl<'a> Iterator for Alike<'a> {
 pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> usize {
     let rest = segment_end(at, segment_length).since(at) as usize;
     let most = bytes.get(..max_len.min(rest)).unwrap_or(bytes);
-    let Some((mut alike, _)) = Alike::new(most, at, segment_length) else {
+    let Some((mut frames, _)) = alike(most, at, segment_length) else {
         let first = parse(bytes, at, segment_length).ok();
         let len = first.map_or(0, |(frame, _)| frame.aligned_len);
         return if len <= max_len.min(bytes.len()) {
@@ -513,8 +413,8 @@ pub fn run(bytes: &[u8], at: Position, max_len: usize, segment_length: u32) -> u
             0
         };
     };
-    while alike.next().is_some() {}
-    most.len() - alike.left()
+    while frames.next().is_some() {}
+    most.len() - frames.rest().len()
 }
 
 /// What of one datagram's run of frames is sent: all of it, but of a PAD its header alone (Aeron).

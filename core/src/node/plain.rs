@@ -5,7 +5,8 @@
 use super::Node;
 use super::apply::Bench;
 use super::host::{Audience, Effects, HostMemory, Taking};
-use crate::log::scan::Alike;
+use crate::log::checksum::Checksums;
+use crate::log::scan;
 use crate::time::Now;
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -34,9 +35,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let ([host], [service]) = (&mut *self.hosts, &mut *bench.services) else {
             return;
         };
-        // What is not committed, or behind a checkpoint, is not looked at.
+        // What is not committed, or behind a checkpoint, is not looked at; nor is what is served
+        // while what comes before is not.
+        let last = match start < self.applier.opened {
+            true => last.min(self.applier.opened),
+            false => last,
+        };
         let bytes = bytes.get(..last.since(start) as usize).unwrap_or(bytes);
-        let alike = Alike::new(bytes, start, self.config.segment_length);
+        let alike = scan::alike(bytes, start, self.config.segment_length);
         let Some((frames, term)) = alike else {
             return;
         };
@@ -47,14 +53,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
             audience: Audience::Clients(&mut self.clients, &mut bench.memory),
             host: HostMemory::of(bench.hosts, 0, 1),
         };
-        let mut hearing = host.hear(at, self.applier.opened, &mut effects);
-        let (heard, chain) = hearing.hear(&frames, *budget, &mut **service);
-        let (end, time) = hearing.end();
+        let heard = host.hear(at, frames, *budget, &mut **service, &mut effects);
+        let time = host.time();
         #[cfg(test)]
-        super::tests::plain::note(heard);
-        if heard > 0 {
-            *budget -= heard;
-            self.applier.take_plain(end, term, chain, time);
+        super::tests::plain::note(heard.count);
+        if heard.count > 0 {
+            *budget -= heard.count;
+            let chain = Checksums::from_reserved(heard.reserved as i64).chain;
+            self.applier.take_plain(heard.position, term, chain, time);
             host.moved = now.instant;
             (host.ready, self.applier.ready) = (true, true);
         }

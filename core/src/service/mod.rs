@@ -8,11 +8,14 @@
 mod cluster;
 pub mod echo;
 pub mod kv;
+mod messages;
 
 pub use crate::snapshot::{Progress, SnapshotError, SnapshotReader, SnapshotWriter};
 pub use crate::wire::cluster::CloseReason;
 pub use crate::wire::status::Role;
 pub use cluster::{Cluster, OfferError, Outbox, TimerError};
+pub use messages::Messages;
+pub(crate) use messages::{Beginning, Floor, Heard};
 
 use crate::time::{Now, Timestamp};
 use crate::units::{MemberId, Position, ServiceId, SessionId, Term};
@@ -76,6 +79,18 @@ pub trait Service {
 
     /// A client's message is committed. Every service on the log sees it.
     fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, message: &[u8]);
+
+    /// Messages of clients are committed, one after the other: hands each to
+    /// [`Self::on_session_message`], as long as [`Self::ready`] says so. One call for many, in which
+    /// both are called directly; nobody needs another.
+    fn on_session_messages(&mut self, messages: &mut Messages<'_>) {
+        while self.ready(messages.position()) {
+            let Some((mut cluster, session, message)) = messages.take() else {
+                break;
+            };
+            self.on_session_message(&mut cluster, session, message);
+        }
+    }
 
     /// A timer that this service scheduled is due: `Cluster::time` is at least its deadline. It is
     /// armed no more.

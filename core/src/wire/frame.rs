@@ -9,14 +9,16 @@
 //!
 //! Aeron: `HeaderFlyweight` and the other classes of `io.aeron.protocol`.
 
+mod alike;
 mod control;
 mod data;
 
+pub(crate) use alike::Alike;
 pub use control::{ERROR_TEXT_MAX, ErrFrame, Nak, Rttm, Setup, StatusMessage};
 pub(crate) use data::{DATA, VERSION_AND_TYPE, from_words, names_stream, pair, step, words};
 pub use data::{DataFrame, DataFrames, DataHeader, Datagram, Kind};
 
-use crate::limits::{FRAME_ALIGNMENT, SEGMENT_MAX, SEGMENT_MIN};
+use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MAX, SEGMENT_MIN};
 use crate::units::Position;
 use crate::wire::{Reader, Reject, Writer};
 
@@ -225,3 +227,16 @@ impl Base {
 
 #[cfg(test)]
 mod tests;
+
+/// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
+/// frame.
+#[inline]
+pub(crate) fn framed_bound(len: usize, mtu: usize) -> u64 {
+    let payload_max = mtu.saturating_sub(FRAME_HEADER);
+    if len < payload_max {
+        return (len + FRAME_HEADER + FRAME_ALIGNMENT) as u64;
+    }
+    let frames = len.checked_div(payload_max).unwrap_or(0) + 1;
+    let overhead = frames.saturating_mul(FRAME_HEADER) + FRAME_ALIGNMENT;
+    (len as u64).saturating_add(overhead as u64)
+}

@@ -1,6 +1,6 @@
 //! The egress side: making and ending streams to clients, and sending a session's messages.
 
-use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MIN};
+use crate::limits::SEGMENT_MIN;
 use crate::list;
 use crate::node::clients::link::{Link, Stage, Stream};
 use crate::node::clients::slots::{Look, share_len, share_mut};
@@ -11,7 +11,7 @@ use crate::time::{Instant, Timestamp};
 use crate::units::SessionId;
 use crate::wire::channel::Channel;
 use crate::wire::cluster::{CloseReason, SESSION_HEADER_LENGTH, SessionMessageHeader};
-use crate::wire::frame::{Frame, Rttm};
+use crate::wire::frame::{Frame, Rttm, framed_bound};
 
 /// Why a message was not accepted for a session: the same on every member, whatever its role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -252,12 +252,16 @@ impl<const N: usize> Clients<N> {
     }
 
     /// The egress that a message is taken for until it is applied: as if it were echoed.
-    #[inline]
-    pub(in crate::node) fn egress_cost(&self, payload: usize) -> u64 {
+    pub(super) fn egress_cost(&self, payload: usize) -> u64 {
         framed_bound(
             payload.saturating_add(SESSION_HEADER_LENGTH),
             self.config.mtu,
         )
+    }
+
+    /// How long egress datagrams are.
+    pub(in crate::node) fn egress_mtu(&self) -> usize {
+        self.config.mtu
     }
 
     /// A client's driver measures the round trip of an egress stream.
@@ -315,19 +319,6 @@ impl ClientsConfig {
         let eight = eight.checked_next_power_of_two().unwrap_or(most);
         four.max(eight).max(SEGMENT_MIN).min(most)
     }
-}
-
-/// An upper bound of the bytes that a message takes in a stream: a header and an alignment for each
-/// frame.
-#[inline]
-pub(super) fn framed_bound(len: usize, mtu: usize) -> u64 {
-    let payload_max = mtu.saturating_sub(FRAME_HEADER);
-    if len < payload_max {
-        return (len + FRAME_HEADER + FRAME_ALIGNMENT) as u64;
-    }
-    let frames = len.checked_div(payload_max).unwrap_or(0) + 1;
-    let overhead = frames.saturating_mul(FRAME_HEADER) + FRAME_ALIGNMENT;
-    (len as u64).saturating_add(overhead as u64)
 }
 
 /// Why an offer to a stream failed: later is another chance, or never.

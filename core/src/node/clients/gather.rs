@@ -4,7 +4,6 @@
 use crate::limits::FRAME_HEADER;
 use crate::log::{Appending, Log};
 use crate::node::clients::admit::{Budget, Taken, Turn};
-use crate::node::clients::egress::framed_bound;
 use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::{Bound, Link};
 use crate::node::clients::slots;
@@ -12,7 +11,7 @@ use crate::node::clients::{Clients, Count};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
 use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessageHeader};
-use crate::wire::frame::{DATA, FLAGS_WHOLE, align, words};
+use crate::wire::frame::{DATA, FLAGS_WHOLE, align, framed_bound, words};
 
 /// A message that is being put together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,17 +1,19 @@
 //! A committed message into one service.
 
+use core::cell::Cell;
+
 use super::{Host, HostMemory, OpenSession};
-use crate::log::scan::Alike;
 use crate::node::Halt;
 use crate::node::clients::{Clients, EgressError, Memory};
 use crate::planted::Planted;
 use crate::service::{
-    CloseReason, Cluster, LeadershipTerm, OfferError, Outbox, Role, Service, TimerError,
+    Beginning, CloseReason, Cluster, Floor, Heard, LeadershipTerm, Messages, OfferError, Outbox,
+    Role, Service, TimerError,
 };
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId};
-use crate::wire::cluster::{ServiceMessage, SessionMessageHeader, TimerEvent};
-use crate::wire::frame::words;
+use crate::wire::cluster::{ServiceMessage, TimerEvent};
+use crate::wire::frame::Alike;
 
 /// Where a record is, and what this member is meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +90,8 @@ struct Desk<'e, 'a, 'm, const N: usize> {
     message_max: usize,
     serves: bool,
     cause: Cause,
+    /// The cluster's time: the host's is set when the call is over.
+    time: &'e Cell<Timestamp>,
 }
 
 /// What a callback is made for.
@@ -111,7 +115,7 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
         }
         match &mut self.effects.audience {
             Audience::Clients(clients, memory) => {
-                let offered = clients.offer(session, self.host.time, parts, self.serves, memory);
+                let offered = clients.offer(session, self.time.get(), parts, self.serves, memory);
                 offered.map_err(|EgressError::TooLong| OfferError::TooLong)
             }
             Audience::Nobody if length(parts) > self.message_max => Err(OfferError::TooLong),
@@ -175,94 +179,21 @@ impl<const N: usize> Outbox for Desk<'_, '_, '_, N> {
     }
 }
 
-/// A run of session messages into one service: what none of them changes is looked at once.
-pub(in crate::node) struct Hearing<'e, 'a, 'm, const N: usize> {
-    desk: Desk<'e, 'a, 'm, N>,
-    at: At,
-    opened: Position,
-    /// The session of the last message, and whether that is open.
-    speaker: Option<SessionId>,
-    is_open: bool,
-    /// This member leads, and so it has let in its messages for so much of its egress.
-    leads: bool,
-    heard: u64,
-}
-
-impl<const N: usize> Hearing<'_, '_, '_, N> {
-    /// Hears the messages of `frames`, which begin where this does, up to the first that is
-    /// something else, or that the service is not ready for, and so many at most; returns how many
-    /// that were, and the chain behind the last.
-    #[inline(never)]
-    pub fn hear(
-        &mut self,
-        frames: &Alike<'_>,
-        most: usize,
-        service: &mut dyn Service,
-    ) -> (usize, u32) {
-        let At { role, member, .. } = self.at;
-        // A copy, which nobody else can see, is kept in registers.
-        let mut frames = frames.clone();
-        let to = self.at.end.plus(frames.left() as u64);
-        let (mut heard, mut chain) = (0, 0);
-        // What is equal in all messages of a session and a term. At first that of none.
-        let (mut speaker, mut alike) = (SessionId::new(Position::ZERO), [u64::MAX; 2]);
-        while heard < most && service.ready(self.desk.host.position) {
-            let Some(frame) = frames.next_whole() else {
-                break;
-            };
-            let message = frame.payload().and_then(|m| m.split_first_chunk());
-            let Some((header, payload)) = message else {
-                break;
-            };
-            let [sbe, term, session, timestamp] = words(header);
-            if sbe != SessionMessageHeader::SBE || [term, session] != alike {
-                let Some(said) = SessionMessageHeader::quickly(header) else {
-                    break;
-                };
-                (speaker, alike) = (said.session, [term, session]);
-                self.turn_to(speaker);
-            }
-            let (desk, start) = (&mut self.desk, self.at.end);
-            let time = desk.host.time.max(Timestamp(timestamp as i64));
-            let end = to.minus(frames.left() as u64);
-            (desk.host.time, desk.host.position, self.at.end) = (time, end, end);
-            desk.serves = start >= self.opened;
-            if self.is_open {
-                let mut cluster = Cluster::new(time, end, member, role, desk);
-                service.on_session_message(&mut cluster, speaker, payload);
-            }
-            if let (true, Audience::Clients(clients, _)) = (self.leads, &self.desk.effects.audience)
-            {
-                self.heard += clients.egress_cost(payload.len());
-            }
-            (heard, chain) = (heard + 1, frame.chain());
+impl<const N: usize> Floor for Desk<'_, '_, '_, N> {
+    fn turn_to(&mut self, session: Option<SessionId>, cost: u64) -> bool {
+        if let (Audience::Clients(clients, _), Cause::Said(last)) =
+            (&mut self.effects.audience, self.cause)
+        {
+            // What it was let in for is its client's to read now.
+            clients.apply_messages(last, cost);
         }
-        (heard, chain)
+        self.cause = session.map_or(Cause::Record, Cause::Said);
+        session.is_some_and(|session| self.host.knows(session))
     }
 
-    /// The next message is of this session.
-    fn turn_to(&mut self, session: SessionId) {
-        if self.speaker != Some(session) {
-            self.settle();
-            self.speaker = Some(session);
-            self.is_open = self.desk.host.knows(session);
-            self.desk.cause = Cause::Said(session);
-        }
-    }
-
-    /// What the last session's messages were let in for is its client's to read now.
-    fn settle(&mut self) {
-        let heard = core::mem::take(&mut self.heard);
-        let audience = &mut self.desk.effects.audience;
-        if let (Audience::Clients(clients, _), Some(session)) = (audience, self.speaker) {
-            clients.apply_messages(session, heard);
-        }
-    }
-
-    /// The run is over: where it ends, and the cluster's time.
-    pub fn end(mut self) -> (Position, Timestamp) {
-        self.settle();
-        (self.at.end, self.desk.host.time)
+    #[inline(always)]
+    fn outbox(&mut self) -> &mut dyn Outbox {
+        self
     }
 }
 
@@ -273,6 +204,11 @@ fn length(parts: &[&[u8]]) -> usize {
 }
 
 impl<const N: usize> Host<N> {
+    /// The timestamp of the last record, never going back.
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
     /// Tells the service of its start and of this member's role, if it has not been told.
     pub fn tell(&mut self, at: At, service: &mut dyn Service, effects: &mut Effects<'_, '_, N>) {
         let role = at.role;
@@ -355,30 +291,44 @@ impl<const N: usize> Host<N> {
         Ok(())
     }
 
-    /// A run of session messages, each of which [`Self::execute`] would execute alike, begins at
-    /// `at`; those from `opened` on are served.
-    pub fn hear<'e, 'a, 'm>(
-        &'e mut self,
+    /// Session messages, each of which [`Self::execute`] would execute alike: those of `frames`,
+    /// which begin at `at`, up to the first that is something else, or that the service is not
+    /// ready for, and `most` of them.
+    pub fn hear(
+        &mut self,
         at: At,
-        opened: Position,
-        effects: &'e mut Effects<'a, 'm, N>,
-    ) -> Hearing<'e, 'a, 'm, N> {
-        let desk = Desk {
+        frames: Alike<'_>,
+        most: usize,
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) -> Heard {
+        let time = Cell::new(self.time);
+        // Who leads has let them in for so much of its clients' egress.
+        let egress_mtu = match &effects.audience {
+            Audience::Clients(clients, _) if at.role == Role::Leader => Some(clients.egress_mtu()),
+            _ => None,
+        };
+        let beginning = Beginning {
+            position: at.start,
+            member: at.member,
+            role: at.role,
+            egress_mtu,
+        };
+        let mut desk = Desk {
             host: self,
             effects,
             message_max: at.message_max,
             serves: at.serves,
             cause: Cause::Record,
+            time: &time,
         };
-        Hearing {
-            desk,
-            at,
-            opened,
-            speaker: None,
-            is_open: false,
-            leads: at.role == Role::Leader,
-            heard: 0,
+        let mut messages = Messages::new(frames, most, beginning, &time, &mut desk);
+        service.on_session_messages(&mut messages);
+        let heard = messages.end(most);
+        if heard.count > 0 {
+            (self.position, self.time) = (heard.position, time.get());
         }
+        heard
     }
 
     #[inline(always)]
@@ -389,16 +339,22 @@ impl<const N: usize> Host<N> {
         effects: &mut Effects<'_, '_, N>,
         callback: impl FnOnce(&mut Cluster<'_>),
     ) {
-        let time = self.time;
+        let time = Cell::new(self.time);
         let mut desk = Desk {
             host: self,
             effects,
             message_max: at.message_max,
             serves: at.serves,
             cause,
+            time: &time,
         };
+        let outbox = &mut desk;
         callback(&mut Cluster::new(
-            time, at.end, at.member, at.role, &mut desk,
+            time.get(),
+            at.end,
+            at.member,
+            at.role,
+            outbox,
         ));
     }
 
