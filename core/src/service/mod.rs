@@ -81,8 +81,8 @@ pub trait Service {
     fn on_session_message(&mut self, cluster: &mut Cluster<'_>, session: SessionId, message: &[u8]);
 
     /// Messages of clients are committed, one after the other: hands each to
-    /// [`Self::on_session_message`], as long as [`Self::ready`] says so. One call for many, in which
-    /// both are called directly; nobody needs another.
+    /// [`Self::on_session_message`], as long as [`Self::ready`] says so. One call for many, in
+    /// which both are called directly; nobody needs another.
     fn on_session_messages(&mut self, messages: &mut Messages<'_>) {
         while self.ready(messages.position()) {
             let Some((mut cluster, session, message)) = messages.take() else {

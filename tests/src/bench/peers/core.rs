@@ -132,8 +132,8 @@ fn instructions(
         row.lines.push(line.beside("Coracle", vec![ours]));
     }
     row.notes.push(
-        "instructions are of all three nodes for a message, without a client; Coracle's are those \
-         in tests/instructions.txt"
+        "instructions are of all three nodes for a message that is committed and handed to the \
+         service, without a client; Coracle's are those in tests/instructions.txt"
             .into(),
     );
     Ok(())
@@ -148,7 +148,7 @@ fn collected(text: &str) -> Option<u64> {
 /// Leader and followers together, from the repository's figures.
 fn baseline(text: &str, batch: usize) -> Option<f64> {
     let of = |role: &str| {
-        let name = format!("echo, batch {batch} / {role}: ");
+        let name = format!("commit, batch {batch} / {role}: ");
         let line = text.lines().find_map(|line| line.strip_prefix(&name));
         line?.parse::<f64>().ok()
     };
@@ -168,8 +168,9 @@ mod tests {
 
     #[test]
     fn the_figures_in_the_repository_have_leader_and_followers() {
-        let text = "echo, batch 256 / leader: 10.5\necho, batch 25 / follower: 1.0\n\
-                    echo, batch 256 / follower: 2.0\necho, batch 256 / client: 4.0\n";
+        let text = "commit, batch 256 / leader: 10.5\ncommit, batch 25 / follower: 1.0\n\
+                    commit, batch 256 / follower: 2.0\necho, batch 256 / follower: 3.0\n\
+                    commit, batch 256 / client: 4.0\n";
         assert_eq!(baseline(text, 256), Some(12.5));
         assert_eq!(baseline(text, 25), None);
         let file = std::fs::read_to_string(root().join("tests/instructions.txt")).unwrap();
