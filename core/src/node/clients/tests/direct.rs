@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::world::{TERM, World};
 use crate::log::Log;
 use crate::node::clients::Count;
+use crate::prng::Prng;
 use crate::session::AllowAll;
 
 /// Datagrams of one client arrive, and nothing else happens.
@@ -116,4 +117,48 @@ fn both_ways_come_to_the_same() {
     let told = story(true);
     assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [60, 60]);
     assert_eq!(told, story(false));
+}
+
+/// Of a datagram that is cut off, or goes on with what is none of its stream's, the messages before
+/// that count once, whether it comes again whole or is what comes first.
+#[test]
+fn what_follows_good_frames_in_a_datagram_takes_nothing_from_them() {
+    let mut prng = Prng::new(5);
+    for round in 0..40u8 {
+        let mut world = World::leading();
+        let (at, other) = (world.join_open(), world.join_open());
+        let (mut said, mut foreign) = (Vec::new(), Vec::new());
+        for n in 0..30u8 {
+            let mut pick = |below: u64| (prng.next() % below) as usize;
+            for _ in 0..=pick(6) {
+                let message = vec![n ^ round; [0, 1, 31, 32, 200, 900, 2000][pick(7)]];
+                world.clients[at].say(&message);
+                said.push(message);
+            }
+            world.clients[other].say(&[n; 40]);
+            foreign.push(vec![n; 40]);
+            let [mine, theirs] = [at, other].map(|c| (world.clients[c].address, world.due(c)));
+            for datagram in mine.1 {
+                let mut spoilt = datagram.clone();
+                match pick(4) {
+                    0 => spoilt.truncate(pick(datagram.len() as u64)),
+                    1 => spoilt.extend_from_slice(&theirs.1[0]),
+                    2 => spoilt.extend_from_slice(&[0xff; 37]),
+                    _ => spoilt.extend_from_slice(&datagram[..32]),
+                }
+                let _refused = world.inject(mine.0, &spoilt);
+                let _twice = world.inject(mine.0, &datagram);
+            }
+            for datagram in theirs.1 {
+                world.inject(theirs.0, &datagram).unwrap();
+            }
+            if pick(2) == 0 {
+                world.run(1 + pick(3));
+            }
+        }
+        world.run(300);
+        let heard = |at: usize| world.messages_of(world.clients[at].session.unwrap());
+        // Not `assert_eq`: that would print all of it.
+        assert!((heard(at), heard(other)) == (said, foreign), "{round}");
+    }
 }
