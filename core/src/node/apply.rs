@@ -288,6 +288,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             bytes.len()
         };
         self.advance_plain(now, bench, bytes.get(..known).unwrap_or(&[]), &mut budget);
+        if self.applier.position >= commit {
+            // All was plain, and so it had not piled up.
+            debug_assert!(!self.applier.piled_up);
+            return;
+        }
         let taken = self.applier.position.since(before) as usize;
         frames.pass_over(taken);
         while budget > 0 && self.applier.position < commit && self.halted.is_none() {

@@ -239,6 +239,7 @@ impl Image {
 
     /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
     /// arrived that is still here?
+    #[inline]
     pub fn is_next(&self, first: &DataHeader) -> bool {
         !first.is_heartbeat()
             && !self.joining
@@ -248,12 +249,14 @@ impl Image {
 
     /// May such a datagram of so many bytes be taken as it is, with [`Self::pass`], if it has no
     /// PAD? It has no frame then that is longer than the SETUP allows.
+    #[inline]
     pub fn takes_whole(&self, len: usize) -> bool {
         len <= self.mtu as usize && len as u64 <= self.segments.remaining(self.consumed)
     }
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
     /// they arrived: they need no place here.
+    #[inline]
     pub fn pass(&mut self, now: Instant, len: usize) {
         let (start, end) = (self.consumed, self.consumed.plus(len as u64));
         if self.arrivals.extend(Range { start, end }) {
@@ -363,6 +366,7 @@ impl Image {
 
     /// Is this the image of that stream? Sources differ in address, so one cannot speak for
     /// another.
+    #[inline]
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
         self.session_id == session_id && self.stream_id == stream_id && self.source == source
     }
@@ -525,6 +529,7 @@ impl Image {
         (end > start).then_some(Range { start, end })
     }
 
+    #[inline]
     fn watch_for_loss(&mut self, now: Instant) {
         let Some(hole) = self.hole() else {
             self.loss = None;
@@ -544,6 +549,7 @@ impl Image {
     }
 
     /// Is a status due: for the time, or for what was consumed?
+    #[inline]
     pub fn is_status_due(&self, now: Instant) -> bool {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);

@@ -148,6 +148,7 @@ impl<T, const N: usize> Slots<T, N> {
 
     /// As [`Slots::get_mut`], for looking whether there is something to do, or for a change that
     /// makes nothing due, and nothing due earlier: it does not count as a touch.
+    #[inline]
     pub(super) fn visit(&mut self, slot: usize) -> Option<&mut T> {
         self.items.get_mut(slot)?.as_mut()
     }
