@@ -198,7 +198,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether all that is committed is executed by all services, and what follows from that is
     /// done.
     fn is_at_rest(&self) -> bool {
-        let (level, role) = (self.applier.level, self.raft.role());
+        let level = self.applier.level;
+        let role = match self.raft.has_turned {
+            true => self.raft.role(),
+            false => self.role_seen,
+        };
         let is_level = self.applier.position >= self.raft.commit();
         let is_between = self.applier.piled_up || self.applier.laggard.is_some();
         is_level && !is_between && self.hosts.iter().all(|host| host.is_at_rest(level, role))

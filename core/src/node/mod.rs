@@ -228,8 +228,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
     pub fn handle_durable(&mut self, mark: Mark) {
-        self.stir_marks();
+        let before = self.raft.commit();
         self.raft.handle_durable(mark);
+        // To its followers a leader's disk is nothing but what is committed by it.
+        let leads = matches!(self.raft.state(), State::Leader(_));
+        if !leads || self.raft.commit() > before {
+            self.stir_marks();
+        }
     }
 
     /// Term and vote that must reach the disk: until then this member neither votes nor joins. And

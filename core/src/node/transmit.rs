@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use super::host::Host;
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
 use crate::log::{Frames, LOG_STREAM_ID, Log, segment_base};
@@ -535,13 +536,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether anybody may need what the window has let go, which starts at `start`.
     #[inline]
     fn may_recall(&self, start: Position) -> bool {
+        if self.annals.is_some() || self.serving.is_some() || self.mending.is_some() {
+            return true;
+        }
         // What the window has is not recalled, whoever is behind.
-        let is_behind = self.applier.position < start
-            || self.hosts.iter().any(|host| host.position < start);
+        let is_below = |host: &Host<N>| host.position < start;
+        if self.applier.position < start || self.hosts.iter().any(is_below) {
+            return true;
+        }
+        if !self.sweep.may_send && !self.sweep.sends {
+            return false;
+        }
         let end = self.raft.tail.end;
-        let sends = (self.sweep.may_send || self.sweep.sends)
-            && matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
-        let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
-        is_behind || is_asked || sends
+        matches!(self.raft.state(), State::Leader(leader) if leader.owes_below(end, start))
     }
 }

@@ -239,7 +239,7 @@ impl Image {
 
     /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
     /// arrived that is still here?
-    #[inline]
+    #[inline(always)]
     pub fn is_next(&self, first: &DataHeader) -> bool {
         !first.is_heartbeat()
             && !self.joining
@@ -256,7 +256,7 @@ impl Image {
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
     /// they arrived: they need no place here.
-    #[inline]
+    #[inline(always)]
     pub fn pass(&mut self, now: Instant, len: usize) {
         let (start, end) = (self.consumed, self.consumed.plus(len as u64));
         if self.arrivals.extend(Range { start, end }) {
@@ -366,7 +366,7 @@ impl Image {
 
     /// Is this the image of that stream? Sources differ in address, so one cannot speak for
     /// another.
-    #[inline]
+    #[inline(always)]
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
         self.session_id == session_id && self.stream_id == stream_id && self.source == source
     }
@@ -549,7 +549,7 @@ impl Image {
     }
 
     /// Is a status due: for the time, or for what was consumed?
-    #[inline]
+    #[inline(always)]
     pub fn is_status_due(&self, now: Instant) -> bool {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);

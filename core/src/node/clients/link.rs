@@ -237,7 +237,7 @@ impl Live {
     }
 
     /// Is this the stream that its client was heard on last, and is the session not closing?
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_heard_from(&self, from: Bound) -> bool {
         self.close == Close::No && self.bound == Some(from)
     }
