@@ -2,7 +2,6 @@
 
 use core::net::SocketAddr;
 
-use super::host::Host;
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
 use crate::log::{Frames, LOG_STREAM_ID, Log, segment_base};
@@ -540,8 +539,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return true;
         }
         // What the window has is not recalled, whoever is behind.
-        let is_below = |host: &Host<N>| host.position < start;
-        if self.applier.position < start || self.hosts.iter().any(is_below) {
+        if self.applier.position < start || self.last_service().is_some_and(|at| at < start) {
             return true;
         }
         if !self.sweep.may_send && !self.sweep.sends {

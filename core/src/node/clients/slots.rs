@@ -140,7 +140,7 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     /// As [`Slots::get_mut`], for a change that matters to these looks only.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get_mut_for(&mut self, slot: usize, looks: &[Look]) -> Option<&mut T> {
         self.touch_for(slot, looks);
         self.items.get_mut(slot)?.as_mut()
