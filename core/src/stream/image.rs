@@ -249,7 +249,6 @@ impl Image {
 
     /// May such a datagram of so many bytes be taken as it is, with [`Self::pass`], if it has no
     /// PAD? It has no frame then that is longer than the SETUP allows.
-    #[inline]
     pub fn takes_whole(&self, len: usize) -> bool {
         len <= self.mtu as usize && len as u64 <= self.segments.remaining(self.consumed)
     }
@@ -260,8 +259,7 @@ impl Image {
     pub fn pass(&mut self, now: Instant, len: usize) {
         let (start, end) = (self.consumed, self.consumed.plus(len as u64));
         if self.arrivals.extend(Range { start, end }) {
-            self.heard_at = now;
-            self.consumed = end;
+            (self.heard_at, self.consumed) = (now, end);
             self.high_water = self.high_water.max(end);
             self.watch_for_loss(now);
         }
@@ -529,7 +527,6 @@ impl Image {
         (end > start).then_some(Range { start, end })
     }
 
-    #[inline]
     fn watch_for_loss(&mut self, now: Instant) {
         let Some(hole) = self.hole() else {
             self.loss = None;
@@ -556,8 +553,7 @@ impl Image {
         let granted = self.status_position.plus(window);
         // The sender may be waiting: what it was granted and has not sent may be less than a frame.
         let is_short = granted.since(self.received()) < u64::from(self.mtu);
-        let is_moved = moved >= window / 4 || (moved > 0 && is_short);
-        is_moved || now >= self.status_at
+        moved >= window / 4 || (moved > 0 && is_short) || now >= self.status_at
     }
 
     /// The status alone of what `poll_control` gives, if it is due.
