@@ -110,7 +110,7 @@ impl<'r> Appending<'r> {
     ///
     /// # Errors
     /// [`AppendError::ChainUnknown`].
-    #[inline]
+    #[inline(always)]
     pub fn open<L: Log>(log: &'r mut L, term: Term, mtu: usize) -> Result<Self, AppendError> {
         let chain = log.chain().ok_or(AppendError::ChainUnknown)?;
         let (start, length) = (log.end(), log.segment_length());

@@ -276,6 +276,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     }
 
     /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
+    #[inline(never)]
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
         let mut last = None;

@@ -198,7 +198,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether all that is committed is executed by all services, and what follows from that is
     /// done.
     fn is_at_rest(&self) -> bool {
-        let (level, role) = (self.applier.level, self.raft.role());
+        let level = self.applier.level;
+        let role = match self.raft.has_turned {
+            true => self.raft.role(),
+            false => self.role_seen,
+        };
         let is_level = self.applier.position >= self.raft.commit();
         let is_between = self.applier.piled_up || self.applier.laggard.is_some();
         is_level && !is_between && self.hosts.iter().all(|host| host.is_at_rest(level, role))
@@ -288,6 +292,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
             bytes.len()
         };
         self.advance_plain(now, bench, bytes.get(..known).unwrap_or(&[]), &mut budget);
+        if self.applier.position >= commit {
+            // All was plain, and so it had not piled up.
+            debug_assert!(!self.applier.piled_up);
+            return;
+        }
         let taken = self.applier.position.since(before) as usize;
         frames.pass_over(taken);
         while budget > 0 && self.applier.position < commit && self.halted.is_none() {

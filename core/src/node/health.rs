@@ -147,17 +147,27 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let (level, taken) = (self.applier.level, self.applier.position);
         let full = self.health.full_since;
         let full = full.map_or(0, |since| millis_since(now, since));
-        let waits = self
-            .hosts
-            .iter()
-            .filter(|host| host.position < level || taken < commit);
+        let is_level = taken >= commit && self.last_service().is_none_or(|last| last >= level);
         Ages {
             flush_ms: self.flush_age(now).max(full),
-            service_ms: waits
-                .map(|host| millis_since(now, host.moved))
-                .max()
-                .unwrap_or(0),
+            service_ms: match is_level {
+                true => 0,
+                false => self.service_age(now),
+            },
         }
+    }
+
+    /// For how long the slowest service that has something to do has kept it waiting.
+    #[cold]
+    fn service_age(&self, now: Instant) -> u32 {
+        let (level, is_behind) = (
+            self.applier.level,
+            self.applier.position < self.raft.commit(),
+        );
+        let waits = self.hosts.iter();
+        let waits = waits.filter(|host| host.position < level || is_behind);
+        let ages = waits.map(|host| millis_since(now, host.moved));
+        ages.max().unwrap_or(0)
     }
 
     /// Looks after this member's health. Called with datagrams and timeouts, once in a millisecond

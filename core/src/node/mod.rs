@@ -228,8 +228,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The log is on disk up to this mark, taken before the flush began. Older news is ignored.
     pub fn handle_durable(&mut self, mark: Mark) {
-        self.stir_marks();
+        let before = self.raft.commit();
         self.raft.handle_durable(mark);
+        // To its followers a leader's disk is nothing but what is committed by it.
+        let leads = matches!(self.raft.state(), State::Leader(_));
+        if !leads || self.raft.commit() > before {
+            self.stir_marks();
+        }
     }
 
     /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
@@ -299,8 +304,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// What all services have executed: whole messages.
     pub fn applied(&self) -> Position {
-        let positions = self.hosts.iter().map(|host| host.position);
-        positions.min().unwrap_or(self.applier.level)
+        self.last_service().unwrap_or(self.applier.level)
+    }
+
+    /// How far the service has come that is behind all others. Nearly always there is but one, and
+    /// this is asked in every turn.
+    #[inline]
+    fn last_service(&self) -> Option<Position> {
+        if S == 1 {
+            return self.hosts.first().map(|host| host.position);
+        }
+        self.hosts.iter().map(|host| host.position).min()
     }
 
     /// How far each service has come, in their order.

@@ -535,13 +535,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether anybody may need what the window has let go, which starts at `start`.
     #[inline]
     fn may_recall(&self, start: Position) -> bool {
-        let level = self.applier.level;
-        let is_behind = self.applier.position < self.raft.commit()
-            || self.hosts.iter().any(|host| host.position < level);
+        if self.annals.is_some() || self.serving.is_some() || self.mending.is_some() {
+            return true;
+        }
+        // What the window has is not recalled, whoever is behind.
+        if self.applier.position < start || self.last_service().is_some_and(|at| at < start) {
+            return true;
+        }
+        if !self.sweep.may_send && !self.sweep.sends {
+            return false;
+        }
         let end = self.raft.tail.end;
-        let sends = (self.sweep.may_send || self.sweep.sends)
-            && matches!(self.raft.state(), State::Leader(l) if l.owes_below(end, start));
-        let is_asked = self.annals.is_some() || self.serving.is_some() || self.mending.is_some();
-        is_behind || sends || is_asked
+        matches!(self.raft.state(), State::Leader(leader) if leader.owes_below(end, start))
     }
 }

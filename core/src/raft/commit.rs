@@ -8,14 +8,19 @@ use crate::units::{MemberSet, Position};
 impl Raft {
     /// Raft 5.3 and 5.4.2: the k-th largest durable mark of this term, never past this leader's own
     /// disk, never short of this term's first record.
+    #[inline]
     pub fn advance_commit(&mut self) {
+        let own = self.acknowledged();
+        if matches!(self.state, State::Leader(_)) && own > self.commit {
+            self.commit_what_is_agreed(own);
+        }
+    }
+
+    #[inline(never)]
+    fn commit_what_is_agreed(&mut self, own: Position) {
         let State::Leader(leader) = &self.state else {
             return;
         };
-        let own = self.acknowledged();
-        if own <= self.commit {
-            return;
-        }
         let minority = usize::from(Planted::CommitWithAMinority.is_active());
         let quorum = (self.members.quorum() - minority).max(1);
         // Nobody else has what is not committed: nearly always so when this one's own flush ends.

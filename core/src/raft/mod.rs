@@ -95,18 +95,6 @@ pub struct Ballot {
     pub vote: Option<MemberId>,
 }
 
-impl Ballot {
-    /// As one number: it is compared in every turn.
-    #[inline]
-    const fn bits(self) -> u64 {
-        let vote = match self.vote {
-            Some(member) => member.get() as u64,
-            None => u8::MAX as u64,
-        };
-        (self.term.get() as u64) << 8 | vote
-    }
-}
-
 /// What this member is at the moment; each state carries its own data and nothing else.
 // With a tag of its own: which state it is, is asked for in every call.
 #[repr(u8)]
@@ -293,7 +281,12 @@ impl Raft {
         if Planted::ForgetTheVote.is_active() {
             return self.persisted.term == self.ballot.term;
         }
-        self.persisted.bits() == self.ballot.bits()
+        let is_same_vote = match (self.persisted.vote, self.ballot.vote) {
+            (Some(persisted), Some(vote)) => persisted == vote,
+            (None, None) => true,
+            _ => false,
+        };
+        is_same_vote && self.persisted.term == self.ballot.term
     }
 
     /// The log's end has moved (append, publish or truncation).

@@ -99,6 +99,7 @@ impl Arrivals {
     }
 
     /// Has everything below `at` arrived, and nothing above?
+    #[inline]
     pub fn is_level(&self, at: Position) -> bool {
         self.contiguous == at && self.ahead.is_empty()
     }

@@ -239,6 +239,7 @@ impl Image {
 
     /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
     /// arrived that is still here?
+    #[inline(always)]
     pub fn is_next(&self, first: &DataHeader) -> bool {
         !first.is_heartbeat()
             && !self.joining
@@ -254,11 +255,11 @@ impl Image {
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
     /// they arrived: they need no place here.
+    #[inline(always)]
     pub fn pass(&mut self, now: Instant, len: usize) {
         let (start, end) = (self.consumed, self.consumed.plus(len as u64));
         if self.arrivals.extend(Range { start, end }) {
-            self.heard_at = now;
-            self.consumed = end;
+            (self.heard_at, self.consumed) = (now, end);
             self.high_water = self.high_water.max(end);
             self.watch_for_loss(now);
         }
@@ -363,6 +364,7 @@ impl Image {
 
     /// Is this the image of that stream? Sources differ in address, so one cannot speak for
     /// another.
+    #[inline(always)]
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
         self.session_id == session_id && self.stream_id == stream_id && self.source == source
     }
@@ -544,14 +546,14 @@ impl Image {
     }
 
     /// Is a status due: for the time, or for what was consumed?
+    #[inline(always)]
     pub fn is_status_due(&self, now: Instant) -> bool {
         let window = u64::from(self.ring.window());
         let moved = self.consumed.since(self.status_position);
         let granted = self.status_position.plus(window);
         // The sender may be waiting: what it was granted and has not sent may be less than a frame.
         let is_short = granted.since(self.received()) < u64::from(self.mtu);
-        let is_moved = moved >= window / 4 || (moved > 0 && is_short);
-        is_moved || now >= self.status_at
+        moved >= window / 4 || (moved > 0 && is_short) || now >= self.status_at
     }
 
     /// The status alone of what `poll_control` gives, if it is due.

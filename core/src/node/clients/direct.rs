@@ -119,6 +119,7 @@ impl<const N: usize> Clients<N> {
 
     /// Takes frames from the start of a datagram that is the next of its stream, which starts at
     /// `start`; returns how many bytes.
+    #[inline(always)]
     fn take_frames<L: Log, A: Authenticator>(
         &mut self,
         datagram: &[u8],

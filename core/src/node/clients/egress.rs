@@ -119,6 +119,7 @@ impl<const N: usize> Clients<N> {
     }
 
     /// The slot of the link that serves an open session; only the leader serves.
+    #[inline]
     pub(super) fn serving(&self, session: SessionId) -> Option<usize> {
         let at = self.served.binary_search_by_key(&session, |(id, _)| *id);
         self.served.get(at.ok()?).map(|(_, slot)| *slot)

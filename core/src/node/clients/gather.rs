@@ -131,7 +131,10 @@ impl<const N: usize> Clients<N> {
         // What is in flight, and that its client was heard, makes nothing due.
         let link = self.links.visit(self.serving(session)?)?;
         let most = link.in_flight_max()?;
-        let live = link.live_mut().filter(|live| live.is_heard_from(from))?;
+        let live = link.live_mut()?;
+        if !live.is_heard_from(from) {
+            return None;
+        }
         let (log, mtu) = (&mut *turn.log, self.config.mtu);
         let appending = Appending::open(log, term, self.config.log_mtu).ok()?;
         let (room, log_lap, longest) = appending.bounds();

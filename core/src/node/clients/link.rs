@@ -189,6 +189,7 @@ impl Link {
     }
 
     /// How much may be in flight for another message to be taken; `None` if nothing may.
+    #[inline]
     pub(super) fn in_flight_max(&self) -> Option<u64> {
         self.publication().map_or(Some(u64::MAX), |publication| {
             let half = u64::from(publication.window()) / 2;
@@ -236,6 +237,7 @@ impl Live {
     }
 
     /// Is this the stream that its client was heard on last, and is the session not closing?
+    #[inline(always)]
     pub(super) fn is_heard_from(&self, from: Bound) -> bool {
         self.close == Close::No && self.bound == Some(from)
     }

@@ -140,7 +140,7 @@ impl<T, const N: usize> Slots<T, N> {
     }
 
     /// As [`Slots::get_mut`], for a change that matters to these looks only.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get_mut_for(&mut self, slot: usize, looks: &[Look]) -> Option<&mut T> {
         self.touch_for(slot, looks);
         self.items.get_mut(slot)?.as_mut()
@@ -148,6 +148,7 @@ impl<T, const N: usize> Slots<T, N> {
 
     /// As [`Slots::get_mut`], for looking whether there is something to do, or for a change that
     /// makes nothing due, and nothing due earlier: it does not count as a touch.
+    #[inline]
     pub(super) fn visit(&mut self, slot: usize) -> Option<&mut T> {
         self.items.get_mut(slot)?.as_mut()
     }

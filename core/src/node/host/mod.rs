@@ -157,7 +157,7 @@ impl<const N: usize> Host<N> {
 
     /// The first timer that is not on its way through the log, if there is room for another one.
     pub fn next_timer(&self, memory: &HostMemory<'_>) -> Option<Timer> {
-        if self.fired.is_full() {
+        if self.timers.is_empty() || self.fired.is_full() {
             return None;
         }
         let mut timers = self.timers.iter(memory.timers);
