@@ -63,10 +63,10 @@ pub struct Window<B> {
     marks: Marks,
 }
 
-/// One byte in so many is let go before its room is needed.
+/// Of so many bytes about one is let go before its room is needed.
 const SPARE: u64 = 64;
 /// How many marks there are in a lap.
-const MARKS: usize = 16;
+const MARKS: usize = SPARE as usize;
 
 /// Where some of the window's frames start, so that many can be let go at once and need not be
 /// walked: at most one in each part of a lap.
@@ -280,14 +280,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
         let mut last = None;
-        // From mark to mark, if what is between them may go.
-        if let Some(mark) = self.marks.next(target.max(self.start)) {
+        // From mark to mark, if what is between them may go; else a little more than is needed, so
+        // that not every frame that comes lets one go.
+        let mut target = target.max(self.start);
+        let mark = self.marks.next(target);
+        if let Some(mark) = mark.filter(|mark| mark.since(target) <= 2 * self.capacity / SPARE) {
             let offset = self.offset(mark);
             let len = self.bytes.as_ref().get(offset..).and_then(step);
             let end = len.map(|len| mark.plus(len as u64));
             if let Some(end) = end.filter(|end| *end <= limit) {
                 (self.start, last) = (end, Some(offset));
             }
+        }
+        if last.is_none() {
+            target = target.plus(self.capacity / SPARE);
         }
         while self.start < target {
             let offset = self.offset(self.start);
@@ -373,8 +379,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
             return &mut [];
         }
         if at.since(self.start) + self.frame_max as u64 > self.capacity {
-            // A little more than is needed, so that not every frame that comes lets one go.
-            let wanted = at.plus(self.frame_max as u64 + self.capacity / SPARE);
+            let wanted = at.plus(self.frame_max as u64);
             self.advance(wanted.minus(self.capacity));
         }
         let is_being_written = self.writing.is_some_and(|w| at < w.end);

@@ -33,9 +33,10 @@ use crate::time::{Instant, Timestamp};
 use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
-/// How soon a snapshot is taken again that failed, if a full log waits for it. Twice as long after
-/// each that fails, up to a minute: what fills a disk is not gone in a second, and every attempt
-/// writes all there is.
+/// How soon a snapshot is taken again that failed, if a full log waits for it: then after as long
+/// as they have failed, which is twice as long each time, up to a minute. What fills a disk is not
+/// gone in a second, and every attempt writes all there is. (Not by how many have failed: while the
+/// log grows fast, that are many in a moment.)
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Each attempt is a record in what a full log keeps for what makes room in it, and for the terms
@@ -117,8 +118,8 @@ pub(super) struct Snapshots<const S: usize> {
     last: Position,
     last_at: Instant,
     taking: Option<Set<S>>,
-    /// How many have failed on this member since one was stored.
-    failed: u8,
+    /// When the first failed on this member since one was stored.
+    failing_since: Option<Instant>,
     /// The newest position of which this member has none, since it started.
     pub failed_at: Option<Position>,
     /// Those on this member's disk, the newest first.
@@ -133,7 +134,7 @@ impl<const S: usize> Snapshots<S> {
             last: Position::ZERO,
             last_at: now,
             taking: None,
-            failed: 0,
+            failing_since: None,
             failed_at: None,
             stored: [None; 2],
         }
@@ -142,14 +143,14 @@ impl<const S: usize> Snapshots<S> {
     /// How long after the last one failed another is taken, if so many bytes are left of what the
     /// log keeps for it.
     fn again(&self, left: u64, kept: u64) -> Duration {
-        let doublings = self.failed.saturating_sub(1).min(6);
         let halvings = (kept / left.max(1)).checked_ilog2().unwrap_or(0);
-        let again = (AGAIN * (1 << doublings)).min(AGAIN_MAX);
+        let failing = self.failing_since.map(|since| self.last_at.since(since));
+        let again = failing.unwrap_or_default().clamp(AGAIN, AGAIN_MAX);
         again * (1 << (2 * halvings.min(HALVINGS_MAX)))
     }
 
-    fn note_failed(&mut self, position: Position) {
-        self.failed = self.failed.saturating_add(1);
+    fn note_failed(&mut self, now: Instant, position: Position) {
+        self.failing_since.get_or_insert(now);
         self.failed_at = Some(position).max(self.failed_at);
     }
 }
@@ -194,14 +195,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let newest = self.snapshots.stored[0];
         if newest.is_none_or(|known| known.position < snapshot.position) {
             self.snapshots.stored = [Some(snapshot), newest];
-            self.snapshots.failed = 0;
+            self.snapshots.failing_since = None;
             self.event(Event::SnapshotStored(snapshot.position));
         }
     }
 
     /// A set that was written could not be made durable.
     pub fn handle_snapshot_failed(&mut self, position: Position) {
-        self.snapshots.note_failed(position);
+        self.snapshots.note_failed(self.clock.instant, position);
         self.event(Event::SnapshotFailed(position));
     }
 
@@ -392,7 +393,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             host.taking = Taking::No;
         }
-        self.snapshots.note_failed(set.position);
+        self.snapshots.note_failed(self.clock.instant, set.position);
         self.event(Event::SnapshotFailed(set.position));
         SnapshotStep::Failed(set.position, error)
     }
