@@ -113,8 +113,8 @@ const SMALL: usize = Profile::SMALL.sessions;
 const APPLIANCE: usize = Profile::APPLIANCE.sessions;
 
 sizes! {
-    CORACLE_TINY_NODE = size_of::<Node<TINY>>(), at most 19 * 1024;
-    CORACLE_TINY_SUPERLOOP = member::<TINY>(), at most 20 * 1024;
+    CORACLE_TINY_NODE = size_of::<Node<TINY>>(), at most 20 * 1024;
+    CORACLE_TINY_SUPERLOOP = member::<TINY>(), at most 21 * 1024;
     CORACLE_TINY_MEMORY = Profile::TINY.total(), at most 28 * 1024;
     CORACLE_SMALL_SUPERLOOP = member::<SMALL>(), at most 48 * 1024;
     CORACLE_SMALL_MEMORY = Profile::SMALL.total(), at most 512 * 1024;

@@ -34,9 +34,8 @@ use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
 /// How soon a snapshot is taken again that failed, if a full log waits for it: then after as long
-/// as they have failed, which is twice as long each time, up to a minute. What fills a disk is not
-/// gone in a second, and every attempt writes all there is. (Not by how many have failed: while the
-/// log grows fast, that are many in a moment.)
+/// as they have failed (not by how many have: that may be many in a moment), up to a minute. What
+/// fills a disk is not gone in a second, and every attempt writes all there is.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Each attempt is a record in what a full log keeps for what makes room in it, and for the terms
