@@ -175,21 +175,17 @@ impl<'r> Appending<'r> {
     /// are whole DATA frames that keep to [`Self::bounds`], each with a whole message. `change` is
     /// told of the room of each message. Nothing else may have been written.
     ///
-    /// Seals them: where they end, and the chain there.
+    /// Seals them: where they end, and the chain there. `None` if they do not keep to the bounds.
     #[inline(always)]
-    pub fn adopt(self, frames: &[u8], change: impl Fn(&mut [u8])) -> (Position, u32) {
-        let Some(room) = self.room.get_mut(..frames.len()) else {
-            return (self.start, self.chain);
-        };
+    pub fn adopt(self, frames: &[u8], change: impl Fn(&mut [u8])) -> Option<(Position, u32)> {
+        let room = self.room.get_mut(..frames.len())?;
         room.copy_from_slice(frames);
         let (mut places, mut rest) = (self.places, &mut *room);
         while let Some((header, behind)) = rest.split_first_chunk_mut::<FRAME_HEADER>() {
             let [kind, ..] = words(header);
             *header = from_words([kind, places, self.stream, 0]);
             let len = (kind as u32 as usize).wrapping_sub(FRAME_HEADER);
-            let Some((body, behind)) = behind.split_at_mut_checked(align(len)) else {
-                break;
-            };
+            let (body, behind) = behind.split_at_mut_checked(align(len))?;
             places += (FRAME_HEADER + body.len()) as u64;
             if let Some(filling) = body.get_mut(len..)
                 && !filling.is_empty()
@@ -200,7 +196,7 @@ impl<'r> Appending<'r> {
             rest = behind;
         }
         let chain = seal_all(self.chain, room);
-        (self.start.plus(frames.len() as u64), chain)
+        Some((self.start.plus(frames.len() as u64), chain))
     }
 
     /// Seals what was written: where it ends, and the chain there.

@@ -1,6 +1,7 @@
 //! From fragments to messages: in place where a message came whole, else in a shared reassembly
 //! slot.
 
+use crate::broken::Broken;
 use crate::limits::FRAME_HEADER;
 use crate::log::{Appending, Log};
 use crate::node::clients::admit::{Budget, Taken, Turn};
@@ -169,10 +170,11 @@ impl<const N: usize> Clients<N> {
             live.heard_at = turn.now;
             let timestamp = turn.admission.timestamp;
             let run = run.get(..taken).unwrap_or_default();
-            let (end, chain) = appending.adopt(run, |message| {
+            let sealed = appending.adopt(run, |message| {
                 SessionMessageHeader::set_timestamp(message, timestamp);
             });
-            if let Err(broken) = log.publish(end, chain) {
+            let sealed = sealed.ok_or(Broken::Room);
+            if let Err(broken) = sealed.and_then(|(end, chain)| log.publish(end, chain)) {
                 self.broken = Some(broken);
                 return None;
             }
