@@ -23,8 +23,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// frames that waited for it.
     ///
     /// # Errors
-    /// Why it was not taken; it has been counted, and nothing else has changed. Of a client's it may
-    /// be what follows good frames, which were.
+    /// Why it was not taken; it has been counted, and nothing else has changed. Of a client's it
+    /// may be what follows good frames, which were.
     pub fn handle_datagram<L: Log>(
         &mut self,
         now: Now,
