@@ -1,6 +1,8 @@
 //! DATA and PAD frames, and the datagrams that carry them.
 
-use super::{BASE_HEADER, Base, FLAG_END_OF_STREAM, FLAGS_WHOLE, TYPE_DATA, TYPE_PAD, align};
+use super::{
+    Alike, BASE_HEADER, Base, FLAG_END_OF_STREAM, FLAGS_WHOLE, TYPE_DATA, TYPE_PAD, align,
+};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::wire::{Reader, Reject, Writer};
 
@@ -322,8 +324,7 @@ fn alike(bytes: &[u8]) -> usize {
     let Some(first) = bytes.first_chunk() else {
         return 0;
     };
-    // The same in each but for length and flags, and for the offset, which is where it lies.
-    let [_, places, stream, _] = words(first);
+    let [_, places, ..] = words(first);
     let offset = places as u32;
     // An offset that is none, or would be none behind so many bytes, is left to who says what is
     // wrong with it.
@@ -331,22 +332,11 @@ fn alike(bytes: &[u8]) -> usize {
         return 0;
     }
     let most = bytes.len().min((i32::MAX as u32 - offset) as usize);
-    let mut len = 0;
-    while let Some(head) = bytes.get(len..).and_then(|next| next.first_chunk()) {
-        let [kind, its_places, its_stream, _] = words(head);
-        let length = kind as u32 as usize;
-        let is_next = kind & VERSION_AND_TYPE == DATA
-            && its_places == places.wrapping_add(len as u64)
-            && its_stream == stream
-            && (FRAME_HEADER..=i32::MAX as usize).contains(&length);
-        // Of any length so far, which 32 bits could not hold together with `len`.
-        let after = len.saturating_add(align(length));
-        if !is_next || after > most {
-            break;
-        }
-        len = after;
-    }
-    len
+    let Some(mut frames) = Alike::as_first(bytes).map(|all| all.within(most)) else {
+        return 0;
+    };
+    while frames.next().is_some() {}
+    most - frames.rest().len()
 }
 
 /// Of the first word of a header: version and type, and what they are in a DATA frame.
