@@ -1,7 +1,7 @@
 //! Terms that the history in memory has forgotten, read from the log itself: each frame names its
 //! term. So the bound of that history never keeps a member from joining.
 
-use super::transmit::{Due, Scratch};
+use super::transmit::{Owes, Scratch};
 use super::{Consumer, Lent, Node, Recall};
 use crate::log::{Frames, Log, segment_base, starts_frame};
 use crate::raft::State;
@@ -67,7 +67,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         lent: &Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let question = self.annals?;
         if !matches!(self.raft.state(), State::Leader(_)) {
             self.annals = None;

@@ -8,6 +8,7 @@
 
 use super::catch_up::Laggard;
 use super::clients::Memory;
+use super::dues::{Due, Dues};
 use super::handle::memory;
 use super::host::{At, Audience, Effects, Host, HostMemory, Record, Taking};
 use super::{Event, Halt, Lent, Node};
@@ -125,6 +126,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         services: &mut [&mut dyn Service],
         lent: &mut Lent<'_, L>,
     ) -> bool {
+        if !self.dues.has(Due::SERVICES) {
+            for service in services {
+                service.on_background_work(now);
+            }
+            lent.log.release(self.raft.tail.end);
+            return false;
+        }
         if self.halted.is_some() {
             return false;
         }
@@ -138,6 +146,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 host.moved = now.instant;
             }
             lent.log.release(self.raft.tail.end);
+            self.dues.done(Due::SERVICES);
             return false;
         }
         let mut bench = Bench {
@@ -191,7 +200,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 host.moved = now.instant;
             }
             let next = host.next_timer(&HostMemory::of(memory, slot, count));
-            host.next_due = next.map(|timer| timer.deadline);
+            let next = next.map(|timer| timer.deadline);
+            if next != host.next_due || host.queued() > 0 {
+                host.next_due = next;
+                self.dues = Dues::ALL;
+            }
+        }
+        if !self.clients.is_quiet_to_admit() {
+            self.dues.add(Due::INGRESS);
         }
     }
 

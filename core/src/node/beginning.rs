@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::apply::Applier;
 use super::checkpoint::Checkpoints;
 use super::clients::Clients;
+use super::dues::Dues;
 use super::health::Health;
 use super::host::Host;
 use super::repair::Healing;
@@ -164,6 +165,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             counters: Counters::ZERO,
             halted: Some(Halt::NotBegun),
             role_seen: Role::Follower,
+            dues: Dues::ALL,
             sweep: Sweep::NONE,
         }
     }
@@ -267,6 +269,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             counters,
             halted,
             role_seen,
+            dues,
             sweep,
         } = self;
         *votes = state.votes;
@@ -293,6 +296,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         status_replies.clear();
         *counters = Counters::ZERO;
         (*halted, *role_seen) = (None, Role::Follower);
-        *sweep = Sweep::NONE;
+        (*dues, *sweep) = (Dues::ALL, Sweep::NONE);
     }
 }

@@ -1,6 +1,7 @@
 //! Log bytes to followers: to all of them at once if there is a group for that, and to each alone.
 
-use super::transmit::{Due, Run, Sweep, What};
+use super::dues::Due;
+use super::transmit::{Owes, Run, Sweep, What};
 use super::{Consumer, Door, Lent, Node, Recall};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, scan};
@@ -14,8 +15,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Log frames: all at once and the followers in turn, each from its own cursor, from wherever
     /// the bytes are.
     #[inline]
-    pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
-        if !self.sweep.may_send {
+    pub(super) fn owed_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Owes<'l>> {
+        if !self.dues.has(Due::FRAMES) {
             return None;
         }
         let (end, last) = (self.raft.tail.end, self.sweep.member);
@@ -26,18 +27,25 @@ impl<const N: usize, const S: usize> Node<N, S> {
             None
         };
         // What is owed and not at hand is looked for again when it may have been recalled.
-        self.sweep.sends =
-            matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
-        self.sweep.may_send = self.sweep.sends && owed.is_some();
-        if owed.is_none() && !self.sweep.sends {
+        let owes = matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
+        if !owes || owed.is_none() {
+            self.dues.done(Due::FRAMES);
+        }
+        match owed.is_none() {
+            true if owes => self.dues.add(Due::RECALL),
             // Nobody has had a turn.
-            self.sweep.member = last;
+            true => self.sweep.member = last,
+            false => {}
         }
         owed
     }
 
     #[inline(never)]
-    fn next_frames<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>, end: Position) -> Option<Due<'l>> {
+    fn next_frames<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Owes<'l>> {
         // Nearly always the first that is asked is owed some.
         let owed = self.frames_in_turn(lent, end);
         owed.or_else(|| self.frames_to_any(lent, end))
@@ -48,7 +56,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         lent: &'l Lent<'_, L>,
         end: Position,
-    ) -> Option<Due<'l>> {
+    ) -> Option<Owes<'l>> {
         (0..self.raft.others().len()).find_map(|_| self.frames_in_turn(lent, end))
     }
 
@@ -58,7 +66,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         lent: &'l Lent<'_, L>,
         end: Position,
-    ) -> Option<Due<'l>> {
+    ) -> Option<Owes<'l>> {
         let others = self.raft.others();
         let State::Leader(leader) = &mut self.raft.state else {
             return None;
@@ -82,7 +90,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         let bytes = scan::sent(run);
         self.counters.log_sent += bytes.len() as u64;
-        Some(Due {
+        Some(Owes {
             door: Door::Member,
             to,
             what: What::InPlace(bytes),

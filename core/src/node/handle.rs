@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, Unused, View};
+use super::dues::Due;
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
 };
@@ -33,11 +34,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
-        if self.halted.is_some() {
-            return Err(Reject::Halted);
+        if self.dues.have_come(now.instant) {
+            if self.halted.is_some() {
+                return Err(Reject::Halted);
+            }
+            self.look(now, lent);
         }
-        self.see_anew(now);
-        self.see_memory(lent);
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
             Door::Member => match self.member_at(from, datagram) {
@@ -57,25 +59,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         result
     }
 
-    /// One turn of a driver has one time: only the first call of it sees the clocks move. What this
-    /// member slept through is left out before anything is taken: what it hears first would else
-    /// find it unwell.
-    #[inline]
-    fn see_anew(&mut self, now: Now) {
-        if now == self.clock {
-            return;
-        }
+    /// Sees the clocks. What this member slept through is left out before anything is taken: what
+    /// it hears first would else find it unwell.
+    #[inline(never)]
+    pub(super) fn look<L: Log>(&mut self, now: Now, lent: &Lent<'_, L>) {
+        self.see_memory(lent);
         if let Some(slept) = self.raft.look(now.instant) {
             self.excuse(now.instant, slept);
         }
-        // So it is in most turns as well that nothing is to be seen: the wall clock counts
-        // milliseconds, and a step of it shows only from a second on.
-        let passed = now.instant.nanos().wrapping_sub(self.clock.instant.nanos());
-        if now.wall == self.clock.wall && passed < 1_000_000_000 {
-            self.clock = now;
-        } else {
-            self.see(now);
-        }
+        self.see(now);
     }
 
     /// Which member speaks: by its address, which is compared first with that of whom it must be.
@@ -107,6 +99,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let frame = DataFrame::parse(datagram).map_err(Reject::Wire)?;
             let query = StatusQuery::parse_frame(&frame).map_err(Reject::Wire)?;
             let reply = self.status_replies.push((from, query.correlation));
+            self.dues.add(Due::RARELY);
             return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
         }
         let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
@@ -114,6 +107,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if view != View::Leading {
             let clients = &mut self.clients;
             let taken = clients.handle_datagram(now.instant, from, datagram, &mut memory);
+            self.dues.add(Due::INGRESS);
             return taken.map_err(Reject::Client);
         }
         let before = lent.log.end();
@@ -137,6 +131,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if end > before {
             self.grown(self.raft.term(), before, end);
         }
+        if !self.clients.is_quiet_to_admit() {
+            self.dues.add(Due::INGRESS);
+        }
         self.halt_if(self.clients.broken());
         taken.map_err(Reject::Client)
     }
@@ -155,16 +152,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Moves time on. Call it at `poll_timeout`, and after `handle_persisted` and `handle_durable`;
     /// at any other time it does no harm. Bounded by members and sessions.
     pub fn handle_timeout<L: Log>(&mut self, now: Now, lent: &mut Lent<'_, L>) {
-        if self.halted.is_some() {
-            return;
+        if self.dues.have_come(now.instant) {
+            self.pass_time(now, lent);
         }
-        self.see_anew(now);
-        self.see_memory(lent);
-        if self.raft.has_come(now.instant) {
-            self.stir();
-        }
-        self.settle(now, lent.log);
-        self.clients.handle_timeout(now.instant);
     }
 
     /// Consumes what clients have sent, as far as there is room for it in the log: a bounded number
@@ -175,11 +165,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         auth: &mut impl Authenticator,
         lent: &mut Lent<'_, L>,
     ) -> bool {
-        if self.halted.is_some() {
+        if self.dues.have_come(now.instant) {
+            if self.halted.is_some() {
+                return false;
+            }
+            self.look(now, lent);
+        } else if !self.dues.has(Due::INGRESS) {
+            self.clients.renew();
             return false;
         }
-        self.see_anew(now);
         if self.clients.is_quiet_to_admit() && !self.may_originate(now) {
+            self.dues.done(Due::INGRESS);
             self.clients.renew();
             return false;
         }
@@ -291,6 +287,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The answer to `poll_resolve`: `None` if the name has no address.
     pub fn handle_resolved(&mut self, id: ResolveId, address: Option<SocketAddr>) {
+        self.stir();
         self.clients.handle_resolved(id, address);
     }
 

@@ -10,6 +10,7 @@
 
 use core::time::Duration;
 
+use super::dues::EVERY;
 use super::{Event, Node};
 use crate::planted::Planted;
 use crate::raft::{Ages, State};
@@ -34,6 +35,8 @@ pub(super) struct Health {
     persisted: bool,
     /// The members that have said they are quarantined.
     others: MemberSet,
+    /// When all of that was last looked at.
+    looked_at: Instant,
 }
 
 impl Health {
@@ -45,6 +48,7 @@ impl Health {
             quarantined,
             persisted: quarantined,
             others: MemberSet::EMPTY,
+            looked_at: Instant::from_nanos(0),
         }
     }
 
@@ -176,6 +180,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub(super) fn look_after(&mut self, now: Now) {
         self.stir();
         let instant = now.instant;
+        self.health.looked_at = instant;
         self.watch_disk(instant);
         self.note_own_snapshot();
         if self.raft.role() == Role::Leader {
@@ -191,6 +196,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
         {
             self.quarantine(instant, position);
         }
+    }
+
+    /// Whether that is due: what moves with time only is counted in milliseconds.
+    pub(super) fn is_to_look_after(&self, now: Instant) -> bool {
+        now.since(self.health.looked_at) >= EVERY
     }
 
     /// The bytes that waited when it was last looked at are on disk, or wait still.

@@ -9,7 +9,7 @@
 
 use core::time::Duration;
 
-use super::transmit::{Due, Scratch, What};
+use super::transmit::{Owes, Scratch, What};
 use super::{Consumer, Door, Event, Lent, NAK_REPEAT, Node, ReadError, Recall, Reject};
 use crate::gaps::{Gaps, Span};
 use crate::log::Log;
@@ -196,7 +196,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Instant,
         memory: &[u8],
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let window = window(memory);
         let receiving = self.receiving.as_mut()?;
         let is_asked = receiving.term == self.raft.term() && now >= receiving.next_ask;
@@ -432,7 +432,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         memory: &[u8],
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         if !matches!(self.raft.state(), State::Leader(_)) || self.is_quarantined() {
             self.serving = None;
             return None;
@@ -460,7 +460,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.serving = None;
         }
         let to = self.config.address(member)?.member;
-        Some(Due {
+        Some(Owes {
             door: Door::Member,
             to,
             what: What::Written(written?),

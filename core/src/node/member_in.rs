@@ -1,5 +1,6 @@
 //! What other members say: checked for who says it, then given to the room it concerns.
 
+use super::dues::Due;
 use super::join::{self, Step};
 use super::transmit::Run;
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
@@ -29,7 +30,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let log = &mut *lent.log;
         if self.healing.is_none() && scan::is_data(datagram) {
-            self.stir_follower();
+            self.dues.add(Due::SAY);
             return self.handle_frames(now.instant, from, datagram, log);
         }
         self.stir();

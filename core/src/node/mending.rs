@@ -9,7 +9,7 @@
 //! and who takes all others for such halts.
 
 use super::repair::WINDOW;
-use super::transmit::{Due, What};
+use super::transmit::{Owes, What};
 use super::{Consumer, Door, Lent, Node, ReadError, Recall, Reject};
 use crate::log::Log;
 use crate::log::scan::{self, Sound};
@@ -94,7 +94,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// The next frames for a damaged member.
     #[inline(never)]
-    pub(super) fn owed_repair<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Due<'l>> {
+    pub(super) fn owed_repair<'l, L: Log>(&mut self, lent: &'l Lent<'_, L>) -> Option<Owes<'l>> {
         let (mtu, segment) = (self.config.mtu, self.config.segment_length);
         let mending = self.mending.as_mut()?;
         let bytes = match mending.read {
@@ -120,7 +120,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         mending.from = mending.from.plus(run.len() as u64);
         mending.sent = Some(sound.chain);
         let to = self.config.address(mending.member)?.member;
-        Some(Due {
+        Some(Owes {
             door: Door::Member,
             to,
             what: What::InPlace(scan::sent(run)),

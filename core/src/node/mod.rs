@@ -17,6 +17,7 @@ mod checkpoint;
 pub mod clients;
 mod config;
 mod container;
+mod dues;
 mod frames;
 mod handle;
 mod health;
@@ -67,6 +68,7 @@ use crate::wire::sbe::HEADER;
 use apply::Applier;
 use checkpoint::Checkpoints;
 use clients::Clients;
+use dues::{Due, Dues};
 use health::Health;
 use host::Host;
 use install::{Receiving, Serving};
@@ -192,6 +194,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     counters: Counters,
     halted: Option<Halt>,
     role_seen: Role,
+    dues: Dues,
     sweep: transmit::Sweep,
 }
 
@@ -231,9 +234,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let before = self.raft.commit();
         self.raft.handle_durable(mark);
         // To its followers a leader's disk is nothing but what is committed by it.
-        let leads = matches!(self.raft.state(), State::Leader(_));
-        if !leads || self.raft.commit() > before {
-            self.stir_marks();
+        if self.raft.commit() > before {
+            self.dues.add(Due::SERVICES.and(Due::SAY));
+        } else if !matches!(self.raft.state(), State::Leader(_)) {
+            self.dues.add(Due::SAY);
         }
     }
 
@@ -407,6 +411,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn halt(&mut self, halt: Halt) {
+        self.stir();
         if self.halted.is_none() {
             self.halted = Some(halt);
             self.event(Event::Halted(halt));
@@ -434,8 +439,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// candidates by a wrong one.
     fn grown(&mut self, term: Term, from: Position, end: Position) {
         if self.history.push(term, from, end) {
-            self.stir_log();
             self.raft.set_tail(Tail { term, end });
+            self.dues.add(Due::FRAMES);
+            if self.raft.commit() > self.applier.position {
+                self.dues.add(Due::SERVICES);
+            }
         } else {
             self.does_not_go_on();
         }
@@ -450,13 +458,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// knew.
     #[inline]
     fn settle<L: Log>(&mut self, now: Now, log: &mut L) {
-        // What moves with time only is counted in milliseconds, what was told is looked at at once.
-        let passed = now
-            .instant
-            .nanos()
-            .wrapping_sub(self.sweep.looked_at.nanos());
-        if passed >= NANOS_PER_MILLI || self.checkpoints.news {
-            self.sweep.looked_at = now.instant;
+        if self.checkpoints.news {
             self.look_after(now);
         }
         debug_assert!(self.raft.has_turned || self.raft.role() == self.role_seen);
@@ -559,8 +561,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now.wall.max(self.applier.time)
     }
 }
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// How long to wait before a hole is asked for, and before it is asked for again.
 const NAK_DELAY: Duration = Duration::from_millis(1);

@@ -31,7 +31,7 @@ use core::time::Duration;
 
 use super::install::Receiving;
 use super::parts::{Parts, Place};
-use super::transmit::{Due, Scratch};
+use super::transmit::{Owes, Scratch};
 use super::{Event, Halt, Lent, Node};
 use crate::limits::FRAME_ALIGNMENT;
 use crate::log::{FrameRef, Frames, Log, Recovered, scan, segment_end};
@@ -430,7 +430,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Instant,
         memory: usize,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         if self.repair_deadline().is_none_or(|at| now < at) {
             return None;
         }

@@ -13,6 +13,7 @@
 //!
 //! So from when the new life counts for anybody, the old one counts for nobody, ever.
 
+use super::dues::Due;
 use super::{Event, Node};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, append};
@@ -121,14 +122,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let Some(marks) = same.marks(datagram, self.config.cluster, from) else {
             return false;
         };
+        let before = self.raft.commit();
         let is_of_now = same.term() == self.raft.term() && marks.received >= self.start.base;
         let taken = is_of_now.then(|| self.raft.handle_marks(now, from, &marks));
         let Some(Some(owes_bytes)) = taken else {
             return false;
         };
-        self.stir_marks();
         if owes_bytes {
-            self.stir_log();
+            self.dues.add(Due::FRAMES);
+        }
+        if self.raft.commit() > before {
+            self.dues.add(Due::SERVICES.and(Due::SAY));
         }
         true
     }

@@ -83,6 +83,8 @@ pub(super) struct Sources {
     replay: Cold,
     catchup: Cold,
     cuts: u32,
+    /// Where the window began when it was last asked what of it is to be recalled.
+    pub began: Position,
 }
 
 impl Sources {
@@ -95,6 +97,7 @@ impl Sources {
             replay: none,
             catchup: none,
             cuts: 0,
+            began: Position::ZERO,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 
+use super::dues::Due;
 use super::{Asking, Consumer, Door, NAK_REPEAT, Node, RESERVE, Recall};
 use crate::limits::MTU_DEFAULT;
 use crate::log::{Frames, LOG_STREAM_ID, Log, segment_base};
@@ -39,7 +40,7 @@ pub struct Transmit<'l> {
 /// As [`Transmit`], of a producer: what is written to the scratch is lent once it is sure that this
 /// one is sent.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Due<'l> {
+pub(super) struct Owes<'l> {
     pub door: Door,
     pub to: SocketAddr,
     pub what: What<'l>,
@@ -56,28 +57,12 @@ pub(super) enum What<'l> {
 /// Where messages are written that are nowhere in place.
 pub(super) type Scratch = [u8; CONTROL_MAX];
 
-/// What may be owed to members. Who owed nothing is not asked again before the node is told
-/// something that matters to it, or a time has come. Clients have such notes of their own.
+/// How far followers were sent bytes of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Sweep {
-    at: Instant,
-    /// Something was told since no message was owed,
-    may_say: bool,
-    /// or it is so late that one may be owed all the same.
-    say_at: Instant,
-    /// Something was told, or time has moved, since others were asked for all that is missing.
-    may_ask: bool,
-    /// Something is missing.
-    asks: bool,
-    /// Something was told, or the log has grown, since no bytes of it were owed.
-    pub may_send: bool,
-    /// Some are owed that were not at hand.
-    pub sends: bool,
-    /// Which follower was last sent log bytes; or all were.
+    /// Which one was last; or all were.
     pub member: u8,
-    /// When this member's health was last looked after.
-    pub looked_at: Instant,
-    /// What a follower was last sent.
+    /// What one was last sent.
     pub run: Run,
 }
 
@@ -102,28 +87,9 @@ impl Run {
 impl Sweep {
     /// Nobody was asked.
     pub const NONE: Self = Self {
-        at: Instant::from_nanos(0),
-        may_say: true,
-        say_at: Instant::from_nanos(0),
-        may_ask: true,
-        asks: true,
-        may_send: true,
-        sends: true,
         member: 0,
-        looked_at: Instant::from_nanos(0),
         run: Run::NONE,
     };
-
-    /// It is so late.
-    #[inline]
-    fn see(&mut self, now: Instant) {
-        if self.at != now {
-            self.at = now;
-            self.may_say |= now >= self.say_at;
-            self.may_ask |= self.asks;
-            self.may_send |= self.sends;
-        }
-    }
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
@@ -136,7 +102,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &'l Lent<'_, L>,
         scratch: &'l mut [u8; CONTROL_MAX],
     ) -> Option<Transmit<'l>> {
-        let Due { door, to, what } = self.poll_due(now, lent, scratch)?;
+        if self.dues.have_come(now.instant) {
+            self.dues.add(Due::TRANSMIT);
+        } else if !self.dues.has(Due::TRANSMIT) && self.clients.is_quiet_to_send() {
+            return None;
+        }
+        let Owes { door, to, what } = self.poll_owes(now, lent, scratch)?;
         let bytes = match what {
             What::InPlace(bytes) => bytes,
             What::Written(len) => scratch.get(..len)?,
@@ -144,16 +115,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         Some(Transmit { door, to, bytes })
     }
 
-    fn poll_due<'l, L: Log>(
+    fn poll_owes<'l, L: Log>(
         &mut self,
         now: Now,
         lent: &'l Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'l>> {
+    ) -> Option<Owes<'l>> {
         if self.halted.is_some() {
             return None;
         }
-        self.sweep.see(now.instant);
         // One after the other; sending makes no other debts: who owed nothing is not asked again.
         macro_rules! first {
             ($($owed:expr),+ $(,)?) => {
@@ -179,14 +149,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         lent: &'l Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'l>> {
-        let nobody_asks = self.status_replies.is_empty() && self.mending.is_none();
-        if nobody_asks && self.serving.is_none() {
+    ) -> Option<Owes<'l>> {
+        if !self.dues.has(Due::RARELY) {
             return None;
         }
         let owed = self.owed_status(scratch);
-        owed.or_else(|| self.owed_repair(lent))
-            .or_else(|| self.owed_chunk(lent.catchup, scratch))
+        let owed = owed.or_else(|| self.owed_repair(lent));
+        let owed = owed.or_else(|| self.owed_chunk(lent.catchup, scratch));
+        if owed.is_none() {
+            self.dues.done(Due::RARELY);
+        }
+        owed
     }
 
     /// What is owed only while something of this member's own is missing, or of its leader's.
@@ -196,8 +169,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Now,
         lent: &Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
-        if !self.sweep.may_ask {
+    ) -> Option<Owes<'static>> {
+        if !self.dues.has(Due::ASK) {
             return None;
         }
         let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
@@ -207,8 +180,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             false => self.owed_for_the_missing(now.instant, lent, scratch),
         };
         if owed.is_none() {
-            self.sweep.may_ask = false;
-            self.sweep.asks = !(is_told && is_whole);
+            self.dues.done(Due::ASK);
         }
         owed
     }
@@ -219,7 +191,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         instant: Instant,
         lent: &Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let owed = self.owed_annals(lent, scratch);
         owed.or_else(|| self.owed_history_request(instant, scratch))
             .or_else(|| self.owed_nak(instant, scratch))
@@ -227,37 +199,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.owed_repair_request(instant, lent.catchup.len(), scratch))
     }
 
-    /// The node is told something: whoever owed nothing may owe something now.
-    pub(super) fn stir(&mut self) {
-        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
-        self.sweep.may_send = true;
-    }
-
-    /// Bytes of its leader's log have come: it owes nobody any.
-    pub(super) fn stir_follower(&mut self) {
-        (self.sweep.may_say, self.sweep.may_ask) = (true, true);
-    }
-
-    /// A leader's log has grown: followers may be owed bytes of it.
-    pub(super) fn stir_log(&mut self) {
-        self.sweep.may_send = true;
-    }
-
-    /// A flush has ended: followers owe an acknowledgement, and a leader may tell of a commit.
-    pub(super) fn stir_marks(&mut self) {
-        self.sweep.may_say = true;
-    }
-
     /// No message is owed now.
     fn says_nothing(&mut self) {
-        let next = self.raft.owes_next();
-        (self.sweep.may_say, self.sweep.say_at) = (false, next);
+        self.dues.done(Due::SAY);
+        self.dues.come_at(self.raft.owes_next());
     }
 
     /// To a member, the so many bytes that were written.
-    fn to_member(&self, member: MemberId, written: Option<usize>) -> Option<Due<'static>> {
+    fn to_member(&self, member: MemberId, written: Option<usize>) -> Option<Owes<'static>> {
         let to = self.config.address(member)?.member;
-        Some(Due {
+        Some(Owes {
             door: Door::Member,
             to,
             what: What::Written(written?),
@@ -269,7 +220,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         member: MemberId,
         body: Body,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let sender = self.sender;
         self.to_member(member, MemberMessage { sender, body }.emit(scratch))
     }
@@ -292,8 +243,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Now,
         log: &L,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
-        if !self.sweep.may_say {
+    ) -> Option<Owes<'static>> {
+        if !self.dues.has(Due::SAY) {
             return None;
         }
         // A leader has room for all that it appends.
@@ -327,7 +278,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         to: MemberId,
         owed: Owed,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let body = self.body(now, owed)?;
         self.say(to, body, scratch)
     }
@@ -401,7 +352,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         member: MemberId,
         history: HistorySlice,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         self.say(member, self.new_leadership_term(history), scratch)
     }
 
@@ -434,7 +385,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         &mut self,
         now: Instant,
         scratch: &mut Scratch,
-    ) -> Option<Due<'static>> {
+    ) -> Option<Owes<'static>> {
         let repeat = self.config.timing.canvass_interval;
         let (leader, term, asking) = self.history_wanted.as_mut()?;
         if now < asking.next {
@@ -449,7 +400,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.say(leader, Body::HistoryRequest(request), scratch)
     }
 
-    fn owed_nak(&mut self, now: Instant, scratch: &mut Scratch) -> Option<Due<'static>> {
+    fn owed_nak(&mut self, now: Instant, scratch: &mut Scratch) -> Option<Owes<'static>> {
         let State::Follower(follower) = self.raft.state() else {
             return None;
         };
@@ -477,10 +428,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     #[inline(never)]
-    fn owed_status(&mut self, scratch: &mut Scratch) -> Option<Due<'static>> {
+    fn owed_status(&mut self, scratch: &mut Scratch) -> Option<Owes<'static>> {
         let (to, nonce) = self.status_replies.pop()?;
         let written = self.report(nonce).emit(scratch)?;
-        Some(Due {
+        Some(Owes {
             door: Door::Client,
             to,
             what: What::Written(written),
@@ -493,7 +444,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         now: Now,
         lent: &'l Lent<'_, L>,
         scratch: &mut Scratch,
-    ) -> Option<Due<'l>> {
+    ) -> Option<Owes<'l>> {
         let transmit = self.clients.poll_transmit(now.instant, &*lent.egress)?;
         let what = match transmit.payload {
             stream::Output::Frames(bytes) => What::InPlace(bytes),
@@ -501,7 +452,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 What::Written(control.emit(scratch.first_chunk_mut()?).len())
             }
         };
-        Some(Due {
+        Some(Owes {
             door: Door::Client,
             to: transmit.to,
             what,
@@ -510,10 +461,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Bytes that the driver shall read from storage and hand to `handle_recalled`. The same until
     /// it does; bounded by the members.
-    pub fn poll_recall<L: Log>(&self, lent: &Lent<'_, L>) -> Option<Recall> {
-        if !self.may_recall(lent.log.start()) {
+    pub fn poll_recall<L: Log>(&mut self, lent: &Lent<'_, L>) -> Option<Recall> {
+        let start = lent.log.start();
+        if start == self.sources.began && !self.dues.has(Due::RECALL) {
             return None;
         }
+        self.sources.began = start;
+        if !self.may_recall(start) {
+            self.dues.done(Due::RECALL);
+            return None;
+        }
+        self.dues.add(Due::RECALL);
         if self.is_mending() {
             // What a damaged member is sent is in the memory for replay, and leaves first.
             return self.recall_for_followers(lent);
@@ -541,9 +499,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         // What the window has is not recalled, whoever is behind.
         if self.applier.position < start || self.last_service().is_some_and(|at| at < start) {
             return true;
-        }
-        if !self.sweep.may_send && !self.sweep.sends {
-            return false;
         }
         let end = self.raft.tail.end;
         matches!(self.raft.state(), State::Leader(leader) if leader.owes_below(end, start))

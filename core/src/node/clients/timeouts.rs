@@ -22,11 +22,14 @@ impl<const N: usize> Clients<N> {
     /// finds the sessions that are to be closed (they are by [`Clients::poll_admit`], which
     /// appends). Looks at the ingress streams and egress connections that have changed since, or
     /// whose time has come.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    ///
+    /// By when it is to be called again.
+    pub fn handle_timeout(&mut self, now: Instant) -> Instant {
         let is_due = self.ingress.may_come(now) || self.links.may_come(now);
         if is_due || now.since(self.looked_at) >= EVERY {
             self.pass_time(now);
         }
+        self.looked_at.plus(EVERY)
     }
 
     fn pass_time(&mut self, now: Instant) {

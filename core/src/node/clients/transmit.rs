@@ -50,9 +50,6 @@ impl<const N: usize> Clients<N> {
         }
         self.ingress.pass(now);
         self.links.pass(now);
-        if self.ingress.looks(Look::Send).is_empty() && self.links.looks(Look::Send).is_empty() {
-            return None;
-        }
         while let Some(next) = self.next_to_send() {
             if next != self.round.next {
                 self.round = Round { next, sent: 0 };
@@ -75,6 +72,13 @@ impl<const N: usize> Clients<N> {
             };
         }
         None
+    }
+
+    /// Whether [`Clients::poll_transmit`] would find nothing to send, whatever the time is.
+    #[inline]
+    pub fn is_quiet_to_send(&self) -> bool {
+        let is_quiet = self.ingress.looks(Look::Send).is_empty();
+        is_quiet && self.links.looks(Look::Send).is_empty() && self.strangers.is_empty()
     }
 
     /// The first stream that may have something to send, from the one on whose turn it is.

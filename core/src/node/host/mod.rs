@@ -181,7 +181,7 @@ impl<const N: usize> Host<N> {
     }
 
     /// How many bytes of messages this member has not appended: a matter of who leads.
-    fn queued(&self) -> usize {
+    pub fn queued(&self) -> usize {
         self.outgoing.queued(&self.ahead)
     }
 
