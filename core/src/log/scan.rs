@@ -2,7 +2,7 @@
 
 use super::checksum::{Checksums, verify};
 use super::frame::{Header, follows};
-use super::{LOG_STREAM_ID, Log, segment_end};
+use super::{LOG_STREAM_ID, Log, segment_base, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
 use crate::planted::Planted;
 use crate::units::{Position, Term};
@@ -385,6 +385,19 @@ fn parse_any(
 pub(crate) fn alike(bytes: &[u8], at: Position, segment_length: u32) -> Option<(Alike<'_>, Term)> {
     let (first, _) = parse_data(bytes, at, segment_length)?;
     Some((Alike::as_first(bytes)?, first.term))
+}
+
+/// Whether the header of `bytes` is that of a DATA frame of `term` at this place.
+#[inline(always)]
+pub(crate) fn starts_with(bytes: &[u8], at: Position, term: Term, segment_length: u32) -> bool {
+    let Some(header) = bytes.first_chunk() else {
+        return false;
+    };
+    let ([kind, places, stream, _], base) = (words(header), segment_base(at, segment_length));
+    let segment = base.get() >> segment_length.trailing_zeros();
+    kind & VERSION_AND_TYPE == DATA
+        && places == (at.since(base) | u64::from(term.get()) << 32)
+        && stream == (u64::from(LOG_STREAM_ID as u32) | segment << 32)
 }
 
 /// How many bytes are those of `frames` of which both sums hold, if this is the chain before them,

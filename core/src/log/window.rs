@@ -275,8 +275,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         (position.get() & (self.capacity - 1)) as usize
     }
 
-    /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
+    /// Lets go what is in the way of a frame at `at`, if all of that may go.
     #[inline(never)]
+    fn make_room(&mut self, at: Position) {
+        let limit = self.released.min(self.written).max(self.start);
+        if at.since(limit) < self.capacity {
+            let wanted = at.plus(self.frame_max as u64);
+            self.advance(wanted.minus(self.capacity));
+        }
+    }
+
+    /// Lets go frames from the oldest on until `start` is at least `target`, as far as is allowed.
     fn advance(&mut self, target: Position) {
         let limit = self.released.min(self.written).min(self.end);
         let mut last = None;
@@ -369,18 +378,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         self.bytes.as_ref().get(offset..offset + len).unwrap_or(&[])
     }
 
+    #[inline]
     fn room(&mut self, at: Position) -> &mut [u8] {
         // Who asks for another place than one behind the end would write where no frame goes.
         if !at.is_aligned() || at < self.end || at >= last_end(self.segment_length) {
             return &mut [];
         }
-        let limit = self.released.min(self.written).max(self.start);
-        if at.since(limit) >= self.capacity {
-            return &mut [];
-        }
         if at.since(self.start) + self.frame_max as u64 > self.capacity {
-            let wanted = at.plus(self.frame_max as u64);
-            self.advance(wanted.minus(self.capacity));
+            self.make_room(at);
         }
         let is_being_written = self.writing.is_some_and(|w| at < w.end);
         let avail = self.capacity.saturating_sub(at.since(self.start)) as usize;

@@ -188,7 +188,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn note_services(&mut self, now: Now, services: &[&mut dyn Service], memory: &mut [u8]) {
         let (level, count) = (self.applier.level, self.hosts.len());
         let all = self.applier.position >= self.raft.commit();
-        for (slot, (host, service)) in self.hosts.iter_mut().zip(services).enumerate() {
+        let mut is_rested = all && self.applier.laggard.is_none() && !self.applier.piled_up;
+        for slot in 0..count {
+            let (Some(host), Some(service)) = (self.hosts.get_mut(slot), services.get(slot)) else {
+                break;
+            };
             if service.is_broken() {
                 let id = host.id;
                 return self.halt(Halt::ServiceBroken(id));
@@ -205,6 +209,11 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 host.next_due = next;
                 self.dues = Dues::ALL;
             }
+            is_rested &= host.position == level && host.taking == Taking::No;
+        }
+        // It was told its role before it executed anything.
+        if is_rested {
+            self.dues.done(Due::SERVICES);
         }
         if !self.clients.is_quiet_to_admit() {
             self.dues.add(Due::INGRESS);

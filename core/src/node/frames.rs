@@ -67,7 +67,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &'l Lent<'_, L>,
         end: Position,
     ) -> Option<Owes<'l>> {
-        let others = self.raft.others();
+        let (others, term) = (self.raft.others(), self.raft.term());
         let State::Leader(leader) = &mut self.raft.state else {
             return None;
         };
@@ -81,14 +81,26 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let least = if is_resend { mtu } else { 0 };
         let due = to.since(from).min(bytes.len() as u64) as usize;
         let wanted = bytes.get(..due.max(least).min(bytes.len()))?;
-        let run = self.sweep.run(wanted, from, mtu, segment);
+        // The newest, if they are few, need not be walked: they are whole, and all of this term. A
+        // PAD is not among them, as that ends with its segment.
+        let is_tail = wanted.len() <= mtu
+            && from.plus(wanted.len() as u64) == end
+            && is_within(from, end, segment)
+            && scan::starts_with(wanted, from, term, segment);
+        let run = match is_tail {
+            true => wanted.len(),
+            false => self.sweep.run(wanted, from, mtu, segment),
+        };
         let run = bytes.get(..run).filter(|run| !run.is_empty())?;
         leader.frames_sent(member, from, from.plus(run.len() as u64));
         let to = match member {
             Some(member) => self.config.address(member)?.member,
             None => self.config.log_group?,
         };
-        let bytes = scan::sent(run);
+        let bytes = match is_tail {
+            true => run,
+            false => scan::sent(run),
+        };
         self.counters.log_sent += bytes.len() as u64;
         Some(Owes {
             door: Door::Member,
@@ -139,6 +151,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let len = lent.catchup.len();
         wanted.map(|at| self.sources.recall(&*lent.log, Consumer::Catchup, at, len))
     }
+}
+
+/// Do these both lie in one segment, and none at its end?
+#[inline(always)]
+fn is_within(from: Position, end: Position, segment_length: u32) -> bool {
+    (from.get() ^ end.get()) < u64::from(segment_length)
 }
 
 /// What `member` is to be sent alone or, without one, all; and whether it was asked for again.

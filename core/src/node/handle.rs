@@ -42,6 +42,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
+            Door::Member if self.hear_marks(now.instant, from, datagram) => return Ok(()),
             Door::Member => match self.member_at(from, datagram) {
                 Some(member) if member != self.config.member => {
                     self.handle_member(now, member, datagram, lent)
@@ -77,12 +78,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
             State::Follower(follower) => Some(follower.leader),
             _ => said_by(datagram),
         };
-        let is_there = |member: &MemberId| {
-            let known = self.config.address(*member);
-            known.is_some_and(|known| known.member == from)
-        };
-        let likely = likely.filter(is_there);
+        let likely = likely.filter(|member| self.is_at(*member, from));
         likely.or_else(|| self.config.member_at(from))
+    }
+
+    /// Whether that is the member's address.
+    #[inline(always)]
+    pub(super) fn is_at(&self, member: MemberId, address: SocketAddr) -> bool {
+        let known = self.config.address(member);
+        known.is_some_and(|known| known.member == address)
     }
 
     fn handle_client<L: Log>(

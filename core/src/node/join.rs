@@ -29,12 +29,13 @@ pub(super) fn term_in(slice: &HistorySlice, position: Position) -> Option<Term> 
     if position >= slice.covered_to {
         return None;
     }
-    slice
-        .as_slice()
-        .iter()
-        .rev()
-        .find(|e| e.base <= position)
-        .map(|e| e.term)
+    let mut from_last = slice.as_slice().iter().rev();
+    let entry = match from_last.next() {
+        // Nearly always it is the newest.
+        Some(last) if last.base <= position => Some(last),
+        _ => from_last.find(|entry| entry.base <= position),
+    };
+    entry.map(|entry| entry.term)
 }
 
 /// The slice as the follower keeps it: the run that ends with the leadership's own term covers all

@@ -25,9 +25,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         datagram: &[u8],
         lent: &mut Lent<'_, L>,
     ) -> Result<(), Reject> {
-        if self.hear_marks(now.instant, from, datagram) {
-            return Ok(());
-        }
         let log = &mut *lent.log;
         if self.healing.is_none() && scan::is_data(datagram) {
             self.dues.add(Due::SAY);

@@ -13,6 +13,8 @@
 //!
 //! So from when the new life counts for anybody, the old one counts for nobody, ever.
 
+use core::net::SocketAddr;
+
 use super::dues::Due;
 use super::{Event, Node};
 use crate::limits::MEMBERS_MAX;
@@ -21,7 +23,7 @@ use crate::raft::{Progress, State};
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
-use crate::wire::member::{AppendPosition, Same};
+use crate::wire::member::{AppendPosition, Same, said_by};
 
 /// How far behind what is committed a new directory may be and still be level.
 const LEVEL: u64 = 64 * 1024;
@@ -115,13 +117,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// An acknowledgement that says what the sender's last one did, but for its marks: nearly all
     /// do. False if it is to be looked at as a whole.
     #[inline]
-    pub(super) fn hear_marks(&mut self, now: Instant, from: MemberId, datagram: &[u8]) -> bool {
+    pub(super) fn hear_marks(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        datagram: &[u8],
+    ) -> bool {
+        let Some(from) = said_by(datagram) else {
+            return false;
+        };
         let Some(Some(same)) = self.heard.said.get(from.slot()) else {
             return false;
         };
         let Some(marks) = same.marks(datagram, self.config.cluster, from) else {
             return false;
         };
+        if !self.is_at(from, address) {
+            return false;
+        }
         let before = self.raft.commit();
         let is_of_now = same.term() == self.raft.term() && marks.received >= self.start.base;
         let taken = is_of_now.then(|| self.raft.handle_marks(now, from, &marks));
@@ -132,7 +145,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.dues.add(Due::FRAMES);
         }
         if self.raft.commit() > before {
-            self.dues.add(Due::SERVICES.and(Due::SAY));
+            self.committed(now);
         }
         true
     }

@@ -199,6 +199,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
             .or_else(|| self.owed_repair_request(instant, lent.catchup.len(), scratch))
     }
 
+    /// More is committed than before: services are to execute it, and followers to be told of it,
+    /// if not at once then a little later.
+    #[inline]
+    pub(super) fn committed(&mut self, now: Instant) {
+        self.dues.add(Due::SERVICES);
+        match self.raft.has_told_all(now) {
+            true => self.dues.come_at(self.raft.owes_next()),
+            false => self.dues.add(Due::SAY),
+        }
+    }
+
     /// No message is owed now.
     fn says_nothing(&mut self) {
         self.dues.done(Due::SAY);

@@ -369,7 +369,7 @@ impl Raft {
 
     /// Whether this leads, all follow, and have been told all that they are to be told now.
     #[inline]
-    pub(super) fn has_told_all(&self, now: Instant) -> bool {
+    pub(crate) fn has_told_all(&self, now: Instant) -> bool {
         matches!(&self.state, State::Leader(leader)
             if leader.is_calm && leader.telling.is_told(now, self.commit))
     }
