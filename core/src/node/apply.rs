@@ -127,6 +127,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &mut Lent<'_, L>,
     ) -> bool {
         if !self.dues.has(Due::SERVICES) {
+            debug_assert!(self.is_at_rest());
             for service in services {
                 service.on_background_work(now);
             }

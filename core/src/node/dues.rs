@@ -20,7 +20,7 @@ pub(super) const EVERY: Duration = Duration::from_millis(1);
 
 /// Calls that may have something to do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Due(u8);
+pub(super) struct Due(u16);
 
 impl Due {
     /// To take in what clients have sent, or to append something of its own.
@@ -37,7 +37,12 @@ impl Due {
     pub const FRAMES: Self = Self(32);
     /// To answer who asks for more than that.
     pub const RARELY: Self = Self(64);
-    const ALL: Self = Self(127);
+    /// To write down a term, a vote, or whatever else of a node's state.
+    pub const PERSIST: Self = Self(128);
+    const ALL: Self = Self(255);
+    /// No call, and not one of all: a follower has nothing to say but how far it is, in what it has
+    /// acknowledged last.
+    pub const MARKS: Self = Self(256);
     /// What is owed to members, and to who asks; clients' streams know what these are owed.
     pub const TRANSMIT: Self = Self(8 | 16 | 32 | 64);
 
@@ -116,6 +121,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         };
         if let Some((at, _)) = self.poll_timeout() {
             self.dues.come_at(at);
+        }
+        if self.unpersisted().is_none() {
+            self.dues.done(Due::PERSIST);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{Consumer, Door, Lent, Node, Recall};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, scan};
 use crate::raft::{Leader, State};
-use crate::units::{MemberId, MemberSet, Position};
+use crate::units::{MemberId, MemberSet, Position, Term};
 
 /// The turn of all, behind those of the members.
 const ALL: u8 = MEMBERS_MAX as u8;
@@ -81,25 +81,13 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let least = if is_resend { mtu } else { 0 };
         let due = to.since(from).min(bytes.len() as u64) as usize;
         let wanted = bytes.get(..due.max(least).min(bytes.len()))?;
-        // The newest, if they are few, need not be walked: they are whole, and all of this term. A
-        // PAD is not among them, as that ends with its segment.
-        let is_tail = wanted.len() <= mtu
-            && from.plus(wanted.len() as u64) == end
-            && is_within(from, end, segment)
-            && scan::starts_with(wanted, from, term, segment);
-        let run = match is_tail {
-            true => wanted.len(),
-            false => self.sweep.run(wanted, from, mtu, segment),
-        };
-        let run = bytes.get(..run).filter(|run| !run.is_empty())?;
-        leader.frames_sent(member, from, from.plus(run.len() as u64));
+        let newest = (from.plus(wanted.len() as u64) == end).then_some(term);
+        let run = self.sweep.run(wanted, from, mtu, segment, newest);
+        let bytes = bytes.get(..run.sent).filter(|run| !run.is_empty())?;
+        leader.frames_sent(member, from, from.plus(run.len as u64));
         let to = match member {
             Some(member) => self.config.address(member)?.member,
             None => self.config.log_group?,
-        };
-        let bytes = match is_tail {
-            true => run,
-            false => scan::sent(run),
         };
         self.counters.log_sent += bytes.len() as u64;
         Some(Owes {
@@ -153,10 +141,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 }
 
-/// Do these both lie in one segment, and none at its end?
+/// Whether the log's newest bytes, from `from` on, need not be walked to be sent as one datagram:
+/// they are few, and begin with a frame of the newest term, so all are of that. A PAD is not among
+/// them, as that ends with its segment.
 #[inline(always)]
-fn is_within(from: Position, end: Position, segment_length: u32) -> bool {
-    (from.get() ^ end.get()) < u64::from(segment_length)
+fn is_one(bytes: &[u8], from: Position, mtu: usize, segment: u32, term: Term) -> bool {
+    let end = from.plus(bytes.len() as u64);
+    let is_within = (from.get() ^ end.get()) < u64::from(segment);
+    bytes.len() <= mtu && is_within && scan::starts_with(bytes, from, term, segment)
 }
 
 /// What `member` is to be sent alone or, without one, all; and whether it was asked for again.
@@ -176,18 +168,46 @@ fn due_to(
     Some((from, to, progress.resend.is_some()))
 }
 
-impl Sweep {
-    /// How many of `bytes`, the log's from `from` on, make one datagram. Nearly always those that
-    /// one follower is sent are those that the one before was.
-    #[inline]
-    fn run(&mut self, bytes: &[u8], from: Position, mtu: usize, segment: u32) -> usize {
-        let known = self.run;
-        if (known.from, known.of) != (from, bytes.len()) {
-            let (len, of) = (scan::run(bytes, from, mtu, segment), bytes.len());
-            self.run = Run { from, of, len };
+impl Run {
+    #[inline(never)]
+    fn of(bytes: &[u8], from: Position, mtu: usize, segment: u32) -> Self {
+        let len = scan::run(bytes, from, mtu, segment);
+        let run = bytes.get(..len).unwrap_or(bytes);
+        Self {
+            from,
+            of: bytes.len(),
+            len,
+            sent: scan::sent(run).len(),
         }
-        debug_assert_eq!(self.run.len, scan::run(bytes, from, mtu, segment));
-        self.run.len
+    }
+}
+
+impl Sweep {
+    /// What of `bytes`, the log's from `from` on, makes one datagram. Nearly always those that one
+    /// follower is sent are those that the one before was. If they are the `newest`, and this is
+    /// the leader's term, they end with a whole frame.
+    #[inline(always)]
+    fn run(
+        &mut self,
+        bytes: &[u8],
+        from: Position,
+        mtu: usize,
+        segment: u32,
+        newest: Option<Term>,
+    ) -> Run {
+        if (self.run.from, self.run.of) != (from, bytes.len()) {
+            self.run = match newest {
+                Some(term) if is_one(bytes, from, mtu, segment, term) => Run {
+                    from,
+                    of: bytes.len(),
+                    len: bytes.len(),
+                    sent: bytes.len(),
+                },
+                _ => Run::of(bytes, from, mtu, segment),
+            };
+        }
+        debug_assert_eq!(self.run, Run::of(bytes, from, mtu, segment));
+        self.run
     }
 
     /// Whose turn it is: the followers' in a circle, then, if there is a group, everybody's, which

@@ -134,6 +134,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
+            self.dues.add(Due::FRAMES);
         }
         if !self.clients.is_quiet_to_admit() {
             self.dues.add(Due::INGRESS);
@@ -205,6 +206,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
+            self.dues.add(Due::FRAMES);
         }
         self.halt_if(self.clients.broken());
         more

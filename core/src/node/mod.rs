@@ -243,7 +243,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// Term and vote that must reach the disk: until then this member neither votes nor joins. And
     /// whether it is quarantined.
+    #[inline]
     pub fn poll_persist(&self) -> Option<NodeState> {
+        if !self.dues.has(Due::PERSIST) {
+            debug_assert_eq!(self.unpersisted(), None);
+            return None;
+        }
+        self.unpersisted()
+    }
+
+    fn unpersisted(&self) -> Option<NodeState> {
         let is_old = self.heard.persisted == (self.roster.at, self.votes);
         if is_old && self.health.is_persisted() && self.raft.is_persisted() {
             return None;
@@ -440,7 +449,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
     fn grown(&mut self, term: Term, from: Position, end: Position) {
         if self.history.push(term, from, end) {
             self.raft.set_tail(Tail { term, end });
-            self.dues.add(Due::FRAMES);
             if self.raft.commit() > self.applier.position {
                 self.dues.add(Due::SERVICES);
             }
@@ -532,6 +540,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         match append(log, term, &[record], mtu) {
             Ok(span) => {
                 self.grown(term, base, span.end);
+                self.dues.add(Due::FRAMES);
                 if self.halted.is_some() {
                     return;
                 }

@@ -116,7 +116,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// An acknowledgement that says what the sender's last one did, but for its marks: nearly all
     /// do. False if it is to be looked at as a whole.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hear_marks(
         &mut self,
         now: Instant,
@@ -137,8 +137,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let before = self.raft.commit();
         let is_of_now = same.term() == self.raft.term() && marks.received >= self.start.base;
-        let taken = is_of_now.then(|| self.raft.handle_marks(now, from, &marks));
-        let Some(Some(owes_bytes)) = taken else {
+        if !is_of_now {
+            return false;
+        }
+        let Some(owes_bytes) = self.raft.handle_marks(now, from, &marks) else {
             return false;
         };
         if owes_bytes {

@@ -72,8 +72,10 @@ pub(super) struct Run {
     pub from: Position,
     /// So many bytes were looked at.
     pub of: usize,
-    /// So many are one.
+    /// So many are one,
     pub len: usize,
+    /// of which so many are sent.
+    pub sent: usize,
 }
 
 impl Run {
@@ -81,6 +83,7 @@ impl Run {
         from: Position::ZERO,
         of: 0,
         len: 0,
+        sent: 0,
     };
 }
 
@@ -258,6 +261,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if !self.dues.has(Due::SAY) {
             return None;
         }
+        if self.dues.has(Due::MARKS) {
+            let limit = self.limit(log);
+            self.dues.done(Due::SAY);
+            let to = self.raft.owed_marks(limit)?;
+            return self.say_marks(now.instant, to, limit, scratch);
+        }
         // A leader has room for all that it appends.
         let limit = match self.raft.state() {
             State::Leader(_) => Position::MAX,
@@ -271,8 +280,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
             Owed::Append => {
                 // The last that a follower owes: whom it has not answered comes first.
                 self.says_nothing();
-                let said = self.append_position(now.instant, limit);
-                emit_append(&self.sender, &said, scratch)
+                self.dues.add(Due::MARKS);
+                return self.say_marks(now.instant, to, limit, scratch);
             }
             Owed::Commit { round } => {
                 emit_commit(&self.sender, &self.commit_position(to, round), scratch)
@@ -280,6 +289,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
             owed => return self.say_rarely(now, to, owed, scratch),
         };
         self.to_member(to, written)
+    }
+
+    #[inline(always)]
+    fn say_marks(
+        &self,
+        now: Instant,
+        to: MemberId,
+        limit: Position,
+        scratch: &mut Scratch,
+    ) -> Option<Owes<'static>> {
+        let said = self.append_position(now, limit);
+        self.to_member(to, emit_append(&self.sender, &said, scratch))
     }
 
     #[inline(never)]
@@ -367,6 +388,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.say(member, self.new_leadership_term(history), scratch)
     }
 
+    #[inline(always)]
     fn append_position(&self, now: Instant, limit: Position) -> AppendPosition {
         let Tail {
             term: log_term,

@@ -16,13 +16,38 @@ impl Raft {
         }
     }
 
+    /// As [`Raft::advance_commit`], when a follower that counts has just come to have all up to
+    /// `mark` on disk. Of two members, or three, this leader and that one are a quorum, and what
+    /// was agreed before by another is committed already.
+    #[inline]
+    pub(super) fn commit_up_to(&mut self, mark: Position) {
+        let State::Leader(leader) = &self.state else {
+            return;
+        };
+        let agreed = mark.min(self.acknowledged());
+        match leader.barrier {
+            Some(barrier) if self.quorum() == 2 => {
+                if agreed >= barrier && agreed > self.commit {
+                    self.commit = agreed;
+                }
+            }
+            _ => self.advance_commit(),
+        }
+    }
+
+    /// How many have to have what is committed, this leader among them.
+    #[inline]
+    fn quorum(&self) -> usize {
+        let minority = usize::from(Planted::CommitWithAMinority.is_active());
+        (self.members.quorum() - minority).max(1)
+    }
+
     #[inline(never)]
     fn commit_what_is_agreed(&mut self, own: Position) {
         let State::Leader(leader) = &self.state else {
             return;
         };
-        let minority = usize::from(Planted::CommitWithAMinority.is_active());
-        let quorum = (self.members.quorum() - minority).max(1);
+        let quorum = self.quorum();
         // Nobody else has what is not committed: nearly always so when this one's own flush ends.
         if quorum > 1 && leader.foremost <= self.commit {
             return;

@@ -57,7 +57,7 @@ impl Ages {
 pub(crate) struct Worst {
     this: Ages,
     before: Ages,
-    since: Instant,
+    until: Instant,
 }
 
 impl Worst {
@@ -69,13 +69,15 @@ impl Worst {
         Self {
             this: none,
             before: none,
-            since: now,
+            until: now,
         }
     }
 
+    #[inline]
     pub fn note(&mut self, now: Instant, period: Duration, ages: Ages) {
-        if now >= self.since.plus(period) {
-            (self.before, self.this, self.since) = (self.this, Ages::default(), now);
+        if now >= self.until {
+            (self.before, self.this) = (self.this, Ages::default());
+            self.until = now.plus(period);
         }
         self.this = self.this.max(ages);
     }

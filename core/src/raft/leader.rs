@@ -226,7 +226,7 @@ impl Raft {
     /// As [`Raft::handle_append`] with an acknowledgement that differs from one which was taken,
     /// and counts, in its marks only, and tells of no ages. `None` if it is to be looked at as a
     /// whole; else whether it may be sent bytes of the log.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn handle_marks(
         &mut self,
         now: Instant,
@@ -245,9 +245,9 @@ impl Raft {
         }
         progress.take_marks(now, marks, Ages::default(), period);
         leader.foremost = leader.foremost.max(progress.durable);
-        let owes_bytes = progress.may_be_sent(end);
-        if progress.durable > self.commit {
-            self.advance_commit();
+        let (owes_bytes, mark) = (progress.may_be_sent(end), progress.durable);
+        if mark > self.commit {
+            self.commit_up_to(mark);
         }
         Some(owes_bytes)
     }

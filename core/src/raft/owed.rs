@@ -187,35 +187,39 @@ impl Raft {
     }
 
     fn owed_append(&mut self, limit: Position) -> Option<(MemberId, Owed)> {
-        let (received, durable) = (self.tail.end, self.acknowledged());
-        let State::Follower(follower) = &self.state else {
-            return None;
-        };
-        let acked = follower.acked;
-        let quarter = acked.limit.since(acked.received) / 4;
-        let news = follower.ack_due
-            || durable != acked.durable
-            || limit.since(acked.limit) > quarter
-            || (received > acked.received && acked.limit.since(received) <= quarter);
-        if !news {
-            return None;
-        }
         // "A voter for t10 accepts a delayed t9 frame, acks it": only a joined member acknowledges,
         // and only once the term it has joined is on disk.
         let joined = self.joined == Some(self.ballot.term) && self.is_persisted();
         if !joined && !Planted::AcknowledgeAfterVotingForAHigherTerm.is_active() {
             return None;
         }
+        self.owed_marks(limit).map(|to| (to, Owed::Append))
+    }
+
+    /// Whether a follower has news for its leader, of bytes that have come or are on disk, or of
+    /// room for more. To be asked by one whose last acknowledgement was of the same leadership.
+    #[inline(always)]
+    pub(crate) fn owed_marks(&mut self, limit: Position) -> Option<MemberId> {
+        let (received, durable) = (self.tail.end, self.acknowledged());
         let State::Follower(follower) = &mut self.state else {
             return None;
         };
+        let acked = follower.acked;
+        let quarter = acked.limit.since(acked.received) / 4;
+        let news = durable != acked.durable
+            || follower.ack_due
+            || limit.since(acked.limit) > quarter
+            || (received > acked.received && acked.limit.since(received) <= quarter);
+        if !news {
+            return None;
+        }
         follower.ack_due = false;
         follower.acked = super::Acked {
             received,
             durable,
             limit,
         };
-        Some((follower.leader, Owed::Append))
+        Some(follower.leader)
     }
 
     /// What this member acknowledges as durable.

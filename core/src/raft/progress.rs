@@ -121,7 +121,7 @@ impl Progress {
         begins
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_marks(&mut self, now: Instant, marks: &Marks, ages: Ages, period: Duration) {
         if marks.received > self.received {
             self.received = marks.received;

@@ -33,8 +33,8 @@ pub struct Caller {
     pub address: SocketAddr,
     core: Client,
     memory: Memory,
-    pub inbox: Inbox,
-    pub outbox: Inbox,
+    pub inbox: Inbox<SocketAddr, ()>,
+    pub outbox: Inbox<(), SocketAddr>,
     wanted: usize,
     offered: u64,
     answered: u64,
@@ -61,8 +61,8 @@ impl Caller {
             address,
             core,
             memory,
-            inbox: Inbox::with_room(),
-            outbox: Inbox::with_room(),
+            inbox: Inbox::default(),
+            outbox: Inbox::default(),
             wanted: 0,
             offered: 0,
             answered: 0,
@@ -86,13 +86,13 @@ impl Caller {
     /// Would a driver that sleeps wake up now?
     pub fn is_due(&self, now: Instant) -> bool {
         let is_early = self.core.poll_timeout().is_none_or(|at| now < at);
-        self.wanted > 0 || !self.inbox.heads.is_empty() || !is_early
+        self.wanted > 0 || !self.inbox.is_empty() || !is_early
     }
 
     /// One turn of the loop that every driver has.
     pub fn turn(&mut self, now: Instant) {
         let mut lent = self.memory.lend();
-        for (from, _, bytes) in self.inbox.iter() {
+        for (from, (), bytes) in self.inbox.iter() {
             let taken = self.core.handle_datagram(now, from, bytes, &mut lent);
             std::hint::black_box(taken.is_ok());
         }
@@ -133,7 +133,7 @@ impl Caller {
                 Output::Frames(frames) => frames,
                 Output::Control(control) => control.emit(&mut scratch),
             };
-            self.outbox.push(self.address, transmit.to, bytes);
+            self.outbox.push((), transmit.to, bytes);
         }
     }
 }

@@ -11,7 +11,7 @@ use coracle_core::time::{Instant, Now};
 use coracle_core::units::{ClusterId, MemberId};
 
 use super::mirror::Mirror;
-use super::{DATAGRAM_MAX, Inbox, MEMBERS};
+use super::{Inbox, MEMBERS};
 
 /// As many as a node on Linux has room for.
 pub const SESSIONS: usize = coracle_std::node::SESSIONS;
@@ -85,8 +85,8 @@ pub struct Member {
     pub service: Mirror,
     is_busy: bool,
     scratch: Box<[u8; CONTROL_MAX]>,
-    pub inbox: Inbox<Door>,
-    pub outbox: Inbox,
+    pub inbox: Inbox<SocketAddr, Door>,
+    pub outbox: Inbox<Door, SocketAddr>,
 }
 
 impl Member {
@@ -111,8 +111,8 @@ impl Member {
             },
             is_busy: true,
             scratch: Box::new([0; CONTROL_MAX]),
-            inbox: Inbox::with_room(),
-            outbox: Inbox::with_room(),
+            inbox: Inbox::default(),
+            outbox: Inbox::default(),
         }
     }
 
@@ -129,10 +129,18 @@ impl Member {
         }
     }
 
+    /// The address of one of its sockets.
+    pub fn address(&self, door: Door) -> SocketAddr {
+        match door {
+            Door::Member => member_door(self.id),
+            Door::Client => client_door(self.id),
+        }
+    }
+
     /// Would a driver that sleeps wake up now?
     pub fn is_due(&self, now: Instant) -> bool {
         let timeout = self.node.poll_timeout();
-        self.is_busy || !self.inbox.heads.is_empty() || timeout.is_some_and(|(at, _)| at <= now)
+        self.is_busy || !self.inbox.is_empty() || timeout.is_some_and(|(at, _)| at <= now)
     }
 
     /// One turn of the loop that every driver has.
@@ -152,7 +160,6 @@ impl Member {
             &mut self.node,
             now,
             lent,
-            self.id,
             &mut self.scratch,
             &mut self.outbox,
         );
@@ -181,16 +188,10 @@ fn send(
     node: &mut Node<SESSIONS>,
     now: Now,
     lent: &Memory,
-    id: usize,
     scratch: &mut [u8; CONTROL_MAX],
-    outbox: &mut Inbox,
+    outbox: &mut Inbox<Door, SocketAddr>,
 ) {
     while let Some(transmit) = node.poll_transmit(now, lent, scratch) {
-        let from = match transmit.door {
-            Door::Member => member_door(id),
-            Door::Client => client_door(id),
-        };
-        assert!(transmit.bytes.len() <= DATAGRAM_MAX);
-        outbox.push(from, transmit.to, transmit.bytes);
+        outbox.push(transmit.door, transmit.to, transmit.bytes);
     }
 }

@@ -32,47 +32,56 @@ const HOPS_MAX: usize = 1_000_000;
 /// The longest datagram.
 const DATAGRAM_MAX: usize = 2048;
 
-/// Datagrams on their way, of or to one owner of sockets: each with where it is from, its bytes,
-/// and where it goes: an address or, once it has arrived, which socket it was.
-struct Inbox<To = SocketAddr> {
-    bytes: Vec<u8>,
-    heads: Vec<(SocketAddr, To, usize)>,
+/// Datagrams on their way, of or to one owner of sockets: each with where it is from and where it
+/// goes, which is an address or, at the owner's end, which of its sockets.
+struct Inbox<From = SocketAddr, To = SocketAddr> {
+    places: Vec<Place<From, To>>,
+    len: usize,
 }
 
-impl<To> Default for Inbox<To> {
+struct Place<From, To> {
+    from: From,
+    to: To,
+    len: usize,
+    bytes: [u8; DATAGRAM_MAX],
+}
+
+impl<From, To> Default for Inbox<From, To> {
     fn default() -> Self {
         Self {
-            bytes: Vec::new(),
-            heads: Vec::new(),
+            places: Vec::new(),
+            len: 0,
         }
     }
 }
 
-impl<To: Copy> Inbox<To> {
-    fn with_room() -> Self {
-        Self {
-            bytes: Vec::with_capacity(1 << 20),
-            heads: Vec::with_capacity(1 << 12),
+impl<From: Copy, To: Copy> Inbox<From, To> {
+    fn push(&mut self, from: From, to: To, bytes: &[u8]) {
+        if self.len == self.places.len() {
+            self.places.push(Place {
+                from,
+                to,
+                len: 0,
+                bytes: [0; DATAGRAM_MAX],
+            });
         }
+        let place = &mut self.places[self.len];
+        (place.from, place.to, place.len) = (from, to, bytes.len());
+        place.bytes[..bytes.len()].copy_from_slice(bytes);
+        self.len += 1;
     }
 
-    fn push(&mut self, from: SocketAddr, to: To, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.heads.push((from, to, bytes.len()));
+    fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    fn iter(&self) -> impl Iterator<Item = (SocketAddr, To, &[u8])> {
-        let mut start = 0;
-        self.heads.iter().map(move |(from, to, len)| {
-            let bytes = &self.bytes[start..start + len];
-            start += len;
-            (*from, *to, bytes)
-        })
+    fn iter(&self) -> impl Iterator<Item = (From, To, &[u8])> {
+        let places = self.places[..self.len].iter();
+        places.map(|place| (place.from, place.to, &place.bytes[..place.len]))
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
-        self.heads.clear();
+        self.len = 0;
     }
 }
 
@@ -183,24 +192,30 @@ impl Cluster {
     }
 
     fn deliver(&mut self) {
-        let members = self.members.iter_mut().map(|m| &mut m.outbox);
-        let callers = self.callers.iter_mut().map(|c| &mut c.outbox);
-        let sent: Vec<Inbox> = members.chain(callers).map(std::mem::take).collect();
-        for outbox in &sent {
-            for (from, to, bytes) in outbox.iter() {
-                let mut members = self.members.iter_mut();
-                if let Some((member, door)) = members.find_map(|m| m.door(to).map(|d| (m, d))) {
-                    member.inbox.push(from, door, bytes);
-                } else if let Some(caller) = self.callers.iter_mut().find(|c| c.address == to) {
-                    caller.inbox.push(from, to, bytes);
-                }
+        for at in 0..self.members.len() {
+            let sent = std::mem::take(&mut self.members[at].outbox);
+            for (door, to, bytes) in sent.iter() {
+                self.bring(self.members[at].address(door), to, bytes);
             }
+            self.members[at].outbox = sent;
+            self.members[at].outbox.clear();
         }
-        let members = self.members.iter_mut().map(|m| &mut m.outbox);
-        let callers = self.callers.iter_mut().map(|c| &mut c.outbox);
-        for (back, mut outbox) in members.chain(callers).zip(sent) {
-            outbox.clear();
-            *back = outbox;
+        for at in 0..self.callers.len() {
+            let sent = std::mem::take(&mut self.callers[at].outbox);
+            for ((), to, bytes) in sent.iter() {
+                self.bring(self.callers[at].address, to, bytes);
+            }
+            self.callers[at].outbox = sent;
+            self.callers[at].outbox.clear();
+        }
+    }
+
+    fn bring(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let mut members = self.members.iter_mut();
+        if let Some((member, door)) = members.find_map(|m| m.door(to).map(|d| (m, d))) {
+            member.inbox.push(from, door, bytes);
+        } else if let Some(caller) = self.callers.iter_mut().find(|c| c.address == to) {
+            caller.inbox.push(from, (), bytes);
         }
     }
 }
