@@ -40,7 +40,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         owed
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn next_frames<'l, L: Log>(
         &mut self,
         lent: &'l Lent<'_, L>,

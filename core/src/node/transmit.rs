@@ -99,6 +99,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// The next datagram due; `None` when nothing more is owed now. Each may be lost, duplicated or
     /// delayed. What is not in place is written to `scratch`. Each call does work bounded by the
     /// members, the sessions and one datagram.
+    #[inline]
     pub fn poll_transmit<'l, L: Log>(
         &mut self,
         now: Now,
@@ -110,6 +111,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         } else if !self.dues.has(Due::TRANSMIT) && self.clients.is_quiet_to_send() {
             return None;
         }
+        self.transmit_due(now, lent, scratch)
+    }
+
+    /// Not a part of its caller: what a loop around it would work out for it ahead costs more than
+    /// the call, where nothing is due.
+    #[inline(never)]
+    fn transmit_due<'l, L: Log>(
+        &mut self,
+        now: Now,
+        lent: &'l Lent<'_, L>,
+        scratch: &'l mut [u8; CONTROL_MAX],
+    ) -> Option<Transmit<'l>> {
         let Owes { door, to, what } = self.poll_owes(now, lent, scratch)?;
         let bytes = match what {
             What::InPlace(bytes) => bytes,

@@ -200,6 +200,10 @@ impl Raft {
     /// room for more. To be asked by one whose last acknowledgement was of the same leadership.
     #[inline(always)]
     pub(crate) fn owed_marks(&mut self, limit: Position) -> Option<MemberId> {
+        debug_assert!(
+            self.joined == Some(self.ballot.term) && self.is_persisted()
+                || Planted::AcknowledgeAfterVotingForAHigherTerm.is_active()
+        );
         let (received, durable) = (self.tail.end, self.acknowledged());
         let State::Follower(follower) = &mut self.state else {
             return None;
