@@ -3,9 +3,8 @@
 //! 2009). The constants are the reflected ones of that paper and of zlib.
 
 use core::arch::x86_64::{
-    __cpuid, __m128i, _mm_and_si128, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64,
-    _mm_cvtsi32_si128, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x, _mm_srli_si128,
-    _mm_xor_si128, _xgetbv,
+    __cpuid, __m128i, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u64, _mm_cvtsi32_si128,
+    _mm_extract_epi32, _mm_set_epi64x, _mm_srli_si128, _mm_xor_si128, _xgetbv,
 };
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -25,14 +24,17 @@ static INSTRUCTIONS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const FOLD_1: (i64, i64) = (0x0_ccaa_009e, 0x1_7519_97d0);
 /// Over 512 bits.
 const FOLD_4: (i64, i64) = (0x1_c6e4_1596, 0x1_5444_2bd4);
-/// From 96 bits to 64: x^64.
-const TO_64: i64 = 0x1_63cd_6124;
-/// The polynomial, and x^64 divided by it (Barrett).
-const BARRETT: (i64, i64) = (0x1_f701_1641, 0x1_db71_0641);
+/// x^95 divided by the polynomial, in 64 bits, and the polynomial (Barrett).
+const BARRETT: (i64, i64) = (0xb4e5_b025_f701_1641_u64 as i64, 0x1_db71_0641);
 
 #[inline]
 pub fn instructions() -> u8 {
-    match INSTRUCTIONS.load(Ordering::Relaxed) {
+    let found = INSTRUCTIONS.load(Ordering::Relaxed);
+    // The likeliest is asked for first.
+    if found == AVX {
+        return AVX;
+    }
+    match found {
         UNKNOWN => find_out(),
         found => found,
     }
@@ -273,19 +275,17 @@ fn body_of<const IN_PAIRS: bool>(mut own: u64, mut sum: __m128i, body: &[u8]) ->
     (own, sum)
 }
 
-/// From 128 bits to the 32 of the sum.
+/// From 128 bits to the 32 of the sum: to 96 first, and of these the rest that is left when they
+/// are divided by the polynomial. Their upper 64 are all that it takes to know the quotient.
 #[inline]
 #[target_feature(enable = "sse4.1,sse4.2,pclmulqdq")]
 fn reduce(sum: __m128i, keys: __m128i) -> u32 {
-    let low = _mm_set_epi32(0, 0, 0, !0);
     let to_96 = _mm_clmulepi64_si128(sum, keys, 0x10);
     let sum = _mm_xor_si128(to_96, _mm_srli_si128(sum, 8));
-    let to_64 = _mm_clmulepi64_si128(_mm_and_si128(sum, low), _mm_set_epi64x(0, TO_64), 0x00);
-    let sum = _mm_xor_si128(to_64, _mm_srli_si128(sum, 4));
-    let barrett = _mm_set_epi64x(BARRETT.0, BARRETT.1);
-    let quotient = _mm_clmulepi64_si128(_mm_and_si128(sum, low), barrett, 0x10);
-    let rest = _mm_clmulepi64_si128(_mm_and_si128(quotient, low), barrett, 0x00);
-    !(_mm_extract_epi32(_mm_xor_si128(sum, rest), 1) as u32)
+    let barrett = _mm_set_epi64x(BARRETT.1, BARRETT.0);
+    let quotient = _mm_clmulepi64_si128(sum, barrett, 0x00);
+    let product = _mm_clmulepi64_si128(quotient, barrett, 0x10);
+    !(_mm_extract_epi32(_mm_xor_si128(sum, product), 2) as u32)
 }
 
 #[cfg(test)]
