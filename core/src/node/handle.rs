@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::clients::{Admission, Memory, Resolve, ResolveId, Unused, View};
+use super::clients::{Admission, Memory, Reject as ClientReject, Resolve, ResolveId, Unused, View};
 use super::dues::Due;
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
@@ -12,6 +12,7 @@ use crate::log::{Bounded, Log};
 use crate::raft::State;
 use crate::service::Role;
 use crate::session::Authenticator;
+use crate::stream::is_same;
 use crate::time::Now;
 use crate::units::{MemberId, Position};
 use crate::wire;
@@ -86,7 +87,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     #[inline(always)]
     pub(super) fn is_at(&self, member: MemberId, address: SocketAddr) -> bool {
         let known = self.config.address(member);
-        known.is_some_and(|known| known.member == address)
+        known.is_some_and(|known| is_same(known.member, address))
     }
 
     fn handle_client<L: Log>(
@@ -106,31 +107,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.dues.add(Due::RARELY);
             return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
         }
-        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        let view = self.view();
-        if view != View::Leading {
+        if self.view() != View::Leading {
+            let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
             let clients = &mut self.clients;
             let taken = clients.handle_datagram(now.instant, from, datagram, &mut memory);
             self.dues.add(Due::INGRESS);
             return taken.map_err(Reject::Client);
         }
         let before = lent.log.end();
-        let admission = Admission {
-            view,
-            timestamp: self.timestamp(now),
-            snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
-            endpoints: &self.endpoints,
-        };
+        let timestamp = self.timestamp(now);
         let end = self.clients_end(lent.log.capacity());
         let mut log = Bounded::new(&mut *lent.log, end);
-        let taken = self.clients.handle_datagram_leading(
-            now.instant,
-            from,
-            datagram,
-            &admission,
-            &mut log,
-            &mut memory,
-        );
+        let at_once = self
+            .clients
+            .take_alike(now.instant, from, datagram, timestamp, &mut log);
+        let taken = match datagram.get(at_once..) {
+            Some([]) if at_once > 0 => Ok(()),
+            rest => self.handle_client_rest(now, from, rest.unwrap_or_default(), end, lent),
+        };
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
@@ -141,6 +135,35 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         self.halt_if(self.clients.broken());
         taken.map_err(Reject::Client)
+    }
+
+    /// What is left of such a datagram while this member leads: what clients say may fill the log
+    /// to `end`.
+    #[inline(never)]
+    fn handle_client_rest<L: Log>(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: &[u8],
+        end: Position,
+        lent: &mut Lent<'_, L>,
+    ) -> Result<(), ClientReject> {
+        let admission = Admission {
+            view: View::Leading,
+            timestamp: self.timestamp(now),
+            snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
+            endpoints: &self.endpoints,
+        };
+        let mut log = Bounded::new(&mut *lent.log, end);
+        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        self.clients.handle_datagram_leading(
+            now.instant,
+            from,
+            datagram,
+            &admission,
+            &mut log,
+            &mut memory,
+        )
     }
 
     /// How far what clients say may fill the log. What is refused for want of room stays in the

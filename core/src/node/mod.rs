@@ -33,6 +33,7 @@ mod repair;
 mod report;
 mod retain;
 mod roster;
+mod services;
 mod settings;
 mod snapshot;
 mod sources;

@@ -66,6 +66,11 @@ impl Segments {
         position.get() >> self.bits >= i32::MAX as u64
     }
 
+    /// Is `position` behind the last segment that has an id?
+    pub const fn is_past(self, position: Position) -> bool {
+        position.get() >> self.bits > i32::MAX as u64
+    }
+
     /// The bytes from `position` to the end of its segment: 1 to `length`.
     pub const fn remaining(self, position: Position) -> u64 {
         self.length() as u64 - self.offset(position) as u64

@@ -4,18 +4,20 @@
 //! is peeked at and consumed from the front, in place. What the peer must hear (status, loss, the
 //! echo of a round-trip measurement) is derived from positions when polled, so each may be lost.
 
+mod owed;
+
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::limits::FRAME_HEADER;
 use crate::stream::arrivals::{Arrivals, NotTaken, Range};
 use crate::stream::geometry::{Held, Ring, Segments};
-use crate::stream::{Control, Fragment, earlier};
+use crate::stream::{Fragment, earlier, is_same};
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
-    DataFrame, DataHeader, Datagram, FLAG_BEGIN, FLAG_SM_END_OF_STREAM, Kind, Nak, Rttm, Setup,
-    StatusMessage, TYPE_DATA, align,
+    DATA, DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind, Rttm, Setup, TYPE_DATA,
+    VERSION_AND_TYPE, align, pair, words,
 };
 
 /// How often a receiver reports, in every state and with or without data.
@@ -237,20 +239,30 @@ impl Image {
         self.status_at = now;
     }
 
-    /// Does a datagram that begins so hold the next frames, and has nothing before or behind it
-    /// arrived that is still here?
+    /// Does a datagram of so many bytes from there, which begins so, hold the next frames of this
+    /// stream, and has nothing before or behind it arrived that is still here? Then, if it has no
+    /// PAD, it may be taken as it is, with [`Self::pass`]: no frame in it is longer than the SETUP
+    /// allows.
     #[inline(always)]
-    pub fn is_next(&self, first: &DataHeader) -> bool {
-        !first.is_heartbeat()
+    pub(crate) fn is_next(
+        &self,
+        source: SocketAddr,
+        header: &[u8; FRAME_HEADER],
+        len: usize,
+    ) -> bool {
+        let ([kind, place, stream, _], at) = (words(header), self.consumed);
+        let differs = (place ^ pair(self.segments.offset(at), self.session_id))
+            | (stream ^ pair(self.stream_id, self.segments.id(at)))
+            | (kind ^ DATA) & VERSION_AND_TYPE;
+        let is_heartbeat = kind as u32 == 0;
+        differs == 0
+            && !is_heartbeat
             && !self.joining
-            && self.arrivals.is_level(self.consumed)
-            && self.segments.position(first.term_id, first.term_offset) == Some(self.consumed)
-    }
-
-    /// May such a datagram of so many bytes be taken as it is, with [`Self::pass`], if it has no
-    /// PAD? It has no frame then that is longer than the SETUP allows.
-    pub fn takes_whole(&self, len: usize) -> bool {
-        len <= self.mtu as usize && len as u64 <= self.segments.remaining(self.consumed)
+            && !self.segments.is_past(at)
+            && self.arrivals.is_level(at)
+            && len <= self.mtu as usize
+            && len as u64 <= self.segments.remaining(at)
+            && is_same(self.source, source)
     }
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
@@ -260,8 +272,11 @@ impl Image {
         let (start, end) = (self.consumed, self.consumed.plus(len as u64));
         if self.arrivals.extend(Range { start, end }) {
             (self.heard_at, self.consumed) = (now, end);
-            self.high_water = self.high_water.max(end);
-            self.watch_for_loss(now);
+            if self.high_water > end {
+                return self.watch_for_loss(now);
+            }
+            // Nothing is missing: all that was sent, as far as is known, is here.
+            (self.high_water, self.loss) = (end, None);
         }
     }
 
@@ -328,21 +343,6 @@ impl Image {
         self.consumed < self.arrivals.contiguous() && (self.joining || !is_data)
     }
 
-    /// What is owed to the source now: a status, a request for lost data, an echo. Ask until
-    /// `None`.
-    pub fn poll_control(&mut self, now: Instant) -> Option<Control> {
-        if self.state(now) == ImageState::Lost {
-            return None;
-        }
-        if let Some(echo) = self.echo.take() {
-            return Some(Control::Rttm(echo));
-        }
-        if let Some(status) = self.poll_status(now) {
-            return Some(Control::StatusMessage(status));
-        }
-        self.poll_nak(now).map(Control::Nak)
-    }
-
     /// When `poll_control` will have something, or `state` will change, if nothing arrives before.
     /// A moment that has passed once the sender is lost: the owner lets go of the image then.
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -366,7 +366,7 @@ impl Image {
     /// another.
     #[inline(always)]
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
-        self.session_id == session_id && self.stream_id == stream_id && self.source == source
+        self.session_id == session_id && self.stream_id == stream_id && is_same(self.source, source)
     }
 
     /// Where status messages and requests go.
@@ -543,57 +543,5 @@ impl Image {
             ask_at: now.plus(delay),
             repeat: self.timing.nak_repeat,
         });
-    }
-
-    /// Is a status due: for the time, or for what was consumed?
-    #[inline(always)]
-    pub fn is_status_due(&self, now: Instant) -> bool {
-        let window = u64::from(self.ring.window());
-        let moved = self.consumed.since(self.status_position);
-        let granted = self.status_position.plus(window);
-        // The sender may be waiting: what it was granted and has not sent may be less than a frame.
-        let is_short = granted.since(self.received()) < u64::from(self.mtu);
-        moved >= window / 4 || (moved > 0 && is_short) || now >= self.status_at
-    }
-
-    /// The status alone of what `poll_control` gives, if it is due.
-    pub fn poll_status(&mut self, now: Instant) -> Option<StatusMessage> {
-        if !self.is_status_due(now) {
-            return None;
-        }
-        self.status_at = now.plus(self.timing.status);
-        self.status_position = self.consumed;
-        Some(StatusMessage {
-            flags: u8::from(self.closing) * FLAG_SM_END_OF_STREAM,
-            session_id: self.session_id,
-            stream_id: self.stream_id,
-            term_id: self.segments.id(self.consumed),
-            term_offset: self.segments.offset(self.consumed),
-            window: self.ring.window() as i32,
-            receiver_id: self.receiver_id,
-            group_tag: None,
-        })
-    }
-
-    fn poll_nak(&mut self, now: Instant) -> Option<Nak> {
-        let hole = self.hole()?;
-        let loss = self.loss.as_mut().filter(|loss| now >= loss.ask_at)?;
-        loss.ask_at = now.plus(loss.repeat);
-        loss.repeat = loss
-            .repeat
-            .saturating_mul(2)
-            .min(self.timing.nak_repeat_max);
-        // A request names one segment, so what lies beyond its end is asked for next.
-        let len = hole
-            .end
-            .since(hole.start)
-            .min(self.segments.remaining(hole.start));
-        Some(Nak {
-            session_id: self.session_id,
-            stream_id: self.stream_id,
-            term_id: self.segments.id(hole.start),
-            term_offset: self.segments.offset(hole.start),
-            length: len as i32,
-        })
     }
 }

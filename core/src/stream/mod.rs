@@ -23,6 +23,8 @@ pub use publication::{
     ConfigError, OfferError, Publication, PublicationConfig, PublicationTiming, StatusReject,
 };
 
+use core::net::SocketAddr;
+
 use crate::time::Instant;
 use crate::units::Position;
 use crate::wire::frame::{
@@ -130,5 +132,17 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+/// Whether these are the same address. What `==` says, which is a call that compares member by
+/// member: it is asked of every datagram, and nearly all are of IPv4.
+#[inline(always)]
+pub(crate) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V4(a), SocketAddr::V4(b)) => {
+            (a.ip().to_bits(), a.port()) == (b.ip().to_bits(), b.port())
+        }
+        _ => one == other,
     }
 }

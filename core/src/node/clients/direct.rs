@@ -6,16 +6,17 @@ use core::net::SocketAddr;
 use crate::limits::FRAME_HEADER;
 use crate::log::Log;
 use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
-use crate::node::clients::ingress::{Assembly, Owner};
+use crate::node::clients::gather::Heard;
+use crate::node::clients::ingress::{Assembly, Ingress, Owner};
 use crate::node::clients::link::Bound;
 use crate::node::clients::slots::Look;
 use crate::node::clients::{Admission, Clients, Memory, Reject, View};
 use crate::session::{AllowAll, Authenticator};
 use crate::stream::Fragment;
-use crate::time::Instant;
+use crate::time::{Instant, Timestamp};
 use crate::units::Position;
-use crate::wire::cluster::{INGRESS_STREAM_ID, SessionMessage};
-use crate::wire::frame::{DataFrame, DataHeader, Datagram, FLAG_BEGIN, Kind};
+use crate::wire::cluster::SessionMessage;
+use crate::wire::frame::{DataFrame, Datagram, FLAG_BEGIN, Kind, words};
 
 /// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +41,39 @@ impl Direct {
 }
 
 impl<const N: usize> Clients<N> {
+    /// Appends messages of a session from the start of a datagram to `log`, while this member's
+    /// view is that it leads: as [`Clients::handle_datagram_leading`], which is for what is left,
+    /// but only those that [`Clients::admit_alike`] takes. Returns how many bytes it took.
+    #[inline(always)]
+    pub fn take_alike<L: Log>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        timestamp: Timestamp,
+        log: &mut L,
+    ) -> usize {
+        let Some((slot, stream)) = self.stream_of_next(from, datagram) else {
+            return 0;
+        };
+        if stream.assembly != Assembly::Idle {
+            return 0;
+        }
+        let heard = Heard {
+            serial: stream.serial,
+            at: now,
+            timestamp,
+        };
+        let mut left = self.direct.left;
+        let taken = self.admit_alike(heard, &mut left, log, datagram, usize::MAX);
+        let taken = taken.unwrap_or(0);
+        if taken > 0 {
+            self.direct.left = left;
+            self.note_taken(now, slot, taken);
+        }
+        taken
+    }
+
     /// As [`Clients::handle_datagram`] while this member leads: messages of sessions that come in
     /// order are appended to `log` at once, if nothing waits to be, up to what one call of
     /// [`Clients::poll_admit`] takes. All else waits for that.
@@ -64,10 +98,40 @@ impl<const N: usize> Clients<N> {
             // Of what is taken here nothing asks it.
             auth: &mut AllowAll,
         };
-        let taken = self.take_directly(from, datagram, &mut turn).unwrap_or(0);
+        let taken = match admission.view {
+            View::Leading => self.take_directly(from, datagram, &mut turn).unwrap_or(0),
+            View::Following { .. } | View::Unknown => 0,
+        };
         match datagram.get(taken..) {
             Some([]) if taken > 0 => Ok(()),
             rest => self.handle_datagram(now, from, rest.unwrap_or_default(), memory),
+        }
+    }
+
+    /// The stream of which a datagram holds the next frames, if these may be taken from where they
+    /// arrived: nothing waits.
+    #[inline(always)]
+    fn stream_of_next(&self, from: SocketAddr, datagram: &[u8]) -> Option<(usize, &Ingress)> {
+        if self.direct.waits || self.direct.left.is_spent() {
+            return None;
+        }
+        let header = datagram.first_chunk()?;
+        let slot = self.ingress.find(session_of(header))?;
+        let stream = self.ingress.get(slot)?;
+        let is_next = stream.image.is_next(from, header, datagram.len());
+        is_next.then_some((slot, stream))
+    }
+
+    /// So many bytes of such a datagram were taken.
+    #[inline(always)]
+    fn note_taken(&mut self, now: Instant, slot: usize, taken: usize) {
+        if let Some(stream) = self.ingress.get_mut_for(slot, &[Look::Time]) {
+            stream.heard_at = now;
+            stream.image.pass(now, taken);
+            // Nothing waits in its window: it has nothing for the log.
+            if stream.image.is_status_due(now) {
+                self.ingress.set_look(Look::Send, slot, true);
+            }
         }
     }
 
@@ -79,47 +143,25 @@ impl<const N: usize> Clients<N> {
         datagram: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) -> Option<usize> {
-        let is_free = !self.direct.waits && !self.direct.left.is_spent();
-        if !is_free || turn.admission.view != View::Leading {
-            return None;
-        }
-        let first = &DataHeader::parse(datagram).ok()?;
-        if first.stream_id != INGRESS_STREAM_ID {
-            return None;
-        }
-        let slot = self.ingress.find(first.session_id)?;
-        let stream = self.ingress.get(slot)?;
-        let image = &stream.image;
-        if !image.is(from, first.stream_id, first.session_id) || !image.is_next(first) {
-            return None;
-        }
-        if !image.takes_whole(datagram.len()) {
-            return None;
-        }
-        let (start, mut assembly) = (image.consumed(), stream.assembly);
+        let (slot, stream) = self.stream_of_next(from, datagram)?;
+        let (start, mut assembly) = (stream.image.consumed(), stream.assembly);
         let bound = Bound {
             serial: stream.serial,
             address: from,
             slot,
         };
         let taken = self.take_frames(datagram, bound, start, &mut assembly, turn);
-        if let Some(stream) = self.ingress.get_mut_for(slot, &[Look::Time]) {
+        if let Some(stream) = self.ingress.visit(slot) {
             stream.assembly = assembly;
-            if taken > 0 {
-                stream.heard_at = turn.now;
-                stream.image.pass(turn.now, taken);
-            }
-            // Nothing waits in its window: it has nothing for the log.
-            if stream.image.is_status_due(turn.now) {
-                self.ingress.set_look(Look::Send, slot, true);
-            }
+        }
+        if taken > 0 {
+            self.note_taken(turn.now, slot, taken);
         }
         Some(taken)
     }
 
     /// Takes frames from the start of a datagram that is the next of its stream, which starts at
     /// `start`; returns how many bytes.
-    #[inline(always)]
     fn take_frames<L: Log, A: Authenticator>(
         &mut self,
         datagram: &[u8],
@@ -128,12 +170,17 @@ impl<const N: usize> Clients<N> {
         assembly: &mut Assembly,
         turn: &mut Turn<'_, L, A>,
     ) -> usize {
+        let heard = Heard {
+            serial: bound.serial,
+            at: turn.now,
+            timestamp: turn.admission.timestamp,
+        };
         let mut left = self.direct.left;
         let (mut taken, mut is_checked) = (0, false);
         loop {
             if matches!(assembly, Assembly::Idle) {
                 let rest = datagram.get(taken..).unwrap_or_default();
-                let more = self.admit_alike(bound, &mut left, turn, rest, usize::MAX);
+                let more = self.admit_alike(heard, &mut left, turn.log, rest, usize::MAX);
                 taken += more.unwrap_or(0);
             }
             let rest = datagram.get(taken..).unwrap_or_default();
@@ -167,6 +214,13 @@ impl<const N: usize> Clients<N> {
         self.direct.left = left;
         taken
     }
+}
+
+/// The session id in a frame's header.
+#[inline(always)]
+fn session_of(header: &[u8; FRAME_HEADER]) -> i32 {
+    let [_, place, ..] = words(header);
+    (place >> 32) as i32
 }
 
 /// Is this a datagram, without a PAD that stands for bytes that are not here?

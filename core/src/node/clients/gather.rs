@@ -8,9 +8,10 @@ use crate::node::clients::admit::{Budget, Taken, Turn};
 use crate::node::clients::ingress::{Assembly, Owner};
 use crate::node::clients::link::{Bound, Link};
 use crate::node::clients::slots;
-use crate::node::clients::{Clients, Count};
+use crate::node::clients::{Clients, Count, View};
 use crate::session::Authenticator;
 use crate::stream::Fragment;
+use crate::time::{Instant, Timestamp};
 use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessageHeader};
 use crate::wire::frame::{DATA, FLAGS_WHOLE, align, framed_bound, words};
 
@@ -21,6 +22,15 @@ pub(super) struct Gathering {
     pub slot: usize,
     pub len: usize,
     pub owner: Owner,
+}
+
+/// Where and when messages were heard, and what the log says of when.
+#[derive(Clone, Copy)]
+pub(super) struct Heard {
+    /// Of the stream.
+    pub serial: u64,
+    pub at: Instant,
+    pub timestamp: Timestamp,
 }
 
 /// Of the first word of a DATA frame's header the half that is not its length: flags of a message
@@ -97,11 +107,16 @@ impl<const N: usize> Clients<N> {
         bytes: &[u8],
         turn: &mut Turn<'_, L, A>,
     ) {
-        let Some(stream) = self.ingress.get(slot) else {
+        let (Some(stream), View::Leading) = (self.ingress.get(slot), turn.admission.view) else {
             return;
         };
         let (start, (run, lap)) = (stream.image.consumed(), stream.image.waiting(bytes));
-        let taken = self.admit_alike(from, share, turn, run, lap);
+        let heard = Heard {
+            serial: from.serial,
+            at: turn.now,
+            timestamp: turn.admission.timestamp,
+        };
+        let taken = self.admit_alike(heard, share, turn.log, run, lap);
         if let Some(len) = taken.filter(|len| *len > 0)
             && let Some(stream) = self.ingress.get_mut(slot)
         {
@@ -113,30 +128,31 @@ impl<const N: usize> Clients<N> {
     /// the same session and term. What [`Clients::take_message`] does with each of them, with all
     /// looked at once that none of them changes. Stops before the first that is something else, or
     /// that is refused or has no room, or starts behind `lap` bytes: that one is looked at in full.
-    /// `run` starts with the next frame of the stream. Returns how many bytes it took.
+    /// `run` starts with the next frame of the stream. Returns how many bytes it took. Only while
+    /// this member's view is that it leads.
     #[inline(never)]
-    pub(super) fn admit_alike<L: Log, A: Authenticator>(
+    pub(super) fn admit_alike<L: Log>(
         &mut self,
-        from: Bound,
+        heard: Heard,
         share: &mut Budget,
-        turn: &mut Turn<'_, L, A>,
+        log: &mut L,
         run: &[u8],
         lap: usize,
     ) -> Option<usize> {
         let ([_, places, stream, _], header) = framed(run)?;
         let said = SessionMessageHeader::quickly(header)?;
         let SessionMessageHeader { term, session, .. } = said;
-        if self.term(turn) != Some(term) {
+        if self.leading != Some(term) {
             return None;
         }
         // What is in flight, and that its client was heard, makes nothing due.
         let link = self.links.visit(self.serving(session)?)?;
         let most = link.in_flight_max()?;
         let live = link.live_mut()?;
-        if !live.is_heard_from(from) {
+        if !live.is_heard_on(heard.serial) {
             return None;
         }
-        let (log, mtu) = (&mut *turn.log, self.config.mtu);
+        let mtu = self.config.mtu;
         let appending = Appending::open(log, term, self.config.log_mtu).ok()?;
         let (room, log_lap, longest) = appending.bounds();
         let longest = longest.min(FRAME_HEADER.saturating_add(self.config.message_max));
@@ -167,11 +183,10 @@ impl<const N: usize> Clients<N> {
         }
         (live.in_flight, *share) = (in_flight, left);
         if taken > 0 {
-            live.heard_at = turn.now;
-            let timestamp = turn.admission.timestamp;
+            live.heard_at = heard.at;
             let run = run.get(..taken).unwrap_or_default();
             let sealed = appending.adopt(run, |message| {
-                SessionMessageHeader::set_timestamp(message, timestamp);
+                SessionMessageHeader::set_timestamp(message, heard.timestamp);
             });
             let sealed = sealed.ok_or(Broken::Room);
             if let Err(broken) = sealed.and_then(|(end, chain)| log.publish(end, chain)) {

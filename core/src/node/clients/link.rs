@@ -236,10 +236,11 @@ impl Live {
         allowed
     }
 
-    /// Is this the stream that its client was heard on last, and is the session not closing?
+    /// Is the stream with this serial number, which no other one ever has, that on which its client
+    /// was heard last, and is the session not closing?
     #[inline(always)]
-    pub(super) fn is_heard_from(&self, from: Bound) -> bool {
-        self.close == Close::No && self.bound == Some(from)
+    pub(super) fn is_heard_on(&self, serial: u64) -> bool {
+        self.close == Close::No && self.bound.is_some_and(|bound| bound.serial == serial)
     }
 
     /// Owes the log a close event, unless it is owed or there already.

@@ -111,6 +111,9 @@ impl<T, const N: usize> Slots<T, N> {
     #[inline]
     pub(super) fn find(&self, key: i32) -> Option<usize> {
         let is = |slot| self.keys.get(slot) == Some(&Some(key));
+        if is(self.last.slot) {
+            return Some(self.last.slot);
+        }
         self.found.find(hash(key, self.salt), is)
     }
 
