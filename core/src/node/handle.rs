@@ -13,7 +13,7 @@ use crate::raft::State;
 use crate::service::Role;
 use crate::session::Authenticator;
 use crate::stream::is_same;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::units::{MemberId, Position};
 use crate::wire;
 use crate::wire::frame::{DataFrame, DataHeader, names_stream};
@@ -221,6 +221,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.originate_actions(now, term, &mut log);
             let mut log = Bounded::new(&mut *lent.log, room.min(clients_end));
             more = self.originate(now, term, &mut log, lent.services);
+            if lent.log.end() > before {
+                // Other timers are the next.
+                self.dues.come_at(Instant::from_nanos(0));
+            }
         }
         match self.clients.is_quiet_to_admit() {
             true => self.clients.renew(),
