@@ -33,6 +33,7 @@ mod repair;
 mod report;
 mod retain;
 mod roster;
+mod runway;
 mod settings;
 mod snapshot;
 mod sources;
@@ -75,6 +76,7 @@ use install::{Receiving, Serving};
 use mending::Mending;
 use repair::Healing;
 use roster::Heard;
+use runway::Runway;
 use settings::Shared;
 use snapshot::Snapshots;
 use sources::Sources;
@@ -195,6 +197,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     halted: Option<Halt>,
     role_seen: Role,
     dues: Dues,
+    runway: Runway,
     sweep: transmit::Sweep,
 }
 
