@@ -34,6 +34,7 @@ pub use journal::{CONFIRM_AFTER_POLLS, Group, Journal};
 pub use messages::{Message, Messages};
 pub(crate) use node_state::NoRoom;
 pub use node_state::{NodeState, Roster};
+pub(crate) use receive::receive_next;
 pub use receive::{Received, publish_landed, receive};
 pub use recovery::{ChainSearch, Recovered, Recovery, RecoveryError, Seed};
 pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};

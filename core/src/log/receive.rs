@@ -4,6 +4,7 @@ use super::{FrameError, FrameRef, Frames, Gaps, Log, Span, scan, segment_end};
 use crate::broken::Broken;
 use crate::limits::FRAME_ALIGNMENT;
 use crate::units::{Position, Term};
+use crate::wire::frame::Alike;
 
 /// What became of one call's frames: counts to add up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -109,6 +110,30 @@ fn receive_in_order<L: Log>(
     }
     received.published += len as u64;
     len
+}
+
+/// Takes a datagram that is the next frames, if all of them are good, and there is room. False, and
+/// nothing has changed, if there is anything else about it: that says nothing of the frames.
+///
+/// `frames` is the datagram, beside what is in the header of its first frame if that is the next
+/// one, and of the term that writes there. All of it is in one lap, one segment and one term, and
+/// within what the log may hold; nothing has landed ahead.
+#[inline(always)]
+pub(crate) fn receive_next<L: Log>(log: &mut L, frames: Alike<'_>) -> bool {
+    let (at, bytes) = (log.end(), frames.rest());
+    let Some(before) = log.chain().filter(|_| !bytes.is_empty()) else {
+        return false;
+    };
+    // Where a frame may start is bounded by where they end.
+    let (len, chain) = scan::sound_of(frames, before, usize::MAX);
+    if len != bytes.len() {
+        return false;
+    }
+    let Some(room) = log.room(at).get_mut(..len) else {
+        return false;
+    };
+    room.copy_from_slice(bytes);
+    log.publish(at.plus(len as u64), chain).is_ok()
 }
 
 fn land<L: Log, const G: usize>(

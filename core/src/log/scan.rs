@@ -387,6 +387,40 @@ pub(crate) fn alike(bytes: &[u8], at: Position, segment_length: u32) -> Option<(
     Some((Alike::as_first(bytes)?, first.term))
 }
 
+/// What the headers of all DATA frames that a term has written into one segment say, wherever they
+/// are in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Common {
+    /// The word of its place and its term, if it were at the log's first byte.
+    places: u64,
+    /// The word of its stream and its segment.
+    stream: u64,
+}
+
+impl Common {
+    /// What no frame says.
+    pub const NONE: Self = Self {
+        places: 0,
+        stream: 0,
+    };
+
+    /// In the segment of the byte at `at`.
+    pub const fn of(at: Position, term: Term, segment_length: u32) -> Self {
+        let base = segment_base(at, segment_length).get();
+        let segment = base >> segment_length.trailing_zeros();
+        Self {
+            places: ((term.get() as u64) << 32).wrapping_sub(base),
+            stream: LOG_STREAM_ID as u32 as u64 | segment << 32,
+        }
+    }
+
+    /// Those of them at the start of `bytes`, of which the first is the one at `at`.
+    #[inline(always)]
+    pub const fn frames<'a>(&self, bytes: &'a [u8], at: Position) -> Alike<'a> {
+        Alike::of(bytes, self.places.wrapping_add(at.get()), self.stream)
+    }
+}
+
 /// Whether the header of `bytes` is that of a DATA frame of `term` at this place.
 #[inline(always)]
 pub(crate) fn starts_with(bytes: &[u8], at: Position, term: Term, segment_length: u32) -> bool {

@@ -337,6 +337,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Window<B> {
         }
         (position, chain)
     }
+
+    /// The first frame boundary at or behind `lap_end` of the frames up to `end` that are to be
+    /// published.
+    #[inline(never)]
+    fn wrap_of(&self, lap_end: Position, end: Position) -> Result<Position, Broken> {
+        let (wrap, _) = self.walk((self.end, None), lap_end);
+        let is_there = wrap >= lap_end && wrap <= end;
+        is_there.then_some(wrap).ok_or(Broken::Publish)
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
@@ -401,19 +410,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
+    #[inline]
     fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
-        let is_in_room = end >= self.end && end <= self.start.plus(self.capacity);
+        let is_in_room = end >= self.end && end.since(self.start) <= self.capacity;
         if !is_in_room || !end.is_aligned() {
             return Err(Broken::Publish);
         }
         debug_assert_eq!(self.walk((self.end, None), end).0, end, "whole frames");
         let lap_end = self.lap_end(self.end);
         if end >= lap_end {
-            let (wrap, _) = self.walk((self.end, None), lap_end);
-            if wrap < lap_end || wrap > end {
-                return Err(Broken::Publish);
-            }
-            self.wrap = wrap;
+            self.wrap = self.wrap_of(lap_end, end)?;
         }
         self.marks.note(self.end);
         self.end = end;

@@ -11,6 +11,7 @@ use super::health::Health;
 use super::host::Host;
 use super::repair::Healing;
 use super::roster::Heard;
+use super::runway::Runway;
 use super::settings::Shared;
 use super::snapshot::Snapshots;
 use super::sources::Sources;
@@ -166,6 +167,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             halted: Some(Halt::NotBegun),
             role_seen: Role::Follower,
             dues: Dues::ALL,
+            runway: Runway::NONE,
             sweep: Sweep::NONE,
         }
     }
@@ -271,6 +273,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             role_seen,
             dues,
             sweep,
+            runway,
         } = self;
         *votes = state.votes;
         let began = raft_start(config, state, *votes, recovered);
@@ -296,6 +299,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         status_replies.clear();
         *counters = Counters::ZERO;
         (*halted, *role_seen) = (None, Role::Follower);
-        (*dues, *sweep) = (Dues::ALL, Sweep::NONE);
+        (*dues, *sweep, *runway) = (Dues::ALL, Sweep::NONE, Runway::NONE);
     }
 }

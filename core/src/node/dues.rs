@@ -11,6 +11,7 @@
 
 use core::time::Duration;
 
+use super::runway::Runway;
 use super::{Lent, Node};
 use crate::log::Log;
 use crate::time::{Instant, Now};
@@ -100,6 +101,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// The node is told something: whoever had nothing to do may have something now.
     pub(super) fn stir(&mut self) {
         self.dues = Dues::ALL;
+        self.runway = Runway::NONE;
     }
 
     /// Time is looked at, and what it brings.

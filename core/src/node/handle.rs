@@ -4,6 +4,7 @@ use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Reject as ClientReject, Resolve, ResolveId, Unused, View};
 use super::dues::Due;
+use super::runway::Runway;
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
 };
@@ -43,7 +44,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         let result = match door {
             Door::Client => self.handle_client(now, from, datagram, lent),
-            Door::Member if self.hear_marks(now.instant, from, datagram) => return Ok(()),
+            Door::Member
+                if self.land_next(now.instant, from, datagram, lent.log)
+                    || self.hear_marks(now.instant, from, datagram) =>
+            {
+                return Ok(());
+            }
             Door::Member => match self.member_at(from, datagram) {
                 Some(member) if member != self.config.member => {
                     self.handle_member(now, member, datagram, lent)
@@ -65,6 +71,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// it hears first would else find it unwell.
     #[inline(never)]
     pub(super) fn look<L: Log>(&mut self, now: Now, lent: &Lent<'_, L>) {
+        self.runway = Runway::NONE;
         self.see_memory(lent);
         if let Some(slept) = self.raft.look(now.instant) {
             self.excuse(now.instant, slept);

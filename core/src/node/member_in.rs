@@ -2,6 +2,7 @@
 
 use super::dues::Due;
 use super::join::{self, Step};
+use super::runway::Runway;
 use super::transmit::Run;
 use super::{Asking, Event, Halt, Lent, NAK_DELAY, Node, Reject};
 use crate::log::{Bounded, LOG_STREAM_ID, Log, Received, publish_landed, receive, scan};
@@ -342,6 +343,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.halt(Halt::Broken(broken));
             return false;
         }
+        self.runway = Runway::NONE;
         self.history.truncate(cut);
         self.sources.truncate(cut);
         self.stop_mending();
@@ -382,6 +384,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.raft.handle_frames(now, from);
         self.ask_onward(now, log);
         self.look_for_hole(now, log);
+        self.runway = self.runway_anew(from, log);
         if got.malformed.is_some() {
             self.counters.corrupt += 1;
             return Err(Reject::Frames);

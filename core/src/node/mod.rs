@@ -33,6 +33,7 @@ mod repair;
 mod report;
 mod retain;
 mod roster;
+mod runway;
 mod services;
 mod settings;
 mod snapshot;
@@ -76,6 +77,7 @@ use install::{Receiving, Serving};
 use mending::Mending;
 use repair::Healing;
 use roster::Heard;
+use runway::Runway;
 use settings::Shared;
 use snapshot::Snapshots;
 use sources::Sources;
@@ -196,6 +198,7 @@ pub struct Node<const N: usize, const S: usize = 1> {
     halted: Option<Halt>,
     role_seen: Role,
     dues: Dues,
+    runway: Runway,
     sweep: transmit::Sweep,
 }
 

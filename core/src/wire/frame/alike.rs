@@ -47,6 +47,16 @@ impl<'a> Alike<'a> {
         })
     }
 
+    /// As a header with these words for place and session, and for stream and term buffer.
+    #[inline(always)]
+    pub const fn of(bytes: &'a [u8], places: u64, stream: u64) -> Self {
+        Self {
+            bytes,
+            places,
+            stream,
+        }
+    }
+
     /// Only those that end within `most` bytes.
     #[inline(always)]
     #[must_use]
