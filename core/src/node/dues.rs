@@ -15,6 +15,7 @@ use super::runway::Runway;
 use super::{Lent, Node};
 use crate::log::Log;
 use crate::time::{Instant, Now};
+use crate::units::Position;
 
 /// Time is looked at so often at least.
 pub(super) const EVERY: Duration = Duration::from_millis(1);
@@ -58,6 +59,9 @@ pub(super) struct Dues {
     calls: Due,
     /// When time is to be looked at.
     at: Instant,
+    /// Up to here there may be messages of sessions that make nothing due but to execute them, in
+    /// the node's only service: see [`Node::plain_to`]. Nowhere, until it has been looked.
+    pub plain_to: Position,
 }
 
 impl Dues {
@@ -65,6 +69,7 @@ impl Dues {
     pub const ALL: Self = Self {
         calls: Due::ALL,
         at: Instant::from_nanos(0),
+        plain_to: Position::ZERO,
     };
 
     /// Whether any of these may have.
@@ -118,8 +123,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         self.settle(now, lent.log);
         let clients = self.clients.handle_timeout(now.instant);
         self.dues = Dues {
-            calls: Due::ALL,
             at: now.instant.plus(EVERY).min(clients),
+            ..Dues::ALL
         };
         if let Some((at, _)) = self.poll_timeout() {
             self.dues.come_at(at);

@@ -94,7 +94,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     #[inline(always)]
     pub(super) fn is_at(&self, member: MemberId, address: SocketAddr) -> bool {
         let known = self.config.address(member);
-        known.is_some_and(|known| is_same(known.member, address))
+        known.is_some_and(|known| is_same(&known.member, &address))
     }
 
     fn handle_client<L: Log>(

@@ -59,9 +59,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
             memory: memory(lent.ingress, lent.egress, lent.reassembly),
             hosts: &mut *lent.services,
         };
-        self.tell_services(&mut bench);
+        let alone = self.alone(&*lent.log);
+        if alone.is_none() {
+            self.tell_services(&mut bench);
+        }
         for service in &mut *bench.services {
             service.on_background_work(now);
+        }
+        if let Some(alone) = alone
+            && self.execute_alone(now, &alone, &mut bench)
+        {
+            lent.log.release(self.raft.tail.end);
+            return false;
         }
         let half = lent.assembly.len() / if S > 1 { 2 } else { 1 };
         let (own, others) = lent.assembly.split_at_mut(half);
@@ -90,7 +99,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// What follows from what services have executed: their digests, the first timer of each, and
     /// whether any is level with what is committed. Halts if one says that it is not what it must
     /// be, before its digest is told to anybody.
-    fn note_services(&mut self, now: Now, services: &[&mut dyn Service], memory: &mut [u8]) {
+    pub(super) fn note_services(
+        &mut self,
+        now: Now,
+        services: &[&mut dyn Service],
+        memory: &mut [u8],
+    ) {
         let (level, count) = (self.applier.level, self.hosts.len());
         let all = self.applier.position >= self.raft.commit();
         let mut is_rested = all && self.applier.laggard.is_none() && !self.applier.has_piled_up();
@@ -116,6 +130,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             }
             is_rested &= host.position == level && host.taking == Taking::No;
         }
+        self.dues.plain_to = self.plain_to();
         // It was told its role before it executed anything.
         if is_rested {
             self.dues.done(Due::SERVICES);

@@ -262,7 +262,7 @@ impl Image {
             && self.arrivals.is_level(at)
             && len <= self.mtu as usize
             && len as u64 <= self.segments.remaining(at)
-            && is_same(self.source, source)
+            && is_same(&self.source, &source)
     }
 
     /// Whole frames from the start of such a datagram, so many bytes of it, were consumed where
@@ -366,7 +366,9 @@ impl Image {
     /// another.
     #[inline(always)]
     pub fn is(&self, source: SocketAddr, stream_id: i32, session_id: i32) -> bool {
-        self.session_id == session_id && self.stream_id == stream_id && is_same(self.source, source)
+        self.session_id == session_id
+            && self.stream_id == stream_id
+            && is_same(&self.source, &source)
     }
 
     /// Where status messages and requests go.

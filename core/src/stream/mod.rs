@@ -138,7 +138,7 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 /// Whether these are the same address. What `==` says, which is a call that compares member by
 /// member: it is asked of every datagram, and nearly all are of IPv4.
 #[inline(always)]
-pub(crate) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+pub(crate) fn is_same(one: &SocketAddr, other: &SocketAddr) -> bool {
     match (one, other) {
         (SocketAddr::V4(a), SocketAddr::V4(b)) => {
             (a.ip().to_bits(), a.port()) == (b.ip().to_bits(), b.port())

@@ -15,7 +15,7 @@ mod data;
 
 pub(crate) use alike::Alike;
 pub use control::{ERROR_TEXT_MAX, ErrFrame, Nak, Rttm, Setup, StatusMessage};
-pub(crate) use data::{DATA, VERSION_AND_TYPE, from_words, names_stream, pair, step, words};
+pub(crate) use data::{DATA, VERSION_AND_TYPE, WHOLE, from_words, names_stream, pair, step, words};
 pub use data::{DataFrame, DataFrames, DataHeader, Datagram, Kind};
 
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER, SEGMENT_MAX, SEGMENT_MIN};

@@ -13,7 +13,7 @@ use crate::session::Authenticator;
 use crate::stream::Fragment;
 use crate::time::{Instant, Timestamp};
 use crate::wire::cluster::{Message, SESSION_HEADER_LENGTH, SessionMessageHeader};
-use crate::wire::frame::{DATA, FLAGS_WHOLE, align, framed_bound, words};
+use crate::wire::frame::{WHOLE, align, framed_bound, words};
 
 /// A message that is being put together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,10 +32,6 @@ pub(super) struct Heard {
     pub at: Instant,
     pub timestamp: Timestamp,
 }
-
-/// Of the first word of a DATA frame's header the half that is not its length: flags of a message
-/// that is whole in it, and nothing else that stands out.
-const WHOLE: u64 = DATA >> 32 | (FLAGS_WHOLE as u64) << 8;
 
 /// The words of the frame header that `bytes` start with, and the header of the message behind it.
 #[inline(always)]

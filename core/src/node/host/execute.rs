@@ -12,7 +12,7 @@ use crate::service::{
 };
 use crate::time::Timestamp;
 use crate::units::{MemberId, Position, SessionId};
-use crate::wire::cluster::{ServiceMessage, TimerEvent};
+use crate::wire::cluster::{ServiceMessage, SessionMessageHeader, TimerEvent};
 use crate::wire::frame::Alike;
 
 /// Where a record is, and what this member is meanwhile.
@@ -277,18 +277,43 @@ impl<const N: usize> Host<N> {
             }
             Record::Message {
                 session, payload, ..
-            } => {
-                if self.knows(session) {
-                    self.call(at, Cause::Said(session), effects, |c| {
-                        service.on_session_message(c, session, payload);
-                    });
-                }
-            }
+            } => self.say(at, session, payload, service, effects),
             Record::Timer(event) => self.fire(at, &event, service, effects),
             Record::Service(message) => return self.take(at, &message, service, effects),
             Record::Other(_) => {}
         }
         Ok(())
+    }
+
+    /// [`Self::execute`] of a session's message.
+    #[inline(always)]
+    pub fn execute_message(
+        &mut self,
+        at: At,
+        header: &SessionMessageHeader,
+        payload: &[u8],
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) {
+        self.time = self.time.max(header.timestamp);
+        self.position = at.end;
+        self.say(at, header.session, payload, service, effects);
+    }
+
+    #[inline(always)]
+    fn say(
+        &mut self,
+        at: At,
+        session: SessionId,
+        payload: &[u8],
+        service: &mut dyn Service,
+        effects: &mut Effects<'_, '_, N>,
+    ) {
+        if self.knows(session) {
+            self.call(at, Cause::Said(session), effects, |c| {
+                service.on_session_message(c, session, payload);
+            });
+        }
     }
 
     /// Session messages, each of which [`Self::execute`] would execute alike: those of `frames`,

@@ -185,6 +185,11 @@ impl<const N: usize> Host<N> {
         self.outgoing.queued(&self.ahead)
     }
 
+    /// Whether it has timers, or messages of its own that this member has not appended.
+    pub fn has_own(&self) -> bool {
+        !self.timers.is_empty() || self.next_due.is_some() || self.queued() > 0
+    }
+
     /// Has it executed all up to `level`, and was it told and asked all that follows from that?
     pub fn is_at_rest(&self, level: Position, role: Role) -> bool {
         let is_level = self.position == level && self.digest_at == level;

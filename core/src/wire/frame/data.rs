@@ -343,6 +343,10 @@ fn alike(bytes: &[u8]) -> usize {
 pub(crate) const VERSION_AND_TYPE: u64 = 0xffff_00ff << 32;
 pub(crate) const DATA: u64 = (TYPE_DATA as u64) << 48;
 
+/// The same of a DATA frame with a whole message and nothing else that stands out, without its
+/// length: so this is all that is behind the length in that word.
+pub(crate) const WHOLE: u64 = DATA >> 32 | (FLAGS_WHOLE as u64) << 8;
+
 /// A header as four words: length, version, flags and type; offset and session; stream and term
 /// id; the reserved value.
 #[inline(always)]
