@@ -51,6 +51,8 @@ mod golden;
 #[cfg(test)]
 mod holes;
 #[cfg(test)]
+mod one_by_one;
+#[cfg(test)]
 mod purged;
 #[cfg(test)]
 mod tests;
