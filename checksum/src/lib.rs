@@ -78,7 +78,7 @@ pub fn verify(
         // ends a loop over many.
         if is_wanted(header, 0) {
             let (own, chain) = both(before, header, body);
-            if header[RESERVED..] == together(own, chain) {
+            if stated(header) == together(own, chain) {
                 return (bytes.len(), chain);
             }
         }
@@ -105,6 +105,18 @@ fn verify_by_table(
     verify_with(before, bytes, is_wanted, both_by_table)
 }
 
+/// As [`verify`], of each frame's own sum alone: how many of `bytes` are whole frames of which it
+/// holds.
+#[inline(always)]
+pub fn verify_own(bytes: &[u8], is_wanted: impl Fn(&[u8; HEADER], usize) -> bool) -> usize {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    if x86::are_present() {
+        // SAFETY: the processor has SSE 4.2.
+        return unsafe { x86::verify_own(bytes, is_wanted) };
+    }
+    verify_own_with(bytes, is_wanted, own_by_table)
+}
+
 /// Writes both sums into each of the frames that `bytes` consist of, where the first comes behind
 /// the chain `before`; returns the chain behind the last.
 #[inline]
@@ -114,7 +126,7 @@ pub fn seal(before: u32, bytes: &mut [u8]) -> u32 {
     {
         // Alone: see above.
         let (own, chain) = both(before, header, body);
-        header[RESERVED..].copy_from_slice(&together(own, chain));
+        header[RESERVED..].copy_from_slice(&together(own, chain).to_le_bytes());
         return chain;
     }
     #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
@@ -151,12 +163,29 @@ fn verify_with(
         && is_wanted(header, bytes.len() - rest.len())
     {
         let (own, next) = both(chain, header, body);
-        if header[RESERVED..] != together(own, next) {
+        let stated = stated(header);
+        if stated != together(own, next) {
             break;
         }
-        (chain, rest) = (next, behind);
+        // What stands there is the same, and known: the next frame's sums need not wait for this
+        // one's.
+        (chain, rest) = ((stated >> 32) as u32, behind);
     }
     (bytes.len() - rest.len(), chain)
+}
+
+/// `own_of` is given the header with 0 for its sums.
+#[inline(always)]
+fn verify_own_with(
+    bytes: &[u8],
+    is_wanted: impl Fn(&[u8; HEADER], usize) -> bool,
+    own_of: impl Fn(&[u8; HEADER], &[u8]) -> u32,
+) -> usize {
+    let chain_as_it_stands = |_, header: &[u8; HEADER], body: &[u8]| {
+        let own = own_of(&blanked(header), body);
+        (own, (stated(header) >> 32) as u32)
+    };
+    verify_with(0, bytes, is_wanted, chain_as_it_stands).0
 }
 
 #[inline(always)]
@@ -171,24 +200,44 @@ fn seal_with(
         && let Some((body, behind)) = behind.split_at_mut_checked(len)
     {
         let (own, next) = both(chain, header, body);
-        header[RESERVED..].copy_from_slice(&together(own, next));
+        header[RESERVED..].copy_from_slice(&together(own, next).to_le_bytes());
         (chain, rest) = (next, behind);
     }
     chain
 }
 
+/// A header with 0 for its sums.
+#[inline(always)]
+fn blanked(header: &[u8; HEADER]) -> [u8; HEADER] {
+    let mut blanked = *header;
+    blanked[RESERVED..].fill(0);
+    blanked
+}
+
 /// Both sums as they stand in a header.
 #[inline(always)]
-fn together(own: u32, chain: u32) -> [u8; HEADER - RESERVED] {
-    (u64::from(chain) << 32 | u64::from(own)).to_le_bytes()
+fn together(own: u32, chain: u32) -> u64 {
+    u64::from(chain) << 32 | u64::from(own)
+}
+
+/// Those that stand in this one.
+#[inline(always)]
+fn stated(header: &[u8; HEADER]) -> u64 {
+    let (words, _) = header.as_chunks();
+    words.last().map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[inline(never)]
 fn both_by_table(before: u32, header: &[u8; HEADER], body: &[u8]) -> (u32, u32) {
-    let mut blanked = *header;
-    blanked[RESERVED..].fill(0);
-    let own = castagnoli_by_table(castagnoli_by_table(0, &blanked), body);
+    let blanked = blanked(header);
+    let own = own_by_table(&blanked, body);
     (own, hdlc_by_table(hdlc_by_table(before, &blanked), body))
+}
+
+/// Of a header whose sums are 0 already.
+#[inline(never)]
+fn own_by_table(blanked: &[u8; HEADER], body: &[u8]) -> u32 {
+    castagnoli_by_table(castagnoli_by_table(0, blanked), body)
 }
 
 #[inline(never)]
@@ -285,13 +334,18 @@ mod tests {
                 let end = (at + HEADER + len).next_multiple_of(ALIGNMENT);
                 let (header, body) = plain[at..end].split_first_chunk().unwrap();
                 let (own, next) = both(before, header, body);
-                assert_eq!(all[at + RESERVED..at + HEADER], together(own, next));
+                let stated = &all[at + RESERVED..at + HEADER];
+                assert_eq!(stated, together(own, next).to_le_bytes());
                 assert_eq!(all[at + HEADER..end], *body);
                 // Any bit of it, and the end cut off.
-                for bit in [0, 40, 8 * RESERVED, 8 * (end - at) - 1] {
+                for bit in [0, 40, 8 * RESERVED, 8 * HEADER - 1, 8 * (end - at) - 1] {
                     let mut damaged = all.clone();
                     damaged[at + bit / 8] ^= 1 << (bit % 8);
                     assert_eq!(verify(7, &damaged, |_, _| true), (at, before));
+                    // A frame's own sum covers its bytes, and not the chain beside it.
+                    let is_chain = (RESERVED + 4..HEADER).contains(&(bit / 8));
+                    let sound = if is_chain { all.len() } else { at };
+                    assert_eq!(verify_own(&damaged, |_, _| true), sound);
                 }
                 assert_eq!(verify(7, &all[..end - 1], |_, _| true), (at, before));
                 assert_eq!(verify(before, &all[at..end], |_, _| true), (end - at, next));
@@ -300,6 +354,8 @@ mod tests {
             assert_eq!(verify(7, &all, |_, _| true), (all.len(), chain));
             let by_table = verify_with(7, &all, |_, _| true, both_by_table);
             assert_eq!(by_table, (all.len(), chain));
+            assert_eq!(verify_own(&all, |_, _| true), all.len());
+            assert_eq!(verify_own_with(&all, |_, _| true, own_by_table), all.len());
             let mut sealed = plain;
             assert_eq!(seal_with(7, &mut sealed, both_by_table), chain);
             assert_eq!(sealed, all);

@@ -8,7 +8,7 @@ use core::arch::x86_64::{
 };
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::{HEADER, seal_with, verify_with};
+use super::{HEADER, seal_with, verify_own_with, verify_with};
 
 const UNKNOWN: u8 = 0;
 const ABSENT: u8 = 1;
@@ -41,7 +41,7 @@ pub fn instructions() -> u8 {
 }
 
 #[inline]
-fn are_present() -> bool {
+pub fn are_present() -> bool {
     instructions() >= SSE
 }
 
@@ -183,6 +183,17 @@ pub fn verify_avx(
 ) -> (usize, u32) {
     verify_with(before, bytes, is_wanted, |before, header, body| {
         both_of::<3>(before, header, body)
+    })
+}
+
+#[target_feature(enable = "sse4.2")]
+pub fn verify_own(bytes: &[u8], is_wanted: impl Fn(&[u8; HEADER], usize) -> bool) -> usize {
+    verify_own_with(bytes, is_wanted, |header, body| {
+        let words = header.as_chunks().0.iter().chain(body.as_chunks().0);
+        let sum = words.fold(u64::from(!0u32), |sum, word| {
+            _mm_crc32_u64(sum, u64::from_le_bytes(*word))
+        });
+        !(sum as u32)
     })
 }
 

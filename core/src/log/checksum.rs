@@ -7,7 +7,7 @@
 //! an attacker; safety rests on (term, position).
 
 pub use crate::castagnoli::crc32c;
-pub(super) use coracle_checksum::{seal as seal_all, verify};
+pub(super) use coracle_checksum::{seal as seal_all, verify, verify_own};
 
 use crate::castagnoli::extend;
 use crate::limits::FRAME_HEADER;

@@ -52,6 +52,8 @@ mod golden;
 #[cfg(test)]
 mod holes;
 #[cfg(test)]
+mod one_by_one;
+#[cfg(test)]
 mod purged;
 #[cfg(test)]
 mod tests;

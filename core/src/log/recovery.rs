@@ -19,6 +19,7 @@
 //! are of no use to this member, which reads none of its own hole. If no other has them, it waits
 //! for ever.)
 
+use super::scan::{alike, sound_of};
 use super::{
     FrameError, FrameRef, Frames, HISTORY_TERMS, History, Journal, Slot, Window, checksum,
     segment_base, segment_end,
@@ -276,6 +277,8 @@ impl Recovery {
 
     /// Takes the good frames at the start of `bytes`.
     fn follow(&mut self, bytes: &[u8]) -> Followed {
+        let taken = self.follow_alike(bytes);
+        let bytes = bytes.get(taken..).unwrap_or_default();
         let frames = Frames::new(bytes, self.at, self.segment_length).verified();
         let mut frames = frames.linked(self.chain);
         for frame in frames.by_ref() {
@@ -306,6 +309,43 @@ impl Recovery {
             }
         }
         Followed::UpTo(frames.error())
+    }
+
+    /// Takes those at the start of `bytes` that are alike, and of which nothing more is to be said:
+    /// nearly all of a log. How many bytes they are.
+    fn follow_alike(&mut self, bytes: &[u8]) -> usize {
+        #[cfg(test)]
+        if super::one_by_one::is_asked() {
+            return 0;
+        }
+        let (Some(before), false) = (self.chain, self.is_searching()) else {
+            return 0;
+        };
+        // The frames that end at `confirmed`, at the snapshot, or where there is no more room, and
+        // what goes beyond, are looked at one by one.
+        let confirmed = self.found.confirmed;
+        let marks = [Some(confirmed), self.snapshot.map(|at| at.0)];
+        let ahead = marks.into_iter().flatten().filter(|mark| *mark > self.at);
+        let room = confirmed.plus(self.capacity);
+        let until = ahead.fold(room, Position::min).minus(1);
+        let until = until.min(segment_end(self.at, self.segment_length));
+        let most = usize::try_from(until.since(self.at)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..most).unwrap_or(bytes);
+        let Some((frames, term)) = alike(bytes, self.at, self.segment_length) else {
+            return 0;
+        };
+        if term < self.term {
+            return 0;
+        }
+        let (len, chain) = sound_of(frames, before, usize::MAX);
+        let end = self.at.plus(len as u64);
+        if len == 0 || !self.found.history.push(term, self.at, end) {
+            return 0;
+        }
+        (self.at, self.chain, self.term) = (end, Some(chain), term);
+        #[cfg(test)]
+        super::one_by_one::note(len);
+        len
     }
 
     /// What a good frame says of the snapshot.

@@ -1,6 +1,8 @@
 //! Reading frames out of bytes that may be anything: nothing here trusts a length.
 
-use super::checksum::{Checksums, verify};
+use core::cell::Cell;
+
+use super::checksum::{Checksums, verify, verify_own};
 use super::frame::{Header, follows};
 use super::{LOG_STREAM_ID, Log, segment_base, segment_end};
 use crate::limits::{FRAME_ALIGNMENT, FRAME_HEADER};
@@ -148,12 +150,6 @@ impl<'a> Frames<'a> {
         self.is_linked = true;
         self.chain = before;
         self
-    }
-
-    /// How many of the bytes are the first `count` of these frames, or as many as there are.
-    pub(crate) fn measure(&self, count: usize) -> usize {
-        let frames = self.clone().take(count);
-        frames.map(|frame| frame.bytes.len()).sum()
     }
 
     /// Passes over whole frames, `len` bytes of them, that are known to be good.
@@ -440,6 +436,19 @@ pub(crate) fn starts_with(bytes: &[u8], at: Position, term: Term, segment_length
 pub(super) fn sound_of(frames: Alike<'_>, before: u32, lap: usize) -> (usize, u32) {
     verify(before, frames.rest(), move |header, start| {
         frames.has(header, start) && start < lap
+    })
+}
+
+/// How many of `bytes` are frames that are alike from the one at `at` on, at most `count` of them,
+/// of which their own sums hold.
+pub(crate) fn intact(bytes: &[u8], at: Position, segment_length: u32, count: usize) -> usize {
+    let Some((frames, _)) = alike(bytes, at, segment_length) else {
+        return 0;
+    };
+    let left = Cell::new(count);
+    verify_own(frames.rest(), |header, start| {
+        let is_one_more = left.get().checked_sub(1).map(|rest| left.set(rest));
+        is_one_more.is_some() && frames.has(header, start)
     })
 }
 

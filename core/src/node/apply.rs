@@ -10,6 +10,7 @@ use super::catch_up::Laggard;
 use super::clients::Memory;
 use super::host::{At, Audience, Effects, HostMemory, Record, Taking};
 use super::{Event, Halt, Node};
+use crate::log::scan;
 use crate::log::{FrameError, FrameRef, Frames, Log, Message as Whole, Messages, Roster};
 use crate::service::{LeadershipTerm, Role, Service};
 use crate::session::{Channel, Opened, Request};
@@ -130,16 +131,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return;
         }
         let (bytes, cold) = self.sources.for_replay(log, replay, before);
-        let mut frames = Frames::new(bytes, before, self.config.segment_length);
+        let segment_length = self.config.segment_length;
+        let mut frames = Frames::new(bytes, before, segment_length);
         if cold {
             frames = frames.verified();
         }
         let mut budget = FRAMES_MAX;
         // What is in the window was found to be good when it came there.
-        let known = if cold {
-            frames.measure(budget)
-        } else {
-            bytes.len()
+        let known = match cold {
+            true => scan::intact(bytes, before, segment_length, budget),
+            false => bytes.len(),
         };
         self.advance_plain(now, bench, bytes.get(..known).unwrap_or(&[]), &mut budget);
         if self.applier.position >= commit {

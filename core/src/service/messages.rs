@@ -39,9 +39,6 @@ pub(crate) trait Floor: Outbox {
     /// All since the last call were taken for so much egress. Those that follow are of this
     /// session, if any do. Whether it is open.
     fn turn_to(&mut self, session: Option<SessionId>, cost: u64) -> bool;
-
-    /// The same as an outbox.
-    fn outbox(&mut self) -> &mut dyn Outbox;
 }
 
 /// What became of a run.
@@ -118,7 +115,7 @@ impl<'a> Messages<'a> {
                 self.cost += framed_bound(SESSION_HEADER_LENGTH + payload.len(), mtu);
             }
             if is_open {
-                let (at, outbox) = (self.position(), self.floor.outbox());
+                let (at, outbox) = (self.position(), &mut *self.floor as &mut dyn Outbox);
                 let cluster = Cluster::new(time, at, self.member, self.role, outbox);
                 return Some((cluster, self.speaker, payload));
             }

@@ -457,11 +457,32 @@ impl<S: Hosted> Runner<S> {
             && !is_gone(&self.store, &recall)
             && let Some(bytes) = self.cold.take_buffer(consumer(&recall))
         {
-            let at = consumer(&recall);
-            let back = self.read(at, &recall, bytes);
-            self.cold.begun(at, recall, self.store.cuts(), back);
+            busy |= self.begin_recall(recall, bytes);
         }
         busy
+    }
+
+    /// Reads what the node needs, or asks a reader for it. True if it is there.
+    fn begin_recall(&mut self, recall: Recall, mut bytes: Vec<u8>) -> bool {
+        let at = consumer(&recall);
+        let cached = match recall.consumer {
+            Consumer::Replay => self.store.read_cached(recall.at, recall.len, &mut bytes),
+            _ => None,
+        };
+        let Some(len) = cached else {
+            let back = self.read(at, &recall, bytes);
+            self.cold.begun(at, recall, self.store.cuts(), back);
+            return false;
+        };
+        self.cold.begun(at, recall, self.store.cuts(), None);
+        let read = (bytes, Ok(len));
+        let told = self
+            .cold
+            .done(at, read, &mut self.memory.replay, |_, _| true);
+        if let Some((recall, result)) = told {
+            self.node.handle_recalled(recall, result);
+        }
+        true
     }
 
     /// Starts a cold read; the buffer comes back if the reader is busy.

@@ -3,7 +3,7 @@
 //! others.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use coracle_core::log::{Group, Journal, Log, Window, segment_base};
@@ -23,6 +23,9 @@ use crate::worker::Worker;
 
 /// The most that is read for services at once: it is still in a cache when it is executed.
 const REPLAY_MAX: usize = 512 << 10;
+/// The same, where the node's thread reads: more than the largest frame, and as long as it takes to
+/// copy that this thread does nothing else.
+const CACHED_MAX: usize = 128 << 10;
 
 /// A log with nothing to write counts as a step closer to rest once in this time at most: a thread
 /// that looks again and again, while the next message is on its way, looks many times.
@@ -97,6 +100,8 @@ pub struct LogStore {
     /// When the journal was last asked with nothing to write.
     rested: Option<Instant>,
     readers: [Worker<ReadJob, ReadDone>; 2],
+    /// What the reader for services has open.
+    replayed: Arc<Mutex<Reader>>,
     purger: Worker<Position, Result<Position, StorageError>>,
     /// No byte below is there, or will be soon.
     gone: Position,
@@ -135,16 +140,19 @@ impl LogStore {
         let flusher = flusher.map_err(refused)?;
         let ahead = Ahead::new(log.clone(), cluster.0, segment_length, durability, waker);
         let ahead = ahead.map_err(refused)?;
-        let reader = |name: &str| {
-            let mut reader = Reader::new(&log, segment_length);
+        let [replayed, caught_up] =
+            [(); 2].map(|()| Arc::new(Mutex::new(Reader::new(&log, segment_length))));
+        let reader = |name: &str, reader: &Arc<Mutex<Reader>>| {
+            let reader = Arc::clone(reader);
             Worker::spawn(name, waker.clone(), move |mut job: ReadJob| {
                 let len = job.len.min(job.bytes.len());
+                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
                 let read = reader.read(job.at, &mut job.bytes[..len]);
                 (job.bytes, read)
             })
             .map_err(refused)
         };
-        let readers = [reader("replay")?, reader("catchup")?];
+        let readers = [reader("replay", &replayed)?, reader("catchup", &caught_up)?];
         let dir = log.clone();
         let purger = Worker::spawn("purge", waker.clone(), move |limit: Position| {
             remove_below(&dir, limit.get()).map(|()| limit)
@@ -165,6 +173,7 @@ impl LogStore {
             due: None,
             rested: None,
             readers,
+            replayed,
             purger,
             gone: Position::ZERO,
             files_end: last.map_or(start, |base| base + u64::from(segment_length)),
@@ -423,6 +432,16 @@ impl LogStore {
         };
         reader.submit(ReadJob { at, len, bytes });
         None
+    }
+
+    /// A cold read for services, if all of these bytes, a part of `len`, are in memory and their
+    /// file is open: then no other thread is needed, which would have to be woken, and whose
+    /// processor they would have to be fetched from. How many there are.
+    pub fn read_cached(&self, at: Position, len: usize, bytes: &mut [u8]) -> Option<usize> {
+        let len = len.min(bytes.len()).min(CACHED_MAX);
+        // Whoever has it locked is reading.
+        let reader = self.replayed.try_lock().ok()?;
+        reader.read_cached(at, &mut bytes[..len])
     }
 
     /// The cold read of a consumer, once it is done.

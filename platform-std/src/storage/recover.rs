@@ -13,8 +13,9 @@ use super::segment::{Segment, VERSION};
 use super::state::sector_error;
 use super::unreadable;
 
-/// Bytes read at once: more than the largest frame.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at once: more than the largest frame, and few enough to be in a cache yet when they
+/// are looked at.
+const CHUNK: usize = 256 << 10;
 
 /// Reads the whole log, decides what of it may be believed, and loads the tail into `window`. The
 /// log may start anywhere: `known` is what a snapshot says of its own position, and is used if the
@@ -224,17 +225,30 @@ impl Reader {
             }
             self.open = Some(Segment::open(&path, false)?);
         }
-        let Some(segment) = &self.open else {
+        let Some((segment, offset, len)) = self.place(at, bytes.len()) else {
             return Ok(0);
         };
-        if at.get() < segment.label().start {
-            return Ok(0);
-        }
-        let offset = at.get() - base;
-        let left = u64::from(self.segment_length) - offset;
-        let len = (left as usize).min(bytes.len());
         segment.read_data(offset, &mut bytes[..len])?;
         Ok(len)
+    }
+
+    /// As [`Self::read`], if the file is the one that is open, and the system has all of these
+    /// bytes in memory. Waits for no disk.
+    pub fn read_cached(&self, at: Position, bytes: &mut [u8]) -> Option<usize> {
+        let (segment, offset, len) = self.place(at, bytes.len())?;
+        segment
+            .read_cached(offset, &mut bytes[..len])
+            .then_some(len)
+    }
+
+    /// Where in the open file the bytes at `at` are, and how many of `len`; `None` if they are not.
+    fn place(&self, at: Position, len: usize) -> Option<(&Segment, u64, usize)> {
+        let segment = self.open.as_ref()?;
+        let label = segment.label();
+        let offset = at.get().checked_sub(label.base)?;
+        let left = u64::from(self.segment_length).checked_sub(offset)?;
+        let len = len.min(left as usize);
+        (at.get() >= label.start && len > 0).then_some((segment, offset, len))
     }
 }
 

@@ -16,7 +16,7 @@
 //! the file system can: the bytes read as zeros, and are not written twice.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
 
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::dir::exists;
 use super::error::StorageError;
@@ -356,6 +356,18 @@ impl Segment {
         self.file
             .read_exact_at(bytes, HEADER_LENGTH + offset)
             .map_err(StorageError::io("read", &self.path))
+    }
+
+    /// As [`Self::read_data`], if the system has all of it in memory. If not, false: what `bytes`
+    /// are then means nothing. Waits for no disk.
+    pub fn read_cached(&self, offset: u64, bytes: &mut [u8]) -> bool {
+        let (offset, len) = (HEADER_LENGTH + offset, bytes.len());
+        #[cfg(test)]
+        if super::testing::read_blocks(&self.path, offset, len).is_err() {
+            return false;
+        }
+        let mut parts = [IoSliceMut::new(bytes)];
+        preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT) == Ok(len)
     }
 
     /// Waits until everything written before is on the disk.

@@ -190,11 +190,6 @@ impl<const N: usize> Floor for Desk<'_, '_, '_, N> {
         self.cause = session.map_or(Cause::Record, Cause::Said);
         session.is_some_and(|session| self.host.knows(session))
     }
-
-    #[inline(always)]
-    fn outbox(&mut self) -> &mut dyn Outbox {
-        self
-    }
 }
 
 fn length(parts: &[&[u8]]) -> usize {

@@ -380,3 +380,55 @@ fn a_block_that_cannot_be_read_above_what_was_confirmed_is_an_error() {
     let error = write_over(&segment, at.get(), &bytes, certain).unwrap_err();
     assert!(is_unreadable(&error), "{error}");
 }
+
+/// Whether the system has a file's bytes in memory is its own affair: what it says it has must be
+/// the file's.
+#[test]
+fn what_is_read_from_memory_is_what_the_reader_would_read() {
+    let scratch = Scratch::new("store-cached");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 30);
+    assert!(window.end().get() > 2 * u64::from(SEGMENT));
+    let read = |store: &mut LogStore, at, len| {
+        assert!(store.read(0, at, len, vec![0; len]).is_none());
+        loop {
+            if let Some((bytes, result)) = store.poll_read(0) {
+                return bytes[..result.unwrap()].to_vec();
+            }
+            std::thread::yield_now();
+        }
+    };
+    let cached = |store: &LogStore, at, len| {
+        let mut bytes = vec![0xEE; len];
+        let read = store.read_cached(at, len, &mut bytes)?;
+        bytes.truncate(read);
+        Some(bytes)
+    };
+    let (first, second) = (Position::new(32), Position::new(u64::from(SEGMENT) + 64));
+    let to_end = SEGMENT as usize - 64;
+    assert_eq!(cached(&store, first, 100), None, "no file is open");
+    let in_first = read(&mut store, first, 100);
+    assert_eq!(
+        cached(&store, first, 100).unwrap_or(in_first.clone()),
+        in_first
+    );
+    assert_eq!(cached(&store, second, 100), None, "another file is open");
+    // As much as the file has, and no more.
+    let in_second = read(&mut store, second, to_end + 1000);
+    assert_eq!(in_second.len(), to_end);
+    let again = cached(&store, second, to_end + 1000);
+    assert!(again.unwrap_or(in_second.clone()) == in_second);
+    assert_eq!(
+        cached(&store, first, 100),
+        None,
+        "the first is open no more"
+    );
+    let end = Position::new(2 * u64::from(SEGMENT));
+    assert_eq!(cached(&store, end, 100), None, "that is the next file's");
+    // What cannot be read is for the reader to tell.
+    lose_block(
+        &scratch.path().join(Segment::name(u64::from(SEGMENT))),
+        8192,
+    );
+    assert_eq!(cached(&store, second, to_end), None);
+}
