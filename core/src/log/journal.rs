@@ -171,10 +171,10 @@ impl Journal {
     /// mark is the leadership joined when the group was polled. With no flush in flight nothing
     /// changes.
     pub fn handle_flushed(&mut self) -> Mark {
-        if self.flight.is_some() && self.found.take().is_some() {
-            self.flight = None;
-        }
-        if let Some(flight) = self.flight.take() {
+        let flight = self.flight.take();
+        if let Some(flight) = flight
+            && self.found.take().is_none()
+        {
             self.joined = flight.joined;
             self.confirmed = flight.confirmed;
             self.durable = flight.end;

@@ -387,7 +387,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         self.bytes.as_ref().get(offset..offset + len).unwrap_or(&[])
     }
 
-    #[inline]
+    #[inline(always)]
     fn room(&mut self, at: Position) -> &mut [u8] {
         // Who asks for another place than one behind the end would write where no frame goes.
         if !at.is_aligned() || at < self.end || at >= last_end(self.segment_length) {
@@ -410,7 +410,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
         let is_in_room = end >= self.end && end.since(self.start) <= self.capacity;
         if !is_in_room || !end.is_aligned() {

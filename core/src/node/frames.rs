@@ -20,14 +20,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return None;
         }
         let (end, last) = (self.raft.tail.end, self.sweep.member);
-        let is_leader = matches!(self.raft.state(), State::Leader(_));
-        let owed = if is_leader {
-            self.next_frames(lent, end)
-        } else {
-            None
-        };
-        // What is owed and not at hand is looked for again when it may have been recalled.
-        let owes = matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
+        let again = self.frames_again(lent, end);
+        let owed = again.or_else(|| self.next_frames(lent, end));
+        // Whose turn comes later in this round is asked by the next call.
+        let goes_on = owed.is_some() && self.sweep.is_before_last(self.raft.others());
+        let owes =
+            goes_on || matches!(self.raft.state(), State::Leader(leader) if leader.owes_bytes(end));
         if !owes || owed.is_none() {
             self.dues.done(Due::FRAMES);
         }
@@ -38,6 +36,43 @@ impl<const N: usize, const S: usize> Node<N, S> {
             false => {}
         }
         owed
+    }
+
+    /// To the next follower what the one before was sent: nearly always both have the same.
+    #[inline(always)]
+    fn frames_again<'l, L: Log>(
+        &mut self,
+        lent: &'l Lent<'_, L>,
+        end: Position,
+    ) -> Option<Owes<'l>> {
+        let (
+            Run {
+                from, len, sent, ..
+            },
+            others,
+        ) = (self.sweep.run, self.raft.others());
+        let member = others.after(MemberId::new(self.sweep.member)?)?;
+        let State::Leader(leader) = &mut self.raft.state else {
+            return None;
+        };
+        let (to, progress) = (
+            from.plus(len as u64),
+            leader.progress.get_mut(member.slot())?,
+        );
+        let is_owed = len > 0 && to <= end && progress.is_to_be_sent(from, to);
+        if !is_owed || self.config.log_group.is_some() {
+            return None;
+        }
+        let bytes = lent.log.read(from).get(..sent)?;
+        let address = self.config.address(member)?.member;
+        progress.sent_alone(from, to);
+        self.sweep.member = member.get();
+        self.counters.log_sent += sent as u64;
+        Some(Owes {
+            door: Door::Member,
+            to: address,
+            what: What::InPlace(bytes),
+        })
     }
 
     #[inline(always)]
@@ -208,6 +243,13 @@ impl Sweep {
         }
         debug_assert_eq!(self.run, Run::of(bytes, from, mtu, segment));
         self.run
+    }
+
+    /// Whether another follower's turn comes before the circle begins anew.
+    #[inline(always)]
+    fn is_before_last(&self, others: MemberSet) -> bool {
+        let last = MemberId::new(self.member);
+        last.is_some_and(|last| others.after(last).is_some())
     }
 
     /// Whose turn it is: the followers' in a circle, then, if there is a group, everybody's, which

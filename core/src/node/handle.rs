@@ -93,8 +93,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// Whether that is the member's address.
     #[inline(always)]
     pub(super) fn is_at(&self, member: MemberId, address: SocketAddr) -> bool {
-        let known = self.config.address(member);
-        known.is_some_and(|known| is_same(&known.member, &address))
+        match self.config.address(member) {
+            Some(known) => is_same(&known.member, &address),
+            None => false,
+        }
     }
 
     fn handle_client<L: Log>(

@@ -217,7 +217,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
 
     /// More is committed than before: services are to execute it, and followers to be told of it,
     /// if not at once then a little later.
-    #[inline]
+    #[inline(always)]
     pub(super) fn committed(&mut self, now: Instant) {
         self.dues.add(Due::SERVICES);
         match self.raft.has_told_all(now) {

@@ -11,7 +11,12 @@ impl Raft {
     #[inline]
     pub fn advance_commit(&mut self) {
         let own = self.acknowledged();
-        if matches!(self.state, State::Leader(_)) && own > self.commit {
+        let State::Leader(leader) = &self.state else {
+            return;
+        };
+        // Nobody else has what is not committed: nearly always so when this one's own flush ends.
+        let is_new = leader.foremost > self.commit;
+        if own > self.commit && (is_new || self.quorum() == 1) {
             self.commit_what_is_agreed(own);
         }
     }
@@ -19,7 +24,7 @@ impl Raft {
     /// As [`Raft::advance_commit`], when a follower that counts has just come to have all up to
     /// `mark` on disk. Of two members, or three, this leader and that one are a quorum, and what
     /// was agreed before by another is committed already.
-    #[inline]
+    #[inline(always)]
     pub(super) fn commit_up_to(&mut self, mark: Position) {
         let State::Leader(leader) = &self.state else {
             return;
@@ -27,7 +32,8 @@ impl Raft {
         let agreed = mark.min(self.acknowledged());
         match leader.barrier {
             Some(barrier) if self.quorum() == 2 => {
-                if agreed >= barrier && agreed > self.commit {
+                let is_past = agreed >= barrier || Planted::DropTheOwnTermBarrier.is_active();
+                if is_past && agreed > self.commit {
                     self.commit = agreed;
                 }
             }
@@ -48,10 +54,6 @@ impl Raft {
             return;
         };
         let quorum = self.quorum();
-        // Nobody else has what is not committed: nearly always so when this one's own flush ends.
-        if quorum > 1 && leader.foremost <= self.commit {
-            return;
-        }
         let others = self.others();
         let agreed = match quorum {
             // Of two members, or three: this one, and whichever other has more.

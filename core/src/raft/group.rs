@@ -80,6 +80,19 @@ impl Progress {
         self.due(end)
     }
 
+    /// Whether nothing stands in the way of sending it the bytes from `from` to `to` next.
+    #[inline(always)]
+    pub fn is_to_be_sent(&self, from: Position, to: Position) -> bool {
+        self.joined && self.resend.is_none() && self.sent == from && self.limit >= to
+    }
+
+    /// It was sent them, alone.
+    #[inline(always)]
+    pub fn sent_alone(&mut self, from: Position, to: Position) {
+        self.sent(from, to);
+        self.hearing.sent_alone(to);
+    }
+
     /// A while has passed: perhaps its network is mended.
     pub(super) fn listen_again(&mut self, now: Instant) {
         if self.hearing.deaf_until.is_some_and(|until| now >= until) {
@@ -110,8 +123,7 @@ impl Leader {
             return self.sent_to_all(from, to);
         };
         if let Some(progress) = self.progress.get_mut(member.slot()) {
-            progress.sent(from, to);
-            progress.hearing.sent_alone(to);
+            progress.sent_alone(from, to);
         }
     }
 
