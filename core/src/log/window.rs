@@ -410,6 +410,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         Position::new((at.get() | (self.capacity - 1)) + 1)
     }
 
+    // Of every frame that is appended or lands, and short: a call would cost as much again.
     #[inline(always)]
     fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
         let is_in_room = end >= self.end && end.since(self.start) <= self.capacity;

@@ -405,7 +405,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         // Nearly always the leader's own term is all there is to say.
         match self.known.as_slice().last() {
-            Some(last) if last.base <= before => self.grown(last.term, before, end),
+            Some(last) if last.base <= before => self.lengthened(last.term, before, end),
             _ => self.published_of_many(before, end),
         }
     }
@@ -418,7 +418,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         for (entry, next) in entries.iter().zip(nexts.chain([end])) {
             let to = next.min(end);
             if entry.base <= at && at < to {
-                self.grown(entry.term, at, to);
+                self.lengthened(entry.term, at, to);
                 at = to;
             }
         }

@@ -447,10 +447,18 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// This leader has appended frames of `term`, from `from` on: as for a follower, but that they
+    /// are to be sent.
+    fn grown(&mut self, term: Term, from: Position, end: Position) {
+        self.dues.add(Due::FRAMES);
+        self.lengthened(term, from, end);
+    }
+
     /// The log has grown from `from` by frames of `term`. Halts if that does not go on from what is
     /// known of it: who does not know with which term its log ends would compare itself with
     /// candidates by a wrong one.
-    fn grown(&mut self, term: Term, from: Position, end: Position) {
+    #[inline]
+    fn lengthened(&mut self, term: Term, from: Position, end: Position) {
         if self.history.push(term, from, end) {
             self.raft.set_tail(Tail { term, end });
             if self.raft.commit() > self.applier.position {

@@ -84,7 +84,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         #[cfg(test)]
         super::tests::plain::note_landed();
         self.raft.handle_frames(now, runway.leader);
-        self.grown(runway.term, at, end);
+        self.lengthened(runway.term, at, end);
         self.dues.add(Due::SAY);
         true
     }
