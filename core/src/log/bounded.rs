@@ -38,6 +38,8 @@ impl<L: Log> Log for Bounded<'_, L> {
         self.log.read(at)
     }
 
+    // Asked for each message that is taken alone.
+    #[inline(always)]
     fn room(&mut self, at: Position) -> &mut [u8] {
         let allowed = self.limit.since(at);
         if allowed == 0 {
@@ -54,6 +56,7 @@ impl<L: Log> Log for Bounded<'_, L> {
         self.log.lap_end(at)
     }
 
+    #[inline(always)]
     fn publish(&mut self, end: Position, chain: u32) -> Result<(), Broken> {
         self.log.publish(end, chain)
     }
