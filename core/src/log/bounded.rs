@@ -38,6 +38,7 @@ impl<L: Log> Log for Bounded<'_, L> {
         self.log.read(at)
     }
 
+    // Asked for each message that is taken alone.
     #[inline(always)]
     fn room(&mut self, at: Position) -> &mut [u8] {
         let allowed = self.limit.since(at);

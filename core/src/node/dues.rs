@@ -62,6 +62,9 @@ pub(super) struct Dues {
     /// Up to here there may be messages of sessions that make nothing due but to execute them, in
     /// the node's only service: see [`Node::plain_to`]. Nowhere, until it has been looked.
     pub plain_to: Position,
+    /// While this member leads, what its clients say may fill the log up to here at least. Nowhere,
+    /// until it has been looked: see [`Node::clients_end`].
+    pub clients_to: Position,
 }
 
 impl Dues {
@@ -70,6 +73,7 @@ impl Dues {
         calls: Due::ALL,
         at: Instant::from_nanos(0),
         plain_to: Position::ZERO,
+        clients_to: Position::ZERO,
     };
 
     /// Whether any of these may have.

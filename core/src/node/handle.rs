@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::clients::{Admission, Memory, Reject as ClientReject, Resolve, ResolveId, Unused, View};
+use super::clients::{Admission, Memory, Resolve, ResolveId, Unused, View};
 use super::dues::Due;
 use super::runway::Runway;
 use super::{
@@ -99,7 +99,43 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// From a client. What is nearly always said, messages of a session of this leader, is taken
+    /// first; all else is the rest.
     fn handle_client<L: Log>(
+        &mut self,
+        now: Now,
+        from: SocketAddr,
+        datagram: &[u8],
+        lent: &mut Lent<'_, L>,
+    ) -> Result<(), Reject> {
+        let before = lent.log.end();
+        let mut taken = 0;
+        if self.dues.clients_to > before {
+            debug_assert_eq!(self.view(), View::Leading);
+            debug_assert!(self.dues.clients_to <= self.clients_end(lent.log.capacity()));
+            let timestamp = self.timestamp(now);
+            let mut log = Bounded::new(&mut *lent.log, self.dues.clients_to);
+            taken = self
+                .clients
+                .take_alike(now.instant, from, datagram, timestamp, &mut log);
+        }
+        let result = match datagram.get(taken..) {
+            Some([]) if taken > 0 => Ok(()),
+            rest => self.handle_client_rest(now, from, rest.unwrap_or_default(), lent),
+        };
+        let end = lent.log.end();
+        if end > before {
+            self.grown(self.raft.term(), before, end);
+        }
+        if !self.clients.is_quiet_to_admit() {
+            self.dues.add(Due::INGRESS);
+        }
+        self.halt_if(self.clients.broken());
+        result
+    }
+
+    #[inline(never)]
+    fn handle_client_rest<L: Log>(
         &mut self,
         now: Now,
         from: SocketAddr,
@@ -116,63 +152,32 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.dues.add(Due::RARELY);
             return reply.map_err(|_| Reject::Wire(wire::Reject::Amplification));
         }
-        if self.view() != View::Leading {
-            let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
+        let view = self.view();
+        if view != View::Leading {
             let clients = &mut self.clients;
             let taken = clients.handle_datagram(now.instant, from, datagram, &mut memory);
             self.dues.add(Due::INGRESS);
             return taken.map_err(Reject::Client);
         }
-        let before = lent.log.end();
-        let timestamp = self.timestamp(now);
         let end = self.clients_end(lent.log.capacity());
-        let mut log = Bounded::new(&mut *lent.log, end);
-        let at_once = self
-            .clients
-            .take_alike(now.instant, from, datagram, timestamp, &mut log);
-        let taken = match datagram.get(at_once..) {
-            Some([]) if at_once > 0 => Ok(()),
-            rest => self.handle_client_rest(now, from, rest.unwrap_or_default(), end, lent),
-        };
-        let end = lent.log.end();
-        if end > before {
-            self.grown(self.raft.term(), before, end);
-            self.dues.add(Due::FRAMES);
-        }
-        if !self.clients.is_quiet_to_admit() {
-            self.dues.add(Due::INGRESS);
-        }
-        self.halt_if(self.clients.broken());
-        taken.map_err(Reject::Client)
-    }
-
-    /// What is left of such a datagram while this member leads: what clients say may fill the log
-    /// to `end`.
-    #[inline(never)]
-    fn handle_client_rest<L: Log>(
-        &mut self,
-        now: Now,
-        from: SocketAddr,
-        datagram: &[u8],
-        end: Position,
-        lent: &mut Lent<'_, L>,
-    ) -> Result<(), ClientReject> {
+        self.dues.clients_to = end;
         let admission = Admission {
-            view: View::Leading,
+            view,
             timestamp: self.timestamp(now),
             snapshot: self.may_snapshot().map_err(SnapshotRefusal::text),
             endpoints: &self.endpoints,
         };
         let mut log = Bounded::new(&mut *lent.log, end);
-        let mut memory = memory(lent.ingress, lent.egress, lent.reassembly);
-        self.clients.handle_datagram_leading(
+        let taken = self.clients.handle_datagram_leading(
             now.instant,
             from,
             datagram,
             &admission,
             &mut log,
             &mut memory,
-        )
+        );
+        taken.map_err(Reject::Client)
     }
 
     /// How far what clients say may fill the log. What is refused for want of room stays in the
@@ -242,7 +247,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let end = lent.log.end();
         if end > before {
             self.grown(self.raft.term(), before, end);
-            self.dues.add(Due::FRAMES);
         }
         self.halt_if(self.clients.broken());
         more

@@ -552,7 +552,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         match append(log, term, &[record], mtu) {
             Ok(span) => {
                 self.grown(term, base, span.end);
-                self.dues.add(Due::FRAMES);
                 if self.halted.is_some() {
                     return;
                 }

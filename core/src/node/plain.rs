@@ -115,7 +115,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.clients.apply_message(header.session, len);
         }
         #[cfg(test)]
-        super::tests::plain::note(1);
+        super::tests::plain::note_alone();
         self.applier
             .take_plain(end, message.term, message.chain, host.time());
         host.moved = now.instant;

@@ -90,11 +90,13 @@ impl<const N: usize> Clients<N> {
 
     /// A committed message of this session, `payload` bytes without its header, has been handed to
     /// the service: its answer, if any, is in the egress now.
+    #[inline(always)]
     pub fn apply_message(&mut self, session: SessionId, payload: usize) {
         self.apply_messages(session, self.egress_cost(payload));
     }
 
     /// As [`Clients::apply_message`], of several that cost so much together.
+    #[inline(always)]
     pub(in crate::node) fn apply_messages(&mut self, session: SessionId, cost: u64) {
         if self.leading.is_none() {
             return;

@@ -202,6 +202,7 @@ impl<const N: usize> Host<N> {
     }
 
     /// Is this session open, as this service sees it?
+    #[inline(always)]
     pub fn knows(&self, id: SessionId) -> bool {
         self.index_of(id).is_some()
     }

@@ -14,6 +14,7 @@ use crate::wire::cluster::{
     ClusterAction, ClusterActionRequest, Message, ServiceMessage, SessionCloseEvent,
     SessionMessage, SessionMessageHeader, SessionOpenEvent, TimerEvent,
 };
+use crate::wire::frame::step as step_of;
 
 mod frames;
 mod leader;
@@ -22,6 +23,7 @@ std::thread_local! {
     static IS_CLOSED: Cell<bool> = const { Cell::new(false) };
     static TAKEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     static LANDED: Cell<usize> = const { Cell::new(0) };
+    static ALONE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Whether all goes the long way just now.
@@ -48,6 +50,12 @@ fn are_equal(short: &Node<2>, long: &Node<2>) -> bool {
                 runway,
                 ..short.clone()
             }
+}
+
+/// One message was all that there was to execute.
+pub fn note_alone() {
+    note(1);
+    ALONE.set(ALONE.get() + 1);
 }
 
 /// A service that does something with all that it hears, and stalls after so many records.
@@ -394,6 +402,8 @@ impl Pair {
     fn execute(&mut self, ms: u64, patience: u32) -> bool {
         self.each(|bench, actor| {
             actor.patience = patience;
+            // As if nothing had stirred it since services were last looked after.
+            bench.node.dues.plain_to = bench.node.plain_to();
             let mut lent = lent!(bench);
             bench.node.poll_service(now(ms), actor, &mut lent)
         })
@@ -523,4 +533,40 @@ fn a_message_discards_one_that_was_cut_off_in_an_earlier_call() {
     }
     assert_eq!(pair.node().applier.position.get(), end);
     assert_eq!(TAKEN.take(), [0, 1]);
+}
+
+/// Each frame is committed as soon as it is there.
+#[test]
+fn a_message_alone_is_executed_the_same_whichever_way() {
+    ALONE.take();
+    for seed in 0..24 {
+        let mut script = Script::new(seed);
+        let recovered = script.recovered();
+        for _ in 0..80 {
+            script.step();
+        }
+        let every = [0, 192, 1 << 12][seed as usize % 3];
+        let mut pair = Pair::new(&recovered, |config| config.checkpoint_every = every);
+        let (last, end) = (script.of, script.log.end().get());
+        for ms in 1..4_000 {
+            pair.place = (seed, ms as usize);
+            let at = pair.node().applier.position.get();
+            if at == end || pair.node().halted().is_some() {
+                break;
+            }
+            if pair.members[0].0.window.end().get() <= at {
+                deliver(&mut pair, ms, &script.storage);
+            }
+            let next = step_of(&script.storage[at as usize..]);
+            let commit = at + next.map_or(0, |(_, len)| len as u64);
+            let history = script.history.clone();
+            pair.each(|bench, _| bench.lead(ms, last, &history, end, commit));
+            pair.drive(ms, &script.storage);
+            let patience = (script.prng.below(8) > 0).then_some(u32::MAX);
+            pair.execute(ms, patience.unwrap_or(0));
+        }
+        assert_eq!(pair.node().applier.position.get(), end, "{seed}");
+    }
+    let alone = ALONE.take();
+    assert!(alone > 1_000, "{alone} messages alone");
 }
