@@ -16,6 +16,9 @@ use super::socket::Socket;
 
 /// The most messages of one call that receives; each may be several datagrams.
 const RECEIVE: usize = 32;
+/// What one call is to receive. A processor's caches hold that while it is looked at, and the next
+/// call puts its bytes into the same memory; of long messages 32 would be 2 MiB, which they do not.
+const AT_ONCE: usize = 64 << 10;
 /// The most datagrams of one call that sends.
 pub const BATCH: usize = 128;
 /// Room for one datagram, or for what the kernel has joined: no UDP payload is longer.
@@ -61,7 +64,17 @@ impl Control<u16> {
     }
 }
 
-/// Datagrams that were received together.
+/// How many messages a call takes from a socket, after one that has taken `count` of `most`, the
+/// longest of so many bytes: short ones many, so that they share what a call costs, long ones few,
+/// so that they stay in the caches (see [`AT_ONCE`]). A short one between long ones proves little,
+/// so it grows slowly, and only where there may be more.
+fn pace(most: usize, count: usize, longest: usize) -> usize {
+    let fits = AT_ONCE.checked_div(longest).unwrap_or(RECEIVE);
+    let most = if count == most { 2 * most } else { most };
+    fits.min(most).clamp(1, RECEIVE)
+}
+
+/// Datagrams that were received together. One for each socket.
 pub struct ReceiveBatch {
     bytes: Box<[u8]>,
     names: Box<[libc::sockaddr_storage]>,
@@ -69,6 +82,10 @@ pub struct ReceiveBatch {
     vectors: Box<[libc::iovec]>,
     controls: Box<[Control<libc::c_int>]>,
     len: usize,
+    /// The last `receive` took as many messages as it could.
+    is_full: bool,
+    /// How many the next one takes at most.
+    most: usize,
 }
 
 impl Default for ReceiveBatch {
@@ -91,6 +108,8 @@ impl ReceiveBatch {
             vectors: vec![vector; RECEIVE].into_boxed_slice(),
             controls: vec![control; RECEIVE].into_boxed_slice(),
             len: 0,
+            is_full: false,
+            most: 1,
         }
     }
 
@@ -110,9 +129,9 @@ impl ReceiveBatch {
         };
     }
 
-    /// Whether the last `receive` took as much as one can: there may be more.
+    /// Whether the last `receive` took as much as it could: there may be more.
     pub fn is_full(&self) -> bool {
-        self.len == RECEIVE
+        self.is_full
     }
 
     /// Receives what is there, without waiting; false if that is nothing.
@@ -120,8 +139,8 @@ impl ReceiveBatch {
     /// # Errors
     /// Any error but those that mean "nothing there" or "one datagram was refused somewhere".
     pub fn receive(&mut self, socket: &Socket) -> io::Result<bool> {
-        self.len = 0;
-        for at in 0..RECEIVE {
+        (self.len, self.is_full) = (0, false);
+        for at in 0..self.most {
             self.vectors[at].iov_base = self.bytes[at * SLOT..].as_mut_ptr().cast();
             self.vectors[at].iov_len = SLOT;
             let header = &mut self.headers[at].msg_hdr;
@@ -132,21 +151,25 @@ impl ReceiveBatch {
             header.msg_control = (&raw mut self.controls[at]).cast();
             header.msg_controllen = size_of::<Control<libc::c_int>>() as _;
         }
-        // SAFETY: `headers` has RECEIVE entries; each points at its own name, vector, control and
-        // bytes, all owned by `self`, of the stated lengths, and not used by anything else during
-        // the call. Whatever integers the kernel writes into a control are values of it.
+        // SAFETY: the first `most` of the RECEIVE entries of `headers` point each at a name, a
+        // vector, a control and bytes of their own, all owned by `self`, of the stated lengths, and
+        // not used by anything else during the call. Whatever integers the kernel writes into a
+        // control are values of it.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                RECEIVE as libc::c_uint,
+                self.most as libc::c_uint,
                 libc::MSG_DONTWAIT,
                 null_mut(),
             )
         };
         match usize::try_from(received) {
             Ok(count) => {
-                self.len = count.min(RECEIVE);
+                self.len = count.min(self.most);
+                self.is_full = self.len == self.most;
+                let lens = self.headers[..self.len].iter().map(|h| h.msg_len as usize);
+                self.most = pace(self.most, self.len, lens.max().unwrap_or_default());
                 Ok(self.len > 0)
             }
             Err(_) => match receive_error(io::Error::last_os_error()) {

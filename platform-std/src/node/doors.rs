@@ -18,6 +18,9 @@ use crate::net::{Group, ReceiveBatch, SendBatch, Socket};
 const SENT: usize = 2;
 /// After so many datagrams through one door other work comes round as well.
 const RECEIVED: u64 = 128;
+/// The same for so many bytes: what a turn has received is in a cache when it is written, sent and
+/// executed.
+const RECEIVED_BYTES: usize = 128 << 10;
 
 /// What went through the doors since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +38,8 @@ pub struct Doors {
     /// What a leader sends to all followers at once. From the same address as all else that it
     /// sends, so that the check of the source is the same.
     group: Option<Socket>,
-    inbound: ReceiveBatch,
+    /// Of each socket.
+    inbound: [ReceiveBatch; 3],
     to_members: SendBatch,
     to_clients: SendBatch,
     scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
@@ -64,7 +68,7 @@ impl Doors {
             member,
             client,
             group,
-            inbound: ReceiveBatch::new(),
+            inbound: Default::default(),
             to_members: SendBatch::new(),
             to_clients: SendBatch::new(),
             scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
@@ -100,11 +104,13 @@ impl Doors {
         let doors = [(Door::Member, &self.member), (Door::Client, &self.client)];
         // What is said to the group is for members, and by members.
         let group = self.group.as_ref().map(|socket| (Door::Member, socket));
-        for (door, socket) in doors.into_iter().chain(group) {
-            let before = self.traffic.received;
-            while self.inbound.receive(socket)? {
+        let doors = doors.into_iter().chain(group);
+        for ((door, socket), inbound) in doors.zip(&mut self.inbound) {
+            let (before, mut len) = (self.traffic.received, 0);
+            while inbound.receive(socket)? {
                 any = true;
-                for (from, bytes) in self.inbound.datagrams() {
+                for (from, bytes) in inbound.datagrams() {
+                    len += bytes.len();
                     // A leader on a machine with other members hears what it says to the group.
                     if door == Door::Member && from == own {
                         continue;
@@ -117,8 +123,9 @@ impl Doors {
                         self.traffic.rejected += 1;
                     }
                 }
-                let is_much = self.traffic.received - before >= RECEIVED;
-                if is_much || !self.inbound.is_full() {
+                let count = self.traffic.received - before;
+                let is_much = count >= RECEIVED || len >= RECEIVED_BYTES;
+                if is_much || !inbound.is_full() {
                     break;
                 }
             }

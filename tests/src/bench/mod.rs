@@ -49,6 +49,8 @@ pub struct Options {
     pub time: Duration,
     /// How many messages a log to be replayed has.
     pub messages: u64,
+    /// Only messages of this length, where there are several.
+    pub len: Option<usize>,
     /// As short as it can be and still show that all of it works.
     pub is_quick: bool,
     /// A profile instead of figures.

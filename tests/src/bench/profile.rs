@@ -30,9 +30,10 @@ pub fn run(options: &Options) -> Result<(), String> {
     let kind = Kind { mtu: MTU, ..THREE };
     let cluster = kind.start();
     let leader = cluster.leader();
+    let len = options.len.unwrap_or(32);
     let shape = Shape {
         wait: Wait::Yield,
-        len: 32,
+        len,
         mtu: MTU,
     };
     let mut load = Load::open(&cluster.endpoints(), shape)?;
@@ -60,7 +61,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         rooms.push(fold(&script(&path(process))?));
     }
     println!(
-        "profile: 32 B, replication-only, yield, datagrams of {MTU} B, {IN_FLIGHT} in flight; \
+        "profile: {len} B, replication-only, yield, datagrams of {MTU} B, {IN_FLIGHT} in flight; \
          {:.0} thousand echoes a second\nmeanwhile; percent of each process's samples\n",
         echoed.rate / 1000.0
     );

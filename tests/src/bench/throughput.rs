@@ -87,6 +87,9 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
             continue;
         }
         for (way, found) in WAYS.iter().zip(&mut found) {
+            if !way.is_wanted(options) {
+                continue;
+            }
             let datagrams = limits[usize::from(way.mtu != LARGE)];
             let in_each = way.mtu / (way.len + HEADERS);
             found.raw.push(datagrams * in_each as f64 / 1000.0);
@@ -106,7 +109,9 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
         }
     }
     if options.has('d') {
-        rows.extend(WAYS.iter().zip(&found).map(|(way, found)| way.row(found)));
+        let wanted = WAYS.iter().zip(&found);
+        let wanted = wanted.filter(|(way, _)| way.is_wanted(options));
+        rows.extend(wanted.map(|(way, found)| way.row(found)));
     }
     Ok(rows)
 }
@@ -121,6 +126,10 @@ fn raw_rate(len: usize, options: &Options) -> std::io::Result<f64> {
 }
 
 impl Way {
+    fn is_wanted(&self, options: &Options) -> bool {
+        options.len.is_none_or(|len| len == self.len)
+    }
+
     fn run(&self, options: &Options, found: &mut Found) -> Result<(), String> {
         let kind = Kind {
             is_durable: self.is_durable,

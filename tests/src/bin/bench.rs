@@ -11,10 +11,10 @@ const HELP: &str = "\
 Measures clusters of real node processes on loopback, with the library's client, beside the raw
 limits of the same run. docs/performance.md explains each row.
 
-usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [--svg FILE] [--json]
-             [--peers [--aeron-classpath JARS]]
+usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [--len BYTES]
+             [--svg FILE] [--json] [--peers [--aeron-classpath JARS]]
        bench --pipeline [--rounds N] [--seconds S] [--svg FILE] [--json]
-       bench --profile [--seconds S]
+       bench --profile [--seconds S] [--len BYTES]
        bench --steady MINUTES
 
   --rows LIST   only these rows:
@@ -39,6 +39,7 @@ usage: bench [--rows a,b] [--quick] [--rounds N] [--seconds S] [--messages N] [-
   --rounds N    how often each is measured, in turns (default 5)
   --seconds S   how long each load lasts (default 3)
   --messages N  in the log that is replayed (default 1000000)
+  --len BYTES   of row d only messages of this length; of the profile's (default 32)
   --svg FILE    where the plot goes (default target/bench.svg, target/pipeline.svg)
   --json        JSON instead of text
   --peers       raft-rs, openraft and etcd (Debian: etcd-server) on the same work, in turns with
@@ -90,6 +91,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
     let (mut rows, mut svg, mut is_json, mut is_quick) = (None, None, false, false);
     let mut is_profile = false;
     let (mut rounds, mut seconds, mut messages, mut minutes) = (None, None, None, None);
+    let mut len = None;
     let (mut has_peers, mut aeron) = (false, None);
     while let Some(flag) = arguments.next() {
         let mut next = || arguments.next().ok_or_else(|| format!("{flag} needs more"));
@@ -106,6 +108,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--seconds" => seconds = Some(number(next()?)?),
             "--steady" => minutes = Some(number(next()?)?),
             "--messages" => messages = Some(number(next()?)?.max(1.0) as u64),
+            "--len" => len = Some(number(next()?)? as usize),
             "--pipeline" => rows = Some(PIPELINE.to_owned()),
             "--profile" => is_profile = true,
             "--quick" => is_quick = true,
@@ -139,6 +142,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         rounds: rounds.unwrap_or(if is_quick { 1 } else { 5 }),
         time: Duration::from_secs_f64(seconds.unwrap_or(if is_quick { 0.5 } else { 3.0 })),
         messages: messages.unwrap_or(if is_quick { 100_000 } else { 1_000_000 }),
+        len,
         is_quick,
         is_profile,
         steady: minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes)),

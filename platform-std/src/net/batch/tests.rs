@@ -173,3 +173,29 @@ fn a_datagram_that_the_kernel_refuses_does_not_stop_the_others() {
     let got = arrived(&mut ReceiveBatch::new(), &here, &there);
     assert_eq!(got, [&b"first"[..], b"last"]);
 }
+
+#[test]
+fn long_messages_are_taken_one_by_one_and_short_ones_together() {
+    let mut most = 1;
+    for expected in [2, 4, 8, 16, 32, 32] {
+        most = pace(most, most, 100);
+        assert_eq!(most, expected);
+    }
+    assert_eq!(pace(4, 3, 0), 4, "there were no more");
+    assert_eq!(pace(32, 32, 8192), 8);
+    assert_eq!([pace(32, 3, 57_344), pace(1, 1, SLOT)], [1, 1]);
+    let (here, there) = pair("127.0.0.1:0");
+    let (mut sender, mut receiver) = (SendBatch::new(), ReceiveBatch::new());
+    for (len, calls) in [(40_000, 4), (20, 3)] {
+        let bytes = vec![0; len];
+        sender.send(&here, &[(there.local(), &bytes[..]); 4]);
+        for _ in 1..calls {
+            assert!(receiver.receive(&there).unwrap());
+            assert!(receiver.is_full(), "{len}");
+        }
+        assert!(receiver.receive(&there).unwrap());
+        assert_eq!(receiver.is_full(), len == 40_000);
+        assert!(!receiver.receive(&there).unwrap());
+        assert!(!receiver.is_full());
+    }
+}

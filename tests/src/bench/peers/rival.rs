@@ -258,6 +258,7 @@ mod tests {
             rounds: 1,
             time: Duration::from_millis(1500),
             messages: 1,
+            len: None,
             is_profile: false,
             steady: None,
             is_quick: false,
