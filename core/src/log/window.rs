@@ -372,6 +372,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log for Window<B> {
         chain.filter(|_| position == at)
     }
 
+    #[inline(always)]
     fn read(&self, at: Position) -> &[u8] {
         if at < self.start || at >= self.end || !at.is_aligned() {
             return &[];

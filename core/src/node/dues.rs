@@ -136,5 +136,6 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if self.unpersisted().is_none() {
             self.dues.done(Due::PERSIST);
         }
+        self.lay_runway(&*lent.log);
     }
 }

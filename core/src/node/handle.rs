@@ -4,7 +4,6 @@ use core::net::SocketAddr;
 
 use super::clients::{Admission, Memory, Resolve, ResolveId, Unused, View};
 use super::dues::Due;
-use super::runway::Runway;
 use super::{
     Consumer, Door, Halt, Lent, Node, RESERVE, ReadError, Recall, Reject, SnapshotRefusal,
 };
@@ -71,12 +70,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// it hears first would else find it unwell.
     #[inline(never)]
     pub(super) fn look<L: Log>(&mut self, now: Now, lent: &Lent<'_, L>) {
-        self.runway = Runway::NONE;
         self.see_memory(lent);
         if let Some(slept) = self.raft.look(now.instant) {
             self.excuse(now.instant, slept);
         }
         self.see(now);
+        self.lay_runway(&*lent.log);
     }
 
     /// Which member speaks: by its address, which is compared first with that of whom it must be.

@@ -3,10 +3,10 @@
 //! looked at once that no such datagram changes.
 //!
 //! **Invariant:** what holds for [`Node::runway_anew`] when a runway is laid holds for as long as
-//! it lies. Whatever could end that takes it away: all that is not of every day ([`Node::stir`]),
-//! time ([`Node::look`]) and the log's cut ([`Node::cut`]); a turn of `raft` and a dispute over
-//! states, which are noticed later, are asked for each time. What is left can only move its end
-//! out: a flush, and the start of a log of which old parts are deleted.
+//! it lies. Whatever could end that takes it away: all that is not of every day ([`Node::stir`])
+//! and the log's cut ([`Node::cut`]); when time is looked at ([`Node::look`]) it is laid anew; a turn
+//! of `raft` and a dispute over states, which are noticed later, are asked for each time. What is
+//! left can only move its end out: a flush, and the start of a log of which old parts are deleted.
 
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -94,6 +94,14 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let anew = self.runway_anew(self.runway.leader, log);
         let to = self.runway.to;
         end <= anew.to && self.runway == Runway { to, ..anew }
+    }
+
+    /// Lays it behind the end of the log, as things are now.
+    pub(super) fn lay_runway<L: Log>(&mut self, log: &L) {
+        self.runway = match self.raft.state() {
+            State::Follower(follower) => self.runway_anew(follower.leader, log),
+            _ => Runway::NONE,
+        };
     }
 
     /// Behind the end of the log as it is now, for what this member sends.

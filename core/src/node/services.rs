@@ -46,13 +46,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return false;
         }
         if self.is_at_rest() {
-            for (host, service) in self.hosts.iter_mut().zip(services) {
-                service.on_background_work(now);
-                host.moved = now.instant;
-            }
-            lent.log.release(self.raft.tail.end);
-            self.dues.done(Due::SERVICES);
-            return false;
+            return self.rest(now, services, &mut *lent.log);
         }
         let mut bench = Bench {
             services,
@@ -94,6 +88,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent.log.release(self.raft.tail.end);
         let moved = self.applier.position > before;
         more || (moved && self.applier.position < self.raft.commit() && self.applier.ready)
+    }
+
+    /// Nothing is to be executed.
+    fn rest<L: Log>(&mut self, now: Now, services: &mut [&mut dyn Service], log: &mut L) -> bool {
+        for (host, service) in self.hosts.iter_mut().zip(services) {
+            service.on_background_work(now);
+            host.moved = now.instant;
+        }
+        log.release(self.raft.tail.end);
+        self.dues.done(Due::SERVICES);
+        false
     }
 
     /// What follows from what services have executed: their digests, the first timer of each, and

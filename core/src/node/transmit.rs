@@ -96,7 +96,8 @@ impl Sweep {
 }
 
 impl<const N: usize, const S: usize> Node<N, S> {
-    /// The next datagram due; `None` when nothing more is owed now. Each may be lost, duplicated or
+    /// The next datagram due; `None` when nothing more is owed now. What comes with time is owed
+    /// once [`Self::handle_timeout`] was called at that time. Each may be lost, duplicated or
     /// delayed. What is not in place is written to `scratch`. Each call does work bounded by the
     /// members, the sessions and one datagram.
     #[inline]
@@ -106,9 +107,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         lent: &'l Lent<'_, L>,
         scratch: &'l mut [u8; CONTROL_MAX],
     ) -> Option<Transmit<'l>> {
-        if self.dues.have_come(now.instant) {
-            self.dues.add(Due::TRANSMIT);
-        } else if !self.dues.has(Due::TRANSMIT) && self.clients.is_quiet_to_send() {
+        if !self.dues.has(Due::TRANSMIT) && self.clients.is_quiet_to_send() {
             return None;
         }
         self.transmit_due(now, lent, scratch)
@@ -220,9 +219,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
     #[inline(always)]
     pub(super) fn committed(&mut self, now: Instant) {
         self.dues.add(Due::SERVICES);
-        match self.raft.has_told_all(now) {
-            true => self.dues.come_at(self.raft.owes_next()),
-            false => self.dues.add(Due::SAY),
+        match self.raft.tells_later(now) {
+            Some(at) => self.dues.come_at(at),
+            None => self.dues.add(Due::SAY),
         }
     }
 

@@ -82,6 +82,7 @@ impl Leader {
     }
 
     /// Whether any follower may be sent bytes of a log that ends at `end`.
+    #[inline(always)]
     pub fn owes_bytes(&self, end: Position) -> bool {
         self.places().iter().any(|p| p.may_be_sent(end))
     }
@@ -369,9 +370,18 @@ impl Raft {
 
     /// Whether this leads, all follow, and have been told all that they are to be told now.
     #[inline]
-    pub(crate) fn has_told_all(&self, now: Instant) -> bool {
+    pub(super) fn has_told_all(&self, now: Instant) -> bool {
         matches!(&self.state, State::Leader(leader)
             if leader.is_calm && leader.telling.is_told(now, self.commit))
+    }
+
+    /// When followers are to be told of what has just been committed, if not at once.
+    #[inline(always)]
+    pub(crate) fn tells_later(&self, now: Instant) -> Option<Instant> {
+        match &self.state {
+            State::Leader(leader) if leader.is_calm => leader.telling.later(now, self.commit),
+            _ => None,
+        }
     }
 
     #[inline(never)]

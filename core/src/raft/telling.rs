@@ -46,6 +46,12 @@ impl Telling {
         untold == 0 || (now < self.next && untold < BYTES)
     }
 
+    /// When they are to be told of `commit`, which is more than they were, if not at once.
+    #[inline(always)]
+    pub fn later(&self, now: Instant, commit: Position) -> Option<Instant> {
+        (now < self.next && commit.since(self.told) < BYTES).then_some(self.next)
+    }
+
     /// When they are to be told more, if nothing more is committed before.
     pub fn deadline(&self, commit: Position) -> Option<Instant> {
         (commit > self.told).then_some(self.next)

@@ -76,7 +76,7 @@ impl<From: Copy, To: Copy> Inbox<From, To> {
     }
 
     fn iter(&self) -> impl Iterator<Item = (From, To, &[u8])> {
-        let places = self.places[..self.len].iter();
+        let places = self.places.iter().take(self.len);
         places.map(|place| (place.from, place.to, &place.bytes[..place.len]))
     }
 
