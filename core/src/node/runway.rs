@@ -4,9 +4,10 @@
 //!
 //! **Invariant:** what holds for [`Node::runway_anew`] when a runway is laid holds for as long as
 //! it lies. Whatever could end that takes it away: all that is not of every day ([`Node::stir`])
-//! and the log's cut ([`Node::cut`]); when time is looked at ([`Node::look`]) it is laid anew; a turn
-//! of `raft` and a dispute over states, which are noticed later, are asked for each time. What is
-//! left can only move its end out: a flush, and the start of a log of which old parts are deleted.
+//! and the log's cut ([`Node::cut`]); when time is looked at ([`Node::look`]) it is laid anew; a
+//! turn of `raft` and a dispute over states, which are noticed later, are asked for each time. What
+//! is left can only move its end out: a flush, and the start of a log of which old parts are
+//! deleted.
 
 use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 

@@ -50,6 +50,8 @@ impl Damaged {
     }
 
     fn asks(&mut self, ms: u64) -> Option<(u8, RepairRequest)> {
+        // As by a look at the time, but for elections.
+        self.bench.node.stir();
         let said = self.bench.said(ms);
         said.into_iter().find_map(|(to, body)| match body {
             Body::RepairRequest(ask) => {
