@@ -43,7 +43,7 @@ impl Direct {
 impl<const N: usize> Clients<N> {
     /// Appends messages of a session from the start of a datagram to `log`, while this member's
     /// view is that it leads: as [`Clients::handle_datagram_leading`], which is for what is left,
-    /// but only those that [`Clients::admit_alike`] takes. Returns how many bytes it took.
+    /// but only those that `admit_alike` takes. Returns how many bytes it took.
     #[inline(always)]
     pub fn take_alike<L: Log>(
         &mut self,
