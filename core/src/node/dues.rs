@@ -125,6 +125,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             self.look_after(now);
         }
         self.settle(now, lent.log);
+        if self.halted.is_some() {
+            return;
+        }
         let clients = self.clients.handle_timeout(now.instant);
         self.dues = Dues {
             at: now.instant.plus(EVERY).min(clients),

@@ -126,7 +126,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if end > before {
             self.grown(self.raft.term(), before, end);
         }
-        if !self.clients.is_quiet_to_admit() {
+        // A snapshot may be due, for what the log has grown.
+        if end >= self.dues.clients_to || !self.clients.is_quiet_to_admit() {
             self.dues.add(Due::INGRESS);
         }
         self.halt_if(self.clients.broken());
@@ -160,7 +161,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             return taken.map_err(Reject::Client);
         }
         let end = self.clients_end(lent.log.capacity());
-        self.dues.clients_to = end;
+        self.dues.clients_to = end.min(self.snapshot_from());
         let admission = Admission {
             view,
             timestamp: self.timestamp(now),

@@ -291,6 +291,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// The driver has done what it owed. After a `Finish` that was done it starts anew and does not
     /// call this; if it could not be done, the snapshot is received all over again.
     pub fn handle_installed(&mut self, install: Install, done: bool) {
+        self.stir();
         let now = self.clock.instant;
         let Some(receiving) = &mut self.receiving else {
             return;

@@ -47,6 +47,16 @@ impl<const N: usize, const S: usize> Node<N, S> {
         [configured, needed].into_iter().flatten().min()
     }
 
+    /// From where on the log has grown so much that one is due; nowhere while one is on its way.
+    pub(super) fn snapshot_from(&self) -> Position {
+        let known = &self.snapshots;
+        let is_begun = known.appended == Some(self.raft.term());
+        match self.snapshot_period() {
+            Some(bytes) if self.config.snapshots.enabled && !is_begun => known.last.plus(bytes),
+            _ => Position::MAX,
+        }
+    }
+
     /// The log is about to be full, and no snapshot on this disk would let any of it go.
     pub(super) fn is_stuck(&self) -> bool {
         let segment = self.config.segment_length;

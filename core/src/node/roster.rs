@@ -7,7 +7,8 @@
 //! - no member tells that it has executed the record before its node state says so as well: so it
 //!   will never again count the old life, not even after a restart;
 //! - a leader counts the new life's marks only when *every* other member has told so, once: until
-//!   then a member that does not know of the record could still be elected by the old life;
+//!   then a member that does not know of the record could still be elected by the old life; and
+//!   when a quorum without it has all that is committed, which the old life may have helped to;
 //! - the new life votes only when a leader has told it that this is the case, and says from then on
 //!   that it does: no later leader needs to see it again.
 //!
@@ -19,7 +20,7 @@ use super::dues::Due;
 use super::{Event, Node};
 use crate::limits::MEMBERS_MAX;
 use crate::log::{Log, append};
-use crate::raft::{Progress, State};
+use crate::raft::{Leader, Progress, State};
 use crate::time::Instant;
 use crate::units::{Incarnation, MemberId, Position, Term};
 use crate::wire::admission::MemberAdmitted;
@@ -85,7 +86,24 @@ impl<const N: usize, const S: usize> Node<N, S> {
             let progress = leader.progress.get(other.slot());
             progress.is_some_and(|p| p.counts && p.applied >= since)
         };
-        self.told_applied() >= since && others.all(knows)
+        self.told_applied() >= since && others.all(knows) && self.needs_no_mark_of(leader, member)
+    }
+
+    /// Whether all that is committed is on the disks of a quorum without this member: the old
+    /// directory may have been in the one that committed it.
+    fn needs_no_mark_of(&self, leader: &Leader, member: MemberId) -> bool {
+        let commit = self.raft.commit();
+        let has = |other: &MemberId| {
+            let progress = leader.progress.get(other.slot());
+            progress.is_some_and(|p| p.joined && p.counts && p.durable >= commit)
+        };
+        let others = self.raft.others().iter().filter(|other| *other != member);
+        // Whom this leader has counted since may be of a quorum that nobody else made.
+        if leader.progress.get(member.slot()).is_some_and(|p| p.counts) {
+            return true;
+        }
+        // Before its first record is committed a leader does not know all that is.
+        leader.has_opened(commit) && 1 + others.filter(has).count() >= self.raft.members.quorum()
     }
 
     /// Takes what a follower says of its log.
@@ -203,6 +221,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
         self.event(Event::MemberAdmitted(member));
         self.heard.forget_said();
+        // What the old directory said of itself is not the new one's.
+        if let Some(progress) = self.raft.progress_mut(member) {
+            progress.counts = false;
+        }
         self.check_own_life();
     }
 

@@ -34,8 +34,7 @@ use crate::units::{Incarnation, Position, SessionId, Term};
 
 const FORMAT: u32 = 1;
 /// How soon a snapshot is taken again that failed, if a full log waits for it: then after as long
-/// as they have failed (not by how many have: that may be many in a moment), up to a minute. What
-/// fills a disk is not gone in a second, and every attempt writes all there is.
+/// as they have failed, up to a minute. What fills a disk is not gone in a second.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Each attempt is a record in what a full log keeps for what makes room in it, and for the terms
@@ -114,7 +113,7 @@ pub(super) struct Snapshots<const S: usize> {
     /// This member has appended the action in this term, and not seen it committed.
     pub appended: Option<Term>,
     /// Where the last action was, and when this member came to it.
-    last: Position,
+    pub last: Position,
     last_at: Instant,
     taking: Option<Set<S>>,
     /// When the first failed on this member since one was stored.
@@ -162,6 +161,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
     pub fn request_snapshot(&mut self) -> Result<(), SnapshotRefusal> {
         self.may_snapshot()?;
         self.snapshots.asked = true;
+        self.stir();
         Ok(())
     }
 

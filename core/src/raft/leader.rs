@@ -52,7 +52,7 @@ pub struct Leader {
     resigned: bool,
     /// All that it leads were found to follow, and to be owed nothing: until one of them is found
     /// to be otherwise, or a round begins, they are only owed what is committed.
-    is_calm: bool,
+    pub(super) is_calm: bool,
 }
 
 impl Leader {
@@ -73,12 +73,9 @@ impl Leader {
         }
     }
 
-    /// By when somebody may be owed something, if nothing happens.
-    pub(super) fn owes_next(&self, commit: Position) -> Instant {
-        match self.is_calm {
-            true => self.telling.deadline(commit).unwrap_or(Instant::NEVER),
-            false => Instant::from_nanos(0),
-        }
+    /// When followers are to be told of what is committed, if they were not.
+    pub(super) fn tells_next(&self, commit: Position) -> Instant {
+        self.telling.deadline(commit).unwrap_or(Instant::NEVER)
     }
 
     /// Whether any follower may be sent bytes of a log that ends at `end`.
@@ -106,6 +103,11 @@ impl Leader {
     /// When the next round of heartbeats is due.
     pub(super) const fn heartbeat_at(&self) -> Instant {
         self.rounds.next()
+    }
+
+    /// Whether its term's first record is committed.
+    pub(crate) fn has_opened(&self, commit: Position) -> bool {
+        self.barrier.is_some_and(|end| end <= commit)
     }
 
     /// It hands over, or has resigned.

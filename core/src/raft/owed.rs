@@ -110,7 +110,8 @@ impl Raft {
     /// was told nothing, and no time has passed by [`Raft::handle_timeout`].
     pub fn owes_next(&self) -> Instant {
         match &self.state {
-            State::Leader(leader) => leader.owes_next(self.commit),
+            State::Leader(leader) if leader.is_calm => leader.tells_next(self.commit),
+            State::Leader(leader) => leader.deadline(self.others(), self.commit),
             // Whatever they owe, they owe since they were told something or their time had come.
             _ => Instant::NEVER,
         }

@@ -1,6 +1,8 @@
 //! When a snapshot is taken again that failed.
 
+use super::dues::Due;
 use super::*;
+use crate::session::AllowAll;
 use crate::snapshot::SnapshotError;
 
 /// A member whose log is full, and which has no snapshot that would let any of it go.
@@ -82,4 +84,21 @@ fn attempts_that_fail_for_two_weeks_do_not_use_up_what_is_kept_for_them() {
         assert!(ms > 5 * 3_600_000 || waited <= 60_000);
     }
     assert!(attempts > 300);
+}
+
+#[test]
+fn one_that_is_asked_for_is_on_its_way_with_the_next_call() {
+    let mut bench = Bench::new(3, &Author::new().recovered(1));
+    bench.node.config.snapshots.enabled = true;
+    bench.be_elected();
+    let (now, term) = (bench.node.clock, bench.node.raft().term());
+    bench.node.clients.become_leader(now.instant, term);
+    let mut lent = lent!(bench);
+    bench.node.handle_timeout(now, &mut lent);
+    assert!(!bench.node.poll_ingress(now, &mut AllowAll, &mut lent));
+    assert!(!bench.node.dues.has(Due::INGRESS), "nothing is to be done");
+    let end = lent.log.end();
+    bench.node.request_snapshot().unwrap();
+    bench.node.poll_ingress(now, &mut AllowAll, &mut lent);
+    assert!(lent.log.end() > end);
 }
