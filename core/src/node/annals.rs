@@ -1,6 +1,7 @@
 //! Terms that the history in memory has forgotten, read from the log itself: each frame names its
 //! term. So the bound of that history never keeps a member from joining.
 
+use super::dues::Due;
 use super::transmit::{Owes, Scratch};
 use super::{Consumer, Lent, Node, Recall};
 use crate::log::{Frames, Log, segment_base, starts_frame};
@@ -89,6 +90,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 read: None,
                 ..question
             });
+            // From there it may be answered at once.
+            self.dues.add(Due::ASK);
             return None;
         }
         self.annals = None;

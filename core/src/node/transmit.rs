@@ -188,16 +188,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         if !self.dues.has(Due::ASK) {
             return None;
         }
-        let question = self.annals;
+        self.dues.done(Due::ASK);
         let is_told = self.annals.is_none() && self.history_wanted.is_none() && self.hole.is_none();
         let is_whole = self.receiving.is_none() && self.healing.is_none();
         let owed = match is_told && is_whole {
             true => None,
             false => self.owed_for_the_missing(now.instant, lent, scratch),
         };
-        // A question that starts elsewhere now may be answered from there.
-        if owed.is_none() && question == self.annals {
-            self.dues.done(Due::ASK);
+        if owed.is_some() {
+            self.dues.add(Due::ASK);
         }
         owed
     }

@@ -141,6 +141,7 @@ impl Leader {
         self.rounds.refill(now, others, interval);
     }
 
+    #[inline(never)]
     pub(super) fn deadline(&self, others: MemberSet, commit: Position) -> Instant {
         let next = self.rounds.next();
         let transfer = self.transfer.map_or(next, |t| t.next.min(t.until));
