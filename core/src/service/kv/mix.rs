@@ -33,7 +33,7 @@ pub fn bytes(digest: u64, bytes: &[u8]) -> u64 {
         digest = word(digest, u64::from_le_bytes(*value));
     }
     if !rest.is_empty() {
-        digest = word(digest, u64::from_le_bytes(padded(rest)));
+        digest = word(digest, part(rest));
     }
     digest
 }
@@ -50,7 +50,12 @@ pub fn event(digest: u64, [a, b, c]: [u64; 3], bytes: &[u8]) -> u64 {
         lanes.take(words(block));
     }
     if !rest.is_empty() {
-        lanes.take(words(&padded(rest)));
+        let (whole, rest) = rest.as_chunks();
+        lanes.take(core::array::from_fn(|at| match whole.get(at) {
+            Some(value) => u64::from_le_bytes(*value),
+            None if at == whole.len() => part(rest),
+            None => 0,
+        }));
     }
     (digest ^ word(0, lanes.folded()))
         .wrapping_mul(ODD)
@@ -87,13 +92,11 @@ fn words(block: &[u8; 32]) -> [u64; 4] {
     core::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
-/// Fewer than `N` bytes, and zeros.
-fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut block = [0; N];
-    for (to, from) in block.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    block
+/// Fewer than eight bytes, and zeros. Not by a loop that copies them: that would be a call.
+#[inline(always)]
+fn part(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().rev();
+    bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
