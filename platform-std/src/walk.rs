@@ -5,19 +5,21 @@
 //! of Aeron's data header (32 bytes, little endian), `reserved_value` = CRC-32C of the frame in its
 //! low half, and in its high half a CRC-32 that goes on from the frame before.
 
+mod records;
+
 use std::path::{Path, PathBuf};
 
 use crate::crc::{CRC32, CRC32C};
 use crate::storage::dir::segment_bases;
 use crate::storage::{Segment, StorageError};
 
+pub use records::{Kind, Record, Records, kind_of};
+
 const HEADER: usize = 32;
 const BUFFER: usize = 1 << 20;
 /// No frame is longer: it fits a datagram.
 const FRAME_MAX: usize = 65_536;
 const STREAM: i32 = 100;
-/// The schema of session messages, and of all that a log holds.
-const SCHEMA: u16 = 111;
 
 /// One frame, as it stands in a file.
 #[derive(Clone, Copy, Debug)]
@@ -38,69 +40,6 @@ pub struct Frame<'a> {
     pub checksum: u32,
     /// The chain that stands in it.
     pub chain: u32,
-}
-
-/// A record, put together from its frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
-    /// Where its first frame starts.
-    pub position: u64,
-    /// Where its last frame ends.
-    pub end: u64,
-    /// The leadership term that wrote it.
-    pub term: i32,
-    /// What it is.
-    pub kind: Kind,
-    /// The session it is about, if it is about one.
-    pub session: Option<i64>,
-    /// All of it, as in the log: header, fields, and what follows.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    /// A message's own bytes, behind the header and the three fields of a SessionMessageHeader;
-    /// nothing for any other record.
-    pub fn body(&self) -> &'a [u8] {
-        match self.kind {
-            Kind::Message => self.bytes.get(32..).unwrap_or(&[]),
-            _ => &[],
-        }
-    }
-}
-
-/// What a record is, by its template number in schema 111.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// A client's message (1).
-    Message,
-    /// A timer fired (20).
-    Timer,
-    /// A session was opened (21).
-    SessionOpen,
-    /// A session was closed (22).
-    SessionClose,
-    /// An operator's action (23).
-    Action,
-    /// A leadership term began (24).
-    NewTerm,
-    /// Something else.
-    Other,
-}
-
-impl Kind {
-    /// Its name in listings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Timer => "timer",
-            Self::SessionOpen => "open",
-            Self::SessionClose => "close",
-            Self::Action => "action",
-            Self::NewTerm => "new-term",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// Why a walk cannot go on.
@@ -297,6 +236,40 @@ impl Walk {
         if self.at + HEADER as u64 > limit || !self.fill(limit)? {
             return Ok(None);
         }
+        let found = self.look(limit);
+        if !matches!(found, Ok(Some(_)))
+            && let Some(segment) = &self.segment
+            && !segment.is_still()?
+        {
+            // A running member needs this file no more, and has made another one of it.
+            let start = segment_bases(&self.log)?.first().copied();
+            let (position, start) = (self.at, start.unwrap_or_default());
+            return Err(WalkError::Gone { position, start });
+        }
+        let Some(head) = found? else {
+            return Ok(None);
+        };
+        let position = std::mem::replace(&mut self.at, head.end);
+        self.chain = Some(head.chain);
+        let offset = (position - self.buffered.0) as usize + HEADER;
+        let payload = match head.is_pad {
+            true => &[],
+            false => &self.buffer[offset..][..head.length - HEADER],
+        };
+        Ok(Some(Frame {
+            position,
+            end: head.end,
+            term: head.term,
+            flags: head.flags,
+            is_pad: head.is_pad,
+            payload,
+            checksum: head.checksum,
+            chain: head.chain,
+        }))
+    }
+
+    /// Verifies the frame at the buffer's place for `at`.
+    fn look(&self, limit: u64) -> Result<Option<Head>, WalkError> {
         let offset = (self.at - self.buffered.0) as usize;
         let bytes = &self.buffer[offset..self.buffered.1];
         let position = self.at;
@@ -306,45 +279,22 @@ impl Walk {
             Ok(_) => return Ok(None),
             Err(what) => return bad(what),
         };
-        let Head { end, is_pad, .. } = head;
-        let covered = if is_pad {
-            HEADER
-        } else {
-            (end - position) as usize
+        let covered = match head.is_pad {
+            true => HEADER,
+            false => (head.end - position) as usize,
         };
         let Some(body) = bytes.get(HEADER..covered) else {
             return bad("the file ends in a frame");
         };
-        let Head {
-            blanked,
-            checksum,
-            chain,
-            ..
-        } = head;
-        if CRC32C.extend(CRC32C.of(&blanked), body) != checksum {
+        if CRC32C.extend(CRC32C.of(&head.blanked), body) != head.checksum {
             return bad("the frame's checksum does not hold");
         }
-        let follows = |before| CRC32.extend(CRC32.extend(before, &blanked), body) == chain;
-        if !self.chain.is_none_or(follows) {
-            return bad("the frame does not follow from the one before it");
+        let follows =
+            |before| CRC32.extend(CRC32.extend(before, &head.blanked), body) == head.chain;
+        match self.chain.is_none_or(follows) {
+            true => Ok(Some(head)),
+            false => bad("the frame does not follow from the one before it"),
         }
-        self.chain = Some(chain);
-        self.at = end;
-        let payload = if is_pad {
-            &[]
-        } else {
-            &body[..head.length - HEADER]
-        };
-        Ok(Some(Frame {
-            position,
-            end,
-            term: head.term,
-            flags: head.flags,
-            is_pad,
-            payload,
-            checksum,
-            chain,
-        }))
     }
 
     /// Makes the buffer hold a whole frame at `at`, if the file does. False: there is no file.
@@ -365,7 +315,13 @@ impl Walk {
                     Err(WalkError::Gone { position, start })
                 });
             }
-            self.segment = Some(Segment::open(&path, false)?);
+            let segment = Segment::open(&path, false)?;
+            if segment.label().base != base {
+                // It has become another one since it was opened.
+                let (position, start) = (self.at, segment.label().base);
+                return Err(WalkError::Gone { position, start });
+            }
+            self.segment = Some(segment);
         }
         let len = (segment_end.min(limit) - self.at).min(BUFFER as u64) as usize;
         if let Some(segment) = &self.segment {
@@ -390,80 +346,12 @@ fn first_segment(log: &Path) -> Result<Option<Segment>, StorageError> {
     }
 }
 
-/// Puts records together from frames. Every member decides alike: a BEGIN or another term discards
-/// an unfinished record, PADs in between are skipped.
-#[derive(Debug, Default)]
-pub struct Records {
-    bytes: Vec<u8>,
-    open: Option<(u64, i32)>,
-}
-
-impl Records {
-    /// Whether a record has begun, and its end is still to come.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    /// Takes the next frame; gives the record that it completes.
-    pub fn push(&mut self, frame: &Frame<'_>) -> Option<Record<'_>> {
-        if frame.is_pad {
-            return None;
-        }
-        if frame.flags & 0x80 != 0 {
-            self.bytes.clear();
-            self.open = Some((frame.position, frame.term));
-        }
-        let (position, term) = self.open?;
-        if term != frame.term {
-            self.open = None;
-            return None;
-        }
-        self.bytes.extend_from_slice(frame.payload);
-        if frame.flags & 0x40 == 0 {
-            return None;
-        }
-        self.open = None;
-        Some(record(position, frame.end, term, &self.bytes))
-    }
-}
-
-/// What the first payload bytes of a record say it is, and about which session.
-pub fn kind_of(bytes: &[u8]) -> (Kind, Option<i64>) {
-    let u16_at = |at: usize| Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-    let i64_at = |at: usize| Some(i64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    if u16_at(4) != Some(SCHEMA) {
-        return (Kind::Other, None);
-    }
-    match u16_at(2) {
-        // leadershipTermId, clusterSessionId, timestamp
-        Some(1) => (Kind::Message, i64_at(16)),
-        Some(20) => (Kind::Timer, None),
-        // leadershipTermId, correlationId, clusterSessionId, timestamp, ...
-        Some(21) => (Kind::SessionOpen, i64_at(24)),
-        Some(22) => (Kind::SessionClose, i64_at(16)),
-        Some(23) => (Kind::Action, None),
-        Some(24) => (Kind::NewTerm, None),
-        Some(_) | None => (Kind::Other, None),
-    }
-}
-
-fn record(position: u64, end: u64, term: i32, bytes: &[u8]) -> Record<'_> {
-    let (kind, session) = kind_of(bytes);
-    Record {
-        position,
-        end,
-        term,
-        kind,
-        session,
-        bytes,
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::storage::segment::{Fill, Label};
-    use crate::storage::testing::Scratch;
+    use crate::storage::label::Label;
+    use crate::storage::segment::Fill;
+    use crate::storage::testing::{Scratch, make_another};
     use coracle_core::log::{Log, Window, append, checksum::genesis};
     use coracle_core::units::{ClusterId, Position, Term};
 
@@ -543,6 +431,31 @@ pub(crate) mod tests {
             }
         );
         assert!(is_gone, "{error}");
+    }
+
+    /// Neither for damage nor for the log's end.
+    #[test]
+    fn a_file_that_becomes_another_one_meanwhile_is_taken_for_one_that_is_gone() {
+        let scratch = Scratch::new("walk-another");
+        // More than is read at once.
+        let messages: Vec<Vec<u8>> = (0..200).map(|n| vec![n as u8; 1000]).collect();
+        written(&scratch, &messages);
+        let log = scratch.path().join("log");
+        let mut early = Walk::open(scratch.path()).unwrap().unwrap();
+        let mut late = Walk::open(scratch.path()).unwrap().unwrap();
+        let end = late.next_frame(u64::MAX / 2).unwrap().unwrap().end;
+        make_another(&log, 0, 8 * u64::from(SEGMENT));
+        // One has read the bytes before, of the other not even the first.
+        assert!(late.next_frame(u64::MAX / 2).is_ok());
+        late.seek(end).unwrap();
+        for walk in [&mut early, &mut late] {
+            let at = walk.position();
+            let error = walk.next_frame(u64::MAX / 2).unwrap_err();
+            let WalkError::Gone { position, start } = error else {
+                panic!("{error}");
+            };
+            assert_eq!((position, start), (at, SEGMENT.into()));
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ use crate::storage::{LogStore, SnapshotStore, StorageError};
 
 type Memory<'a> = Lent<'a, Window<Vec<u8>>>;
 
+/// Whose set it was that is given up, in the words of the log.
+const OWN: &str = "snapshot";
+const LEADERS: &str = "snapshot from the leader";
+
 /// See the module's text.
 pub struct Keeper {
     sets: SnapshotStore,
@@ -23,6 +27,8 @@ pub struct Keeper {
     finishing: Option<SnapshotId>,
     /// A service of this member has failed: no set will ever be complete.
     is_hopeless: bool,
+    /// There was no room for something.
+    is_room_wanted: bool,
 }
 
 /// What a turn came to.
@@ -54,6 +60,7 @@ impl Keeper {
             written: None,
             finishing: None,
             is_hopeless: false,
+            is_room_wanted: false,
         })
     }
 
@@ -108,6 +115,12 @@ impl Keeper {
         self.sets.counts().1
     }
 
+    /// A set is given up.
+    fn note(&mut self, error: &StorageError, what: &str, position: Position) {
+        self.is_room_wanted |= error.is_no_room();
+        tracing::error!(%error, position = position.get(), "{what}");
+    }
+
     fn tell(&mut self, node: &mut Core, outcome: Outcome) {
         match outcome {
             Outcome::Stored(_) => {
@@ -116,12 +129,12 @@ impl Keeper {
                 }
             }
             Outcome::Failed(position, error) => {
-                tracing::error!(%error, position = position.get(), "snapshot");
+                self.note(&error, OWN, position);
                 self.written = None;
                 node.handle_snapshot_failed(position);
             }
             Outcome::Refused(position, error) => {
-                tracing::error!(%error, position = position.get(), "snapshot from the leader");
+                self.note(&error, LEADERS, position);
                 if let Some(snapshot) = self.finishing.take() {
                     node.handle_installed(Install::Finish { snapshot }, false);
                 }
@@ -164,10 +177,12 @@ impl Keeper {
                 true
             }
             SnapshotStep::Failed(position, error) => {
-                let position = position.get();
                 match self.sets.abandon() {
-                    Some(reason) => tracing::error!(error = %reason, position, "snapshot"),
-                    None => tracing::warn!(%error, position, "no snapshot was taken"),
+                    Some(reason) => self.note(&reason, OWN, position),
+                    None => {
+                        let position = position.get();
+                        tracing::warn!(%error, position, "no snapshot was taken");
+                    }
                 }
                 true
             }
@@ -184,14 +199,13 @@ impl Keeper {
         services: &mut [&mut dyn Service],
         position: Position,
     ) -> bool {
-        let position_number = position.get();
         match self.sets.begin(position) {
             Ok(true) => return true,
             Ok(false) => tracing::warn!(
-                position = position_number,
+                position = position.get(),
                 "no snapshot was taken: another one is not on the disk yet. Take them less often"
             ),
-            Err(error) => tracing::error!(%error, position = position_number, "snapshot"),
+            Err(error) => self.note(&error, OWN, position),
         }
         node.abandon_snapshot(services, SnapshotError::Io(ErrorKind::Other));
         false
@@ -223,7 +237,7 @@ impl Keeper {
             Ok(true) => node.handle_installed(install, true),
             Ok(false) => {}
             Err(error) => {
-                tracing::error!(%error, "snapshot from the leader");
+                self.note(&error, LEADERS, snapshot.position);
                 node.handle_installed(install, false);
             }
         }
@@ -259,11 +273,18 @@ impl Keeper {
     }
 }
 
-/// Deletes the segments that nobody needs.
+/// Sets aside the segments that nobody needs; deletes those if there was no room for a snapshot.
 ///
 /// # Errors
 /// Any error of the system, with the file's path.
-pub fn purge(store: &mut LogStore, node: &mut Core) -> Result<(), StorageError> {
+pub fn purge(
+    store: &mut LogStore,
+    keeper: &mut Keeper,
+    node: &mut Core,
+) -> Result<(), StorageError> {
+    if std::mem::take(&mut keeper.is_room_wanted) {
+        store.make_room();
+    }
     if let Some(result) = store.poll_purge() {
         let start = result?;
         node.handle_purged(start);

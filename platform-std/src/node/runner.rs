@@ -308,7 +308,7 @@ impl<S: Hosted> Runner<S> {
         let turn = self
             .keeper
             .turn(&mut self.node, &mut self.services.lend(), &mut lent);
-        purge(&mut self.store, &mut self.node)?;
+        purge(&mut self.store, &mut self.keeper, &mut self.node)?;
         if turn == Turn::Installed {
             self.begin_anew()?;
             // Whatever this member's state was, it is the leader's now.

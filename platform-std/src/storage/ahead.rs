@@ -18,8 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::{StorageError, is_no_room};
-use super::segment::{Fill, Segment, ensure};
+use super::error::StorageError;
+use super::segment::Segment;
+use super::spares::{Spares, ensure_from};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -50,7 +51,8 @@ struct Next {
 }
 
 enum Job {
-    Make(u64),
+    /// The base, and of which spare.
+    Make(u64, Option<u64>),
     /// From where on, and up to where.
     Fill(Arc<Segment>, u32, u32),
 }
@@ -94,8 +96,8 @@ impl Ahead {
         waker: &Waker,
     ) -> std::io::Result<Self> {
         let worker = Worker::spawn("segments", waker.clone(), move |job| match job {
-            Job::Make(base) => {
-                let segment = ensure(&log, cluster, base, segment_length, Fill::Reserved)?;
+            Job::Make(base, spare) => {
+                let segment = ensure_from(&log, spare, cluster, base, segment_length)?;
                 let blank = segment.reserved_from();
                 Ok(Done::Made(segment, blank))
             }
@@ -164,9 +166,9 @@ impl Ahead {
                 }
                 Ok(None)
             }
-            Err(StorageError::Io { path, error, .. }) if is_no_room(&error) => {
+            Err(error) if error.is_no_room() => {
                 if self.rests.replace(Instant::now() + REST).is_none() {
-                    tracing::warn!(path = %path.display(), %error, "{NO_ROOM}");
+                    tracing::warn!(%error, "{NO_ROOM}");
                 }
                 Ok(None)
             }
@@ -196,15 +198,15 @@ impl Ahead {
         self.filling == Some(base) || self.files.iter().flatten().any(|f| f.base() == base)
     }
 
-    /// Starts to make the first missing one of the files behind `base`; says where it ends. Not if
-    /// there was no room a moment ago.
-    pub(super) fn make(&mut self, base: u64, length: u64) -> Option<u64> {
+    /// Starts to make the first missing one of the files behind `base`, of a spare if there is one;
+    /// says where it ends. Not if there was no room a moment ago.
+    pub(super) fn make(&mut self, base: u64, length: u64, spares: &mut Spares) -> Option<u64> {
         if self.rests() {
             return None;
         }
         let mut next = (1..=FILES as u64).map(|n| base + n * length);
         let missing = next.find(|base| !self.holds(*base))?;
-        self.worker.submit(Job::Make(missing));
+        self.worker.submit(Job::Make(missing, spares.take()));
         self.making = Some(missing + length);
         self.making
     }
@@ -308,11 +310,15 @@ mod tests {
         let scratch = Scratch::new("ahead");
         let mut ahead = ahead(&scratch, Durability::Durable);
         for end in [2, 3] {
-            let made = ahead.make(0, LENGTH.into());
+            let made = ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
             assert_eq!(made, Some(end * u64::from(LENGTH)));
             settle(&mut ahead, 0);
         }
-        assert_eq!(ahead.make(0, LENGTH.into()), None, "all are there");
+        assert_eq!(
+            ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+            None,
+            "all are there"
+        );
         assert_eq!(blanks(&ahead), [Some(0), Some(0)]);
         for expected in [
             [Some(PIECE), Some(0)],
@@ -332,7 +338,7 @@ mod tests {
     fn a_file_is_not_given_out_while_zeros_are_written_to_it_and_gets_none_afterwards() {
         let scratch = Scratch::new("ahead-taken");
         let mut ahead = ahead(&scratch, Durability::Durable);
-        ahead.make(0, LENGTH.into());
+        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         let base = u64::from(LENGTH);
         piece(&mut ahead);
@@ -354,7 +360,7 @@ mod tests {
         );
         // Nor if the log comes back below it: it may still be the log's.
         drop(segment);
-        ahead.make(0, LENGTH.into());
+        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }
@@ -365,7 +371,7 @@ mod tests {
         for part in [0, 1, 2] {
             let mut ahead = ahead(&scratch, Durability::Durable);
             assert!(ahead.take(0).is_none());
-            ahead.make(0, LENGTH.into());
+            ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
             settle(&mut ahead, 0);
             let expected = Some(part * PIECE).filter(|from| *from < LENGTH);
             assert_eq!(blanks(&ahead), [expected]);
@@ -375,7 +381,7 @@ mod tests {
         // Whoever is given it is not the one who fills it.
         let mut ahead = ahead(&scratch, Durability::Durable);
         assert!(ahead.take(LENGTH.into()).is_none());
-        ahead.make(0, LENGTH.into());
+        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }
@@ -386,25 +392,41 @@ mod tests {
         let mut ahead = ahead(&scratch, Durability::Durable);
         set_room(scratch.path(), false);
         for _ in 0..2 {
-            assert_eq!(ahead.make(0, LENGTH.into()), Some(2 * u64::from(LENGTH)));
+            assert_eq!(
+                ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+                Some(2 * u64::from(LENGTH))
+            );
             assert_eq!(ahead.making(), 2 * u64::from(LENGTH));
             settle(&mut ahead, 0);
             assert_eq!((blanks(&ahead), ahead.making()), (vec![], 0));
-            assert_eq!(ahead.make(0, LENGTH.into()), None, "not at once");
+            assert_eq!(
+                ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+                None,
+                "not at once"
+            );
             ahead.rests = Some(Instant::now());
         }
         set_room(scratch.path(), true);
-        assert!(ahead.make(0, LENGTH.into()).is_some());
+        assert!(
+            ahead
+                .make(0, LENGTH.into(), &mut Spares::none(LENGTH))
+                .is_some()
+        );
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [Some(0)]);
-        assert!(ahead.make(0, LENGTH.into()).is_some(), "it rests no more");
+        assert!(
+            ahead
+                .make(0, LENGTH.into(), &mut Spares::none(LENGTH))
+                .is_some(),
+            "it rests no more"
+        );
     }
 
     #[test]
     fn where_no_flush_is_waited_for_files_are_not_filled() {
         let scratch = Scratch::new("ahead-reserved");
         let mut ahead = ahead(&scratch, Durability::ReplicationOnly);
-        ahead.make(0, LENGTH.into());
+        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }

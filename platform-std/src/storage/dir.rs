@@ -5,6 +5,7 @@
 //! <dir>/node-state       term, vote, member, cluster: two slots
 //! <dir>/counters         mapped; read by `coracle status` and by services in other processes
 //! <dir>/log/<base>.seg   the log, each file named by the position of its first byte
+//! <dir>/log/<base>.old.tmp   purged; to become a later file of the log
 //! <dir>/log/replacing    only while the log is replaced by one that starts at a snapshot
 //! <dir>/snapshot/<position>/consensus, service-0, ...   the newest two snapshots
 //! ```
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 use coracle_core::units::ClusterId;
 
 use super::error::StorageError;
-use super::segment::{Fill, Label, Segment, sync_dir};
+use super::label::Label;
+use super::segment::{Fill, Segment, sync_dir};
 use super::snapshots::bring_back;
 
 /// A data directory that no other process has open.

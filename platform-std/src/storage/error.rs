@@ -137,6 +137,14 @@ impl StorageError {
         }
     }
 
+    /// Whether there was no room for something on the disk.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::Io { error, .. } | Self::SnapshotNotWritten { error, .. } => is_no_room(error),
+            _ => false,
+        }
+    }
+
     /// What is missing or too small, and what is wrong with snapshots.
     fn fmt_of_what_is_missing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -305,7 +313,7 @@ impl std::error::Error for StorageError {
 }
 
 /// Whether the file system, or the user's part of it, is full.
-pub(super) fn is_no_room(error: &io::Error) -> bool {
+fn is_no_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

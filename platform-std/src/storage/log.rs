@@ -1,7 +1,9 @@
 //! The log's files while a node runs: groups are written here, flushed here or on a thread of their
-//! own, and the next files are made ahead of need, the oldest deleted when nobody needs them, on
-//! others.
+//! own, and the next files are made ahead of need, of the oldest that nobody needs if there are
+//! such, on others.
 
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,9 +15,9 @@ use super::ahead::Ahead;
 use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
-use super::purge::remove_below;
 use super::recover::{Reader, confirmed, seed_at};
 use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
+use super::spares::{self, Spares};
 use super::unreadable::{is_unreadable, write_over};
 use crate::config::{Durability, Idle};
 use crate::waker::Waker;
@@ -40,6 +42,40 @@ struct ReadJob {
 
 /// The buffer, and how many bytes at its start were read.
 type ReadDone = (Vec<u8>, Result<usize, StorageError>);
+
+/// A reader on a thread of its own, and what it has open.
+type Shared = Arc<Mutex<Reader>>;
+
+enum Purge {
+    /// What is below becomes spares.
+    Below(Position),
+    /// These spares are deleted.
+    Spares(Range<u64>),
+}
+
+/// Says where the log starts, if that is news.
+type Purger = Worker<Purge, Result<Option<Position>, StorageError>>;
+
+fn purger(
+    log: PathBuf,
+    segment_length: u32,
+    readers: [&Shared; 2],
+    waker: &Waker,
+) -> io::Result<Purger> {
+    let readers = readers.map(Arc::clone);
+    Worker::spawn("purge", waker.clone(), move |purge| match purge {
+        Purge::Below(limit) => {
+            spares::set_aside_below(&log, limit.get())?;
+            // From here on nobody finds them by their names.
+            for reader in &readers {
+                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+                reader.forget_below(limit);
+            }
+            Ok(Some(limit))
+        }
+        Purge::Spares(bases) => spares::remove(&log, bases, segment_length).map(|()| None),
+    })
+}
 
 /// How many bytes of log fit in whole files that take up `log_max` bytes of disk at most: what the
 /// core is told to be its bound, because it knows nothing of headers.
@@ -101,10 +137,13 @@ pub struct LogStore {
     rested: Option<Instant>,
     readers: [Worker<ReadJob, ReadDone>; 2],
     /// What the reader for services has open.
-    replayed: Arc<Mutex<Reader>>,
-    purger: Worker<Position, Result<Position, StorageError>>,
+    replayed: Shared,
+    purger: Purger,
     /// No byte below is there, or will be soon.
     gone: Position,
+    spares: Spares,
+    /// The disk is full: they are to be deleted.
+    is_room_wanted: bool,
     /// Where the last file that exists ends.
     files_end: u64,
     bytes_max: u64,
@@ -141,8 +180,8 @@ impl LogStore {
         let ahead = Ahead::new(log.clone(), cluster.0, segment_length, durability, waker);
         let ahead = ahead.map_err(refused)?;
         let [replayed, caught_up] =
-            [(); 2].map(|()| Arc::new(Mutex::new(Reader::new(&log, segment_length))));
-        let reader = |name: &str, reader: &Arc<Mutex<Reader>>| {
+            [(); 2].map(|()| Shared::new(Mutex::new(Reader::new(&log, segment_length))));
+        let reader = |name: &str, reader: &Shared| {
             let reader = Arc::clone(reader);
             Worker::spawn(name, waker.clone(), move |mut job: ReadJob| {
                 let len = job.len.min(job.bytes.len());
@@ -153,11 +192,9 @@ impl LogStore {
             .map_err(refused)
         };
         let readers = [reader("replay", &replayed)?, reader("catchup", &caught_up)?];
-        let dir = log.clone();
-        let purger = Worker::spawn("purge", waker.clone(), move |limit: Position| {
-            remove_below(&dir, limit.get()).map(|()| limit)
-        })
-        .map_err(refused)?;
+        let purger = purger(log.clone(), segment_length, [&replayed, &caught_up], waker);
+        let purger = purger.map_err(refused)?;
+        spares::remove_all(&log)?;
         let start = segment_base(journal.start(), segment_length).get();
         let last = segment_bases(&log)?.last().copied();
         Ok(Self {
@@ -176,6 +213,8 @@ impl LogStore {
             replayed,
             purger,
             gone: Position::ZERO,
+            spares: Spares::none(segment_length),
+            is_room_wanted: false,
             files_end: last.map_or(start, |base| base + u64::from(segment_length)),
             bytes_max: u64::MAX,
             flushes: 0,
@@ -212,15 +251,22 @@ impl LogStore {
         at < self.start().max(self.gone)
     }
 
-    /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need.
+    /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need,
+    /// and those set aside to become the next ones.
     pub fn bytes(&self) -> u64 {
         let length = u64::from(self.segment_length);
         let base = segment_base(self.start(), self.segment_length).get();
         let end = self.files_end.max(self.ahead.making());
-        end.saturating_sub(base) / length * (length + HEADER_LENGTH)
+        end.saturating_sub(base) / length * (length + HEADER_LENGTH) + self.spares.bytes()
     }
 
-    /// Starts to delete the files whose bytes are all below `below`, oldest first. Never the one
+    /// The disk is full, and something else needs room: files set aside to become the log's next
+    /// ones are deleted, as soon as may be.
+    pub fn make_room(&mut self) {
+        self.is_room_wanted = true;
+    }
+
+    /// Starts to set aside the files whose bytes are all below `below`, oldest first. Never the one
     /// that has the newest byte that is durable: its slot says what may be believed. False, and
     /// nothing is done, if there is none, or if such a job is under way.
     ///
@@ -233,7 +279,7 @@ impl LogStore {
             return false;
         }
         self.gone = limit;
-        self.purger.submit(limit);
+        self.purger.submit(Purge::Below(limit));
         true
     }
 
@@ -243,11 +289,19 @@ impl LogStore {
     /// Any error of the system, with the file's path: the log starts somewhere above where it did,
     /// and the node must be started anew.
     pub fn poll_purge(&mut self) -> Option<Result<Position, StorageError>> {
-        let result = self.purger.poll()?;
-        if let Ok(start) = &result {
+        let result = self.purger.poll().and_then(Result::transpose);
+        if let Some(Ok(start)) = &result {
+            let from = segment_base(self.start(), self.segment_length);
+            self.spares.add(from.get(), start.get());
             self.journal.handle_purged(*start);
         }
-        Some(result)
+        if self.is_room_wanted && self.purger.is_idle() {
+            self.is_room_wanted = false;
+            if !self.spares.is_empty() {
+                self.purger.submit(Purge::Spares(self.spares.take_all()));
+            }
+        }
+        result
     }
 
     /// Writes healed bytes over damaged ones and waits until they are durable: rare, and nothing
@@ -464,8 +518,8 @@ impl LogStore {
         }
         self.files_end = self.files_end.max(base + length);
         let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
-        if self.ahead.is_idle() && is_room {
-            self.ahead.make(base, length);
+        if self.ahead.is_idle() && (is_room || !self.spares.is_empty()) {
+            self.ahead.make(base, length, &mut self.spares);
         }
         Ok(true)
     }
@@ -508,7 +562,7 @@ fn write_group(
         let run = window.read(at);
         let len = run.len().min(group.span.end.since(at) as usize);
         assert!(len > 0, "what the journal gives out is in the window");
-        segment.write_data(at.since(group.slot_segment), &run[..len])?;
+        segment.write_end(at.since(group.slot_segment), &run[..len])?;
         at = at.plus(len as u64);
     }
     Ok(())

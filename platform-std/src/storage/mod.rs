@@ -4,12 +4,13 @@
 mod ahead;
 pub mod dir;
 pub mod error;
+pub mod label;
 pub mod log;
 mod place;
-mod purge;
 pub mod recover;
 pub mod segment;
 pub mod snapshots;
+mod spares;
 pub mod start;
 pub mod state;
 #[cfg(test)]

@@ -9,7 +9,8 @@ use coracle_core::units::{ClusterId, Position, Term};
 
 use super::dir::{exists, segment_bases};
 use super::error::StorageError;
-use super::segment::{Segment, VERSION};
+use super::label::VERSION;
+use super::segment::Segment;
 use super::state::sector_error;
 use super::unreadable;
 
@@ -212,7 +213,8 @@ impl Reader {
     }
 
     /// Reads the bytes at `at`, as many as fit and are in the same file; 0 if there is no file, or
-    /// none below where it starts. A file that is deleted while it is open is read on.
+    /// none below where it starts. A file that is deleted while it is open is read on: see
+    /// [`Self::forget_below`].
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
@@ -230,6 +232,13 @@ impl Reader {
         };
         segment.read_data(offset, &mut bytes[..len])?;
         Ok(len)
+    }
+
+    /// Lets go of the file that is open if its bytes are all below `limit`: it is about to become
+    /// another one.
+    pub fn forget_below(&mut self, limit: Position) {
+        self.open
+            .take_if(|segment| segment.label().base < limit.get());
     }
 
     /// As [`Self::read`], if the file is the one that is open, and the system has all of these

@@ -14,122 +14,34 @@
 //! writes neither allocate blocks nor convert extents (a flush then costs half), before it gets its
 //! name or afterwards (`ahead.rs`). Where no flush is waited for its blocks are only reserved, if
 //! the file system can: the bytes read as zeros, and are not written twice.
+//!
+//! A file that was purged becomes a later one of the same log (`spares.rs`): then its slots and its
+//! first block are zeros, and all else is what was there. None of that can be taken for the log's:
+//! each frame says where it belongs, and that was below. What a truncation has left is harder to
+//! tell, and recovery has to do that anyway.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_core::limits::{FRAME_ALIGNMENT, POSITION_MAX, SEGMENT_MAX};
+use coracle_core::limits::FRAME_ALIGNMENT;
 
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 use super::dir::exists;
 use super::error::StorageError;
-use crate::crc::CRC32C;
+use super::label::{LABEL_LENGTH, LABEL_OFFSET, Label, LabelError, VERSION};
 
 /// Bytes before the stream's bytes in each segment file.
 pub const HEADER_LENGTH: u64 = 4096;
+/// What file systems read, and keep, as one: both ends of a file's stream are at multiples.
+pub(super) const BLOCK: u64 = 4096;
 /// Bytes of one slot: a disk sector, which is written whole or not at all.
 pub const SLOT_LENGTH: usize = 512;
-/// Where the label is.
-pub const LABEL_OFFSET: u64 = 1024;
-/// The format version that this program writes, and the newest it reads.
-pub const VERSION: u32 = 2;
-
-const MAGIC: [u8; 8] = *b"CORACLEs";
-const LABEL_LENGTH: usize = 40;
-
-/// What a segment file says about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// The cluster that the stream belongs to.
-    pub cluster: u64,
-    /// The position of the first byte that this file has room for: a multiple of the length.
-    pub base: u64,
-    /// The position of the first byte that exists in this file, a frame's start: `base`, or above
-    /// it in the first file of a log that goes on after a snapshot.
-    pub start: u64,
-    /// Bytes of stream in each file.
-    pub segment_length: u32,
-}
-
-/// Why bytes are no label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LabelError {
-    /// Not a segment file, or its label is damaged.
-    Damaged,
-    /// Written by a newer program.
-    Newer(u32),
-}
-
-impl Label {
-    /// Of the file that holds the byte at `start`, and none below it.
-    pub fn starting_at(start: u64, cluster: u64, segment_length: u32) -> Self {
-        let base = start - start % u64::from(segment_length);
-        Self {
-            cluster,
-            base,
-            start,
-            segment_length,
-        }
-    }
-
-    fn encode(&self) -> [u8; LABEL_LENGTH] {
-        let mut bytes = [0u8; LABEL_LENGTH];
-        bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.cluster.to_le_bytes());
-        bytes[20..28].copy_from_slice(&self.base.to_le_bytes());
-        bytes[28..32].copy_from_slice(&self.segment_length.to_le_bytes());
-        let skipped = self.start.saturating_sub(self.base) as u32;
-        bytes[32..36].copy_from_slice(&skipped.to_le_bytes());
-        let crc = CRC32C.of(&bytes[..36]);
-        bytes[36..40].copy_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    /// # Errors
-    /// See [`LabelError`].
-    pub fn decode(bytes: &[u8; LABEL_LENGTH]) -> Result<Self, LabelError> {
-        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes);
-        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes);
-        let (Ok(version), Ok(cluster), Ok(base)) = (u32_at(8), u64_at(12), u64_at(20)) else {
-            return Err(LabelError::Damaged);
-        };
-        let (Ok(segment_length), Ok(skipped), Ok(crc)) = (u32_at(28), u32_at(32), u32_at(36))
-        else {
-            return Err(LabelError::Damaged);
-        };
-        if bytes[0..8] != MAGIC {
-            return Err(LabelError::Damaged);
-        }
-        // The version stays where it is in every version to come, so it is looked at first.
-        if version > VERSION {
-            return Err(LabelError::Newer(version));
-        }
-        let is_length = segment_length.is_power_of_two() && segment_length <= SEGMENT_MAX;
-        if CRC32C.of(&bytes[..36]) != crc || !is_length {
-            return Err(LabelError::Damaged);
-        }
-        let is_base = base.is_multiple_of(segment_length.into()) && base <= POSITION_MAX;
-        let is_start = skipped < segment_length && skipped.is_multiple_of(FRAME_ALIGNMENT as u32);
-        if !is_base || !is_start {
-            return Err(LabelError::Damaged);
-        }
-        Ok(Self {
-            cluster,
-            base,
-            start: base + u64::from(skipped),
-            segment_length,
-        })
-    }
-}
-
 /// How a new file's bytes come to be zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
@@ -194,6 +106,41 @@ impl Segment {
             path,
             label,
             is_blank,
+        })
+    }
+
+    /// Makes the next file of a log of one that is not needed any more, `spare`. Its blocks are
+    /// there and written; all but the header and the first block stays as it is. The directory is
+    /// still to be flushed.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path; and if it has another length.
+    pub(super) fn recycle(dir: &Path, spare: &Path, label: Label) -> Result<Self, StorageError> {
+        let path = dir.join(Self::name(label.base));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(spare)
+            .map_err(StorageError::io("open", spare))?;
+        let length = file
+            .metadata()
+            .map_err(StorageError::io("examine", spare))?
+            .len();
+        if length != HEADER_LENGTH + u64::from(label.segment_length) {
+            return Err(StorageError::Damaged {
+                path: spare.to_path_buf(),
+                what: format!("it is {length} bytes long, not as long as others"),
+            });
+        }
+        let mut head = [0; HEADER_LENGTH as usize + BLOCK as usize];
+        head[LABEL_OFFSET as usize..][..LABEL_LENGTH].copy_from_slice(&label.encode());
+        write_through(&file, &head).map_err(StorageError::io("write", spare))?;
+        std::fs::rename(spare, &path).map_err(StorageError::io("rename", spare))?;
+        Ok(Self {
+            file,
+            path,
+            label,
+            is_blank: false,
         })
     }
 
@@ -298,12 +245,52 @@ impl Segment {
         &self.path
     }
 
+    /// Whether it is the file that it was when it was opened: one that is purged may become
+    /// another one while somebody has it open.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn is_still(&self) -> Result<bool, StorageError> {
+        let mut bytes = [0u8; LABEL_LENGTH];
+        self.file
+            .read_exact_at(&mut bytes, LABEL_OFFSET)
+            .map_err(StorageError::io("read", &self.path))?;
+        Ok(Label::decode(&bytes) == Ok(self.label))
+    }
+
     /// Writes stream bytes from `offset` bytes after the base on.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
     pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         self.write(HEADER_LENGTH + offset, bytes)
+    }
+
+    /// The same for bytes at the log's end. If they end in another block than they begin in, the
+    /// rest of that is zeros afterwards: so no block is written in part that the system would have
+    /// to read for that.
+    ///
+    /// # Errors
+    /// Any error of the system, with the file's path.
+    pub fn write_end(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        const ZEROS: &[u8] = &[0; BLOCK as usize];
+        let end = offset + bytes.len() as u64;
+        let is_in_one = !offset.is_multiple_of(BLOCK) && offset / BLOCK == end / BLOCK;
+        let rest = (end.next_multiple_of(BLOCK) - end) as usize;
+        if is_in_one || rest == 0 {
+            return self.write_data(offset, bytes);
+        }
+        let parts = [IoSlice::new(bytes), IoSlice::new(&ZEROS[..rest])];
+        let whole = bytes.len() + rest;
+        #[cfg(test)]
+        super::testing::write_blocks(&self.path, HEADER_LENGTH + offset, whole)?;
+        if write_both(&self.file, &parts, HEADER_LENGTH + offset) == whole as isize {
+            return Ok(());
+        }
+        // The disk is full, or a signal came in between: what is missing is written, or the error
+        // is told.
+        self.write_data(offset, bytes)?;
+        self.write_data(end, &ZEROS[..rest])
     }
 
     /// Writes zeros to bytes of the stream, given by how far behind the base they are, and waits
@@ -447,6 +434,28 @@ pub(super) fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// How many bytes were written, or less than none.
+fn write_both(file: &File, parts: &[IoSlice<'_>; 2], offset: u64) -> isize {
+    let (parts, count) = (parts.as_ptr().cast::<libc::iovec>(), parts.len() as i32);
+    // SAFETY: `IoSlice` is an `iovec` by its documentation, and there are so many, of bytes that
+    // are borrowed for the call.
+    unsafe { libc::pwritev(file.as_raw_fd(), parts, count, offset as libc::off_t) }
+}
+
+/// Writes to a file's start, and waits until that is on the disk: that alone. A flush would write
+/// back all of the file that was not written back yet, and nobody needs that any more.
+fn write_through(file: &File, bytes: &[u8]) -> io::Result<()> {
+    match pwritev2(file, &[IoSlice::new(bytes)], 0, ReadWriteFlags::DSYNC) {
+        Ok(written) if written == bytes.len() => Ok(()),
+        // Not every system has it.
+        Ok(_) | Err(Errno::INTR | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
+            file.write_all_at(bytes, 0)?;
+            file.sync_data()
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether its blocks are reserved only.
 fn write_blank(file: &mut File, label: &Label, fill: Fill) -> io::Result<bool> {
     let length = HEADER_LENGTH + u64::from(label.segment_length);
@@ -483,43 +492,6 @@ mod tests {
         segment_length: 1 << 16,
     };
 
-    fn golden(text: &str) -> [u8; LABEL_LENGTH] {
-        let code = text.lines().filter_map(|line| line.split('#').next());
-        let bytes: Vec<u8> = code
-            .flat_map(str::split_whitespace)
-            .map(|word| u8::from_str_radix(word, 16).unwrap())
-            .collect();
-        bytes.try_into().unwrap()
-    }
-
-    #[test]
-    fn a_label_is_these_bytes_and_those_of_version_1_are_read() {
-        let label = Label::starting_at((3 << 16) + 4096, 0x0123_4567_89ab_cdef, 1 << 16);
-        assert_eq!((label.base, label.start), (3 << 16, (3 << 16) + 4096));
-        let bytes = golden(include_str!("../../../tests/golden/log/label.hex"));
-        assert_eq!(label.encode(), bytes);
-        assert_eq!(Label::decode(&bytes), Ok(label));
-        let old = golden(include_str!("../../../tests/golden/log/label_v1.hex"));
-        let start = label.base;
-        assert_eq!(Label::decode(&old), Ok(Label { start, ..label }));
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Label::decode(&bad).is_err(), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_label_with_a_start_outside_of_its_file_is_damaged() {
-        for skipped in [16u32, 1 << 16, u32::MAX] {
-            let mut bytes = LABEL.encode();
-            bytes[32..36].copy_from_slice(&skipped.to_le_bytes());
-            let crc = CRC32C.of(&bytes[..36]);
-            bytes[36..40].copy_from_slice(&crc.to_le_bytes());
-            assert_eq!(Label::decode(&bytes), Err(LabelError::Damaged), "{skipped}");
-        }
-    }
-
     #[test]
     fn what_is_written_is_read_back() {
         for fill in [Fill::Written, Fill::Reserved] {
@@ -543,6 +515,34 @@ mod tests {
         assert_eq!(again.read_slots().unwrap()[0], [0; SLOT_LENGTH]);
         assert_eq!(Segment::base_of("00000000000000065536.seg"), Some(65536));
         assert_eq!(Segment::base_of("00000000000000065536.seg.tmp"), None);
+    }
+
+    #[test]
+    fn the_rest_of_a_block_that_is_begun_is_zeros_and_of_one_that_was_begun_is_kept() {
+        let scratch = Scratch::new("segment-end");
+        let segment = Segment::create(scratch.path(), LABEL, Fill::Reserved).unwrap();
+        let length = LABEL.segment_length as usize;
+        let mut model = vec![9; length];
+        segment.write_data(0, &model).unwrap();
+        // From where to where, and up to where zeros follow.
+        for (from, to, zeros) in [
+            (0, 96, 4096),
+            (96, 128, 128),
+            (128, 4096, 4096),
+            (4096, 8192, 8192),
+            (8192, 8224, 12288),
+            (8224, 12320, 16384),
+            (12320, 30000, 32768),
+            (30000, 65536, 65536),
+        ] {
+            let bytes = vec![from as u8 | 1; to - from];
+            segment.write_end(from as u64, &bytes).unwrap();
+            model[from..to].copy_from_slice(&bytes);
+            model[to..zeros].fill(0);
+            let mut found = vec![0; length];
+            segment.read_data(0, &mut found).unwrap();
+            assert!(found == model, "{from} to {to}");
+        }
     }
 
     #[test]

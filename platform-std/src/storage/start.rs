@@ -13,10 +13,11 @@ use coracle_core::units::{ClusterId, Position, Term};
 
 use super::dir::{DataDir, exists, segment_bases};
 use super::error::StorageError;
-use super::purge::remove_below;
+use super::label::Label;
 use super::recover::{recover, recover_above, seed_at};
-use super::segment::{Fill, Label, Segment, sync_dir};
+use super::segment::{Fill, Segment, sync_dir};
 use super::snapshots::{Damaged, SnapshotSet, newest_valid};
+use super::spares::remove_below;
 use super::unreadable::is_unreadable;
 
 /// What is known of a log, beside a snapshot's position.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StorageError;
+use super::segment::Segment;
+use super::spares::{ensure_from, set_aside_below};
 
 pub struct Scratch(PathBuf);
 
@@ -29,6 +31,14 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
+}
+
+/// A running member needs the log's file at `base` no more, and makes the one at `next` of it.
+pub fn make_another(log: &Path, base: u64, next: u64) {
+    let segment = Segment::open(&log.join(Segment::name(base)), false).unwrap();
+    let label = segment.label();
+    set_aside_below(log, base + 1).unwrap();
+    ensure_from(log, Some(base), label.cluster, next, label.segment_length).unwrap();
 }
 
 thread_local! {

@@ -12,10 +12,8 @@ use coracle_core::units::Position;
 
 use super::error::StorageError;
 use super::recover::Reader;
-use super::segment::Segment;
+use super::segment::{BLOCK, Segment};
 
-/// What the system reads, and keeps, as one. In a log file both ends of it are at multiples.
-const BLOCK: u64 = 4096;
 /// What stands for bytes that cannot be read. No frame's header begins like this, and where it is
 /// within a frame the checksum tells.
 const NOTHING: u8 = 0xE1;

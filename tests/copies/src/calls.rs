@@ -77,6 +77,10 @@ calls! {
         |moved| one(Kind::Write, from, moved);
     pwrite64(file: c_int, from: *const c_void, len: size_t, at: off_t) = SYS_pwrite64,
         |moved| one(Kind::Write, from, moved);
+    pwritev(file: c_int, pieces: *const iovec, count: c_int, at: off_t) = SYS_pwritev,
+        |moved| many(Kind::Write, vector(pieces, count), moved);
+    pwritev64(file: c_int, pieces: *const iovec, count: c_int, at: off_t) = SYS_pwritev,
+        |moved| many(Kind::Write, vector(pieces, count), moved);
     pread(file: c_int, to: *mut c_void, len: size_t, at: off_t) = SYS_pread64,
         |moved| one(Kind::Read, to, moved);
     pread64(file: c_int, to: *mut c_void, len: size_t, at: off_t) = SYS_pread64,

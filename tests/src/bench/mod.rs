@@ -97,6 +97,9 @@ pub struct Kind {
     pub members: u8,
     /// Whether the log is sent to all followers at once.
     pub multicast: bool,
+    /// Whether the log is as long as by default, and goes round in its files; else it is so long
+    /// that no snapshot is taken while something is measured.
+    pub goes_round: bool,
 }
 
 /// Three nodes, the usual datagrams.
@@ -106,11 +109,11 @@ pub const THREE: Kind = Kind {
     mtu: coracle_core::limits::MTU_DEFAULT,
     members: 3,
     multicast: false,
+    goes_round: false,
 };
 
 impl Kind {
-    /// What a cluster of this kind is started by. Its log is large enough that no snapshot is
-    /// taken while something is measured.
+    /// What a cluster of this kind is started by.
     pub fn plan(&self) -> Plan {
         let durability = match self.is_durable {
             true => "durable",
@@ -120,10 +123,13 @@ impl Kind {
         plan.members = self.members;
         plan.extra = format!(
             "service = \"echo\"\nidle = \"{}\"\ndurability = \"{durability}\"\nmtu = {}\n\
-             segment_length = \"64MiB\"\nlog_max = \"8GiB\"\nsnapshot_every = \"2GiB\"\n\
              ingress_window = \"4MiB\"\negress_window = \"4MiB\"\nwindow = \"16MiB\"\n",
             self.idle, self.mtu
         );
+        if !self.goes_round {
+            plan.extra +=
+                "segment_length = \"64MiB\"\nlog_max = \"8GiB\"\nsnapshot_every = \"2GiB\"\n";
+        }
         if self.multicast {
             // A group of this cluster alone: others may run on this machine.
             let [port] = free_ports(1)[..] else {
