@@ -170,6 +170,7 @@ mod health;
 mod members;
 pub(super) mod plain;
 mod repair;
+mod roster;
 mod settings;
 mod snapshots;
 
@@ -196,9 +197,13 @@ impl Bench {
     }
 
     fn say(&mut self, ms: u64, from: u8, body: Body) {
+        self.say_as(ms, from, Incarnation::FIRST, body);
+    }
+
+    fn say_as(&mut self, ms: u64, from: u8, incarnation: Incarnation, body: Body) {
         let sender = Sender {
             cluster: CLUSTER,
-            incarnation: Incarnation::FIRST,
+            incarnation,
             member: id(from),
         };
         let mut bytes = [0; CONTROL_MAX];

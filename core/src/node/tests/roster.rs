@@ -1,0 +1,165 @@
+//! A member's directory was lost, and what it has promised: what counts of both lives.
+//!
+//! Member 2's old directory comes back now and then, after a new one was started in its place.
+
+use super::*;
+use crate::session::AllowAll;
+use crate::wire::member::{AppendPosition, Checkpoint};
+
+const NEW: Incarnation = Incarnation(9);
+
+/// How far a follower is: what it has on its disk, and what it has executed.
+#[derive(Clone, Copy)]
+struct Has {
+    durable: Position,
+    applied: Position,
+}
+
+fn on_disk(durable: Position) -> Has {
+    Has {
+        durable,
+        applied: Position::ZERO,
+    }
+}
+
+fn executed(durable: Position) -> Has {
+    Has {
+        durable,
+        applied: durable,
+    }
+}
+
+/// This member leads three; its log has a first record, the one that admits member 2's new
+/// directory, which ends at `admitted`, and one more. Only the first is committed.
+struct Story {
+    bench: Bench,
+    admitted: Position,
+    end: Position,
+    ms: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+        bench.node.config.snapshots.enabled = true;
+        bench.be_elected();
+        bench.flush();
+        let opened = bench.window.end();
+        let mut story = Self {
+            bench,
+            admitted: opened,
+            end: opened,
+            ms: 1_000,
+        };
+        story.ack(1, Incarnation::FIRST, on_disk(opened));
+        story.ack(2, Incarnation::FIRST, on_disk(opened));
+        assert_eq!(story.commit(), opened);
+        story.execute();
+        // The new directory is level.
+        story.ack(2, NEW, on_disk(opened));
+        story.admitted = story.append();
+        assert!(story.admitted > opened);
+        story.bench.node.request_snapshot().unwrap();
+        story.end = story.append();
+        assert!(story.end > story.admitted);
+        story
+    }
+
+    fn append(&mut self) -> Position {
+        let mut lent = lent!(self.bench);
+        let now = now(self.ms);
+        self.bench.node.poll_ingress(now, &mut AllowAll, &mut lent);
+        self.bench.window.end()
+    }
+
+    /// A member's directory of this life says how far it is.
+    fn ack(&mut self, from: u8, incarnation: Incarnation, has: Has) {
+        self.ms += 1;
+        let ack = AppendPosition {
+            term: self.bench.node.raft().term(),
+            received: has.durable,
+            durable: has.durable,
+            applied: has.applied,
+            window: 65_536,
+            flush_age_ms: 0,
+            round: self.ms,
+            service_age_ms: 0,
+            quarantined: false,
+            resting: false,
+            votes: incarnation == Incarnation::FIRST,
+            checkpoint: Checkpoint::default(),
+            snapshot: Checkpoint::default(),
+        };
+        let body = Body::AppendPosition(ack);
+        self.bench.say_as(self.ms, from, incarnation, body);
+    }
+
+    /// All that is committed, and its node state says so.
+    fn execute(&mut self) {
+        self.bench.execute(&mut Terms::default());
+        self.bench.timeout(self.ms);
+        assert_eq!(self.bench.node.applied(), self.commit());
+    }
+
+    /// This leader's disk has all up to there.
+    fn flushed(&mut self, position: Position) {
+        let term = self.bench.node.joined();
+        self.bench.window.set_written(position);
+        self.bench.node.handle_durable(Mark { term, position });
+    }
+
+    fn commit(&self) -> Position {
+        self.bench.node.commit()
+    }
+
+    /// Whether the leader's next heartbeat tells member 2 that it counts, so that it may vote.
+    fn tells_that_it_counts(&mut self) -> bool {
+        self.ms += 100;
+        self.bench.timeout(self.ms);
+        let said = self.bench.said(self.ms);
+        let counts = |(to, body)| match body {
+            Body::CommitPosition(said) if to == address(2) => Some(said.counts),
+            _ => None,
+        };
+        said.into_iter().find_map(counts).expect("a heartbeat")
+    }
+}
+
+#[test]
+fn what_the_old_directory_had_commits_nothing_once_the_new_one_is_admitted() {
+    let mut story = Story::new();
+    let Story { admitted, end, .. } = story;
+    story.flushed(admitted);
+    // The old one is back, and has all; this leader's disk is what is waited for.
+    story.ack(2, Incarnation::FIRST, on_disk(end));
+    story.ack(1, Incarnation::FIRST, on_disk(admitted));
+    assert_eq!(story.commit(), admitted);
+    story.execute();
+    assert_eq!(story.bench.node.roster.incarnation(id(2)), Some(NEW));
+    // Of those that count no other has the last record.
+    story.flushed(end);
+    assert_eq!(story.commit(), admitted);
+    story.ack(2, Incarnation::FIRST, on_disk(end));
+    assert_eq!(story.commit(), admitted);
+    story.ack(1, Incarnation::FIRST, on_disk(end));
+    assert_eq!(story.commit(), end);
+}
+
+#[test]
+fn a_new_directory_votes_only_once_the_others_have_what_the_old_one_helped_to_commit() {
+    let mut story = Story::new();
+    let Story { admitted, end, .. } = story;
+    story.flushed(end);
+    // The old one is back, and for as long as nobody has executed the record it counts.
+    story.ack(2, Incarnation::FIRST, on_disk(end));
+    assert_eq!(story.commit(), end);
+    story.execute();
+    // Now all know that the new one counts. But it and member 1 would be a quorum, and neither has
+    // the last record.
+    story.ack(1, Incarnation::FIRST, executed(admitted));
+    story.ack(2, NEW, executed(admitted));
+    assert!(!story.tells_that_it_counts());
+    story.ack(1, Incarnation::FIRST, executed(end));
+    story.ack(2, NEW, executed(admitted));
+    assert!(story.tells_that_it_counts());
+}
