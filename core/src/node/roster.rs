@@ -10,7 +10,9 @@
 //!   then a member that does not know of the record could still be elected by the old life; and
 //!   when a quorum without it has all that is committed, which the old life may have helped to;
 //! - the new life votes only when a leader has told it that this is the case, and says from then on
-//!   that it does: no later leader needs to see it again.
+//!   that it does: no later leader needs to see it again. What a leader tells may come late, and to
+//!   the wrong life: so it is told with what is committed, and only once all of that is executed,
+//!   and heard only if the record is below.
 //!
 //! So from when the new life counts for anybody, the old one counts for nobody, ever.
 
@@ -170,10 +172,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         true
     }
 
-    /// Whether this leader counts that member's marks, as far as it has heard.
+    /// Whether this leader counts the marks of the directory that the roster names at what is
+    /// committed: who hears it may be another one than it has heard, so nothing is said before all
+    /// of that is executed.
     pub(super) fn counts_now(&self, member: MemberId) -> bool {
         match self.raft.state() {
-            State::Leader(leader) => {
+            State::Leader(leader) if self.applier.position == self.raft.commit() => {
                 let progress = leader.progress.get(member.slot());
                 progress.is_some_and(|p| p.joined && p.counts)
             }
@@ -191,9 +195,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// A leader has told this member that it counts.
-    pub(super) fn told_to_count(&mut self, counts: bool) {
-        if counts && !self.votes && self.is_admitted(self.config.member, self.sender.incarnation) {
+    /// A leader that has executed all up to `commit` has told this member that it counts.
+    pub(super) fn told_to_count(&mut self, commit: Position) {
+        let me = self.config.member;
+        // What was said before the record was committed is about the old directory.
+        let is_of_this = commit >= self.roster.since(me);
+        if is_of_this && !self.votes && self.is_admitted(me, self.sender.incarnation) {
             // It votes as soon as its node state says so.
             self.votes = true;
         }

@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::session::AllowAll;
-use crate::wire::member::{AppendPosition, Checkpoint};
+use crate::wire::admission::MemberAdmitted;
+use crate::wire::member::{AppendPosition, Checkpoint, CommitPosition};
 
 const NEW: Incarnation = Incarnation(9);
 
@@ -162,4 +163,58 @@ fn a_new_directory_votes_only_once_the_others_have_what_the_old_one_helped_to_co
     story.ack(1, Incarnation::FIRST, executed(end));
     story.ack(2, NEW, executed(admitted));
     assert!(story.tells_that_it_counts());
+}
+
+#[test]
+fn a_leader_that_has_not_executed_all_that_is_committed_tells_nobody_that_it_counts() {
+    let mut story = Story::new();
+    story.flushed(story.end);
+    story.ack(2, Incarnation::FIRST, on_disk(story.end));
+    // The old directory counts, but its heartbeats reach whoever is at its address: the new one, if
+    // that was started again and knows of the record.
+    assert!(!story.tells_that_it_counts());
+}
+
+/// Member 1 says that so much is committed, and that this member counts.
+fn told_to_count(bench: &mut Bench, ms: u64, commit: Position) -> bool {
+    let said = CommitPosition {
+        term: term(1),
+        commit,
+        end: bench.window.end(),
+        round: ms,
+        counts: true,
+        checkpoint: Checkpoint::default(),
+        snapshot: Checkpoint::default(),
+    };
+    bench.say(ms, 1, Body::CommitPosition(said));
+    bench.timeout(ms);
+    bench.node.raft().votes
+}
+
+#[test]
+fn what_was_said_to_the_old_directory_does_not_make_the_new_one_vote() {
+    let mut author = Author::new();
+    let before = author.write(1);
+    let admitted = MemberAdmitted {
+        term: term(1),
+        member: id(0),
+        incarnation: NEW,
+    };
+    append(&mut author.0, term(1), &[&admitted.to_bytes()], MTU).unwrap();
+    let end = author.0.end();
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    let state = NodeState {
+        incarnation: NEW,
+        votes: false,
+        ..state(0)
+    };
+    let recovered = Recovered::fresh(CLUSTER);
+    bench.node = Node::new(config(3), state, &recovered, now(0)).unwrap();
+    bench.lead(1, 1, &[(1, 0)], end.get(), end.get());
+    bench.datagram(2, 1, &author.bytes(Position::ZERO)).unwrap();
+    bench.execute(&mut Terms::default());
+    assert_eq!(bench.node.applied(), end);
+    // A heartbeat of this leadership to the old directory, that was long on its way.
+    assert!(!told_to_count(&mut bench, 3, before));
+    assert!(told_to_count(&mut bench, 4, end));
 }
