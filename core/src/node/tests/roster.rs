@@ -191,17 +191,32 @@ fn told_to_count(bench: &mut Bench, ms: u64, commit: Position) -> bool {
     bench.node.raft().votes
 }
 
-#[test]
-fn what_was_said_to_the_old_directory_does_not_make_the_new_one_vote() {
+/// The log of a leader, member 1, with the record that admits the new directory of `member`; where
+/// its first record ends, and where that does.
+fn log_that_admits(member: u8) -> (Author, Position, Position) {
     let mut author = Author::new();
-    let before = author.write(1);
+    let opened = author.write(1);
     let admitted = MemberAdmitted {
         term: term(1),
-        member: id(0),
+        member: id(member),
         incarnation: NEW,
     };
     append(&mut author.0, term(1), &[&admitted.to_bytes()], MTU).unwrap();
     let end = author.0.end();
+    (author, opened, end)
+}
+
+/// All of member 1's log comes, and is executed up to `commit`.
+fn follow(bench: &mut Bench, author: &Author, commit: Position) {
+    bench.lead(1, 1, &[(1, 0)], author.0.end().get(), commit.get());
+    bench.datagram(2, 1, &author.bytes(Position::ZERO)).unwrap();
+    bench.execute(&mut Terms::default());
+    assert_eq!(bench.node.applied(), commit);
+}
+
+#[test]
+fn what_was_said_to_the_old_directory_does_not_make_the_new_one_vote() {
+    let (author, before, end) = log_that_admits(0);
     let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
     let state = NodeState {
         incarnation: NEW,
@@ -210,11 +225,35 @@ fn what_was_said_to_the_old_directory_does_not_make_the_new_one_vote() {
     };
     let recovered = Recovered::fresh(CLUSTER);
     bench.node = Node::new(config(3), state, &recovered, now(0)).unwrap();
-    bench.lead(1, 1, &[(1, 0)], end.get(), end.get());
-    bench.datagram(2, 1, &author.bytes(Position::ZERO)).unwrap();
-    bench.execute(&mut Terms::default());
-    assert_eq!(bench.node.applied(), end);
+    follow(&mut bench, &author, end);
     // A heartbeat of this leadership to the old directory, that was long on its way.
     assert!(!told_to_count(&mut bench, 3, before));
     assert!(told_to_count(&mut bench, 4, end));
+}
+
+#[test]
+fn a_leader_lets_no_new_directory_in_before_it_knows_all_that_is_committed() {
+    let (mut author, _, admitted) = log_that_admits(2);
+    author.write(1);
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    follow(&mut bench, &author, admitted);
+    // The last record may be committed too, by the old directory's help: the last leader had not
+    // said so yet.
+    bench.be_elected();
+    let mut story = Story {
+        end: bench.window.end(),
+        bench,
+        admitted,
+        ms: 2_000,
+    };
+    story.ack(1, Incarnation::FIRST, executed(admitted));
+    story.ack(2, NEW, executed(admitted));
+    assert_eq!(story.commit(), admitted);
+    assert!(!story.tells_that_it_counts());
+    story.flushed(story.end);
+    story.ack(1, Incarnation::FIRST, executed(story.end));
+    assert_eq!(story.commit(), story.end);
+    story.execute();
+    story.ack(2, NEW, executed(admitted));
+    assert!(story.tells_that_it_counts());
 }
