@@ -9,6 +9,8 @@
 //! - a leader counts the new life's marks only when *every* other member has told so, once: until
 //!   then a member that does not know of the record could still be elected by the old life; and
 //!   when a quorum without it has all that is committed, which the old life may have helped to;
+//!   other new lives that do not count yet are among those members: the old ones of all of them may
+//!   still count for one another, but they are fewer than a quorum, and for all others for nobody;
 //! - the new life votes only when a leader has told it that this is the case, and says from then on
 //!   that it does: no later leader needs to see it again. What a leader tells may come late, and to
 //!   the wrong life: so it is told with what is committed, and only once all of that is executed,
@@ -78,17 +80,33 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Whether every other member has told this leader that it knows of the record that ends at
-    /// `since`, also after a restart.
+    /// `since`, also after a restart; and, if others do not count yet, of their records too.
     fn all_others_know(&self, member: MemberId, since: Position) -> bool {
         let State::Leader(leader) = self.raft.state() else {
             return false;
         };
+        let mut last = since;
+        for other in self.raft.others().iter().filter(|other| *other != member) {
+            match leader.progress.get(other.slot()) {
+                Some(progress) if progress.counts => {}
+                Some(progress) if self.is_named(other, progress) => {
+                    last = last.max(self.roster.since(other));
+                }
+                _ => return false,
+            }
+        }
         let mut others = self.raft.others().iter().filter(|other| *other != member);
         let knows = |other: MemberId| {
             let progress = leader.progress.get(other.slot());
-            progress.is_some_and(|p| p.counts && p.applied >= since)
+            progress.is_some_and(|p| p.applied >= last)
         };
-        self.told_applied() >= since && others.all(knows) && self.needs_no_mark_of(leader, member)
+        self.told_applied() >= last && others.all(knows) && self.needs_no_mark_of(leader, member)
+    }
+
+    /// Whether it was the directory that the roster names which has told all of this.
+    fn is_named(&self, member: MemberId, progress: &Progress) -> bool {
+        let is_admitted = |incarnation| self.is_admitted(member, incarnation);
+        progress.joined && progress.incarnation.is_some_and(is_admitted)
     }
 
     /// Whether all that is committed is on the disks of a quorum without this member: the old
@@ -116,6 +134,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         incarnation: Incarnation,
         ack: &AppendPosition,
     ) {
+        self.raft.hear_life(from, incarnation, ack);
         let counts = self.counts(from, incarnation, ack.votes);
         self.heard.strange |= !counts;
         let taken = self.raft.handle_append(now, from, ack, counts);

@@ -257,3 +257,19 @@ fn a_leader_lets_no_new_directory_in_before_it_knows_all_that_is_committed() {
     story.ack(2, NEW, executed(admitted));
     assert!(story.tells_that_it_counts());
 }
+
+/// While several new directories wait to count, what each of them has executed matters before it
+/// does.
+#[test]
+fn what_the_old_directory_has_executed_the_new_one_has_not() {
+    let mut story = Story::new();
+    let admitted = story.admitted;
+    story.flushed(admitted);
+    story.ack(1, Incarnation::FIRST, on_disk(admitted));
+    story.execute();
+    story.ack(2, Incarnation::FIRST, executed(admitted));
+    story.ack(2, NEW, on_disk(admitted));
+    let progress = story.bench.node.raft.progress_mut(id(2)).unwrap();
+    let has = (progress.counts, progress.durable, progress.applied);
+    assert_eq!(has, (false, admitted, Position::ZERO));
+}
