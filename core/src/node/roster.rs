@@ -16,7 +16,8 @@
 //!   the wrong life: so it is told with what is committed, and only once all of that is executed,
 //!   and heard only if the record is below.
 //!
-//! So from when the new life counts for anybody, the old one counts for nobody, ever.
+//! So from when the new life counts for anybody, the old one counts for nobody; unless it comes
+//! back and is admitted in its turn, like any that is new: not before it knows that it has no vote.
 
 use core::net::SocketAddr;
 
@@ -273,8 +274,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // One that counts is the one that the roster names.
             let incarnation = progress.incarnation.filter(|_| strange(progress))?;
             let is_level = progress.durable.plus(LEVEL) >= commit;
-            let is_new = is_level && !self.is_admitted(member, incarnation);
-            is_new.then_some((member, incarnation))
+            // An old one that votes has yet to come to the record that another takes its place.
+            let is_new = !progress.votes && !self.is_admitted(member, incarnation);
+            (is_level && is_new).then_some((member, incarnation))
         };
         let Some((member, incarnation)) = self.raft.others().iter().find_map(new_life) else {
             return;

@@ -258,6 +258,22 @@ fn a_leader_lets_no_new_directory_in_before_it_knows_all_that_is_committed() {
     assert!(story.tells_that_it_counts());
 }
 
+/// It says that it votes, as it did before it was lost: admitted once more, it would count at once,
+/// with those who know; and the one in its place with those who do not.
+#[test]
+fn the_old_directory_is_not_admitted_again_before_it_knows_that_it_was_replaced() {
+    let mut story = Story::new();
+    let Story { admitted, end, .. } = story;
+    story.flushed(end);
+    story.ack(1, Incarnation::FIRST, on_disk(end));
+    story.execute();
+    story.ack(2, Incarnation::FIRST, on_disk(admitted));
+    assert_eq!(story.append(), end);
+    // Another directory yet, that was never told that it counts.
+    story.ack(2, Incarnation(11), on_disk(admitted));
+    assert!(story.append() > end);
+}
+
 /// While several new directories wait to count, what each of them has executed matters before it
 /// does.
 #[test]
