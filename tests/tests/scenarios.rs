@@ -54,4 +54,5 @@ stories! {
     rotten_log = "rotten-log"
     full_log = "full-log"
     multicast = "multicast"
+    replaced = "replaced"
 }

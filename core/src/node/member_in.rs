@@ -160,7 +160,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
         said: &CommitPosition,
         log: &mut L,
     ) {
-        self.told_to_count(said.counts);
+        if said.counts {
+            self.told_to_count(said.commit);
+        }
         self.leader_end = self.leader_end.max(said.end);
         self.look_for_hole(now, log);
         self.hear_agreed(said);

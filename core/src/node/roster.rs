@@ -9,10 +9,15 @@
 //! - a leader counts the new life's marks only when *every* other member has told so, once: until
 //!   then a member that does not know of the record could still be elected by the old life; and
 //!   when a quorum without it has all that is committed, which the old life may have helped to;
+//!   other new lives that do not count yet are among those members: the old ones of all of them may
+//!   still count for one another, but they are fewer than a quorum, and for all others for nobody;
 //! - the new life votes only when a leader has told it that this is the case, and says from then on
-//!   that it does: no later leader needs to see it again.
+//!   that it does: no later leader needs to see it again. What a leader tells may come late, and to
+//!   the wrong life: so it is told with what is committed, and only once all of that is executed,
+//!   and heard only if the record is below.
 //!
-//! So from when the new life counts for anybody, the old one counts for nobody, ever.
+//! So from when the new life counts for anybody, the old one counts for nobody; unless it comes
+//! back and is admitted in its turn, like any that is new: not before it knows that it has no vote.
 
 use core::net::SocketAddr;
 
@@ -76,17 +81,33 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Whether every other member has told this leader that it knows of the record that ends at
-    /// `since`, also after a restart.
+    /// `since`, also after a restart; and, if others do not count yet, of their records too.
     fn all_others_know(&self, member: MemberId, since: Position) -> bool {
         let State::Leader(leader) = self.raft.state() else {
             return false;
         };
+        let mut last = since;
+        for other in self.raft.others().iter().filter(|other| *other != member) {
+            match leader.progress.get(other.slot()) {
+                Some(progress) if progress.counts => {}
+                Some(progress) if self.is_named(other, progress) => {
+                    last = last.max(self.roster.since(other));
+                }
+                _ => return false,
+            }
+        }
         let mut others = self.raft.others().iter().filter(|other| *other != member);
         let knows = |other: MemberId| {
             let progress = leader.progress.get(other.slot());
-            progress.is_some_and(|p| p.counts && p.applied >= since)
+            progress.is_some_and(|p| p.applied >= last)
         };
-        self.told_applied() >= since && others.all(knows) && self.needs_no_mark_of(leader, member)
+        self.told_applied() >= last && others.all(knows) && self.needs_no_mark_of(leader, member)
+    }
+
+    /// Whether it was the directory that the roster names which has told all of this.
+    fn is_named(&self, member: MemberId, progress: &Progress) -> bool {
+        let is_admitted = |incarnation| self.is_admitted(member, incarnation);
+        progress.joined && progress.incarnation.is_some_and(is_admitted)
     }
 
     /// Whether all that is committed is on the disks of a quorum without this member: the old
@@ -114,6 +135,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         incarnation: Incarnation,
         ack: &AppendPosition,
     ) {
+        self.raft.hear_life(from, incarnation, ack);
         let counts = self.counts(from, incarnation, ack.votes);
         self.heard.strange |= !counts;
         let taken = self.raft.handle_append(now, from, ack, counts);
@@ -170,10 +192,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         true
     }
 
-    /// Whether this leader counts that member's marks, as far as it has heard.
+    /// Whether this leader counts the marks of the directory that the roster names at what is
+    /// committed: who hears it may be another one than it has heard, so nothing is said before all
+    /// of that is executed.
     pub(super) fn counts_now(&self, member: MemberId) -> bool {
         match self.raft.state() {
-            State::Leader(leader) => {
+            State::Leader(leader) if self.applier.position == self.raft.commit() => {
                 let progress = leader.progress.get(member.slot());
                 progress.is_some_and(|p| p.joined && p.counts)
             }
@@ -191,9 +215,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// A leader has told this member that it counts.
-    pub(super) fn told_to_count(&mut self, counts: bool) {
-        if counts && !self.votes && self.is_admitted(self.config.member, self.sender.incarnation) {
+    /// A leader that has executed all up to `commit` has told this member that it counts.
+    pub(super) fn told_to_count(&mut self, commit: Position) {
+        let me = self.config.member;
+        // What was said before the record was committed is about the old directory.
+        let is_of_this = commit >= self.roster.since(me);
+        if is_of_this && !self.votes && self.is_admitted(me, self.sender.incarnation) {
             // It votes as soon as its node state says so.
             self.votes = true;
         }
@@ -247,8 +274,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             // One that counts is the one that the roster names.
             let incarnation = progress.incarnation.filter(|_| strange(progress))?;
             let is_level = progress.durable.plus(LEVEL) >= commit;
-            let is_new = is_level && !self.is_admitted(member, incarnation);
-            is_new.then_some((member, incarnation))
+            // An old one that votes has yet to come to the record that another takes its place.
+            let is_new = !progress.votes && !self.is_admitted(member, incarnation);
+            (is_level && is_new).then_some((member, incarnation))
         };
         let Some((member, incarnation)) = self.raft.others().iter().find_map(new_life) else {
             return;

@@ -14,8 +14,8 @@ use crate::service::{Cluster, LeadershipTerm, Service};
 use crate::units::{ClusterId, Incarnation, SessionId};
 use crate::wire::frame::DataFrame;
 use crate::wire::member::{
-    Body, CanvassPosition, HISTORY_SLICE_MAX, HistoryRequest, MemberMessage, NewLeadershipTerm,
-    SharedSettings, TermBase, Vote,
+    Body, CanvassPosition, HISTORY_SLICE_MAX, MemberMessage, NewLeadershipTerm, SharedSettings,
+    TermBase, Vote,
 };
 
 const CLUSTER: ClusterId = ClusterId(3);
@@ -165,11 +165,14 @@ macro_rules! lent {
     }};
 }
 
+mod annals;
 mod broken;
 mod health;
+mod install;
 mod members;
 pub(super) mod plain;
 mod repair;
+mod roster;
 mod settings;
 mod snapshots;
 
@@ -196,9 +199,13 @@ impl Bench {
     }
 
     fn say(&mut self, ms: u64, from: u8, body: Body) {
+        self.say_as(ms, from, Incarnation::FIRST, body);
+    }
+
+    fn say_as(&mut self, ms: u64, from: u8, incarnation: Incarnation, body: Body) {
         let sender = Sender {
             cluster: CLUSTER,
-            incarnation: Incarnation::FIRST,
+            incarnation,
             member: id(from),
         };
         let mut bytes = [0; CONTROL_MAX];
@@ -517,47 +524,4 @@ fn a_node_that_has_halted_wants_nothing_any_more() {
     assert!(bench.node.poll_timeout().is_some());
     bench.node.halt(Halt::HistoryTooShort);
     assert_eq!((bench.node.poll_timeout(), bench.asks(500)), (None, 0));
-}
-
-#[test]
-fn terms_that_the_history_has_forgotten_are_read_from_the_log() {
-    let terms = HISTORY_TERMS as u32 + 50;
-    let mut author = Author::new();
-    let mut history = crate::log::History::new();
-    let mut storage = Vec::new();
-    for of in 1..=terms {
-        let base = author.0.end();
-        let end = author.write(of);
-        storage.extend(author.bytes(base));
-        author.0.set_written(end);
-        author.0.release(end);
-        assert!(history.push(term(of), base, end));
-    }
-    let mut recovered = author.recovered(terms);
-    recovered.history = history;
-    assert!(recovered.history.known_from() > Some(Position::ZERO));
-    let mut bench = Bench::new(3, &recovered);
-    bench.be_elected();
-    bench.histories(900);
-    let request = HistoryRequest {
-        term: term(terms + 1),
-        from: Position::ZERO,
-    };
-    bench.say(900, 1, Body::HistoryRequest(request));
-    let recall = bench.recall().unwrap();
-    assert_eq!(
-        (recall.consumer, recall.at),
-        (Consumer::Annals, Position::ZERO)
-    );
-    bench.read(recall, &storage);
-    let said = bench.histories(901);
-    let first = said
-        .iter()
-        .find(|slice| slice.as_slice().first().is_some_and(|e| e.term == term(1)));
-    let first = first.expect("the oldest terms");
-    assert_eq!(first.as_slice().len(), HISTORY_SLICE_MAX);
-    assert_eq!(
-        first.covered_to,
-        Position::new(HISTORY_SLICE_MAX as u64 * 96)
-    );
 }

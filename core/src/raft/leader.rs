@@ -256,6 +256,22 @@ impl Raft {
         Some(owes_bytes)
     }
 
+    /// A follower's directory of this life says what it has. If another life of it was heard last,
+    /// what that had is not this one's: it starts anew.
+    pub fn hear_life(&mut self, from: MemberId, incarnation: Incarnation, ack: &AppendPosition) {
+        if ack.term != self.ballot.term {
+            return;
+        }
+        if let State::Leader(leader) = &mut self.state
+            && let Some(progress) = leader.progress.get_mut(from.slot())
+            && progress.incarnation.is_some_and(|last| last != incarnation)
+            && ack.round >= progress.round
+        {
+            progress.joined = false;
+            leader.is_calm = false;
+        }
+    }
+
     /// The life of a follower's directory, as it said in what was taken.
     pub fn note_life(&mut self, member: MemberId, incarnation: Incarnation) {
         if let State::Leader(leader) = &mut self.state

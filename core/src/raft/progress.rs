@@ -47,6 +47,8 @@ pub struct Progress {
     pub quarantined: bool,
     /// It has handed leadership on because it was unwell.
     pub resting: bool,
+    /// It says that it votes.
+    pub votes: bool,
     /// The last heartbeat round it has acknowledged.
     pub round: u64,
     /// The commit position it was last told.
@@ -80,6 +82,7 @@ impl Progress {
             worst: Worst::new(now),
             quarantined: false,
             resting: false,
+            votes: false,
             round: 0,
             commit_told: Position::ZERO,
             history_from: None,
@@ -118,6 +121,7 @@ impl Progress {
         };
         self.take_marks(now, &ack.marks(), ages, period);
         (self.quarantined, self.resting) = (ack.quarantined, ack.resting);
+        self.votes = ack.votes;
         begins
     }
 

@@ -275,7 +275,8 @@ pub struct CommitPosition {
     pub end: Position,
     /// A number that grows with every heartbeat; acknowledged in `AppendPosition`.
     pub round: u64,
-    /// Whether the receiver's marks count for the sender: then it may vote.
+    /// Whether the marks of the receiver's directory which the log up to `commit` names count for
+    /// the sender, that has executed all of that: then it may vote.
     pub counts: bool,
     /// What a quorum of members had at the newest checkpoint that enough of them have told of: who
     /// has something else there is the odd one out.

@@ -55,7 +55,7 @@ impl Bench {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let position = self.window.end();
         self.window.set_written(position);
         let term = self.node.joined();
