@@ -9,6 +9,8 @@ mod records;
 
 use std::path::{Path, PathBuf};
 
+use coracle_core::units::Position;
+
 use crate::crc::{CRC32, CRC32C};
 use crate::storage::dir::segment_bases;
 use crate::storage::{Segment, StorageError};
@@ -228,7 +230,8 @@ impl Walk {
     }
 
     /// The next frame that ends at or below `limit`, both its checksums verified; `None` if there
-    /// is none: the limit is reached, or the bytes behind the last frame were never written.
+    /// is none: the limit is reached, or zeros follow. Behind a log's end may also be what was in
+    /// the file before: see [`Self::next_frame_above`].
     ///
     /// # Errors
     /// See [`WalkError`].
@@ -242,9 +245,7 @@ impl Walk {
             && !segment.is_still()?
         {
             // A running member needs this file no more, and has made another one of it.
-            let start = segment_bases(&self.log)?.first().copied();
-            let (position, start) = (self.at, start.unwrap_or_default());
-            return Err(WalkError::Gone { position, start });
+            return Err(self.gone()?);
         }
         let Some(head) = found? else {
             return Ok(None);
@@ -266,6 +267,32 @@ impl Walk {
             checksum: head.checksum,
             chain: head.chain,
         }))
+    }
+
+    /// The same. What is not whole, or does not follow, is damage only below what is `certain` to
+    /// be of the log; else it is the end.
+    ///
+    /// # Errors
+    /// See [`WalkError`].
+    pub fn next_frame_above(
+        &mut self,
+        certain: Option<Position>,
+        limit: u64,
+    ) -> Result<Option<Frame<'_>>, WalkError> {
+        match self.next_frame(limit) {
+            Err(WalkError::Bad { position, .. })
+                if certain.is_some_and(|at| position >= at.get()) =>
+            {
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    fn gone(&self) -> Result<WalkError, StorageError> {
+        let start = segment_bases(&self.log)?.first().copied();
+        let (position, start) = (self.at, start.unwrap_or_default());
+        Ok(WalkError::Gone { position, start })
     }
 
     /// Verifies the frame at the buffer's place for `at`.
@@ -318,8 +345,7 @@ impl Walk {
             let segment = Segment::open(&path, false)?;
             if segment.label().base != base {
                 // It has become another one since it was opened.
-                let (position, start) = (self.at, segment.label().base);
-                return Err(WalkError::Gone { position, start });
+                return Err(self.gone()?);
             }
             self.segment = Some(segment);
         }
@@ -332,7 +358,7 @@ impl Walk {
     }
 }
 
-/// The oldest file of a log; a node that runs may delete it meanwhile.
+/// The oldest file of a log; a node that runs may delete it meanwhile, or make another one of it.
 fn first_segment(log: &Path) -> Result<Option<Segment>, StorageError> {
     let mut last = None;
     loop {
@@ -340,7 +366,8 @@ fn first_segment(log: &Path) -> Result<Option<Segment>, StorageError> {
             return Ok(None);
         };
         match Segment::open(&log.join(Segment::name(first)), false) {
-            Err(_) if last != Some(first) => last = Some(first),
+            Ok(segment) if segment.label().base == first => return Ok(Some(segment)),
+            _ if last != Some(first) => last = Some(first),
             opened => return opened.map(Some),
         }
     }
@@ -487,6 +514,26 @@ pub(crate) mod tests {
         let error = walk.next_frame(1 << 40).unwrap_err();
         let is_found = matches!(error, WalkError::Bad { position: 192, .. });
         assert!(is_found, "{error}");
+    }
+
+    #[test]
+    fn behind_what_is_certain_a_frame_of_another_place_is_the_end() {
+        let scratch = Scratch::new("walk-other-place");
+        let end = written(&scratch, &[vec![1; 100], vec![2; 100]]);
+        let path = scratch.path().join("log").join(Segment::name(0));
+        let segment = Segment::open(&path, true).unwrap();
+        let mut bytes = [0; 192];
+        segment.read_data(0, &mut bytes).unwrap();
+        segment.write_data(end, &bytes).unwrap();
+        for (certain, is_end) in [(Some(end), true), (Some(end + 32), false), (None, false)] {
+            let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
+            let certain = certain.map(Position::new);
+            let mut next =
+                || Ok::<_, WalkError>(walk.next_frame_above(certain, 1 << 40)?.is_some());
+            assert!(next().unwrap() && next().unwrap());
+            let found = next();
+            assert_eq!(matches!(found, Ok(false)), is_end, "{found:?}");
+        }
     }
 
     #[test]

@@ -3,23 +3,21 @@
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
-use clap::Args;
-use coracle_core::units::Position;
-
 use super::Failure;
 use crate::storage::recover::confirmed;
-use crate::walk::{Frame, Walk, WalkError, kind_of};
+use crate::walk::{Frame, Walk, kind_of};
+use clap::Args;
 
 /// List and verify the frames of a member's log
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 One line for each frame: where it is, the leadership term that wrote it, what it carries, for which
 session, how many bytes, and its checksum. Both checksums of every frame are verified on the way.
-The log ends at the first place that was never written, or behind what was confirmed to be durable
-where no whole frame follows: what a member that changed its leader has cut off stays there until it
-is written over, and a running member may be in the middle of a write. It starts at 0, or above if
-it was purged or begun after a snapshot: see `coracle snapshots`. Works on a running member's
-directory too.
+The log ends where no whole frame follows, behind what was confirmed to be durable: what a member
+that changed its leader has cut off stays there until it is written over, and so does what was in a
+file before it was used again; and a running member may be in the middle of a write. It starts at
+0, or above if it was purged or begun after a snapshot: see `coracle snapshots`. Works on a running
+member's directory too.
 
   coracle log --dir data/0
   coracle log --dir data/0 --from 65536 --count 20
@@ -64,7 +62,7 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
     let (mut frames, mut messages, mut terms, mut last_term) = (0u64, 0u64, 0u64, 0);
     let certain = confirmed(&args.dir.join("log"))?;
     while frames < args.count {
-        let Some(frame) = next(&mut walk, certain)? else {
+        let Some(frame) = walk.next_frame_above(certain, i64::MAX as u64)? else {
             break;
         };
         frames += 1;
@@ -90,16 +88,6 @@ pub fn run(args: &LogArgs) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// The next frame. What is not whole, or does not follow, is damage only below what is `certain`.
-fn next(walk: &mut Walk, certain: Option<Position>) -> Result<Option<Frame<'_>>, WalkError> {
-    match walk.next_frame(i64::MAX as u64) {
-        Err(WalkError::Bad { position, .. }) if certain.is_some_and(|at| position >= at.get()) => {
-            Ok(None)
-        }
-        found => found,
-    }
 }
 
 /// The column titles of `write_frame`.
@@ -141,11 +129,12 @@ pub fn write_frame(out: &mut impl Write, frame: &Frame<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use coracle_core::log::Slot;
-    use coracle_core::units::{ClusterId, Term};
+    use coracle_core::units::{ClusterId, Position, Term};
 
     use super::*;
     use crate::storage::Segment;
     use crate::storage::testing::Scratch;
+    use crate::walk::WalkError;
     use crate::walk::tests::written;
 
     /// Three records of 192 bytes each, the last of which does not follow from the one before.
@@ -171,7 +160,7 @@ mod tests {
         }
         let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
         let certain = confirmed(&log).unwrap();
-        while next(&mut walk, certain)?.is_some() {}
+        while walk.next_frame_above(certain, i64::MAX as u64)?.is_some() {}
         Ok(walk.position())
     }
 

@@ -437,7 +437,7 @@ impl<S: Hosted> Runner<S> {
             .into_iter()
             .enumerate()
         {
-            let read = self.store.poll_read(at);
+            let read = self.store.readers().poll(at);
             let read = match at {
                 1 => read.or_else(|| self.keeper.poll_read()),
                 _ => read,
@@ -466,7 +466,10 @@ impl<S: Hosted> Runner<S> {
     fn begin_recall(&mut self, recall: Recall, mut bytes: Vec<u8>) -> bool {
         let at = consumer(&recall);
         let cached = match recall.consumer {
-            Consumer::Replay => self.store.read_cached(recall.at, recall.len, &mut bytes),
+            Consumer::Replay => self
+                .store
+                .readers()
+                .read_cached(recall.at, recall.len, &mut bytes),
             _ => None,
         };
         let Some(len) = cached else {
@@ -488,7 +491,7 @@ impl<S: Hosted> Runner<S> {
     /// Starts a cold read; the buffer comes back if the reader is busy.
     fn read(&mut self, at: usize, recall: &Recall, bytes: Vec<u8>) -> Option<Vec<u8>> {
         let Consumer::Snapshot { position, section } = recall.consumer else {
-            return self.store.read(at, recall.at, recall.len, bytes);
+            return self.store.readers().read(at, recall.at, recall.len, bytes);
         };
         let job = ReadJob {
             position,

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::StorageError;
-use super::segment::Segment;
-use super::spares::{Spares, ensure_from};
+use super::segment::{Fill, Segment};
+use super::spares::{Spares, ensure};
 use crate::config::Durability;
 use crate::waker::Waker;
 use crate::worker::Worker;
@@ -97,7 +97,7 @@ impl Ahead {
     ) -> std::io::Result<Self> {
         let worker = Worker::spawn("segments", waker.clone(), move |job| match job {
             Job::Make(base, spare) => {
-                let segment = ensure_from(&log, spare, cluster, base, segment_length)?;
+                let segment = ensure(&log, spare, cluster, base, segment_length, Fill::Reserved)?;
                 let blank = segment.reserved_from();
                 Ok(Done::Made(segment, blank))
             }
@@ -151,11 +151,14 @@ impl Ahead {
                 let is_new = self.given.is_none_or(|given| given < label.base);
                 let is_filled = self.durability == Durability::Durable && is_new;
                 let blank = blank.filter(|_| is_filled);
-                // An entry at or below the current file is left from before a truncation.
-                let is_free =
-                    |file: &Option<Next>| file.as_ref().is_none_or(|f| f.base() <= current);
-                if let Some(free) = self.files.iter_mut().find(|file| is_free(file)) {
-                    *free = Some(Next { segment, blank });
+                // An entry at or below the current file is left from before a truncation; one far
+                // ahead, from before the log came back.
+                let worth = |file: &&mut Option<Next>| match file {
+                    Some(file) if file.base() > current => u64::MAX - file.base(),
+                    _ => 0,
+                };
+                if let Some(least) = self.files.iter_mut().min_by_key(worth) {
+                    *least = Some(Next { segment, blank });
                 }
                 Ok(Some(label.base + u64::from(label.segment_length)))
             }
@@ -198,15 +201,18 @@ impl Ahead {
         self.filling == Some(base) || self.files.iter().flatten().any(|f| f.base() == base)
     }
 
-    /// Starts to make the first missing one of the files behind `base`, of a spare if there is one;
-    /// says where it ends. Not if there was no room a moment ago.
-    pub(super) fn make(&mut self, base: u64, length: u64, spares: &mut Spares) -> Option<u64> {
-        if self.rests() {
+    /// Starts to make the first missing one of the files behind `base`; says where it ends. Of a
+    /// spare if there is one, and none at `files_end` or behind exists. Not if there was no room a
+    /// moment ago and there is no spare.
+    pub(super) fn make(&mut self, base: u64, files_end: u64, spares: &mut Spares) -> Option<u64> {
+        if self.rests() && spares.is_empty() {
             return None;
         }
+        let length = spares.length();
         let mut next = (1..=FILES as u64).map(|n| base + n * length);
         let missing = next.find(|base| !self.holds(*base))?;
-        self.worker.submit(Job::Make(missing, spares.take()));
+        let spare = (missing >= files_end).then(|| spares.take()).flatten();
+        self.worker.submit(Job::Make(missing, spare));
         self.making = Some(missing + length);
         self.making
     }
@@ -310,12 +316,12 @@ mod tests {
         let scratch = Scratch::new("ahead");
         let mut ahead = ahead(&scratch, Durability::Durable);
         for end in [2, 3] {
-            let made = ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+            let made = ahead.make(0, 0, &mut Spares::none(LENGTH));
             assert_eq!(made, Some(end * u64::from(LENGTH)));
             settle(&mut ahead, 0);
         }
         assert_eq!(
-            ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+            ahead.make(0, 0, &mut Spares::none(LENGTH)),
             None,
             "all are there"
         );
@@ -338,7 +344,7 @@ mod tests {
     fn a_file_is_not_given_out_while_zeros_are_written_to_it_and_gets_none_afterwards() {
         let scratch = Scratch::new("ahead-taken");
         let mut ahead = ahead(&scratch, Durability::Durable);
-        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+        ahead.make(0, 0, &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         let base = u64::from(LENGTH);
         piece(&mut ahead);
@@ -360,7 +366,7 @@ mod tests {
         );
         // Nor if the log comes back below it: it may still be the log's.
         drop(segment);
-        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+        ahead.make(0, 0, &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }
@@ -371,7 +377,7 @@ mod tests {
         for part in [0, 1, 2] {
             let mut ahead = ahead(&scratch, Durability::Durable);
             assert!(ahead.take(0).is_none());
-            ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+            ahead.make(0, 0, &mut Spares::none(LENGTH));
             settle(&mut ahead, 0);
             let expected = Some(part * PIECE).filter(|from| *from < LENGTH);
             assert_eq!(blanks(&ahead), [expected]);
@@ -381,7 +387,7 @@ mod tests {
         // Whoever is given it is not the one who fills it.
         let mut ahead = ahead(&scratch, Durability::Durable);
         assert!(ahead.take(LENGTH.into()).is_none());
-        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+        ahead.make(0, 0, &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }
@@ -393,14 +399,14 @@ mod tests {
         set_room(scratch.path(), false);
         for _ in 0..2 {
             assert_eq!(
-                ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+                ahead.make(0, 0, &mut Spares::none(LENGTH)),
                 Some(2 * u64::from(LENGTH))
             );
             assert_eq!(ahead.making(), 2 * u64::from(LENGTH));
             settle(&mut ahead, 0);
             assert_eq!((blanks(&ahead), ahead.making()), (vec![], 0));
             assert_eq!(
-                ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH)),
+                ahead.make(0, 0, &mut Spares::none(LENGTH)),
                 None,
                 "not at once"
             );
@@ -426,7 +432,7 @@ mod tests {
     fn where_no_flush_is_waited_for_files_are_not_filled() {
         let scratch = Scratch::new("ahead-reserved");
         let mut ahead = ahead(&scratch, Durability::ReplicationOnly);
-        ahead.make(0, LENGTH.into(), &mut Spares::none(LENGTH));
+        ahead.make(0, 0, &mut Spares::none(LENGTH));
         settle(&mut ahead, 0);
         assert_eq!(blanks(&ahead), [None]);
     }

@@ -19,6 +19,7 @@ use super::error::StorageError;
 use super::label::Label;
 use super::segment::{Fill, Segment, sync_dir};
 use super::snapshots::bring_back;
+use super::spares;
 
 /// A data directory that no other process has open.
 #[derive(Debug)]
@@ -158,7 +159,9 @@ impl DataDir {
 fn is_unused_log(log: &Path) -> bool {
     let first = log.join(Segment::name(0));
     let is_unused = |path: &PathBuf| {
-        path.extension().is_some_and(|e| e == "tmp")
+        let name = path.file_name().and_then(|name| name.to_str());
+        let is_draft = path.extension().is_some_and(|e| e == "tmp");
+        (is_draft && !name.is_some_and(spares::is_name))
             || (*path == first
                 && Segment::open(path, false).is_ok_and(|s| s.is_unused().unwrap_or(false)))
     };

@@ -2,10 +2,11 @@
 //! own, and the next files are made ahead of need, of the oldest that nobody needs if there are
 //! such, on others.
 
-use std::io;
-use std::ops::Range;
+mod purger;
+mod readers;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coracle_core::log::{Group, Journal, Log, Window, segment_base};
@@ -15,67 +16,23 @@ use super::ahead::Ahead;
 use super::dir::segment_bases;
 use super::error::StorageError;
 use super::place::Place;
-use super::recover::{Reader, confirmed, seed_at};
-use super::segment::{Fill, HEADER_LENGTH, Segment, ensure};
+use super::recover::{confirmed, seed_at};
+use super::segment::{Fill, HEADER_LENGTH, Segment};
 use super::spares::{self, Spares};
 use super::unreadable::{is_unreadable, write_over};
 use crate::config::{Durability, Idle};
 use crate::waker::Waker;
 use crate::worker::Worker;
 
-/// The most that is read for services at once: it is still in a cache when it is executed.
-const REPLAY_MAX: usize = 512 << 10;
-/// The same, where the node's thread reads: more than the largest frame, and as long as it takes to
-/// copy that this thread does nothing else.
-const CACHED_MAX: usize = 128 << 10;
+use purger::Purger;
+pub use readers::Readers;
+
+/// When there was no room for something else, no files are set aside for so long.
+const NO_SPARES: Duration = Duration::from_secs(60);
 
 /// A log with nothing to write counts as a step closer to rest once in this time at most: a thread
 /// that looks again and again, while the next message is on its way, looks many times.
 const STEP_TO_REST: Duration = Duration::from_millis(1);
-
-/// A cold read: into the buffer that comes with it.
-struct ReadJob {
-    at: Position,
-    len: usize,
-    bytes: Vec<u8>,
-}
-
-/// The buffer, and how many bytes at its start were read.
-type ReadDone = (Vec<u8>, Result<usize, StorageError>);
-
-/// A reader on a thread of its own, and what it has open.
-type Shared = Arc<Mutex<Reader>>;
-
-enum Purge {
-    /// What is below becomes spares.
-    Below(Position),
-    /// These spares are deleted.
-    Spares(Range<u64>),
-}
-
-/// Says where the log starts, if that is news.
-type Purger = Worker<Purge, Result<Option<Position>, StorageError>>;
-
-fn purger(
-    log: PathBuf,
-    segment_length: u32,
-    readers: [&Shared; 2],
-    waker: &Waker,
-) -> io::Result<Purger> {
-    let readers = readers.map(Arc::clone);
-    Worker::spawn("purge", waker.clone(), move |purge| match purge {
-        Purge::Below(limit) => {
-            spares::set_aside_below(&log, limit.get())?;
-            // From here on nobody finds them by their names.
-            for reader in &readers {
-                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-                reader.forget_below(limit);
-            }
-            Ok(Some(limit))
-        }
-        Purge::Spares(bases) => spares::remove(&log, bases, segment_length).map(|()| None),
-    })
-}
 
 /// How many bytes of log fit in whole files that take up `log_max` bytes of disk at most: what the
 /// core is told to be its bound, because it knows nothing of headers.
@@ -135,15 +92,9 @@ pub struct LogStore {
     due: Option<Arc<Segment>>,
     /// When the journal was last asked with nothing to write.
     rested: Option<Instant>,
-    readers: [Worker<ReadJob, ReadDone>; 2],
-    /// What the reader for services has open.
-    replayed: Shared,
+    readers: Readers,
     purger: Purger,
-    /// No byte below is there, or will be soon.
-    gone: Position,
     spares: Spares,
-    /// The disk is full: they are to be deleted.
-    is_room_wanted: bool,
     /// Where the last file that exists ends.
     files_end: u64,
     bytes_max: u64,
@@ -179,21 +130,8 @@ impl LogStore {
         let flusher = flusher.map_err(refused)?;
         let ahead = Ahead::new(log.clone(), cluster.0, segment_length, durability, waker);
         let ahead = ahead.map_err(refused)?;
-        let [replayed, caught_up] =
-            [(); 2].map(|()| Shared::new(Mutex::new(Reader::new(&log, segment_length))));
-        let reader = |name: &str, reader: &Shared| {
-            let reader = Arc::clone(reader);
-            Worker::spawn(name, waker.clone(), move |mut job: ReadJob| {
-                let len = job.len.min(job.bytes.len());
-                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-                let read = reader.read(job.at, &mut job.bytes[..len]);
-                (job.bytes, read)
-            })
-            .map_err(refused)
-        };
-        let readers = [reader("replay", &replayed)?, reader("catchup", &caught_up)?];
-        let purger = purger(log.clone(), segment_length, [&replayed, &caught_up], waker);
-        let purger = purger.map_err(refused)?;
+        let readers = Readers::new(&log, segment_length, waker).map_err(refused)?;
+        let purger = Purger::new(log.clone(), segment_length, &readers, waker).map_err(refused)?;
         spares::remove_all(&log)?;
         let start = segment_base(journal.start(), segment_length).get();
         let last = segment_bases(&log)?.last().copied();
@@ -210,11 +148,8 @@ impl LogStore {
             due: None,
             rested: None,
             readers,
-            replayed,
             purger,
-            gone: Position::ZERO,
             spares: Spares::none(segment_length),
-            is_room_wanted: false,
             files_end: last.map_or(start, |base| base + u64::from(segment_length)),
             bytes_max: u64::MAX,
             flushes: 0,
@@ -248,7 +183,7 @@ impl LogStore {
     /// Whether the byte at `at` is not to be read any more: it is below the start, or will be once
     /// the purge under way is done.
     pub fn is_gone(&self, at: Position) -> bool {
-        at < self.start().max(self.gone)
+        at < self.start().max(self.purger.gone())
     }
 
     /// How many bytes of disk the log takes up, with the files made, or being made, ahead of need,
@@ -261,9 +196,9 @@ impl LogStore {
     }
 
     /// The disk is full, and something else needs room: files set aside to become the log's next
-    /// ones are deleted, as soon as may be.
+    /// ones are deleted as soon as may be, and for a while.
     pub fn make_room(&mut self) {
-        self.is_room_wanted = true;
+        self.purger.keep_none_until(Instant::now() + NO_SPARES);
     }
 
     /// Starts to set aside the files whose bytes are all below `below`, oldest first. Never the one
@@ -278,8 +213,7 @@ impl LogStore {
         if limit <= self.start() || !self.purger.is_idle() {
             return false;
         }
-        self.gone = limit;
-        self.purger.submit(Purge::Below(limit));
+        self.purger.purge(limit);
         true
     }
 
@@ -289,17 +223,15 @@ impl LogStore {
     /// Any error of the system, with the file's path: the log starts somewhere above where it did,
     /// and the node must be started anew.
     pub fn poll_purge(&mut self) -> Option<Result<Position, StorageError>> {
-        let result = self.purger.poll().and_then(Result::transpose);
+        let result = self.purger.poll();
         if let Some(Ok(start)) = &result {
             let from = segment_base(self.start(), self.segment_length);
             self.spares.add(from.get(), start.get());
             self.journal.handle_purged(*start);
         }
-        if self.is_room_wanted && self.purger.is_idle() {
-            self.is_room_wanted = false;
-            if !self.spares.is_empty() {
-                self.purger.submit(Purge::Spares(self.spares.take_all()));
-            }
+        if !self.spares.is_empty() && self.purger.is_idle() {
+            let surplus = self.bytes().saturating_sub(self.bytes_max);
+            self.purger.remove_some(&mut self.spares, surplus);
         }
         result
     }
@@ -311,7 +243,7 @@ impl LogStore {
     /// Any error of the system, with the file's path.
     pub fn repair(&self, at: Position, bytes: &[u8]) -> Result<(), StorageError> {
         let base = segment_base(at, self.segment_length);
-        let segment = self.ensure(base.get())?;
+        let segment = self.ensure(base.get(), None)?;
         match segment.write_data(at.since(base), bytes) {
             // To change a part of a block the system reads the rest of it.
             Err(error) if is_unreadable(&error) => {
@@ -339,7 +271,7 @@ impl LogStore {
         self.flusher.is_done()
             || self.ahead.is_done()
             || self.purger.is_done()
-            || self.readers.iter().any(Worker::is_done)
+            || self.readers.is_done()
     }
 
     /// Takes what the flush thread has done: the mark is news for the node.
@@ -460,47 +392,15 @@ impl LogStore {
     pub fn wait_for_all(&mut self) {
         drop(self.flusher.wait());
         self.ahead.wait();
-        drop(self.purger.wait());
-        for reader in &mut self.readers {
-            drop(reader.wait());
-        }
+        self.purger.wait();
+        self.readers.wait();
+        // What replaces the log needs room. What is left of them now is deleted at start.
+        drop(spares::remove_all(&self.log));
     }
 
-    /// Starts a cold read for consumer 0 or 1, unless it has one under way: then the bytes come
-    /// back.
-    pub fn read(
-        &mut self,
-        consumer: usize,
-        at: Position,
-        len: usize,
-        bytes: Vec<u8>,
-    ) -> Option<Vec<u8>> {
-        let reader = &mut self.readers[consumer];
-        if !reader.is_idle() {
-            return Some(bytes);
-        }
-        let len = if consumer == 0 {
-            len.min(REPLAY_MAX)
-        } else {
-            len
-        };
-        reader.submit(ReadJob { at, len, bytes });
-        None
-    }
-
-    /// A cold read for services, if all of these bytes, a part of `len`, are in memory and their
-    /// file is open: then no other thread is needed, which would have to be woken, and whose
-    /// processor they would have to be fetched from. How many there are.
-    pub fn read_cached(&self, at: Position, len: usize, bytes: &mut [u8]) -> Option<usize> {
-        let len = len.min(bytes.len()).min(CACHED_MAX);
-        // Whoever has it locked is reading.
-        let reader = self.replayed.try_lock().ok()?;
-        reader.read_cached(at, &mut bytes[..len])
-    }
-
-    /// The cold read of a consumer, once it is done.
-    pub fn poll_read(&mut self, consumer: usize) -> Option<ReadDone> {
-        self.readers[consumer].poll()
+    /// What is read of the files meanwhile.
+    pub fn readers(&mut self) -> &mut Readers {
+        &mut self.readers
     }
 
     /// Whether the file that starts at `base` can be written now; sees to it that it will be.
@@ -511,7 +411,10 @@ impl LogStore {
                 Some(segment) => self.current = Some(segment),
                 // The first file, and after a truncation to an older one: made here, on the spot.
                 None if self.ahead.is_idle() => {
-                    self.current = Some(self.ensure(base)?);
+                    let spare = (base >= self.files_end)
+                        .then(|| self.spares.take())
+                        .flatten();
+                    self.current = Some(self.ensure(base, spare)?);
                 }
                 None => return Ok(false),
             }
@@ -519,7 +422,7 @@ impl LogStore {
         self.files_end = self.files_end.max(base + length);
         let is_room = self.bytes() + length + HEADER_LENGTH <= self.bytes_max;
         if self.ahead.is_idle() && (is_room || !self.spares.is_empty()) {
-            self.ahead.make(base, length, &mut self.spares);
+            self.ahead.make(base, self.files_end, &mut self.spares);
         }
         Ok(true)
     }
@@ -528,15 +431,22 @@ impl LogStore {
         match &self.current {
             Some(segment) if segment.label().base == base => Ok(Arc::clone(segment)),
             // A confirming slot for the file before, or a truncation in an older one.
-            _ => self.ensure(base),
+            _ => self.ensure(base, None),
         }
     }
 
-    fn ensure(&self, base: u64) -> Result<Arc<Segment>, StorageError> {
+    fn ensure(&self, base: u64, spare: Option<u64>) -> Result<Arc<Segment>, StorageError> {
         // Only `Ahead::take` gives one of these out: zeros may be written to it.
         assert!(!self.ahead.holds(base), "this file is not the log's yet");
         let fill = fill_for(self.durability);
-        ensure(&self.log, self.cluster, base, self.segment_length, fill)
+        spares::ensure(
+            &self.log,
+            spare,
+            self.cluster,
+            base,
+            self.segment_length,
+            fill,
+        )
     }
 
     fn find_chain(&self, window: &mut Window<Vec<u8>>) -> Result<(), StorageError> {
@@ -557,15 +467,24 @@ fn write_group(
     window: &Window<Vec<u8>>,
 ) -> Result<(), StorageError> {
     segment.write_slot(group.slot_index, &group.slot.encode())?;
-    let mut at = group.span.start;
-    while at < group.span.end {
-        let run = window.read(at);
-        let len = run.len().min(group.span.end.since(at) as usize);
-        assert!(len > 0, "what the journal gives out is in the window");
-        segment.write_end(at.since(group.slot_segment), &run[..len])?;
-        at = at.plus(len as u64);
+    let (start, end) = (group.span.start, group.span.end);
+    if start == end {
+        return Ok(());
     }
-    Ok(())
+    let first = piece(window, start, end);
+    let second = piece(window, start.plus(first.len() as u64), end);
+    assert_eq!(
+        (first.len() + second.len()) as u64,
+        end.since(start),
+        "what the journal gives out is in the window, in two runs at most"
+    );
+    segment.write_end(start.since(group.slot_segment), [first, second])
+}
+
+/// What is in one run of the window from `at` on, up to `end`.
+fn piece(window: &Window<Vec<u8>>, at: Position, end: Position) -> &[u8] {
+    let run = window.read(at);
+    &run[..run.len().min(end.since(at) as usize)]
 }
 
 /// How a new file of the log is filled before it gets its name.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use coracle_core::log::{
-    Frames, Log, Recovered, Recovery, RecoveryError, Seed, Slot, Window, segment_base,
+    FrameError, Frames, Log, Recovered, Recovery, RecoveryError, Seed, Slot, Window, segment_base,
 };
 use coracle_core::units::{ClusterId, Position, Term};
 
@@ -81,16 +81,29 @@ fn scan(
     let mut reader = Reader::new(log, segment_length);
     let mut bytes = vec![0; CHUNK];
     let certain = slot.map_or(Position::ZERO, |slot| slot.confirmed);
+    let (mut last, mut behind) = ((Position::ZERO, 0), None);
     while let Some(at) = recovery.wanted() {
-        let len = unreadable::read(&mut reader, at, &mut bytes, certain)?;
+        let (len, error) = unreadable::read(&mut reader, at, &mut bytes, certain)?;
         recovery.feed(&bytes[..len]);
+        (last, behind) = ((at, len), error);
     }
     let recovered = recovery.finish().map_err(refused)?;
+    let end = recovered.tail.end;
+    if let Some(error) = behind {
+        let (at, len) = last;
+        let rest = &bytes[(end.since(at) as usize).min(len)..len];
+        let mut frames = Frames::new(rest, end, segment_length).verified();
+        // A frame that begins there goes on in what cannot be read.
+        if frames.next().is_none() && frames.error() == Some(FrameError::Cut) {
+            return Err(error);
+        }
+        tracing::warn!(end = end.get(), "that part of the log is behind its end");
+    }
     recovered.open_window(window).map_err(refused)?;
-    while window.end() < recovered.tail.end {
-        let len = reader.read(window.end(), &mut bytes)?;
-        let wanted = (recovered.tail.end.since(window.end()) as usize).min(len);
-        if window.fill(&bytes[..wanted]) == 0 {
+    while window.end() < end {
+        let wanted = (end.since(window.end()) as usize).min(bytes.len());
+        let len = reader.read(window.end(), &mut bytes[..wanted])?;
+        if window.fill(&bytes[..len]) == 0 {
             return Err(damaged(log, format!("position {} changed", window.end())));
         }
     }
@@ -172,8 +185,8 @@ pub fn seed_at(
     let mut seed = None;
     let mut from = segment_base(at.minus(1), segment_length).max(start);
     while from < at {
-        let len = reader.read(from, &mut bytes)?;
-        let len = len.min(at.since(from) as usize);
+        let wanted = (at.since(from) as usize).min(bytes.len());
+        let len = reader.read(from, &mut bytes[..wanted])?;
         let before = from;
         let chain = seed.and_then(|seed: Seed| seed.chain);
         for frame in Frames::new(&bytes[..len], from, segment_length)

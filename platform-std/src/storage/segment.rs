@@ -266,31 +266,36 @@ impl Segment {
         self.write(HEADER_LENGTH + offset, bytes)
     }
 
-    /// The same for bytes at the log's end. If they end in another block than they begin in, the
+    /// The same for bytes at the log's end, in two pieces: with one call, so that none of what may
+    /// be there already is gone in between. If they end in another block than they begin in, the
     /// rest of that is zeros afterwards: so no block is written in part that the system would have
     /// to read for that.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
-    pub fn write_end(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+    pub fn write_end(&self, offset: u64, pieces: [&[u8]; 2]) -> Result<(), StorageError> {
         const ZEROS: &[u8] = &[0; BLOCK as usize];
-        let end = offset + bytes.len() as u64;
+        let [first, second] = pieces.map(<[u8]>::len);
+        let end = offset + (first + second) as u64;
         let is_in_one = !offset.is_multiple_of(BLOCK) && offset / BLOCK == end / BLOCK;
-        let rest = (end.next_multiple_of(BLOCK) - end) as usize;
-        if is_in_one || rest == 0 {
-            return self.write_data(offset, bytes);
-        }
-        let parts = [IoSlice::new(bytes), IoSlice::new(&ZEROS[..rest])];
-        let whole = bytes.len() + rest;
+        let rest = match is_in_one {
+            true => 0,
+            false => (end.next_multiple_of(BLOCK) - end) as usize,
+        };
+        let parts = [pieces[0], pieces[1], &ZEROS[..rest]];
         #[cfg(test)]
-        super::testing::write_blocks(&self.path, HEADER_LENGTH + offset, whole)?;
-        if write_both(&self.file, &parts, HEADER_LENGTH + offset) == whole as isize {
+        super::testing::write_blocks(&self.path, HEADER_LENGTH + offset, first + second + rest)?;
+        if write_all_three(&self.file, parts, HEADER_LENGTH + offset) {
             return Ok(());
         }
         // The disk is full, or a signal came in between: what is missing is written, or the error
         // is told.
-        self.write_data(offset, bytes)?;
-        self.write_data(end, &ZEROS[..rest])
+        let mut at = offset;
+        for part in parts {
+            self.write_data(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
     }
 
     /// Writes zeros to bytes of the stream, given by how far behind the base they are, and waits
@@ -434,12 +439,15 @@ pub(super) fn write_back(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// How many bytes were written, or less than none.
-fn write_both(file: &File, parts: &[IoSlice<'_>; 2], offset: u64) -> isize {
-    let (parts, count) = (parts.as_ptr().cast::<libc::iovec>(), parts.len() as i32);
+/// False if they were not, or not all of them.
+fn write_all_three(file: &File, parts: [&[u8]; 3], offset: u64) -> bool {
+    let slices = parts.map(IoSlice::new);
+    let (pieces, count) = (slices.as_ptr().cast::<libc::iovec>(), slices.len() as i32);
     // SAFETY: `IoSlice` is an `iovec` by its documentation, and there are so many, of bytes that
     // are borrowed for the call.
-    unsafe { libc::pwritev(file.as_raw_fd(), parts, count, offset as libc::off_t) }
+    let written = unsafe { libc::pwritev(file.as_raw_fd(), pieces, count, offset as libc::off_t) };
+    let all: usize = parts.iter().map(|part| part.len()).sum();
+    usize::try_from(written) == Ok(all)
 }
 
 /// Writes to a file's start, and waits until that is on the disk: that alone. A flush would write
@@ -524,19 +532,20 @@ mod tests {
         let length = LABEL.segment_length as usize;
         let mut model = vec![9; length];
         segment.write_data(0, &model).unwrap();
-        // From where to where, and up to where zeros follow.
-        for (from, to, zeros) in [
-            (0, 96, 4096),
-            (96, 128, 128),
-            (128, 4096, 4096),
-            (4096, 8192, 8192),
-            (8192, 8224, 12288),
-            (8224, 12320, 16384),
-            (12320, 30000, 32768),
-            (30000, 65536, 65536),
+        // From where to where, up to where zeros follow, and in which quarter the pieces meet.
+        for (from, to, zeros, split) in [
+            (0, 96, 4096, 4),
+            (96, 128, 128, 1),
+            (128, 4096, 4096, 2),
+            (4096, 8192, 8192, 0),
+            (8192, 8224, 12288, 4),
+            (8224, 12320, 16384, 3),
+            (12320, 30000, 32768, 1),
+            (30000, 65536, 65536, 2),
         ] {
             let bytes = vec![from as u8 | 1; to - from];
-            segment.write_end(from as u64, &bytes).unwrap();
+            let pieces = bytes.split_at(bytes.len() * split / 4);
+            segment.write_end(from as u64, pieces.into()).unwrap();
             model[from..to].copy_from_slice(&bytes);
             model[to..zeros].fill(0);
             let mut found = vec![0; length];

@@ -15,11 +15,16 @@ use std::sync::Arc;
 use super::dir::{list, segment_bases};
 use super::error::StorageError;
 use super::label::Label;
-use super::segment::{Fill, HEADER_LENGTH, Segment, ensure, sync_dir};
+use super::segment::{self, Fill, HEADER_LENGTH, Segment, sync_dir};
 
 /// What the name of a spare ends with: like that of any draft, so that each version of this program
 /// deletes it.
 const ENDING: &str = ".old.tmp";
+
+/// Whether it is the name of one.
+pub(super) fn is_name(name: &str) -> bool {
+    name.ends_with(ENDING)
+}
 
 /// The files that wait, by the bases that they had: without a gap, the oldest is used first.
 #[derive(Clone, Debug)]
@@ -54,9 +59,22 @@ impl Spares {
         })
     }
 
+    /// The oldest, which are none any more: as many as take up at least so many bytes.
+    pub(super) fn take_beyond(&mut self, bytes: u64) -> Range<u64> {
+        let count = bytes.div_ceil(self.length + HEADER_LENGTH);
+        let from = self.bases.start;
+        self.bases.start = self.bases.end.min(from + count * self.length);
+        from..self.bases.start
+    }
+
     /// All of them, which are none any more.
     pub(super) fn take_all(&mut self) -> Range<u64> {
         std::mem::replace(&mut self.bases, 0..0)
+    }
+
+    /// Bytes of stream in each.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Whether there are none.
@@ -124,7 +142,7 @@ pub(super) fn remove(log: &Path, bases: Range<u64>, length: u32) -> Result<(), S
 pub(super) fn remove_all(log: &Path) -> Result<(), StorageError> {
     for path in list(log)? {
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.ends_with(ENDING)) {
+        if name.is_some_and(is_name) {
             remove_if_there(&path)?;
         }
     }
@@ -144,17 +162,17 @@ fn remove_if_there(path: &Path) -> Result<(), StorageError> {
 /// base `spare`, if that can be used, else anew.
 ///
 /// # Errors
-/// As [`ensure`].
-pub(super) fn ensure_from(
+/// As [`segment::ensure`].
+pub(super) fn ensure(
     log: &Path,
     spare: Option<u64>,
     cluster: u64,
     base: u64,
     segment_length: u32,
+    fill: Fill,
 ) -> Result<Arc<Segment>, StorageError> {
-    let fill = Fill::Reserved;
     let Some(spare) = spare.map(|spare| path_of(log, spare)) else {
-        return ensure(log, cluster, base, segment_length, fill);
+        return segment::ensure(log, cluster, base, segment_length, fill);
     };
     if !super::dir::exists(&log.join(Segment::name(base)))? {
         let label = Label::starting_at(base, cluster, segment_length);
@@ -167,7 +185,7 @@ pub(super) fn ensure_from(
         }
     }
     remove_if_there(&spare)?;
-    ensure(log, cluster, base, segment_length, fill)
+    segment::ensure(log, cluster, base, segment_length, fill)
 }
 
 #[cfg(test)]

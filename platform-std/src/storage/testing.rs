@@ -1,14 +1,15 @@
 //! A directory for one test, removed at its end; which directories were flushed; a disk that is
 //! full; and one with blocks that cannot be read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StorageError;
+use super::segment::Fill;
 use super::segment::Segment;
-use super::spares::{ensure_from, set_aside_below};
+use super::spares::{ensure, set_aside_below};
 
 pub struct Scratch(PathBuf);
 
@@ -38,7 +39,8 @@ pub fn make_another(log: &Path, base: u64, next: u64) {
     let segment = Segment::open(&log.join(Segment::name(base)), false).unwrap();
     let label = segment.label();
     set_aside_below(log, base + 1).unwrap();
-    ensure_from(log, Some(base), label.cluster, next, label.segment_length).unwrap();
+    let (cluster, length) = (label.cluster, label.segment_length);
+    ensure(log, Some(base), cluster, next, length, Fill::Reserved).unwrap();
 }
 
 thread_local! {
@@ -107,6 +109,7 @@ pub fn read_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageEr
 
 /// What it would say to a write: it reads what it is not given of a block.
 pub fn write_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageError> {
+    one_more_write(file)?;
     let end = offset + len as u64;
     unreadable().retain(|(path, start)| path != file || *start < offset || end < *start + BLOCK);
     read_blocks(file, offset, len).map_err(|_| StorageError::io("write", file)(eio()))
@@ -114,4 +117,22 @@ pub fn write_blocks(file: &Path, offset: u64, len: usize) -> Result<(), StorageE
 
 fn eio() -> std::io::Error {
     std::io::Error::from_raw_os_error(libc::EIO)
+}
+
+thread_local! {
+    static WRITES_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// This thread's writes fail after so many.
+pub fn set_writes_left(left: Option<u32>) {
+    WRITES_LEFT.set(left);
+}
+
+fn one_more_write(file: &Path) -> Result<(), StorageError> {
+    let left = WRITES_LEFT.get();
+    if left == Some(0) {
+        return Err(StorageError::io("write", file)(eio()));
+    }
+    WRITES_LEFT.set(left.map(|left| left - 1));
+    Ok(())
 }

@@ -3,8 +3,9 @@
 //! Below what the newest slot says was durable for certain, such a block is damage like any other:
 //! the frames that have bytes in it are asked of the other members, and written over. Above that
 //! the end of the log could as well be a write that was cut, which is no damage, and a member that
-//! took one for the other would forget what it has acknowledged. So there it is an error; so it is
-//! in a file's header, where the slots are that say what was certain.
+//! took one for the other would forget what it has acknowledged. So there it is an error, unless
+//! the log is seen to end before; so it is in a file's header, where the slots are that say what
+//! was certain.
 
 use std::io;
 
@@ -25,7 +26,8 @@ pub(super) fn is_unreadable(error: &StorageError) -> bool {
 }
 
 /// As [`Reader::read`], with other bytes in place of those in unreadable blocks that end at or
-/// below `certain`.
+/// below `certain`. Above that it reads up to the first such block, and says what is wrong with it:
+/// a file that was used before has bytes behind the log's end of which nobody needs any.
 ///
 /// # Errors
 /// Any error of the system, with the file's path.
@@ -34,12 +36,10 @@ pub(super) fn read(
     at: Position,
     bytes: &mut [u8],
     certain: Position,
-) -> Result<usize, StorageError> {
+) -> Result<(usize, Option<StorageError>), StorageError> {
     match reader.read(at, bytes) {
-        Err(error) if is_unreadable(&error) && at < certain => {
-            tracing::error!(%error, "what cannot be read is taken for damaged");
-        }
-        other => return other,
+        Err(error) if is_unreadable(&error) => tracing::error!(%error, "a part of the log"),
+        other => return Ok((other?, None)),
     }
     let mut done = 0;
     while done < bytes.len() {
@@ -52,13 +52,15 @@ pub(super) fn read(
             Ok(0) => break,
             Ok(len) => len,
             Err(error) if is_unreadable(&error) && end <= certain.get() => {
+                tracing::error!(%error, "what cannot be read is taken for damaged");
                 run.fill(NOTHING);
                 run.len()
             }
+            Err(error) if is_unreadable(&error) && done > 0 => return Ok((done, Some(error))),
             Err(error) => return Err(error),
         };
     }
-    Ok(done)
+    Ok((done, None))
 }
 
 /// Writes `bytes` of the stream from `offset` bytes after the segment's base on, whole blocks at a

@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::config::Size;
+use crate::storage::recover::confirmed;
 use crate::walk::{Kind, Record, Records, Walk, WalkError};
 use bound::Bound;
 use lines::Lines;
@@ -185,8 +186,13 @@ impl Range {
             return Err(WalkError::Gone { position, start }.into());
         }
         self.end = limit.end;
+        // Known before anything is read: what is written meanwhile is no damage.
+        let certain = match args.uncommitted {
+            true => confirmed(&args.dir.join("log"))?,
+            false => None,
+        };
         while self.walk.position() < self.to || self.records.is_open() {
-            let Some(frame) = self.walk.next_frame(limit.end)? else {
+            let Some(frame) = self.walk.next_frame_above(certain, limit.end)? else {
                 return Ok(true);
             };
             if frame.position < self.from {

@@ -1,11 +1,10 @@
 //! Files in a scratch directory, and what is there after a restart.
 
-use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
+mod round;
 
 use super::*;
 use crate::storage::dir::list;
-use crate::storage::recover::recover;
+use crate::storage::recover::{Reader, recover};
 use crate::storage::segment::BLOCK;
 use crate::storage::testing::{Scratch, lose_block, set_room};
 use coracle_core::log::append;
@@ -136,126 +135,6 @@ fn a_purge_takes_away_whole_files_below_and_the_log_goes_on_from_there() {
     files(&store);
     let mut reader = Reader::new(scratch.path(), SEGMENT);
     assert_eq!(reader.read(Position::ZERO, &mut [0; 32]).unwrap(), 0);
-}
-
-fn inodes(scratch: &Scratch) -> BTreeSet<u64> {
-    let files = list(scratch.path()).unwrap();
-    let inode = |path: &PathBuf| std::fs::metadata(path).unwrap().ino();
-    files.iter().map(inode).collect()
-}
-
-/// What is behind the log's end in such a file is frames of the same length, each where another one
-/// will be.
-#[test]
-fn a_log_that_goes_round_in_its_files_ends_where_it_ends() {
-    let scratch = Scratch::new("store-round");
-    let (mut store, mut window, _) = open(&scratch);
-    let length = u64::from(SEGMENT);
-    write(&mut store, &mut window, 80);
-    let all = inodes(&scratch);
-    store.set_bytes_max(all.len() as u64 * (length + HEADER_LENGTH));
-    for round in 0..60 {
-        let below = segment_base(window.end().minus(length), SEGMENT);
-        if let Some(start) = purged(&mut store, below) {
-            assert_eq!(start, below);
-        }
-        write(&mut store, &mut window, 10);
-        assert_eq!(inodes(&scratch), all, "round {round}: no other files");
-        if round % 7 != 0 {
-            continue;
-        }
-        let mut again = self::window();
-        let recovered = recover(scratch.path(), CLUSTER, None, &mut again).unwrap();
-        assert_eq!(
-            (recovered.tail.end, recovered.corrupt),
-            (window.end(), None)
-        );
-        assert_eq!(again.chain(), window.chain());
-        assert!(!recovered.torn);
-    }
-    assert!(window.end().get() > 3 * all.len() as u64 * length);
-    // The bytes behind the end, in the file that is being written, are old frames.
-    let base = segment_base(window.end(), SEGMENT);
-    let path = scratch.path().join(Segment::name(base.get()));
-    let segment = Segment::open(&path, false).unwrap();
-    let behind = window.end().since(base).next_multiple_of(BLOCK);
-    let mut behind = vec![0; (length - behind) as usize];
-    let at = length - behind.len() as u64;
-    segment.read_data(at, &mut behind).unwrap();
-    assert!(
-        behind.iter().any(|byte| *byte != 0),
-        "the test shows nothing"
-    );
-    let end = window.end();
-    drop(store);
-    // And so after a restart, which begins with none set aside.
-    let (mut store, mut window, recovered) = open(&scratch);
-    assert_eq!(recovered, end);
-    write(&mut store, &mut window, 20);
-    assert_eq!(
-        list(scratch.path()).unwrap().len(),
-        segment_bases(scratch.path()).unwrap().len()
-    );
-}
-
-#[test]
-fn a_file_that_became_another_one_is_read_by_nobody_as_what_it_was() {
-    let scratch = Scratch::new("store-read-round");
-    let (mut store, mut window, _) = open(&scratch);
-    write(&mut store, &mut window, 60);
-    let read = |store: &mut LogStore, at: u64| {
-        for consumer in [0, 1] {
-            let bytes = vec![0; 4096];
-            assert!(
-                store
-                    .read(consumer, Position::new(at), 4096, bytes)
-                    .is_none()
-            );
-        }
-        [0, 1].map(|consumer| {
-            loop {
-                match store.poll_read(consumer) {
-                    Some((bytes, len)) => break (len.unwrap(), bytes),
-                    None => std::thread::yield_now(),
-                }
-            }
-        })
-    };
-    for (len, bytes) in read(&mut store, 4096) {
-        assert_eq!((len, bytes[0] != 0), (4096, true));
-    }
-    let start = Position::new(2 * u64::from(SEGMENT));
-    assert_eq!(purged(&mut store, start), Some(start));
-    write(&mut store, &mut window, 40);
-    for (len, _) in read(&mut store, 4096) {
-        assert_eq!(len, 0);
-    }
-    let mut bytes = [0; 4096];
-    assert_eq!(
-        store.read_cached(Position::new(4096), 4096, &mut bytes),
-        None
-    );
-}
-
-#[test]
-fn when_the_disk_is_full_files_set_aside_are_deleted() {
-    let scratch = Scratch::new("store-make-room");
-    let (mut store, mut window, _) = open(&scratch);
-    write(&mut store, &mut window, 60);
-    let start = Position::new(3 * u64::from(SEGMENT));
-    assert_eq!(purged(&mut store, start), Some(start));
-    let before = store.bytes();
-    store.make_room();
-    assert!(store.poll_purge().is_none());
-    while !store.purger.is_idle() {
-        assert!(store.poll_purge().is_none());
-        std::thread::yield_now();
-    }
-    let bases = segment_bases(scratch.path()).unwrap();
-    assert_eq!(list(scratch.path()).unwrap().len(), bases.len());
-    let file = u64::from(SEGMENT) + HEADER_LENGTH;
-    assert_eq!(store.bytes(), before - 3 * file);
-    write(&mut store, &mut window, 40);
 }
 
 /// The disk has lost what is to be deleted anyway: that is no reason to stop.
@@ -516,9 +395,9 @@ fn what_is_read_from_memory_is_what_the_reader_would_read() {
     write(&mut store, &mut window, 30);
     assert!(window.end().get() > 2 * u64::from(SEGMENT));
     let read = |store: &mut LogStore, at, len| {
-        assert!(store.read(0, at, len, vec![0; len]).is_none());
+        assert!(store.readers.read(0, at, len, vec![0; len]).is_none());
         loop {
-            if let Some((bytes, result)) = store.poll_read(0) {
+            if let Some((bytes, result)) = store.readers.poll(0) {
                 return bytes[..result.unwrap()].to_vec();
             }
             std::thread::yield_now();
@@ -526,7 +405,7 @@ fn what_is_read_from_memory_is_what_the_reader_would_read() {
     };
     let cached = |store: &LogStore, at, len| {
         let mut bytes = vec![0xEE; len];
-        let read = store.read_cached(at, len, &mut bytes)?;
+        let read = store.readers.read_cached(at, len, &mut bytes)?;
         bytes.truncate(read);
         Some(bytes)
     };
@@ -557,4 +436,24 @@ fn what_is_read_from_memory_is_what_the_reader_would_read() {
         8192,
     );
     assert_eq!(cached(&store, second, to_end), None);
+}
+
+#[test]
+fn a_block_that_cannot_be_read_behind_the_end_is_no_reason_not_to_start() {
+    let scratch = Scratch::new("store-behind");
+    let (mut store, mut window, _) = open(&scratch);
+    write(&mut store, &mut window, 5);
+    let end = window.end();
+    drop(store);
+    let path = scratch.path().join(Segment::name(0));
+    let behind = HEADER_LENGTH + end.get().next_multiple_of(BLOCK);
+    lose_block(&path, behind + 2 * BLOCK);
+    let (store, _, recovered) = open(&scratch);
+    assert_eq!(recovered, end);
+    drop(store);
+    // One that the log may go on in is: a frame that was acknowledged may be there.
+    lose_block(&path, behind - BLOCK);
+    let mut again = self::window();
+    let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
+    assert!(is_unreadable(&error), "{error}");
 }

@@ -10,7 +10,7 @@ const CLUSTER: u64 = 7;
 
 fn make(scratch: &Scratch, number: u64) -> Arc<Segment> {
     let base = number * u64::from(LENGTH);
-    ensure(scratch.path(), CLUSTER, base, LENGTH, Fill::Reserved).unwrap()
+    ensure(scratch.path(), None, CLUSTER, base, LENGTH, Fill::Reserved).unwrap()
 }
 
 fn names(scratch: &Scratch) -> Vec<String> {
@@ -37,10 +37,15 @@ fn spares_are_used_in_the_order_in_which_they_come() {
     assert_eq!(spares.take(), Some(300));
     assert_eq!(spares.take(), Some(400));
     spares.add(600, 700);
-    assert_eq!(spares.take_all(), 500..700);
+    assert!(spares.take_beyond(0).is_empty());
+    assert_eq!(spares.take_beyond(1), 500..600);
+    spares.add(700, 1000);
+    assert_eq!(spares.take_beyond(2 * (100 + HEADER_LENGTH)), 600..800);
+    assert_eq!(spares.take_all(), 800..1000);
+    assert!(spares.take_beyond(1).is_empty());
     assert!(spares.is_empty() && spares.take().is_none());
-    spares.add(900, 1000);
-    assert_eq!(spares.take(), Some(900));
+    spares.add(1100, 1200);
+    assert_eq!(spares.take(), Some(1100));
 }
 
 #[test]
@@ -58,7 +63,7 @@ fn a_spare_becomes_another_file_with_a_new_head() {
 
     let base = 9 * u64::from(LENGTH);
     let spare = Some(3 * u64::from(LENGTH));
-    let new = ensure_from(scratch.path(), spare, CLUSTER, base, LENGTH).unwrap();
+    let new = ensure(scratch.path(), spare, CLUSTER, base, LENGTH, Fill::Reserved).unwrap();
     assert_eq!(names(&scratch), [Segment::name(base)]);
     assert_eq!(inode(new.path()), file);
     assert_eq!(new.label(), Label::starting_at(base, CLUSTER, LENGTH));
@@ -88,7 +93,7 @@ fn a_spare_that_is_no_good_is_deleted_and_the_file_made_anew() {
         assert!(!path.exists());
         damage(&path_of(scratch.path(), 3 * u64::from(LENGTH)));
         let spare = Some(3 * u64::from(LENGTH));
-        let new = ensure_from(scratch.path(), spare, CLUSTER, base, LENGTH).unwrap();
+        let new = ensure(scratch.path(), spare, CLUSTER, base, LENGTH, Fill::Reserved).unwrap();
         assert_eq!(names(&scratch), [Segment::name(base)]);
         let mut first = [1; FRAME_ALIGNMENT];
         new.read_data(0, &mut first).unwrap();
@@ -105,7 +110,7 @@ fn a_file_that_is_there_is_not_replaced_by_a_spare() {
     there.write_data(0, &[7; 64]).unwrap();
     set_aside_below(scratch.path(), 4 * u64::from(LENGTH)).unwrap();
     let (base, spare) = (there.label().base, Some(3 * u64::from(LENGTH)));
-    let found = ensure_from(scratch.path(), spare, CLUSTER, base, LENGTH).unwrap();
+    let found = ensure(scratch.path(), spare, CLUSTER, base, LENGTH, Fill::Reserved).unwrap();
     let mut first = [0; 64];
     found.read_data(0, &mut first).unwrap();
     assert_eq!(first, [7; 64]);
