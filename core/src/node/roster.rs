@@ -13,8 +13,8 @@
 //!   still count for one another, but they are fewer than a quorum, and for all others for nobody;
 //! - the new life votes only when a leader has told it that this is the case, and says from then on
 //!   that it does: no later leader needs to see it again. What a leader tells may come late, and to
-//!   the wrong life: so it is told with what is committed, and only once all of that is executed,
-//!   and heard only if the record is below.
+//!   the wrong life: so it is told with what is committed, and only by one that knows whom that
+//!   names; and it is heard by the one which that names, when it has executed all of it.
 //!
 //! So from when the new life counts for anybody, the old one counts for nobody; unless it comes
 //! back and is admitted in its turn, like any that is new: not before it knows that it has no vote.
@@ -39,6 +39,8 @@ const LEVEL: u64 = 64 * 1024;
 pub(super) struct Heard {
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
+    /// A leader that knew whom the log up to here names has told this member that it counts.
+    told: Option<Position>,
     /// A member that does not count may have been heard: until then nobody is looked for.
     pub strange: bool,
     /// What of the roster is in the node state on disk, and whether that says that this member
@@ -53,6 +55,7 @@ impl Heard {
     pub const fn new(persisted: (Position, bool)) -> Self {
         Self {
             appended: None,
+            told: None,
             strange: false,
             persisted,
             said: [None; MEMBERS_MAX],
@@ -127,6 +130,17 @@ impl<const N: usize, const S: usize> Node<N, S> {
         leader.has_opened(commit) && 1 + others.filter(has).count() >= self.raft.members.quorum()
     }
 
+    /// Whether a follower votes that says so. One that was heard without a vote has one only when
+    /// it knows of its record: it may have said that before, when another one was in its place.
+    fn may_vote(&self, from: MemberId, incarnation: Incarnation, ack: &AppendPosition) -> bool {
+        let State::Leader(leader) = self.raft.state() else {
+            return ack.votes;
+        };
+        let had_none = |p: &Progress| p.joined && p.incarnation == Some(incarnation) && !p.votes;
+        let had_none = leader.progress.get(from.slot()).is_some_and(had_none);
+        ack.votes && (!had_none || ack.applied >= self.roster.since(from))
+    }
+
     /// Takes what a follower says of its log.
     pub(super) fn hear_append(
         &mut self,
@@ -136,7 +150,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         ack: &AppendPosition,
     ) {
         self.raft.hear_life(from, incarnation, ack);
-        let counts = self.counts(from, incarnation, ack.votes);
+        let counts = self.counts(from, incarnation, self.may_vote(from, incarnation, ack));
         self.heard.strange |= !counts;
         let taken = self.raft.handle_append(now, from, ack, counts);
         if taken {
@@ -193,16 +207,25 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     /// Whether this leader counts the marks of the directory that the roster names at what is
-    /// committed: who hears it may be another one than it has heard, so nothing is said before all
-    /// of that is executed.
+    /// committed: who hears it may be another one than it has heard, so nothing is said before that
+    /// is known.
     pub(super) fn counts_now(&self, member: MemberId) -> bool {
         match self.raft.state() {
-            State::Leader(leader) if self.applier.position == self.raft.commit() => {
+            State::Leader(leader) if self.knows_whom_it_names() => {
                 let progress = leader.progress.get(member.slot());
                 progress.is_some_and(|p| p.joined && p.counts)
             }
             _ => false,
         }
+    }
+
+    /// Whether this leader knows whom all that is committed names: what earlier ones have appended
+    /// is executed, and so is its own.
+    fn knows_whom_it_names(&self) -> bool {
+        let term = self.raft.term();
+        let has_opened = self.clients.leading() == Some(term);
+        let is_level = self.applier.position == self.raft.commit();
+        is_level || has_opened && self.heard.appended != Some(term)
     }
 
     /// What this member tells that it has executed: nothing of which its node state does not know.
@@ -215,11 +238,15 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
-    /// A leader that has executed all up to `commit` has told this member that it counts.
+    /// A leader that knows whom the log up to `commit` names has told this member that it counts:
+    /// so it does if it is still the one when it has executed all of that.
     pub(super) fn told_to_count(&mut self, commit: Position) {
         let me = self.config.member;
         // What was said before the record was committed is about the old directory.
-        let is_of_this = commit >= self.roster.since(me);
+        let since = self.roster.since(me);
+        let told = self.heard.told.filter(|told| *told >= since);
+        let told = *self.heard.told.insert(told.unwrap_or(commit));
+        let is_of_this = told >= since && self.applier.position >= told;
         if is_of_this && !self.votes && self.is_admitted(me, self.sender.incarnation) {
             // It votes as soon as its node state says so.
             self.votes = true;

@@ -167,7 +167,7 @@ impl Raft {
             return None;
         }
         let heirs = near().filter(|(_, p)| {
-            let is_fit = !p.quarantined && !p.resting;
+            let is_fit = p.votes && !p.quarantined && !p.resting;
             is_fit && p.worst.get().service_ms < well && p.durable >= self.commit
         });
         let (heir, _) = heirs.max_by_key(|(_, p)| (p.durable, p.received))?;
@@ -208,7 +208,7 @@ impl Raft {
         };
         let level = |m: &MemberId| -> Option<(Position, Position)> {
             let p = leader.of(*m)?;
-            (p.joined && p.counts && !p.quarantined).then_some((p.durable, p.received))
+            (p.joined && p.counts && p.votes && !p.quarantined).then_some((p.durable, p.received))
         };
         let heirs = self.others().iter().filter(|m| level(m).is_some());
         heirs.max_by_key(level)

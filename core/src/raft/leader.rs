@@ -259,7 +259,7 @@ impl Raft {
     /// A follower's directory of this life says what it has. If another life of it was heard last,
     /// what that had is not this one's: it starts anew.
     pub fn hear_life(&mut self, from: MemberId, incarnation: Incarnation, ack: &AppendPosition) {
-        if ack.term != self.ballot.term {
+        if ack.term != self.ballot.term || ack.received > self.tail.end {
             return;
         }
         if let State::Leader(leader) = &mut self.state
@@ -473,7 +473,7 @@ impl Raft {
         let joined = leader
             .progress
             .get(target.slot())
-            .is_some_and(|p| p.joined && p.counts && !p.quarantined);
+            .is_some_and(|p| p.joined && p.counts && p.votes && !p.quarantined);
         if target == me || !members.contains(target) || !joined {
             return Err(TransferError::BadTarget);
         }

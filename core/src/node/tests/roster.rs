@@ -289,3 +289,164 @@ fn what_the_old_directory_has_executed_the_new_one_has_not() {
     let has = (progress.counts, progress.durable, progress.applied);
     assert_eq!(has, (false, admitted, Position::ZERO));
 }
+
+/// Says so much of member 2, in a round of its own choice.
+fn ack_of(story: &mut Story, incarnation: Incarnation, votes: bool, round: u64, has: Has) {
+    story.ms += 1;
+    let ack = AppendPosition {
+        term: story.bench.node.raft().term(),
+        received: has.durable,
+        durable: has.durable,
+        applied: has.applied,
+        window: 65_536,
+        flush_age_ms: 0,
+        round,
+        service_age_ms: 0,
+        quarantined: false,
+        resting: false,
+        votes,
+        checkpoint: Checkpoint::default(),
+        snapshot: Checkpoint::default(),
+    };
+    story
+        .bench
+        .say_as(story.ms, 2, incarnation, Body::AppendPosition(ack));
+}
+
+/// This member leads; member 2's NEW was admitted, and that is executed here.
+fn plain_story() -> Story {
+    let (author, _, admitted) = log_that_admits(2);
+    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+    follow(&mut bench, &author, admitted);
+    bench.be_elected();
+    let mut story = Story {
+        end: bench.window.end(),
+        bench,
+        admitted,
+        ms: 2_000,
+    };
+    let end = story.end;
+    story.commit_all(end);
+    story
+}
+
+impl Story {
+    fn commit_all(&mut self, end: Position) {
+        self.flushed(end);
+        self.ack(1, Incarnation::FIRST, on_disk(end));
+        self.execute();
+        assert_eq!(self.bench.node.applied(), end);
+    }
+}
+
+#[test]
+fn a_late_word_that_it_votes_makes_no_directory_count_that_was_admitted_again() {
+    let mut story = plain_story();
+    let Story { admitted, end, .. } = story;
+    let round = story.ms + 1;
+    ack_of(
+        &mut story,
+        Incarnation::FIRST,
+        true,
+        round,
+        on_disk(admitted),
+    );
+    ack_of(
+        &mut story,
+        Incarnation::FIRST,
+        false,
+        round,
+        executed(admitted),
+    );
+    let again = story.append();
+    assert!(again > end);
+    story.commit_all(again);
+    assert_eq!(
+        story.bench.node.roster.incarnation(id(2)),
+        Some(Incarnation::FIRST)
+    );
+    assert!(!story.tells_that_it_counts());
+    // Member 1 has not told that it knows of either record.
+    ack_of(
+        &mut story,
+        Incarnation::FIRST,
+        true,
+        round,
+        on_disk(admitted),
+    );
+    assert!(!story.tells_that_it_counts());
+}
+
+#[test]
+fn what_was_said_to_a_later_directory_does_not_make_an_earlier_one_vote() {
+    let mut author = Author::new();
+    author.write(1);
+    let mut ends = [Position::ZERO; 2];
+    for (n, incarnation) in [NEW, Incarnation(11)].into_iter().enumerate() {
+        let admitted = MemberAdmitted {
+            term: term(1),
+            member: id(0),
+            incarnation,
+        };
+        append(&mut author.0, term(1), &[&admitted.to_bytes()], MTU).unwrap();
+        ends[n] = author.0.end();
+    }
+    let state = NodeState {
+        incarnation: NEW,
+        votes: false,
+        ..state(0)
+    };
+    let recovered = Recovered::fresh(CLUSTER);
+    let mut bench = Bench::new(3, &recovered);
+    bench.node = Node::new(config(3), state, &recovered, now(0)).unwrap();
+    follow(&mut bench, &author, ends[0]);
+    // The leader means the directory 11.
+    assert!(!told_to_count(&mut bench, 3, ends[1]));
+}
+
+#[test]
+fn a_directory_that_says_too_early_that_it_votes_does_not_count_by_that() {
+    let mut story = plain_story();
+    let Story { admitted, end, .. } = story;
+    // NEW was never told; 11 takes its place, and member 1 knows of that.
+    story.ack(2, Incarnation(11), on_disk(end));
+    let second = story.append();
+    assert!(second > end);
+    story.commit_all(second);
+    story.ack(1, Incarnation::FIRST, executed(second));
+    story.ack(2, Incarnation(11), executed(second));
+    assert!(story.tells_that_it_counts());
+    // NEW comes back, with what it had, and is admitted again.
+    story.ack(2, NEW, on_disk(admitted));
+    let third = story.append();
+    assert!(third > second);
+    story.commit_all(third);
+    assert!(!story.tells_that_it_counts());
+    // What 11 was told has reached it after all: it says that it votes.
+    let round = story.ms + 1;
+    ack_of(&mut story, NEW, true, round, executed(admitted));
+    assert!(!story.tells_that_it_counts());
+}
+
+#[test]
+fn a_leader_that_is_always_behind_with_its_services_tells_all_the_same() {
+    let mut story = Story::new();
+    let Story { admitted, end, .. } = story;
+    story.flushed(admitted);
+    story.ack(1, Incarnation::FIRST, on_disk(admitted));
+    story.execute();
+    story.flushed(end);
+    story.ack(1, Incarnation::FIRST, executed(end));
+    for _ in 0..100 {
+        story.ack(2, NEW, executed(admitted));
+        let raft = &mut story.bench.node.raft;
+        assert!(raft.progress_mut(id(2)).unwrap().counts, "its marks count");
+        // It would not take it.
+        let handed = raft.transfer(now(story.ms).instant, id(2));
+        assert_eq!(handed, Err(TransferError::BadTarget));
+        if story.tells_that_it_counts() {
+            return;
+        }
+    }
+    panic!("it is never told");
+}
