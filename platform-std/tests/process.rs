@@ -215,6 +215,24 @@ fn a_member_whose_log_was_emptied_by_hand_is_not_started() {
 }
 
 #[test]
+fn no_directory_is_replaced_where_the_others_are_no_quorum() {
+    let peers = ["0=127.0.0.1:9,127.0.0.1:10", "1=127.0.0.1:11,127.0.0.1:12"];
+    for count in [1, 2] {
+        let scratch = Scratch::new();
+        let dir = scratch.path("data");
+        let mut args = vec!["init", "--replace", "--member", "0", "--dir", &dir];
+        for peer in &peers[..count] {
+            args.extend(["--peer", peer]);
+        }
+        let refused = coracle(&args);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+        assert!(text.contains("no quorum without the lost member"), "{text}");
+        assert!(!std::path::Path::new(&dir).exists());
+    }
+}
+
+#[test]
 fn nobody_home_is_exit_code_5() {
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("0={}", port.local_addr().unwrap());

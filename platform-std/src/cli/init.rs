@@ -20,15 +20,17 @@ plain init for a member that has run before: it would vote and count as if it ha
 If a member's directory is lost (a dead disk, a machine that is replaced, files that are damaged
 beyond what the others can heal), make one with --replace and start the node. It begins as one that
 knows nothing and counts for nothing. The others send it a snapshot and the log; once it is level,
-the cluster puts it in the lost one's place by itself, and `coracle status` no longer says
-`does not count yet`. Until then the cluster can spare one member less.
+the cluster puts it in the lost one's place by itself, when every other member is up and has been
+told of it, and `coracle status` no longer says `does not count yet`. Until then the cluster can
+spare one member less.
 
   coracle init --replace --config node.toml
 
 Never use --replace
   - for the first start of a new cluster: nobody would count, and nobody would ever lead;
   - while the old directory is there and sound: start the member with that, it has less to catch up;
-  - for the only member of a cluster of one: restore a copy of its directory;
+  - for a member of a cluster of one or two: what is left is no quorum; restore a copy of its
+    directory, or begin a new cluster;
   - for half of the members or more at once: those that are left are no quorum, so none of the new
     ones can be let in. Replace one, wait until it counts, then the next. If a quorum is lost for
     good, so is what only that quorum had.

@@ -327,11 +327,12 @@ pub fn init(settings: &Settings) -> Result<(), NodeError> {
 /// quorum of the others knows that it takes the old one's place.
 ///
 /// # Errors
-/// [`StorageError::NotEmpty`], a cluster of one, or any error of the system.
+/// [`StorageError::NotEmpty`], a cluster of one or two, or any error of the system.
 pub fn replace(settings: &Settings) -> Result<(), NodeError> {
-    if settings.members.len() == 1 {
-        let text = "a cluster of one has no other members to fill a new directory: restore the old \
-                    one from a copy, or begin a new cluster with `coracle init`";
+    if settings.members.len() < 3 {
+        let text = "in a cluster of one or two there is no quorum without the lost member, so \
+                    nobody leads that could fill a new directory: restore the old one from a \
+                    copy, or begin a new cluster with `coracle init`";
         return Err(ConfigError::Value(text.into()).into());
     }
     // Never that of `init`, and different from that of any directory before it.
