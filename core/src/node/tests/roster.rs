@@ -66,6 +66,29 @@ impl Story {
         story
     }
 
+    /// A leader that was elected with such a log, of which only that much is committed.
+    fn elected() -> Self {
+        let (mut author, _, admitted) = log_that_admits(2);
+        author.write(1);
+        let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
+        follow(&mut bench, &author, admitted);
+        bench.be_elected();
+        Self {
+            end: bench.window.end(),
+            bench,
+            admitted,
+            ms: 2_000,
+        }
+    }
+
+    /// The log up to there is committed with member 1, and executed here.
+    fn commit_all(&mut self, end: Position) {
+        self.flushed(end);
+        self.ack(1, Incarnation::FIRST, on_disk(end));
+        self.execute();
+        assert_eq!(self.bench.node.applied(), end);
+    }
+
     fn append(&mut self) -> Position {
         let mut lent = lent!(self.bench);
         let now = now(self.ms);
@@ -73,8 +96,13 @@ impl Story {
         self.bench.window.end()
     }
 
-    /// A member's directory of this life says how far it is.
+    /// A member's directory of this life says how far it is; that it votes only if it is the first.
     fn ack(&mut self, from: u8, incarnation: Incarnation, has: Has) {
+        let (votes, round) = (incarnation == Incarnation::FIRST, self.ms + 1);
+        self.ack_in(round, from, incarnation, votes, has);
+    }
+
+    fn ack_in(&mut self, round: u64, from: u8, incarnation: Incarnation, votes: bool, has: Has) {
         self.ms += 1;
         let ack = AppendPosition {
             term: self.bench.node.raft().term(),
@@ -83,11 +111,11 @@ impl Story {
             applied: has.applied,
             window: 65_536,
             flush_age_ms: 0,
-            round: self.ms,
+            round,
             service_age_ms: 0,
             quarantined: false,
             resting: false,
-            votes: incarnation == Incarnation::FIRST,
+            votes,
             checkpoint: Checkpoint::default(),
             snapshot: Checkpoint::default(),
         };
@@ -233,19 +261,10 @@ fn what_was_said_to_the_old_directory_does_not_make_the_new_one_vote() {
 
 #[test]
 fn a_leader_lets_no_new_directory_in_before_it_knows_all_that_is_committed() {
-    let (mut author, _, admitted) = log_that_admits(2);
-    author.write(1);
-    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
-    follow(&mut bench, &author, admitted);
     // The last record may be committed too, by the old directory's help: the last leader had not
     // said so yet.
-    bench.be_elected();
-    let mut story = Story {
-        end: bench.window.end(),
-        bench,
-        admitted,
-        ms: 2_000,
-    };
+    let mut story = Story::elected();
+    let admitted = story.admitted;
     story.ack(1, Incarnation::FIRST, executed(admitted));
     story.ack(2, NEW, executed(admitted));
     assert_eq!(story.commit(), admitted);
@@ -290,90 +309,22 @@ fn what_the_old_directory_has_executed_the_new_one_has_not() {
     assert_eq!(has, (false, admitted, Position::ZERO));
 }
 
-/// Says so much of member 2, in a round of its own choice.
-fn ack_of(story: &mut Story, incarnation: Incarnation, votes: bool, round: u64, has: Has) {
-    story.ms += 1;
-    let ack = AppendPosition {
-        term: story.bench.node.raft().term(),
-        received: has.durable,
-        durable: has.durable,
-        applied: has.applied,
-        window: 65_536,
-        flush_age_ms: 0,
-        round,
-        service_age_ms: 0,
-        quarantined: false,
-        resting: false,
-        votes,
-        checkpoint: Checkpoint::default(),
-        snapshot: Checkpoint::default(),
-    };
-    story
-        .bench
-        .say_as(story.ms, 2, incarnation, Body::AppendPosition(ack));
-}
-
-/// This member leads; member 2's NEW was admitted, and that is executed here.
-fn plain_story() -> Story {
-    let (author, _, admitted) = log_that_admits(2);
-    let mut bench = Bench::new(3, &Recovered::fresh(CLUSTER));
-    follow(&mut bench, &author, admitted);
-    bench.be_elected();
-    let mut story = Story {
-        end: bench.window.end(),
-        bench,
-        admitted,
-        ms: 2_000,
-    };
-    let end = story.end;
-    story.commit_all(end);
-    story
-}
-
-impl Story {
-    fn commit_all(&mut self, end: Position) {
-        self.flushed(end);
-        self.ack(1, Incarnation::FIRST, on_disk(end));
-        self.execute();
-        assert_eq!(self.bench.node.applied(), end);
-    }
-}
-
 #[test]
 fn a_late_word_that_it_votes_makes_no_directory_count_that_was_admitted_again() {
-    let mut story = plain_story();
+    let mut story = Story::elected();
     let Story { admitted, end, .. } = story;
+    story.commit_all(end);
     let round = story.ms + 1;
-    ack_of(
-        &mut story,
-        Incarnation::FIRST,
-        true,
-        round,
-        on_disk(admitted),
-    );
-    ack_of(
-        &mut story,
-        Incarnation::FIRST,
-        false,
-        round,
-        executed(admitted),
-    );
+    let old = Incarnation::FIRST;
+    story.ack_in(round, 2, old, true, on_disk(admitted));
+    story.ack_in(round, 2, old, false, executed(admitted));
     let again = story.append();
     assert!(again > end);
     story.commit_all(again);
-    assert_eq!(
-        story.bench.node.roster.incarnation(id(2)),
-        Some(Incarnation::FIRST)
-    );
+    assert_eq!(story.bench.node.roster.incarnation(id(2)), Some(old));
     assert!(!story.tells_that_it_counts());
     // Member 1 has not told that it knows of either record.
-    ack_of(
-        &mut story,
-        Incarnation::FIRST,
-        true,
-        round,
-        on_disk(admitted),
-    );
+    story.ack_in(round, 2, old, true, on_disk(admitted));
     assert!(!story.tells_that_it_counts());
 }
 
@@ -406,8 +357,9 @@ fn what_was_said_to_a_later_directory_does_not_make_an_earlier_one_vote() {
 
 #[test]
 fn a_directory_that_says_too_early_that_it_votes_does_not_count_by_that() {
-    let mut story = plain_story();
+    let mut story = Story::elected();
     let Story { admitted, end, .. } = story;
+    story.commit_all(end);
     // NEW was never told; 11 takes its place, and member 1 knows of that.
     story.ack(2, Incarnation(11), on_disk(end));
     let second = story.append();
@@ -424,7 +376,7 @@ fn a_directory_that_says_too_early_that_it_votes_does_not_count_by_that() {
     assert!(!story.tells_that_it_counts());
     // What 11 was told has reached it after all: it says that it votes.
     let round = story.ms + 1;
-    ack_of(&mut story, NEW, true, round, executed(admitted));
+    story.ack_in(round, 2, NEW, true, executed(admitted));
     assert!(!story.tells_that_it_counts());
 }
 
