@@ -160,7 +160,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
                 wall: Timestamp(0),
             },
             roster: Roster::FIRST,
-            heard: Heard::new((Position::ZERO, false)),
+            heard: Heard::new(Position::ZERO, false),
             status_replies: heapless::Vec::new(),
             events: heapless::Vec::new(),
             counters: Counters::ZERO,
@@ -295,7 +295,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
         *healing = Healing::of(recovered, config.member, now.instant);
         *start = log_start(recovered);
         *sources = Sources::new();
-        *heard = Heard::new((state.roster.at, *votes));
+        *heard = Heard::new(state.roster.at, *votes);
         status_replies.clear();
         *counters = Counters::ZERO;
         (*halted, *role_seen) = (None, Role::Follower);

@@ -227,8 +227,9 @@ impl<const N: usize, const S: usize> Node<N, S> {
             vote: state.vote,
         });
         self.health.handle_persisted(state.quarantined);
-        if state.roster.at >= self.heard.persisted.0 {
-            self.heard.persisted = (state.roster.at, state.votes);
+        if state.roster.at >= self.heard.persisted {
+            self.heard.persisted = state.roster.at;
+            self.heard.persisted_vote = state.votes;
             self.raft.votes |= state.votes && self.votes;
         }
     }
@@ -257,7 +258,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     }
 
     fn unpersisted(&self) -> Option<NodeState> {
-        let is_old = self.heard.persisted == (self.roster.at, self.votes);
+        let heard = &self.heard;
+        let is_old = (heard.persisted, heard.persisted_vote) == (self.roster.at, self.votes);
         if is_old && self.health.is_persisted() && self.raft.is_persisted() {
             return None;
         }

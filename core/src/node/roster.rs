@@ -39,25 +39,28 @@ const LEVEL: u64 = 64 * 1024;
 pub(super) struct Heard {
     /// This leader has appended a record and not seen it committed: in this term.
     appended: Option<Term>,
-    /// A leader that knew whom the log up to here names has told this member that it counts.
-    told: Option<Position>,
+    /// A leader that knew whom the log up to here names has told this member that it counts; zero
+    /// if none has.
+    told: Position,
     /// A member that does not count may have been heard: until then nobody is looked for.
     pub strange: bool,
-    /// What of the roster is in the node state on disk, and whether that says that this member
-    /// votes.
-    pub persisted: (Position, bool),
+    /// What of the roster is in the node state on disk.
+    pub persisted: Position,
+    /// Whether that says that this member votes.
+    pub persisted_vote: bool,
     /// What each follower has said beside its marks in its last acknowledgement, if that counts and
     /// all that follows from it was done: this leader's roster is the same since.
     said: [Option<Same>; MEMBERS_MAX],
 }
 
 impl Heard {
-    pub const fn new(persisted: (Position, bool)) -> Self {
+    pub const fn new(persisted: Position, persisted_vote: bool) -> Self {
         Self {
             appended: None,
-            told: None,
+            told: Position::ZERO,
             strange: false,
             persisted,
+            persisted_vote,
             said: [None; MEMBERS_MAX],
         }
     }
@@ -231,8 +234,8 @@ impl<const N: usize, const S: usize> Node<N, S> {
     /// What this member tells that it has executed: nothing of which its node state does not know.
     pub(super) fn told_applied(&self) -> Position {
         let applied = self.applied();
-        if self.heard.persisted.0 < self.roster.at {
-            applied.min(self.heard.persisted.0)
+        if self.heard.persisted < self.roster.at {
+            applied.min(self.heard.persisted)
         } else {
             applied
         }
@@ -244,8 +247,10 @@ impl<const N: usize, const S: usize> Node<N, S> {
         let me = self.config.member;
         // What was said before the record was committed is about the old directory.
         let since = self.roster.since(me);
-        let told = self.heard.told.filter(|told| *told >= since);
-        let told = *self.heard.told.insert(told.unwrap_or(commit));
+        if self.heard.told < since || self.heard.told == Position::ZERO {
+            self.heard.told = commit;
+        }
+        let told = self.heard.told;
         let is_of_this = told >= since && self.applier.position >= told;
         if is_of_this && !self.votes && self.is_admitted(me, self.sender.incarnation) {
             // It votes as soon as its node state says so.

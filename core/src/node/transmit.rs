@@ -421,7 +421,7 @@ impl<const N: usize, const S: usize> Node<N, S> {
             service_age_ms: ages.service_ms,
             quarantined: self.is_quarantined(),
             resting: self.raft.is_resting(now),
-            votes: self.heard.persisted.1,
+            votes: self.heard.persisted_vote,
             checkpoint: self.checkpoints.states.of(me),
             snapshot: self.checkpoints.snapshots.of(me),
         }
