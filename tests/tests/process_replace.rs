@@ -102,13 +102,15 @@ fn a_directory_that_is_there_is_not_replaced() {
 }
 
 #[test]
-fn the_only_member_cannot_be_replaced() {
-    let mut plan = Plan::new();
-    plan.members = 1;
-    let cluster = Cluster::prepare("replace-one", plan);
-    let config = cluster.config(0);
-    let args = ["init".as_ref(), "--replace".as_ref(), "--config".as_ref()];
-    let refused = run(args.into_iter().chain([config.as_os_str()]));
-    refused.expect(2, &["no other members", "coracle init"]);
-    assert!(!cluster.data(0).exists(), "nothing was made");
+fn a_member_without_whom_there_is_no_quorum_is_not_replaced() {
+    for members in [1, 2] {
+        let mut plan = Plan::new();
+        plan.members = members;
+        let cluster = Cluster::prepare("replace-few", plan);
+        let config = cluster.config(0);
+        let args = ["init".as_ref(), "--replace".as_ref(), "--config".as_ref()];
+        let refused = run(args.into_iter().chain([config.as_os_str()]));
+        refused.expect(2, &["no quorum without the lost member", "coracle init"]);
+        assert!(!cluster.data(0).exists(), "nothing was made");
+    }
 }
