@@ -156,6 +156,8 @@ pub struct Client {
     memory: Memory,
     wires: Wires,
     clock: Clock,
+    /// When the clock was looked at last: at every poll, which is often enough for offers.
+    seen: coracle_core::time::Instant,
     kept: Kept,
 }
 
@@ -229,6 +231,7 @@ impl Client {
             core,
             memory,
             wires,
+            seen: clock.instant(),
             clock,
             kept: Kept::new(options.egress_window * EGRESS_IMAGES),
         };
@@ -244,8 +247,8 @@ impl Client {
     /// # Errors
     /// [`OfferError::BackPressured`] and [`OfferError::NotConnected`]: `poll`, and try again.
     pub fn offer(&mut self, message: &[u8]) -> Result<Offered, OfferError> {
-        let now = self.clock.instant();
-        self.core.offer(now, &[message], &mut self.memory.lent())
+        let lent = &mut self.memory.lent();
+        self.core.offer(self.seen, &[message], lent)
     }
 
     /// Hands a message to the cluster, and waits until it is taken. What the cluster says meanwhile
@@ -263,6 +266,7 @@ impl Client {
     ) -> Result<Offered, ClientError> {
         let deadline = deadline(timeout);
         loop {
+            self.look();
             match self.offer(message) {
                 Ok(offered) => {
                     self.transmit();
@@ -288,7 +292,7 @@ impl Client {
     /// Without a leader nothing is taken until another has spoken: that comes after all that the
     /// old one has said.
     fn hear_new_leader(&mut self) {
-        let now = self.clock.instant();
+        let now = self.seen;
         while matches!(self.core.state(), State::AwaitingNewLeader { .. }) && self.kept.has_room() {
             let mut lent = self.memory.lent();
             let Some(egress) = self.core.poll_egress(now, &mut lent) else {
@@ -315,9 +319,9 @@ impl Client {
         let (mut is_asked, mut answer) = (false, None);
         loop {
             if !is_asked {
-                let now = self.clock.instant();
+                self.look();
                 let lent = &mut self.memory.lent();
-                is_asked = self.core.request_snapshot(now, asked, lent).is_ok();
+                is_asked = self.core.request_snapshot(self.seen, asked, lent).is_ok();
                 self.transmit();
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -355,13 +359,14 @@ impl Client {
         timeout: Duration,
         mut handler: impl FnMut(Egress<'_>),
     ) -> Result<usize, ClientError> {
-        let deadline = deadline(timeout);
+        let mut until = None;
+        self.look();
         // What was offered leaves before anything else is looked at.
         self.transmit();
         loop {
             self.turn()?;
             let mut count = self.kept.hand_over(&mut handler);
-            let now = self.clock.instant();
+            let now = self.seen;
             loop {
                 let mut lent = self.memory.lent();
                 let Some(egress) = self.core.poll_egress(now, &mut lent) else {
@@ -372,11 +377,16 @@ impl Client {
             }
             self.transmit();
             self.require_open()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if count > 0 || left.is_zero() {
+            if count > 0 || timeout.is_zero() {
                 return Ok(count);
             }
+            let until = *until.get_or_insert_with(|| deadline(timeout));
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(0);
+            }
             self.sleep(left)?;
+            self.look();
         }
     }
 
@@ -400,11 +410,12 @@ impl Client {
     /// # Errors
     /// The system refused something.
     pub fn close(mut self) -> Result<(), ClientError> {
-        let now = self.clock.instant();
-        self.core.close(now, &mut self.memory.lent());
+        self.look();
+        self.core.close(self.seen, &mut self.memory.lent());
         while !matches!(self.core.state(), State::Closed(_)) {
+            self.look();
             self.turn()?;
-            let now = self.clock.instant();
+            let now = self.seen;
             while self
                 .core
                 .poll_egress(now, &mut self.memory.lent())
@@ -427,9 +438,14 @@ impl Client {
         }
     }
 
+    /// Looks at the clock, for what comes until it is looked at again.
+    fn look(&mut self) {
+        self.seen = self.clock.instant();
+    }
+
     /// Receives, lets time pass, sends.
     fn turn(&mut self) -> Result<(), ClientError> {
-        let now = self.clock.instant();
+        let now = self.seen;
         let mut lent = self.memory.lent();
         while self.wires.inbound.receive(&self.wires.socket)? {
             for (from, bytes) in self.wires.inbound.datagrams() {
@@ -460,7 +476,7 @@ impl Client {
     }
 
     fn transmit(&mut self) {
-        let now = self.clock.instant();
+        let now = self.seen;
         let lent = self.memory.lent();
         loop {
             let mut transmits = heapless::Vec::<core::Transmit<'_>, BATCH>::new();

@@ -319,6 +319,12 @@ impl<const N: usize, const S: usize> Node<N, S> {
         }
     }
 
+    /// Have clients said so much since the last `poll_ingress` that a driver had better come to
+    /// that before it receives more from them? If it does not, more bytes are copied once more.
+    pub fn is_fed(&self) -> bool {
+        self.clients.is_fed()
+    }
+
     /// Stream memory that holds nothing, if streams have touched more than `keep` bytes of what
     /// they are lent: a driver may give it back to its system. See `Clients::poll_unused`.
     pub fn poll_unused<L: Log>(&mut self, keep: u64, lent: &Lent<'_, L>) -> Option<Unused> {

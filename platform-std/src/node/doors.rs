@@ -22,6 +22,28 @@ const RECEIVED: u64 = 128;
 /// executed.
 const RECEIVED_BYTES: usize = 128 << 10;
 
+/// The most turns in a row in which clients are not heard: they also say how far they have read,
+/// and that they are there.
+const UNHEARD: u32 = 3;
+
+/// Whether what clients say had better stay in their socket for a while. While the node has more of
+/// it than it takes in a turn, that would wait in their windows instead: it is copied once more.
+#[derive(Debug, Default)]
+struct Waiting {
+    are_behind: bool,
+    /// Turns in a row.
+    unheard: u32,
+}
+
+impl Waiting {
+    /// Whether they are not heard in this turn.
+    fn pass_by(&mut self) -> bool {
+        let is_passed = self.are_behind && self.unheard < UNHEARD;
+        self.unheard = if is_passed { self.unheard + 1 } else { 0 };
+        is_passed
+    }
+}
+
 /// What went through the doors since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Traffic {
@@ -43,6 +65,7 @@ pub struct Doors {
     to_members: SendBatch,
     to_clients: SendBatch,
     scratch: Box<[[u8; CONTROL_MAX]; BATCH]>,
+    clients: Waiting,
     pub traffic: Traffic,
     /// What has left, if somebody wants to know.
     pub left: Option<Left>,
@@ -72,6 +95,7 @@ impl Doors {
             to_members: SendBatch::new(),
             to_clients: SendBatch::new(),
             scratch: Box::new([[0; CONTROL_MAX]; BATCH]),
+            clients: Waiting::default(),
             traffic: Traffic::default(),
             left: None,
         })
@@ -92,6 +116,11 @@ impl Doors {
             .collect()
     }
 
+    /// Whether the node has more of what clients have said than it could take in its turn.
+    pub fn clients_are_behind(&mut self, are_behind: bool) {
+        self.clients.are_behind = are_behind;
+    }
+
     /// Hands the node what has arrived. True if anything has.
     pub fn receive(
         &mut self,
@@ -106,6 +135,10 @@ impl Doors {
         let group = self.group.as_ref().map(|socket| (Door::Member, socket));
         let doors = doors.into_iter().chain(group);
         for ((door, socket), inbound) in doors.zip(&mut self.inbound) {
+            let is_client = door == Door::Client;
+            if is_client && self.clients.pass_by() {
+                continue;
+            }
             let (before, mut len) = (self.traffic.received, 0);
             while inbound.receive(socket)? {
                 any = true;
@@ -125,7 +158,8 @@ impl Doors {
                 }
                 let count = self.traffic.received - before;
                 let is_much = count >= RECEIVED || len >= RECEIVED_BYTES;
-                if is_much || !inbound.is_full() {
+                let is_fed = is_client && (self.clients.are_behind || node.is_fed());
+                if is_fed || is_much || !inbound.is_full() {
                     break;
                 }
             }
@@ -176,5 +210,22 @@ impl Doors {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_who_are_behind_are_heard_in_one_turn_of_four() {
+        let mut clients = Waiting::default();
+        assert!(!clients.pass_by());
+        clients.are_behind = true;
+        let passed: Vec<bool> = (0..8).map(|_| clients.pass_by()).collect();
+        assert_eq!(passed, [true, true, true, false, true, true, true, false]);
+        assert!(clients.pass_by());
+        clients.are_behind = false;
+        assert!(!clients.pass_by());
     }
 }

@@ -247,12 +247,14 @@ impl<S: Hosted> Runner<S> {
         self.traced();
         let mut lent = self.memory.lent();
         self.node.handle_timeout(now, &mut lent);
-        busy |= match self.settings.admin {
+        let more = match self.settings.admin {
             Admin::Deny => self.node.poll_ingress(now, &mut AllowAll, &mut lent),
             Admin::Allow => self
                 .node
                 .poll_ingress(now, &mut AllowAdministration, &mut lent),
         };
+        self.doors.clients_are_behind(more);
+        busy |= more;
         self.traced();
         busy |= self.look_after_services()?;
         busy |= self.execute(now);

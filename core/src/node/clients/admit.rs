@@ -15,7 +15,7 @@ use crate::wire::frame::align;
 
 /// What one call looks at. With small messages it is as much as fills some datagrams to each
 /// follower: what a turn costs in system calls and datagrams is shared by all that is in it.
-pub(super) const CALL: Budget = Budget {
+const CALL: Budget = Budget {
     fragments: 512,
     bytes: 64 << 10,
 };
@@ -30,8 +30,8 @@ const SHARE: Budget = Budget {
 /// than that.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Budget {
-    fragments: usize,
-    bytes: usize,
+    pub fragments: usize,
+    pub bytes: usize,
 }
 
 impl Budget {
@@ -64,6 +64,11 @@ impl Budget {
     /// How many fragments were spent to leave `rest`.
     pub(super) fn fragments_without(self, rest: Self) -> usize {
         self.fragments.saturating_sub(rest.fragments)
+    }
+
+    /// Is it no more than `other` in one of both?
+    pub(super) const fn is_within(self, other: Self) -> bool {
+        self.fragments <= other.fragments || self.bytes <= other.bytes
     }
 
     /// No more fragments than a share has at least.
@@ -153,6 +158,13 @@ impl<const N: usize> Clients<N> {
     /// Has nobody anything for the log, and is nobody owed anything, as it was when last looked at?
     pub fn is_quiet_to_admit(&self) -> bool {
         self.ingress.looks(Look::Admit).is_empty() && self.links.looks(Look::Admit).is_empty()
+    }
+
+    /// Has so much gone straight into the log since the last [`Clients::poll_admit`] that a driver
+    /// had better come to that before it receives more? What waits elsewhere is not copied into a
+    /// window, and out of it again.
+    pub fn is_fed(&self) -> bool {
+        self.direct.is_fed()
     }
 
     /// As [`Clients::poll_admit`] where that would find nothing to do: datagrams may go straight

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 
 use crate::limits::FRAME_HEADER;
 use crate::log::Log;
-use crate::node::clients::admit::{Budget, CALL, Taken, Turn};
+use crate::node::clients::admit::{Budget, Taken, Turn};
 use crate::node::clients::gather::Heard;
 use crate::node::clients::ingress::{Assembly, Ingress, Owner};
 use crate::node::clients::link::Bound;
@@ -18,7 +18,20 @@ use crate::units::Position;
 use crate::wire::cluster::SessionMessage;
 use crate::wire::frame::{DataFrame, Datagram, FLAG_BEGIN, Kind, words};
 
-/// What may be taken in this way until `poll_admit` is called: it does the rest, stream by stream.
+/// The most that is taken in this way until `poll_admit` is called.
+const DIRECT: Budget = Budget {
+    fragments: 2048,
+    bytes: 128 << 10,
+};
+/// What is left of that when it is enough for a turn: what the driver has received already, it has
+/// by then room for. What it receives beyond that waits in its stream's window, and what comes
+/// after it as well: so it had better not receive it.
+const FED: Budget = Budget {
+    fragments: 2048 - 256,
+    bytes: (128 - 32) << 10,
+};
+
+/// What may still be taken so until `poll_admit` is called: it does the rest, stream by stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Direct {
     left: Budget,
@@ -29,14 +42,19 @@ pub(super) struct Direct {
 impl Direct {
     pub(super) const fn new() -> Self {
         Self {
-            left: CALL,
+            left: DIRECT,
             waits: false,
         }
     }
 
+    /// Was so much taken that what else is said had better wait where it is?
+    pub(super) fn is_fed(self) -> bool {
+        !self.waits && self.left.is_within(FED)
+    }
+
     /// Once more so much.
     pub(super) fn renew(&mut self) {
-        self.left = CALL;
+        self.left = DIRECT;
     }
 }
 

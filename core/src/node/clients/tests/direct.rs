@@ -61,11 +61,43 @@ fn what_waits_is_not_overtaken() {
 }
 
 #[test]
-fn no_more_is_taken_at_once_than_by_a_call() {
-    let mut world = World::leading();
+fn who_has_heard_enough_says_so_and_still_takes_what_has_arrived() {
+    let mut world = World::with_log(1 << 20);
+    world.node.become_leader(world.now, TERM);
     let at = world.join_open();
     world.admit(&mut AllowAll);
-    for n in 0..20u8 {
+    let before = world.node.counters().get(Count::MessageAppended);
+    let say = |world: &mut World, mut count: usize| {
+        while count > 0 {
+            let some = count.min(40);
+            for _ in 0..some {
+                world.clients[at].say(&[7; 32]);
+            }
+            arrive(world, at);
+            world.apply();
+            world.node_sends();
+            count -= some;
+        }
+        world.node.counters().get(Count::MessageAppended) - before
+    };
+    assert_eq!(say(&mut world, 255), 255);
+    assert!(!world.node.is_fed());
+    assert_eq!(say(&mut world, 1), 256);
+    assert!(world.node.is_fed());
+    // The rest of what the driver had received when it could ask.
+    assert_eq!(say(&mut world, 400), 656);
+    assert!(world.node.is_fed() && !world.node.direct.waits);
+    world.admit(&mut AllowAll);
+    assert!(!world.node.is_fed());
+}
+
+#[test]
+fn no_more_is_taken_at_once_than_there_is_time_for() {
+    let mut world = World::with_log(1 << 20);
+    world.node.become_leader(world.now, TERM);
+    let all = [(); 3].map(|()| world.join_open());
+    world.admit(&mut AllowAll);
+    for (n, at) in (0..45u8).zip(all.into_iter().cycle()) {
         for _ in 0..40 {
             world.clients[at].say(&[n; 32]);
         }
@@ -73,12 +105,14 @@ fn no_more_is_taken_at_once_than_by_a_call() {
         world.apply();
         world.node_sends();
     }
-    // 512 messages in a call: the others are in their window.
+    // 128 KiB without an admission, at 96 bytes each: the others are in their window. What waits
+    // there is the next that is looked at, so more may be received.
     let appended = world.node.counters().get(Count::MessageAppended);
-    assert_eq!(appended, 512);
-    assert!(world.node.direct.waits);
-    world.run(100);
-    assert_eq!(world.clients[at].replies.len(), 800);
+    assert_eq!(appended, (128_u64 << 10).div_ceil(96));
+    assert!(world.node.direct.waits && !world.node.is_fed());
+    world.run(200);
+    let heard = all.map(|at| world.clients[at].replies.len());
+    assert_eq!(heard, [600; 3]);
     assert!(!world.node.direct.waits);
 }
 
