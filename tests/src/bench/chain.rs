@@ -204,6 +204,11 @@ impl Chain {
         Err(io::Error::other("the raw chain does not answer"))
     }
 
+    /// Its members, the leader first.
+    pub fn processes(&self) -> [u32; 3] {
+        std::array::from_fn(|at| self.members[at].id())
+    }
+
     /// One request and its answer; `None` if it was lost.
     fn round(&mut self, len: usize) -> io::Result<Option<Duration>> {
         let mut bytes = [0; 2048];

@@ -13,6 +13,7 @@ pub mod machine;
 pub mod multicast;
 pub mod peers;
 pub mod pipeline;
+pub mod place;
 pub mod profile;
 pub mod resources;
 pub mod scale;

@@ -9,6 +9,7 @@ use coracle_std::counters::{Counter, CountersReader};
 use super::chain::{Chain, Mode};
 use super::figure::{Goal, Line, Row, Unit};
 use super::load::{Load, Shape, Wait};
+use super::place::Placed;
 use super::usage::run_time;
 use super::{Kind, Options, THREE};
 use crate::process::Cluster;
@@ -24,12 +25,17 @@ const LEADER: u64 = 2;
 const ROUND_MAX: Duration = Duration::from_secs(120);
 /// Datagrams on their way in the raw chain.
 const RAW_IN_FLIGHT: u64 = 32;
+/// The raw chains: length of a datagram, and whether the processes are kept on processors.
+type Limit = (usize, bool);
+const LIMITS: [Limit; 3] = [(LARGE, false), (THREE.mtu, false), (LARGE, true)];
 
 struct Way {
     len: usize,
     in_flight: usize,
     is_durable: bool,
     mtu: usize,
+    /// Leader and client are kept on one processor, the followers on another.
+    is_placed: bool,
     rate: Option<f64>,
     p50: Option<f64>,
 }
@@ -40,15 +46,20 @@ const fn way(len: usize, mtu: usize, rate: Option<f64>) -> Way {
         in_flight: 4096,
         is_durable: false,
         mtu,
+        is_placed: false,
         rate,
         p50: None,
     }
 }
 
-const WAYS: [Way; 6] = [
+const WAYS: [Way; 7] = [
     way(32, LARGE, Some(2100.0)),
     way(32, THREE.mtu, None),
     way(288, LARGE, Some(1200.0)),
+    Way {
+        is_placed: true,
+        ..way(288, LARGE, Some(1200.0))
+    },
     way(288, THREE.mtu, None),
     Way {
         in_flight: 16_384,
@@ -82,12 +93,13 @@ struct Found {
 /// In words.
 pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     let mut found: [Found; WAYS.len()] = Default::default();
-    let mut raw = [Vec::new(), Vec::new()];
+    let limits = LIMITS
+        .into_iter()
+        .filter(|(_, is_placed)| !is_placed || Placed::is_possible());
+    let mut raw: Vec<(Limit, Vec<f64>)> = limits.map(|limit| (limit, Vec::new())).collect();
     for _ in 0..options.rounds {
-        let mut limits = [0.0; 2];
-        for (at, len) in [LARGE, THREE.mtu].into_iter().enumerate() {
-            limits[at] = raw_rate(len, options).map_err(|e| format!("raw chain: {e}"))?;
-            raw[at].push(limits[at] / 1000.0);
+        for (limit, raw) in &mut raw {
+            raw.push(raw_rate(*limit, options)? / 1000.0);
         }
         if !options.has('d') {
             continue;
@@ -96,18 +108,22 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
             if !way.is_wanted(options) {
                 continue;
             }
-            let datagrams = limits[usize::from(way.mtu != LARGE)];
+            let limit = raw
+                .iter()
+                .find(|(limit, _)| *limit == (way.mtu, way.is_placed));
+            let datagrams = limit.and_then(|(_, raw)| raw.last());
             let in_each = way.mtu / (way.len + HEADERS);
-            found.raw.push(datagrams * in_each as f64 / 1000.0);
+            found.raw.push(datagrams.unwrap_or(&0.0) * in_each as f64);
             way.run(options, found)?;
         }
     }
     let mut rows = Vec::new();
     if options.has('a') {
-        for (len, raw) in [LARGE, THREE.mtu].into_iter().zip(raw) {
+        for ((len, is_placed), raw) in raw {
             let what = format!(
                 "raw pipelined chain of four processes, {RAW_IN_FLIGHT} datagrams of {len} B on \
-                 their way, yield"
+                 their way, yield{}",
+                placed(is_placed)
             );
             let mut row = Row::new('a', &what);
             row.lines.push(Line::new("datagrams", Unit::Kilo, raw));
@@ -122,18 +138,33 @@ pub fn measure(options: &Options) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-fn raw_rate(len: usize, options: &Options) -> std::io::Result<f64> {
-    let mut chain = Chain::start(Mode {
+fn raw_rate((len, is_placed): Limit, options: &Options) -> Result<f64, String> {
+    let told = |e: std::io::Error| format!("raw chain: {e}");
+    let mode = Mode {
         wait: Wait::Yield,
         is_durable: false,
-    })?;
-    chain.pipelined(len, RAW_IN_FLIGHT, options.warm_up())?;
-    chain.pipelined(len, RAW_IN_FLIGHT, options.time)
+    };
+    let mut chain = Chain::start(mode).map_err(told)?;
+    let [leader, followers @ ..] = chain.processes();
+    let keep = || Placed::keep(leader, &followers);
+    let _placed = is_placed.then(keep).transpose()?;
+    let mut run = |time| chain.pipelined(len, RAW_IN_FLIGHT, time).map_err(told);
+    run(options.warm_up())?;
+    run(options.time)
+}
+
+/// For a row's name.
+fn placed(is_placed: bool) -> &'static str {
+    match is_placed {
+        true => "; leader and client kept on one processor, followers on another",
+        false => "",
+    }
 }
 
 impl Way {
     fn is_wanted(&self, options: &Options) -> bool {
-        options.len.is_none_or(|len| len == self.len)
+        let is_possible = !self.is_placed || Placed::is_possible();
+        is_possible && options.len.is_none_or(|len| len == self.len)
     }
 
     fn run(&self, options: &Options, found: &mut Found) -> Result<(), String> {
@@ -151,6 +182,9 @@ impl Way {
         };
         let mut load = Load::open(&cluster.endpoints(), shape)?;
         self.go_round(&cluster, &mut load)?;
+        let keep = |(leader, followers): (u32, Vec<u32>)| Placed::keep(leader, &followers);
+        let placed = || roles(&cluster).and_then(keep);
+        let _placed = self.is_placed.then(placed).transpose()?;
         load.flood(self.in_flight, options.warm_up())?;
         let before = Taken::so_far(&cluster)?;
         let echoed = load.flood(self.in_flight, options.time)?;
@@ -193,8 +227,11 @@ impl Way {
             "replication-only"
         };
         let what = format!(
-            "echoes, {} B, {} in flight, yield, {durable}, datagrams of {} B",
-            self.len, self.in_flight, self.mtu
+            "echoes, {} B, {} in flight, yield, {durable}, datagrams of {} B{}",
+            self.len,
+            self.in_flight,
+            self.mtu,
+            placed(self.is_placed)
         );
         let mut row = Row::new('d', &what);
         let rate = Line::new("rate", Unit::Kilo, found.rates.clone());
@@ -221,6 +258,19 @@ impl Way {
             .push("times and datagrams are of one message; the log has gone round once".into());
         row
     }
+}
+
+/// The leader's process, and the followers'.
+fn roles(cluster: &Cluster) -> Result<(u32, Vec<u32>), String> {
+    let (mut leader, mut followers) = (None, Vec::new());
+    for member in 0..3 {
+        let reader = CountersReader::open(&cluster.data(member)).map_err(|e| e.to_string())?;
+        match reader.read().get(Counter::Role) {
+            LEADER => leader = Some(cluster.process(member)),
+            _ => followers.push(cluster.process(member)),
+        }
+    }
+    Ok((leader.ok_or("nobody leads")?, followers))
 }
 
 /// What was taken since the processes began.
