@@ -213,6 +213,7 @@ fn converse(node: &mut Member, services: &mut [&mut dyn Service], lent: &mut Len
     black_box(node.poll_ingress(now(), &mut AllowAll, lent));
     let mut secret = SharedSecret::new(bytes(), bytes());
     black_box(node.poll_ingress(now(), &mut secret, lent));
+    black_box(node.is_fed());
     while node.poll_services(now(), services, lent) {}
     if let Some(recall) = node.poll_recall(lent) {
         let read = black_box(Err(ReadError));
