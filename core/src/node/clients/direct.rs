@@ -93,8 +93,8 @@ impl<const N: usize> Clients<N> {
     }
 
     /// As [`Clients::handle_datagram`] while this member leads: messages of sessions that come in
-    /// order are appended to `log` at once, if nothing waits to be, up to what one call of
-    /// [`Clients::poll_admit`] takes. All else waits for that.
+    /// order are appended to `log` at once, if nothing waits to be: at most 128 KiB and 2,048 of
+    /// them until [`Clients::poll_admit`] is called, for which all else waits.
     ///
     /// # Errors
     /// As there.
