@@ -208,8 +208,10 @@ impl Client {
             timestamp: crate::time::Timestamp(0),
         };
         let publication = self.publication.as_mut().ok_or(OfferError::NotConnected)?;
+        let lengths = parts.iter().map(|part| part.len());
+        let len = lengths.fold(SESSION_HEADER, usize::saturating_add);
         let position = publication
-            .offer_headed(&header.to_bytes(), parts, lent.ingress)
+            .offer_headed(header.to_words(), parts, len, lent.ingress)
             .map_err(refused)?;
         self.keep_alive_at = now.plus(self.config.timing.keep_alive);
         Ok(Offered { term, position })

@@ -180,20 +180,21 @@ impl<'r> Appending<'r> {
     pub fn adopt(self, frames: &[u8], change: impl Fn(&mut [u8])) -> Option<(Position, u32)> {
         let room = self.room.get_mut(..frames.len())?;
         room.copy_from_slice(frames);
-        let (mut places, mut rest) = (self.places, &mut *room);
-        while let Some((header, behind)) = rest.split_first_chunk_mut::<FRAME_HEADER>() {
-            let [kind, ..] = words(header);
-            *header = from_words([kind, places, self.stream, 0]);
-            let len = (kind as u32 as usize).wrapping_sub(FRAME_HEADER);
-            let (body, behind) = behind.split_at_mut_checked(align(len))?;
-            places += (FRAME_HEADER + body.len()) as u64;
-            if let Some(filling) = body.get_mut(len..)
+        let mut at = 0;
+        // Told by where they came from: what was just copied would be waited for.
+        while let Some(heard) = frames.get(at..).and_then(|rest| rest.first_chunk()) {
+            let [kind, ..] = words(heard);
+            let length = kind as u32 as usize;
+            let end = at + align(length);
+            let (header, body) = room.get_mut(at..end)?.split_first_chunk_mut()?;
+            *header = from_words([kind, self.places + at as u64, self.stream, 0]);
+            if let Some(filling) = body.get_mut(length.wrapping_sub(FRAME_HEADER)..)
                 && !filling.is_empty()
             {
                 filling.fill(0);
             }
             change(body);
-            rest = behind;
+            at = end;
         }
         let chain = seal_all(self.chain, room);
         Some((self.start.plus(frames.len() as u64), chain))

@@ -131,28 +131,17 @@ impl Publication {
     /// # Errors
     /// [`OfferError`].
     pub fn offer(&mut self, parts: &[&[u8]], slot: &mut [u8]) -> Result<Position, OfferError> {
-        self.offer_headed(&[], parts, slot)
+        let len = Parts::new(&[], parts).length();
+        self.offer_headed([], parts, len, slot)
     }
 
-    /// As [`Publication::offer`], with one more part in front.
-    ///
-    /// # Errors
-    /// [`OfferError`].
-    pub fn offer_headed(
-        &mut self,
-        head: &[u8],
-        parts: &[&[u8]],
-        slot: &mut [u8],
-    ) -> Result<Position, OfferError> {
-        let len = Parts::new(head, parts).length();
-        self.offer_measured(head, parts, len, slot)
-    }
-
-    /// The same, of parts that are known to be `len` bytes together.
+    /// As [`Publication::offer`], of parts that are `len` bytes together with a head in front. That
+    /// is words (little-endian), which go from registers to the slot: read back from memory, they
+    /// would wait for all that was written before.
     #[inline(always)]
-    pub(crate) fn offer_measured(
+    pub(crate) fn offer_headed<const N: usize>(
         &mut self,
-        head: &[u8],
+        head: [u64; N],
         parts: &[&[u8]],
         len: usize,
         slot: &mut [u8],
@@ -167,7 +156,7 @@ impl Publication {
             return Err(OfferError::TooLong);
         }
         if len > cutting::payload_max(self.mtu) || !self.write_one(head, parts, len, slot) {
-            self.write_any(Parts::new(head, parts), len, slot)?;
+            self.write_any(head, parts, len, slot)?;
         }
         Ok(self.tail)
     }
@@ -423,7 +412,13 @@ impl Publication {
     /// A message in one frame, in this segment: nearly all are. False, and nothing is written, if
     /// it does not fit there now.
     #[inline(always)]
-    fn write_one(&mut self, head: &[u8], parts: &[&[u8]], len: usize, slot: &mut [u8]) -> bool {
+    fn write_one<const N: usize>(
+        &mut self,
+        head: [u64; N],
+        parts: &[&[u8]],
+        len: usize,
+        slot: &mut [u8],
+    ) -> bool {
         let (at, length) = (self.tail, FRAME_HEADER + len);
         let aligned = frame::align(length);
         // No PAD is behind the tail.
@@ -453,9 +448,10 @@ impl Publication {
 
     /// A message in as many frames as it needs, behind a PAD if they do not fit the segment.
     #[inline(never)]
-    fn write_any(
+    fn write_any<const N: usize>(
         &mut self,
-        parts: Parts<'_>,
+        head: [u64; N],
+        parts: &[&[u8]],
         len: usize,
         slot: &mut [u8],
     ) -> Result<(), OfferError> {
@@ -467,7 +463,8 @@ impl Publication {
         if self.room() < framed {
             return Err(OfferError::BackPressured);
         }
-        self.write(parts, len, slot);
+        let head = head.map(u64::to_le_bytes);
+        self.write(Parts::new(head.as_flattened(), parts), len, slot);
         Ok(())
     }
 

@@ -60,15 +60,20 @@ pub const FLAG_REPLY: u8 = 0x80;
 /// ERR: the group tag is meant.
 pub const FLAG_HAS_GROUP_TAG: u8 = 0x08;
 
-/// Writes `head` and `parts` to the start of `room` and gives what is left; `None` if they do not
-/// fit.
+/// Writes `head`, as little-endian words, and `parts` to the start of `room` and gives what is
+/// left; `None` if they do not fit.
 #[inline(always)]
-pub(crate) fn put_all<'r>(
+pub(crate) fn put_all<'r, const N: usize>(
     room: &'r mut [u8],
-    head: &[u8],
+    head: [u64; N],
     parts: &[&[u8]],
 ) -> Option<&'r mut [u8]> {
-    let mut rest = put(room, head)?;
+    let mut rest = room;
+    for word in head {
+        let (now, later) = rest.split_first_chunk_mut()?;
+        *now = word.to_le_bytes();
+        rest = later;
+    }
     for part in parts {
         rest = put(rest, part)?;
     }

@@ -180,17 +180,21 @@ impl ReceiveBatch {
     }
 
     /// The datagrams of the last `receive`, each with its source.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        (0..self.len).flat_map(|at| {
-            let len = (self.headers[at].msg_len as usize).min(SLOT);
-            let bytes = &self.bytes[at * SLOT..at * SLOT + len];
-            let size = self.segment_size(at).unwrap_or(len).max(1);
-            // One without any bytes is a datagram as well.
-            let count = len.div_ceil(size).max(1);
-            let from = address_of(&self.names[at]);
-            let parts = (0..count).map(move |n| &bytes[n * size..((n + 1) * size).min(len)]);
-            from.into_iter()
-                .flat_map(move |from| parts.clone().map(move |part| (from, part)))
+    pub fn datagrams(&self) -> Datagrams<'_> {
+        Datagrams {
+            batch: self,
+            next: 0,
+            joined: None,
+        }
+    }
+
+    /// Message `at`; `None` if nobody can be answered.
+    fn message(&self, at: usize) -> Option<Joined<'_>> {
+        let len = (self.headers[at].msg_len as usize).min(SLOT);
+        Some(Joined {
+            from: address_of(&self.names[at])?,
+            bytes: &self.bytes[at * SLOT..at * SLOT + len],
+            size: self.segment_size(at).unwrap_or(len),
         })
     }
 
@@ -203,6 +207,48 @@ impl ReceiveBatch {
             && control.header.cmsg_level == libc::SOL_UDP
             && control.header.cmsg_type == UDP_GRO;
         is_there.then(|| usize::try_from(control.value).ok())?
+    }
+}
+
+/// What is left of datagrams of one burst, each of `size` bytes but the last.
+struct Joined<'a> {
+    from: SocketAddr,
+    bytes: &'a [u8],
+    size: usize,
+}
+
+/// See [`ReceiveBatch::datagrams`]. Not made of the standard library's iterators: what these keep
+/// between two datagrams is written in parts and read whole, and a processor waits with that until
+/// all that was copied before is in its cache.
+pub struct Datagrams<'a> {
+    batch: &'a ReceiveBatch,
+    next: usize,
+    joined: Option<Joined<'a>>,
+}
+
+impl<'a> Iterator for Datagrams<'a> {
+    type Item = (SocketAddr, &'a [u8]);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(joined) = &mut self.joined {
+                let size = joined.size.min(joined.bytes.len());
+                let (bytes, rest) = joined.bytes.split_at(size);
+                let from = joined.from;
+                joined.bytes = rest;
+                // One without any bytes is a datagram as well.
+                if rest.is_empty() || size == 0 {
+                    self.joined = None;
+                }
+                return Some((from, bytes));
+            }
+            if self.next == self.batch.len {
+                return None;
+            }
+            self.joined = self.batch.message(self.next);
+            self.next += 1;
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! All bulk memory of a node: allocated once, lent to every call.
 
+use std::time::Duration;
+
 use coracle_core::log::{Window, window_len};
 use coracle_core::node::Lent;
 use coracle_core::node::clients::{StreamMemory, Unused, places};
 use coracle_core::stream::slot_len;
+use coracle_core::time::Instant;
 
-use super::{NodeError, SESSIONS};
+use super::{Core, NodeError, SESSIONS};
 use crate::config::Settings;
 use crate::mapped::Mapped;
 
@@ -16,7 +19,10 @@ const CATCHUP: usize = 1 << 20;
 
 /// What clients' streams may have touched of their windows before what is not in use is given back
 /// to the system.
-pub const STREAMS_KEEP: u64 = 32 << 20;
+const STREAMS_KEEP: u64 = 32 << 20;
+/// How often that is looked for. In each turn it would cost up to a twentieth of a busy one, in
+/// cache lines of streams that nobody else asks for.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
 
 /// The buffers of `Lent`. Untouched pages cost nothing.
 pub struct Memory {
@@ -28,6 +34,8 @@ pub struct Memory {
     pub catchup: Vec<u8>,
     pub assembly: Vec<u8>,
     pub services: Vec<u8>,
+    /// When streams are looked at again for what they do not use.
+    look_at: Instant,
 }
 
 impl Memory {
@@ -51,11 +59,25 @@ impl Memory {
             catchup: vec![0; CATCHUP],
             assembly: vec![0; (message + 64) * 2],
             services: vec![0; settings.service_memory.0 as usize * services],
+            look_at: Instant::from_nanos(0),
         })
     }
 
-    /// Gives back to the system what streams have touched and do not use.
-    pub fn forget(&mut self, unused: Unused) {
+    /// Gives back to the system what streams have touched and do not use, now and then. Some, not
+    /// all: it is a system call each.
+    pub fn give_back(&mut self, now: Instant, node: &mut Core) {
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now.plus(LOOK_EVERY);
+        for _ in 0..4 {
+            let unused = node.poll_unused(STREAMS_KEEP, &self.lent());
+            let Some(unused) = unused else { return };
+            self.forget(unused);
+        }
+    }
+
+    fn forget(&mut self, unused: Unused) {
         let memory = match unused.memory {
             StreamMemory::Ingress => &mut self.ingress,
             StreamMemory::Egress => &mut self.egress,

@@ -15,7 +15,7 @@ use super::doors::Doors;
 use super::events::{FAILED, REBUILD, is_won, tell};
 use super::glance::Glance;
 use super::keeper::{Keeper, Turn, purge};
-use super::memory::{Memory, STREAMS_KEEP};
+use super::memory::Memory;
 use super::peers::{Addresses, Peers};
 use super::trace::Trace;
 use super::{Core, Fds, Hosted, NodeError, is_initialised};
@@ -273,7 +273,7 @@ impl<S: Hosted> Runner<S> {
         self.peers.poll(&mut self.node);
         busy |= self.transmit(now);
         self.traced();
-        self.give_back();
+        self.memory.give_back(now.instant, &mut self.node);
         self.tell_all();
         Ok(busy)
     }
@@ -360,15 +360,6 @@ impl<S: Hosted> Runner<S> {
             }
         }
         Ok(busy)
-    }
-
-    /// Gives back stream memory in which nothing is. Some, not all: it is a system call each.
-    fn give_back(&mut self) {
-        for _ in 0..4 {
-            let unused = self.node.poll_unused(STREAMS_KEEP, &self.memory.lent());
-            let Some(unused) = unused else { return };
-            self.memory.forget(unused);
-        }
     }
 
     fn terminate_services(&mut self) {

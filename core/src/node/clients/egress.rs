@@ -90,7 +90,7 @@ impl<const N: usize> Clients<N> {
             return self.count(count);
         }
         let offered = link.publication_mut();
-        let offered = offered.map(|p| p.offer_measured(&header.to_bytes(), parts, len, bytes));
+        let offered = offered.map(|p| p.offer_headed(header.to_words(), parts, len, bytes));
         if !matches!(offered, Some(Ok(_))) {
             self.overflow(slot);
         }

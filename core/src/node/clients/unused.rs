@@ -14,7 +14,7 @@ use crate::stream::Held;
 use crate::units::Position;
 
 /// How many slots a call looks at.
-const LOOKS: usize = 16;
+const LOOKS: usize = 32;
 
 /// Which of the lent memories.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -7,7 +7,7 @@ use super::{
 use crate::time::Timestamp;
 use crate::units::{ServiceMessageId, SessionId, Term};
 use crate::wire::Reject;
-use crate::wire::frame::words;
+use crate::wire::frame::{from_words, words};
 use crate::wire::sbe::{Opened, write_var};
 
 /// Precedes an application's bytes, in ingress, log and egress alike.
@@ -52,12 +52,19 @@ impl SessionMessageHeader {
     /// The same bytes as an array.
     #[inline]
     pub fn to_bytes(&self) -> [u8; SESSION_HEADER_LENGTH] {
-        let mut bytes = [0; SESSION_HEADER_LENGTH];
-        bytes[..8].copy_from_slice(&Self::SBE.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.term.to_wire().to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.session.to_wire().to_le_bytes());
-        bytes[24..].copy_from_slice(&self.timestamp.0.to_le_bytes());
-        bytes
+        from_words(self.to_words())
+    }
+
+    /// The same as little-endian words.
+    #[inline(always)]
+    pub(crate) fn to_words(self) -> [u64; SESSION_HEADER_LENGTH / 8] {
+        let (term, session) = (self.term.to_wire(), self.session.to_wire());
+        [
+            Self::SBE,
+            term as u64,
+            session as u64,
+            self.timestamp.0 as u64,
+        ]
     }
 
     /// Of a message that starts with such a header: another timestamp.
