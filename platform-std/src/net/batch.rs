@@ -194,7 +194,10 @@ impl ReceiveBatch {
         Some(Joined {
             from: address_of(&self.names[at])?,
             bytes: &self.bytes[at * SLOT..at * SLOT + len],
-            size: self.segment_size(at).unwrap_or(len),
+            size: self
+                .segment_size(at)
+                .filter(|size| *size > 0)
+                .unwrap_or(len),
         })
     }
 

@@ -199,3 +199,37 @@ fn long_messages_are_taken_one_by_one_and_short_ones_together() {
         assert!(!receiver.is_full());
     }
 }
+
+#[test]
+fn what_was_joined_is_cut_as_the_kernel_says_and_nothing_of_it_is_lost() {
+    let (here, there) = pair("127.0.0.1:0");
+    let mut receiver = ReceiveBatch::new();
+    let sent = SendBatch::new().send(&here, &[(there.local(), b"0123456789")]);
+    assert_eq!(sent.taken, 1);
+    assert!(receiver.receive(&there).unwrap());
+    let mut cut = |len: u32, said: Option<libc::c_int>| {
+        receiver.headers[0].msg_len = len;
+        receiver.headers[0].msg_hdr.msg_controllen = 0;
+        if let Some(value) = said {
+            let control = &mut receiver.controls[0];
+            control.header.cmsg_level = libc::SOL_UDP;
+            control.header.cmsg_type = UDP_GRO;
+            control.value = value;
+            receiver.headers[0].msg_hdr.msg_controllen = size_of_val(control) as _;
+        }
+        let datagrams = receiver.datagrams();
+        let datagrams = datagrams.inspect(|(from, _)| assert_eq!(*from, here.local()));
+        let parts: Vec<_> = datagrams.map(|(_, bytes)| bytes.to_vec()).collect();
+        assert_eq!(parts.concat(), b"0123456789"[..len as usize]);
+        parts.iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(cut(10, None), [10]);
+    assert_eq!(cut(10, Some(4)), [4, 4, 2]);
+    assert_eq!(cut(8, Some(4)), [4, 4]);
+    assert_eq!(cut(10, Some(11)), [10]);
+    assert_eq!(cut(0, None), [0]);
+    assert_eq!(cut(0, Some(4)), [0]);
+    // No kernel says so; if one did, it would not have joined anything.
+    assert_eq!(cut(10, Some(0)), [10]);
+    assert_eq!(cut(10, Some(-1)), [10]);
+}
