@@ -34,10 +34,12 @@ pub enum Planted {
     ABoardVotesBeforeItsFlush,
     ABoardMakesAUnitAnewInItsPlace,
     AnOldSlotCountsForANewLog,
+    TheLogIsWrittenOverItsNewestSlot,
 }
 
 impl Planted {
-    /// All of them.
+    /// All that the simulator finds. (The last one takes a crash in one flush of very many: the
+    /// crash model of the log finds it.)
     pub const ALL: [Self; 27] = [
         Self::ForgetTheVote,
         Self::DropTheOwnTermBarrier,

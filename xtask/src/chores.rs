@@ -294,6 +294,12 @@ pub fn planted_build(steps: &mut Steps) {
     steps.run("planted bugs compile", 20, &mut command);
 }
 
+/// Those of the log's that its crash model finds. Alone: a bug is planted for the whole process.
+pub fn planted_model(steps: &mut Steps) {
+    let test = "test --release --quiet -p coracle-core --lib the_model_finds_the_planted_bugs";
+    steps.run("planted bugs of the log", 10, &mut planted(words(test)));
+}
+
 /// Cargo with the planted bugs switched in, in a target folder of its own.
 pub fn planted<'a>(args: impl Iterator<Item = &'a str>) -> Command {
     let mut command = cargo(args);

@@ -183,6 +183,7 @@ fn ci(steps: &mut Steps) {
     test(steps);
     chores::sim_of_commit(steps, 10, 200, 1500);
     chores::sim(steps, 25, &["--planted"]);
+    chores::planted_model(steps);
     // Three times the leader timeout that the demo's nodes have.
     chores::demo(steps, &["--kills", "10", "--failover-max", "1200ms"]);
     chores::demo(steps, &["--snapshot"]);

@@ -3,7 +3,8 @@
 
 extern crate std;
 
-use std::collections::BTreeMap;
+mod disk;
+
 use std::vec;
 use std::vec::Vec;
 
@@ -11,150 +12,12 @@ use super::*;
 use crate::limits::{FRAME_HEADER, SEGMENT_MIN};
 use crate::prng::Prng;
 use crate::units::{ClusterId, Tail, Term};
+use disk::Disk;
 
 const CLUSTER: ClusterId = ClusterId(0xc0ac1e);
 const SEGMENT: u32 = SEGMENT_MIN;
 const MTU: usize = 512;
 const CAPACITY: usize = 16 * 1024;
-const BLOCK: usize = 4096;
-
-/// A log file, and the slots of all segments' files, by segment and index.
-#[derive(Clone, Default)]
-struct Files {
-    bytes: Vec<u8>,
-    slots: BTreeMap<(u64, usize), Vec<u8>>,
-}
-
-impl Files {
-    fn apply(&mut self, write: &Write) {
-        match write {
-            Write::Bytes(offset, bytes) => {
-                let end = offset + bytes.len();
-                self.bytes.resize(self.bytes.len().max(end), 0);
-                self.bytes[*offset..end].copy_from_slice(bytes);
-            }
-            Write::Slot(place, sector) => drop(self.slots.insert(*place, sector.clone())),
-        }
-    }
-}
-
-/// One sector, or a part of it.
-#[derive(Clone)]
-enum Write {
-    Bytes(usize, Vec<u8>),
-    Slot((u64, usize), Vec<u8>),
-}
-
-/// What is on the disk, what a process sees (the page cache), and the difference.
-#[derive(Clone, Default)]
-struct Disk {
-    durable: Files,
-    seen: Files,
-    pending: Vec<Write>,
-}
-
-impl Disk {
-    fn write(&mut self, log: &Window<Vec<u8>>, group: &Group) {
-        let place = (group.slot_segment.get(), group.slot_index);
-        let sector = group.slot.encode().to_vec();
-        let first_new = self.pending.len();
-        self.pending.push(Write::Slot(place, sector));
-        let mut at = group.span.start;
-        while at < group.span.end {
-            let run = log.read(at);
-            let len = (run.len() as u64).min(group.span.end.since(at)) as usize;
-            let mut from = 0;
-            while from < len {
-                let offset = at.get() as usize + from;
-                let until = len.min(from + SECTOR - offset % SECTOR);
-                let sector = run[from..until].to_vec();
-                self.pending.push(Write::Bytes(offset, sector));
-                from = until;
-            }
-            at = at.plus(len as u64);
-        }
-        self.end_block(group.span);
-        for write in &self.pending[first_new..] {
-            self.seen.apply(write);
-        }
-    }
-
-    /// As some drivers do: the rest of the block in which the log ends now is zeros, if it is
-    /// another one than that in which it ended.
-    fn end_block(&mut self, span: Span) {
-        let (start, mut at) = (span.start.get() as usize, span.end.get() as usize);
-        let is_in_one = !start.is_multiple_of(BLOCK) && start / BLOCK == at / BLOCK;
-        while !is_in_one && !at.is_multiple_of(BLOCK) {
-            let until = at + SECTOR - at % SECTOR;
-            self.pending.push(Write::Bytes(at, vec![0; until - at]));
-            at = until;
-        }
-    }
-
-    fn flush(&mut self) {
-        for write in self.pending.drain(..) {
-            self.durable.apply(&write);
-        }
-    }
-
-    /// Each unflushed sector is kept, lost or torn (new bytes, then old ones); in no order.
-    fn lose(&mut self, prng: &mut Prng) {
-        let keeps = prng.below(5);
-        for mut write in core::mem::take(&mut self.pending) {
-            let fate = prng.below(4);
-            if let (3, Write::Bytes(_, bytes)) = (fate, &mut write) {
-                bytes.truncate(prng.below(bytes.len() as u64) as usize);
-            } else if let (3, Write::Slot(place, sector)) = (fate, &mut write) {
-                let old = self.durable.slots.get(place);
-                let old = old.cloned().unwrap_or(vec![0; SECTOR]);
-                let torn = prng.below(SECTOR as u64) as usize;
-                sector[torn..].copy_from_slice(&old[torn..]);
-            } else if fate >= keeps {
-                continue;
-            }
-            self.durable.apply(&write);
-        }
-    }
-
-    /// The power goes; or the process is killed and the page cache lives on; or a flush fails,
-    /// which leaves pages in the cache that count as clean and are not on the disk.
-    fn crash(&mut self, prng: &mut Prng) {
-        match prng.below(4) {
-            0 => (),
-            1 => self.lose(prng),
-            _ => {
-                self.lose(prng);
-                self.seen = self.durable.clone();
-            }
-        }
-    }
-
-    fn newest_slot(&self) -> Option<Slot> {
-        let mut best = None;
-        for sector in self.seen.slots.values() {
-            best = Slot::newest(best, Slot::decode(sector)).expect("no newer version");
-        }
-        best
-    }
-
-    fn read(&self, at: Position, max: usize) -> &[u8] {
-        let bytes = &self.seen.bytes;
-        let offset = (at.get() as usize).min(bytes.len());
-        let end = (segment_end(at, SEGMENT).get() as usize).min(bytes.len());
-        &bytes[offset..end.min(offset + max).max(offset)]
-    }
-
-    fn recover(&self) -> Recovered {
-        let seed = Seed::genesis(CLUSTER);
-        let slot = self.newest_slot();
-        let mut recovery =
-            Recovery::new(CLUSTER, SEGMENT, seed, slot, CAPACITY as u64).expect("our own log");
-        while let Some(at) = recovery.wanted() {
-            recovery.feed(self.read(at, 4096));
-        }
-        recovery.finish().expect("the last group fits")
-    }
-}
 
 /// A member's log with its disk, and what must be true of it.
 struct Machine {
@@ -167,6 +30,10 @@ struct Machine {
     older: Vec<Vec<u8>>,
     /// What was acknowledged and not truncated since.
     acked: Position,
+    /// The slot that is being flushed, and the newest that was.
+    flushing: Option<Slot>,
+    flushed: Option<Slot>,
+    has_slots_beside: bool,
 }
 
 #[derive(Default)]
@@ -176,36 +43,45 @@ struct Stats {
     tails: u32,
     truncations: u32,
     below_window: u32,
+    beside: u32,
+    in_the_way: u32,
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(has_slots_beside: bool) -> Self {
         let recovered = Recovered::fresh(CLUSTER);
         let bytes = vec![0; window_len(CAPACITY, MTU)];
         let mut window = Window::new(bytes, MTU, SEGMENT).expect("large enough");
         recovered.open_window(&mut window).expect("aligned");
+        let mut journal = recovered.journal(CLUSTER, &window);
+        if has_slots_beside {
+            journal.set_slots_beside();
+        }
         Self {
-            journal: recovered.journal(CLUSTER, &window),
+            journal,
             window,
             disk: Disk::default(),
             term: Term::new(1),
             log: Vec::new(),
             older: Vec::new(),
             acked: Position::ZERO,
+            flushing: None,
+            flushed: None,
+            has_slots_beside,
         }
     }
 
     /// On files that were those of an earlier part of a log, and become the next ones as they are.
-    fn on_used_files(prng: &mut Prng) -> Self {
-        let mut earlier = Self::new();
+    fn on_used_files(prng: &mut Prng, has_slots_beside: bool) -> Self {
+        let mut earlier = Self::new(has_slots_beside);
         while earlier.log.len() < 6 * SEGMENT as usize {
             earlier.append(prng.below(400) as usize, prng.next() as u8);
-            earlier.poll();
+            earlier.poll(&mut Stats::default());
             earlier.flush().expect("no violation");
         }
         // What counts is that they are of another place.
         let bytes = earlier.log.split_off(SEGMENT as usize);
-        let mut machine = Self::new();
+        let mut machine = Self::new(has_slots_beside);
         machine.disk.durable.bytes = bytes.clone();
         machine.disk.seen.bytes = bytes;
         machine
@@ -279,10 +155,17 @@ impl Machine {
         search.chain()
     }
 
-    fn poll(&mut self) {
+    fn poll(&mut self, stats: &mut Stats) {
         if let Some(group) = self.journal.poll_group(self.term, &self.window) {
-            assert_eq!(group.slot_index as u64, group.slot.seq % 2);
             self.disk.write(&self.window, &group);
+            stats.beside += u32::from(group.slot.is_beside());
+            // All that is said of what was durable already, before more is written.
+            let confirms = |newest: Slot| newest.is_beside() && newest.intended == group.span.end;
+            let is_in_the_way = self.flushed.is_some_and(confirms)
+                && group.slot.place == SlotPlace::Lead
+                && self.journal.written() < self.window.end();
+            stats.in_the_way += u32::from(is_in_the_way);
+            self.flushing = Some(group.slot);
             self.window.set_written(self.journal.written());
         }
     }
@@ -292,6 +175,7 @@ impl Machine {
             return Ok(());
         }
         self.disk.flush();
+        self.flushed = self.flushing.take().or(self.flushed);
         let mark = self.journal.handle_flushed();
         if mark.term != self.term {
             return Ok(());
@@ -319,6 +203,12 @@ impl Machine {
         if recovered.corrupt.is_some() {
             return Err("a crash is no corruption");
         }
+        if recovered.slot.map(|slot| slot.seq) < self.flushed.map(|slot| slot.seq) {
+            return Err("the newest slot that was durable is gone");
+        }
+        if recovered.intended < self.acked {
+            return Err("that more was acknowledged is forgotten");
+        }
         if self.disk.seen.bytes.get(..acked) != self.log.get(..acked) || end < acked {
             return Err("acknowledged bytes are gone");
         }
@@ -329,6 +219,10 @@ impl Machine {
             return Err("the recovered log never was");
         }
         self.older.push(core::mem::replace(&mut self.log, found));
+        // Sometimes it is of the same leadership again.
+        if prng.below(2) > 0 {
+            self.term = self.term.next();
+        }
         self.restart(&recovered)
     }
 
@@ -344,11 +238,13 @@ impl Machine {
             self.window.truncate(end).map_err(|_| "no boundary")?;
         }
         self.journal = recovered.journal(CLUSTER, &self.window);
+        if self.has_slots_beside {
+            self.journal.set_slots_beside();
+        }
         self.window.take_cut();
         self.window.set_written(self.journal.written());
         let last = recovered.history.last_term();
         assert_eq!(last, recovered.tail.term);
-        self.term = self.term.next();
         self.acknowledge(self.journal.durable())
     }
 }
@@ -366,9 +262,10 @@ fn blank_pads(log: &mut [u8]) {
 
 fn run_model(seed: u64, steps: u32) -> Result<Stats, &'static str> {
     let mut prng = Prng::new(seed);
+    let is_beside = !seed.is_multiple_of(3);
     let mut machine = match seed % 2 {
-        0 => Machine::new(),
-        _ => Machine::on_used_files(&mut prng),
+        0 => Machine::new(is_beside),
+        _ => Machine::on_used_files(&mut prng, is_beside),
     };
     let mut stats = Stats::default();
     for _ in 0..steps {
@@ -380,13 +277,13 @@ fn run_model(seed: u64, steps: u32) -> Result<Stats, &'static str> {
                 };
                 machine.append(len as usize, prng.next() as u8);
             }
-            50..72 => machine.poll(),
+            50..72 => machine.poll(&mut stats),
             72..90 => machine.flush()?,
             90..93 => machine.truncate(&mut prng, &mut stats),
             93..98 => machine.crash(&mut prng, &mut stats)?,
             _ => {
                 for _ in 0..CONFIRM_AFTER_POLLS {
-                    machine.poll();
+                    machine.poll(&mut stats);
                 }
             }
         }
@@ -408,6 +305,8 @@ fn what_was_acknowledged_survives_every_crash() {
                 all.tails += stats.tails;
                 all.truncations += stats.truncations;
                 all.below_window += stats.below_window;
+                all.beside += stats.beside;
+                all.in_the_way += stats.in_the_way;
             }
             Err(violation) => panic!("seed {seed}: {violation}"),
         }
@@ -418,6 +317,8 @@ fn what_was_acknowledged_survives_every_crash() {
     assert!(all.tails > 100, "{}", all.tails);
     assert!(all.truncations > 1000, "{}", all.truncations);
     assert!(all.below_window > 10, "{}", all.below_window);
+    assert!(all.beside > 1000, "{}", all.beside);
+    assert!(all.in_the_way > 100, "{}", all.in_the_way);
 }
 
 /// Run this one alone: the switches are for the whole process.
@@ -428,6 +329,7 @@ fn the_model_finds_the_planted_bugs() {
     for bug in [
         Planted::FlushCursorNotPulledBackByTruncation,
         Planted::RecoveredTailAcknowledgedWithoutRewriting,
+        Planted::TheLogIsWrittenOverItsNewestSlot,
     ] {
         Planted::activate(Some(bug));
         let found = (0..300).find(|seed| run_model(*seed, 600).is_err());
@@ -439,14 +341,14 @@ fn the_model_finds_the_planted_bugs() {
 /// A machine that has come to rest: everything is durable and confirmed.
 fn at_rest(seed: u64) -> Machine {
     let mut prng = Prng::new(seed);
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(!seed.is_multiple_of(2));
     for _ in 0..100 {
         machine.append(prng.below(400) as usize, prng.next() as u8);
-        machine.poll();
+        machine.poll(&mut Stats::default());
         machine.flush().expect("no violation");
     }
     for _ in 0..=CONFIRM_AFTER_POLLS {
-        machine.poll();
+        machine.poll(&mut Stats::default());
         machine.flush().expect("no violation");
     }
     machine
@@ -480,7 +382,7 @@ fn nothing_is_written_while_idle_after_one_confirming_flush() {
     let before = machine.disk.newest_slot().expect("written");
     assert_eq!(before.confirmed, before.intended);
     for _ in 0..1000 {
-        machine.poll();
+        machine.poll(&mut Stats::default());
         machine.flush().expect("no violation");
     }
     assert_eq!(machine.disk.newest_slot(), Some(before));
@@ -519,11 +421,11 @@ fn a_log_of_another_cluster_or_segment_length_is_not_opened() {
 
 #[test]
 fn a_tail_larger_than_the_window_is_an_error_and_not_a_loss() {
-    let mut machine = Machine::new();
+    let mut machine = Machine::new(false);
     for _ in 0..20 {
         machine.append(400, 7);
     }
-    machine.poll();
+    machine.poll(&mut Stats::default());
     machine.flush().expect("no violation");
     let slot = machine.disk.newest_slot();
     let seed = Seed::genesis(CLUSTER);

@@ -39,7 +39,31 @@ const SLOT: Slot = Slot {
     chain: Some(0xdead_beef),
     segment_length: SEGMENT,
     segment: Position::new(65536),
+    place: SlotPlace::Head,
 };
+
+/// Others may be beside the data that it speaks of.
+const LEAD: Slot = Slot {
+    confirmed: Position::new(65600),
+    intended: Position::new(65696),
+    place: SlotPlace::Lead,
+    ..SLOT
+};
+
+/// One of those.
+fn beside() -> Slot {
+    Slot {
+        seq: 10,
+        confirmed: LEAD.intended,
+        intended: Position::new(65792),
+        chain: None,
+        place: SlotPlace::Beside {
+            behind: 1,
+            sum: LEAD.sum(),
+        },
+        ..LEAD
+    }
+}
 
 /// Of a member, and whom it voted for.
 fn node_state_of(member: u8, vote: u8) -> NodeState {
@@ -121,6 +145,12 @@ fn a_pad_is_these_bytes() {
 fn a_slot_and_a_node_state_are_these_bytes() {
     assert_eq!(SLOT.encode()[..], golden!("slot.hex"));
     assert_eq!(Slot::decode(&golden!("slot.hex")), Ok(SLOT));
+    assert_eq!(LEAD.encode()[..], golden!("slot_lead.hex"));
+    assert_eq!(Slot::decode(&golden!("slot_lead.hex")), Ok(LEAD));
+    assert_eq!(beside().encode()[..], golden!("slot_beside.hex"));
+    let read = Slot::decode_beside(&golden!("slot_beside.hex"), &LEAD);
+    assert_eq!(read, Ok(beside()));
+    assert_eq!(beside().beside(), Some([7168, 7680]));
     let three = golden!("node_state_of_three.hex");
     assert_eq!(node_state().encode(12)[..], three);
     assert_eq!(NodeState::decode(&three), Ok((12, node_state())));
@@ -174,12 +204,12 @@ fn of_version(mut sector: Vec<u8>, version: u16) -> Vec<u8> {
 
 #[test]
 fn a_newer_version_is_its_own_error() {
-    let newer = Err(SectorError::NewerVersion(2));
-    let slot = of_version(golden!("slot.hex"), 2);
+    let newer = Err(SectorError::NewerVersion(3));
+    let slot = of_version(golden!("slot.hex"), 3);
     assert_eq!(Slot::decode(&slot), newer);
     assert_eq!(
         Slot::newest(Some(SLOT), Slot::decode(&slot)),
-        Err(SectorError::NewerVersion(2))
+        Err(SectorError::NewerVersion(3))
     );
     let state = of_version(golden!("node_state_of_three.hex"), 3);
     assert_eq!(NodeState::decode(&state), Err(SectorError::NewerVersion(3)));

@@ -10,9 +10,11 @@
 //!
 //! Of two slots in a file one is always durable while the other is overwritten. After a restart
 //! that is not known of the newest: it may be in the page cache only, of a process that was killed
-//! or whose flush failed. So the first flush of all writes it again, where and as it is.
+//! or whose flush failed. So the first flush of all writes it again, where and as it is; or what it
+//! says at the file's start, if it is beside the data.
 
-use super::{Frames, Log, Recovered, Slot, Span, Window, segment_base, segment_end};
+use super::beside::Places;
+use super::{Frames, Log, Recovered, Slot, SlotPlace, Span, Window, segment_base, segment_end};
 use crate::planted::Planted;
 use crate::units::{ClusterId, Mark, Position, Term};
 
@@ -20,35 +22,33 @@ use crate::units::{ClusterId, Mark, Position, Term};
 /// enough that a request and its answer do not wait for a confirming flush in between.
 pub const CONFIRM_AFTER_POLLS: u32 = 8;
 
-/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the same
-/// segment file, and flushes that file once.
+/// What one flush makes durable. The driver writes the slot and the bytes of `span` to the file of
+/// the segment that the slot names, and flushes that file once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Group {
-    /// The slot to write.
+    /// The slot to write, which says where.
     pub slot: Slot,
-    /// The base of the segment whose file this goes to.
-    pub slot_segment: Position,
-    /// Which of the two slots of that file is overwritten.
-    pub slot_index: usize,
     /// The bytes to write, all in that segment; empty for a confirming or a truncating slot. Read
     /// them with `Log::read`, in one run or two.
     pub span: Span,
+    /// The block in which these end is to be left as it is behind them: the newest durable slot is
+    /// there. Else a driver may write anything there, up to that block's end; and all of the block
+    /// in which a slot is that [is the first there](Slot::is_first_beside).
+    pub keeps_rest: bool,
 }
 
 /// The group that is being flushed: what follows once it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Flight {
-    /// What its slot says, and where its bytes end.
-    confirmed: Position,
-    intended: Position,
+    /// Where its bytes end.
     end: Position,
     joined: Term,
     /// The chain at the end of the group.
     chain: Option<u32>,
-    /// The lowest truncation since.
-    cut: Option<Position>,
+    /// The lowest truncation since; the end, if there was none below.
+    cut: Position,
 }
 
 /// See the module's text.
@@ -59,7 +59,7 @@ pub struct Journal {
     segment_length: u32,
     /// Where the log starts: no file holds a byte below.
     start: Position,
-    seq: u64,
+    slots: Places,
     /// The leadership that was joined when the last group was polled; zero if none was.
     joined: Term,
     /// The last one that was joined ever, which the disk must not forget: a log that is damaged
@@ -74,8 +74,8 @@ pub struct Journal {
     confirmed: Position,
     /// The slot that was found at start, to be written again before anything else.
     found: Option<Slot>,
-    /// A truncation that must be made durable first.
-    cut: Option<Position>,
+    /// The log was truncated to `written`: that must be made durable first.
+    is_cut: bool,
     flight: Option<Flight>,
     idle_polls: u32,
     confirm_after: u32,
@@ -90,7 +90,7 @@ impl Journal {
             cluster,
             segment_length,
             start: recovered.start.position,
-            seq: recovered.slot.map_or(0, |slot| slot.seq),
+            slots: Places::behind(recovered.slot.map_or(0, |slot| slot.seq)),
             joined: recovered.joined,
             // The slot of a leadership may be lost and its frames may not: they are written again,
             // with a slot that must not be of an earlier one.
@@ -100,7 +100,7 @@ impl Journal {
             chain: recovered.confirmed_chain,
             confirmed: recovered.confirmed,
             found: recovered.slot,
-            cut: None,
+            is_cut: false,
             flight: None,
             idle_polls: 0,
             confirm_after: CONFIRM_AFTER_POLLS,
@@ -119,6 +119,12 @@ impl Journal {
         self.confirm_after = polls.max(1);
     }
 
+    /// Slots may be beside the data: what is written to two blocks in a row is durable sooner than
+    /// what is written to two places.
+    pub fn set_slots_beside(&mut self) {
+        self.slots.allow_beside();
+    }
+
     /// What to write and flush next; `None` while a flush is in flight or nothing is to do.
     /// `joined` is the leadership that the member has joined now.
     ///
@@ -132,26 +138,38 @@ impl Journal {
         if let Some(slot) = self.found {
             return Some(self.write_again(slot));
         }
-        if let Some(cut) = self.cut {
-            self.chain = log.chain_at(cut);
-            return Some(self.take_off(joined, Span::new(cut, cut), self.chain));
+        let span = self.next_span(joined, log)?;
+        let chain = match span.is_empty() {
+            true => self.chain,
+            false => chain_at_end(log, span),
+        };
+        Some(self.take_off(joined, span, chain))
+    }
+
+    /// The bytes that are written next, and none if only a slot is. Afterwards the chain before
+    /// them is known if it can be.
+    fn next_span<L: Log>(&mut self, joined: Term, log: &L) -> Option<Span> {
+        if self.is_cut {
+            self.chain = log.chain_at(self.written);
+            return Some(Span::new(self.written, self.written));
         }
         if log.end() > self.written {
-            let end = log
-                .end()
-                .min(segment_end(self.written, self.segment_length));
+            let end = segment_end(self.written, self.segment_length);
+            let span = Span::new(self.written, log.end().min(end));
             self.idle_polls = 0;
             if self.chain.is_none() {
                 self.chain = log.chain_at(self.written);
             }
-            let span = Span::new(self.written, end);
-            let chain = chain_at_end(log, span);
+            if self.slots.is_in_the_way(span) {
+                // What the newest slot says is said elsewhere first.
+                return Some(Span::new(self.written, self.written));
+            }
             if joined == Term::ZERO {
                 // A vote has ended the leadership that these are of, before they were polled: it
                 // was joined all the same, and a slot is of no earlier one than what it confirms.
                 self.last_joined = self.last_joined.max(term_at_end(log, span));
             }
-            return Some(self.take_off(joined, span, chain));
+            return Some(span);
         }
         self.idle_polls = self.idle_polls.saturating_add(1);
         // The marks of an earlier leadership say nothing to one that is joined since: what is
@@ -161,8 +179,7 @@ impl Journal {
         let is_due = self.confirmed < self.durable || is_news;
         if is_due && self.idle_polls >= self.confirm_after {
             self.chain = self.chain.or_else(|| log.chain_at(self.durable));
-            let span = Span::new(self.durable, self.durable);
-            return Some(self.take_off(joined, span, self.chain));
+            return Some(Span::new(self.durable, self.durable));
         }
         None
     }
@@ -176,16 +193,14 @@ impl Journal {
             && self.found.take().is_none()
         {
             self.joined = flight.joined;
-            self.confirmed = flight.confirmed;
+            self.confirmed = self.durable;
             self.durable = flight.end;
             self.chain = flight.chain;
-            match flight.cut {
-                Some(cut) if cut < flight.end => {
-                    self.durable = cut;
-                    self.chain = None;
-                }
-                _ if self.cut == Some(flight.intended) => self.cut = None,
-                _ => (),
+            if flight.cut < flight.end {
+                self.durable = flight.cut;
+                self.chain = None;
+            } else if self.written == flight.end {
+                self.is_cut = false;
             }
         }
         Mark {
@@ -201,11 +216,11 @@ impl Journal {
             return;
         }
         if let Some(flight) = &mut self.flight {
-            flight.cut = Some(flight.cut.map_or(cut, |c| c.min(cut)));
+            flight.cut = flight.cut.min(cut);
         }
         // What a crash has left above `written` was never relied upon: it is simply written again.
         if cut < self.written {
-            self.cut = Some(self.cut.map_or(cut, |c| c.min(cut)));
+            self.is_cut = true;
         }
         if cut < self.durable {
             self.durable = cut;
@@ -242,51 +257,61 @@ impl Journal {
         self.flight.is_some()
     }
 
+    #[inline]
     fn take_off(&mut self, joined: Term, span: Span, chain: Option<u32>) -> Group {
-        self.seq += 1;
+        self.last_joined = self.last_joined.max(joined);
+        let last_joined = match Planted::ASlotForgetsTheLastJoin.is_active() {
+            true => joined,
+            false => self.last_joined,
+        };
+        let keeps_rest = self.slots.is_behind(span);
+        let (seq, place) = self.slots.next(last_joined, span);
         // A confirming slot goes to the file of the bytes it confirms: the next may not exist yet.
         // But that one may not exist any more: a log that goes on after a snapshot has nothing
         // below.
-        let is_confirming = span.is_empty() && self.cut.is_none();
+        let is_confirming = span.is_empty() && !self.is_cut;
         let in_segment = span.start.minus(u64::from(is_confirming)).max(self.start);
-        self.last_joined = self.last_joined.max(joined);
         let slot = Slot {
-            seq: self.seq,
+            seq,
             cluster: self.cluster,
-            joined: match Planted::ASlotForgetsTheLastJoin.is_active() {
-                true => joined,
-                false => self.last_joined,
-            },
+            joined: last_joined,
             confirmed: span.start,
             intended: span.end,
             chain: self.chain,
             segment_length: self.segment_length,
             segment: segment_base(in_segment, self.segment_length),
+            place,
         };
+        if place == SlotPlace::Lead {
+            self.slots.lead(slot);
+        }
         self.written = span.end;
-        self.launch(slot, joined, span, chain)
+        self.launch(joined, span, chain);
+        Group {
+            slot,
+            span,
+            keeps_rest,
+        }
     }
 
-    fn write_again(&mut self, slot: Slot) -> Group {
-        let nothing = Span::new(slot.confirmed, slot.confirmed);
-        self.launch(slot, slot.joined, nothing, slot.chain)
+    fn write_again(&mut self, found: Slot) -> Group {
+        let slot = self.slots.again(found);
+        let span = Span::new(slot.confirmed, slot.confirmed);
+        self.launch(slot.joined, span, slot.chain);
+        Group {
+            slot,
+            span,
+            keeps_rest: true,
+        }
     }
 
-    fn launch(&mut self, slot: Slot, joined: Term, span: Span, chain: Option<u32>) -> Group {
+    fn launch(&mut self, joined: Term, span: Span, chain: Option<u32>) {
         self.flight = Some(Flight {
-            confirmed: slot.confirmed,
-            intended: slot.intended,
             end: span.end,
             joined,
             chain,
-            cut: None,
+            cut: span.end,
         });
-        Group {
-            slot,
-            slot_segment: slot.segment,
-            slot_index: slot.index(),
-            span,
-        }
     }
 }
 
@@ -407,12 +432,12 @@ mod tests {
             append_128(&mut log, T1);
         }
         let first = journal.poll_group(T1, &log).expect("bytes");
-        assert_eq!((first.span.len(), first.slot_segment.get()), (256, 0));
+        assert_eq!((first.span.len(), first.slot.segment.get()), (256, 0));
         journal.handle_flushed();
         let second = journal.poll_group(T1, &log).expect("bytes");
         assert_eq!(second.span.len(), 128);
-        assert_eq!(second.slot_segment.get(), u64::from(SEGMENT_MIN));
-        assert_ne!(first.slot_index, second.slot_index);
+        assert_eq!(second.slot.segment.get(), u64::from(SEGMENT_MIN));
+        assert_ne!(first.slot.index(), second.slot.index());
     }
 
     #[test]
@@ -427,7 +452,7 @@ mod tests {
         assert_eq!(group.slot.confirmed, log.end());
         assert_eq!((group.slot.chain, group.span.len()), (log.chain(), 0));
         assert_eq!(
-            group.slot_segment,
+            group.slot.segment,
             Position::ZERO,
             "the next file may not exist"
         );
@@ -446,7 +471,7 @@ mod tests {
         // Empty, as after a snapshot: what is durable is said to the leadership it has joined.
         let (mut journal, log) = fresh(start.get());
         let group = polled(&mut journal, &log).expect("news for this leadership");
-        assert_eq!((group.slot_segment, group.slot.segment), (start, start));
+        assert_eq!(group.slot.segment, start);
         assert_eq!(journal.handle_flushed(), mark(T2, start.get()));
         // Purged to there, then cut to there.
         let (mut journal, mut log) = fresh(start.get() - 128);
@@ -459,12 +484,12 @@ mod tests {
         journal.handle_purged(start);
         truncate(&mut journal, &mut log, start.get());
         let cut = polled(&mut journal, &log).expect("the truncation");
-        assert_eq!(cut.slot_segment, start);
+        assert_eq!(cut.slot.segment, start);
         journal.handle_flushed();
         append_128(&mut log, T2);
         truncate(&mut journal, &mut log, start.get());
         while let Some(group) = polled(&mut journal, &log) {
-            assert_eq!(group.slot_segment, start);
+            assert_eq!(group.slot.segment, start);
             journal.handle_flushed();
         }
     }
@@ -565,10 +590,7 @@ mod tests {
         journal.handle_flushed();
         assert_eq!(journal, unasked);
         let again = journal.poll_group(T2, &log).expect("the newest slot");
-        assert_eq!(
-            (again.slot, again.slot_index),
-            (group.slot, group.slot_index)
-        );
+        assert_eq!(again.slot, group.slot);
         assert!(again.span.is_empty());
         assert_eq!(journal.handle_flushed().position, Position::ZERO);
         assert_eq!(shape(journal.poll_group(T2, &log)), Some((0, 128, 128)));

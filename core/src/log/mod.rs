@@ -12,6 +12,7 @@
 //! durable, and [`Recovery`] what may be believed after a crash.
 
 mod append;
+mod beside;
 mod bounded;
 pub mod checksum;
 mod frame;
@@ -39,7 +40,7 @@ pub use receive::{Received, publish_landed, receive};
 pub use recovery::{ChainSearch, Recovered, Recovery, RecoveryError, Seed};
 pub use scan::{FrameError, FrameRef, Frames, boundary, run, sent, starts_frame};
 pub use sector::{SECTOR, SectorError};
-pub use slot::Slot;
+pub use slot::{Slot, SlotPlace};
 pub use window::{Window, WindowError, window_len};
 
 use crate::broken::Broken;

@@ -178,7 +178,7 @@ impl NodeState {
             sector.put(at, incarnation.0.to_le_bytes());
             sector.put(at + 8, since.get().to_le_bytes());
         }
-        sector.seal()
+        sector.seal(0)
     }
 
     /// The state in the first `SECTOR` bytes, with its sequence number.
@@ -186,7 +186,7 @@ impl NodeState {
     /// # Errors
     /// See [`SectorError`].
     pub fn decode(bytes: &[u8]) -> Result<(u64, Self), SectorError> {
-        let sector = Sector::open(bytes, MAGIC, Self::VERSION)?;
+        let sector = Sector::open(bytes, MAGIC, Self::VERSION, 0)?;
         let flags = sector.flags();
         let vote = if flags & HAS_VOTE == 0 {
             None

@@ -109,6 +109,7 @@ fn plan(prng: &mut Prng, ends: &[(Position, u32)]) -> (Recovery, u64) {
         chain: (prng.below(4) > 0).then_some(confirmed.1 ^ u32::from(prng.below(8) == 0)),
         segment_length: SEGMENT_MIN,
         segment: segment_base(confirmed.0, SEGMENT_MIN),
+        place: SlotPlace::Head,
     };
     let slot = (prng.below(8) > 0 || start.position > Position::ZERO).then_some(slot);
     let capacity = match prng.below(3) {

@@ -69,6 +69,7 @@ impl Whole {
             chain: Some(confirmed.1),
             segment_length: SEGMENT_MIN,
             segment: segment_base(confirmed.0, SEGMENT_MIN),
+            place: SlotPlace::Head,
         }
     }
 

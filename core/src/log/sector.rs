@@ -60,13 +60,15 @@ impl Sector {
         self.0[at..at + N].copy_from_slice(&bytes);
     }
 
-    pub fn seal(mut self) -> [u8; SECTOR] {
-        let checksum = crc32c(&self.0[..CHECKSUM]);
+    /// The whole sector. Its checksum is changed `by` what whoever opens it must know; zero: by
+    /// nothing.
+    pub fn seal(mut self, by: u32) -> [u8; SECTOR] {
+        let checksum = crc32c(&self.0[..CHECKSUM]) ^ by;
         self.put(CHECKSUM, checksum.to_le_bytes());
         self.0
     }
 
-    pub fn open(bytes: &[u8], magic: [u8; 4], version: u16) -> Result<Self, SectorError> {
+    pub fn open(bytes: &[u8], magic: [u8; 4], version: u16, by: u32) -> Result<Self, SectorError> {
         let Some(bytes) = bytes.first_chunk::<SECTOR>() else {
             return Err(SectorError::TooShort);
         };
@@ -77,7 +79,7 @@ impl Sector {
         if sector.get::<4>(0) != magic {
             return Err(SectorError::BadMagic);
         }
-        if sector.u32(CHECKSUM) != crc32c(&bytes[..CHECKSUM]) {
+        if sector.sum() ^ by != crc32c(&bytes[..CHECKSUM]) {
             return Err(SectorError::BadChecksum);
         }
         let found = u16::from_le_bytes(sector.get(4));
@@ -88,6 +90,11 @@ impl Sector {
             return Err(SectorError::BadField);
         }
         Ok(sector)
+    }
+
+    /// The checksum that it has.
+    pub fn sum(&self) -> u32 {
+        self.u32(CHECKSUM)
     }
 
     pub fn version(&self) -> u16 {

@@ -274,6 +274,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_core::log::SlotPlace;
     use coracle_core::units::{ClusterId, Term};
 
     fn root() -> Root {
@@ -306,6 +307,7 @@ mod tests {
             chain: Some(8),
             segment_length: 65_536,
             segment: Position::new(131_072),
+            place: SlotPlace::Head,
         }
     }
 

@@ -128,7 +128,7 @@ pub fn write_frame(out: &mut impl Write, frame: &Frame<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use coracle_core::log::Slot;
+    use coracle_core::log::{Slot, SlotPlace};
     use coracle_core::units::{ClusterId, Position, Term};
 
     use super::*;
@@ -155,8 +155,9 @@ mod tests {
                 chain: None,
                 segment_length: 64 << 10,
                 segment: Position::ZERO,
+                place: SlotPlace::Head,
             };
-            segment.write_slot(slot.index(), &slot.encode()).unwrap();
+            segment.write_slot(&slot).unwrap();
         }
         let mut walk = Walk::open(scratch.path()).unwrap().unwrap();
         let certain = confirmed(&log).unwrap();

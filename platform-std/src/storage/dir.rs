@@ -273,12 +273,10 @@ mod tests {
         let segment = Segment::open(&first, true).unwrap();
         assert_eq!(segment.label().segment_length, 1 << 17);
         // The node state, which says that it is no new member, is lost; its log is not.
-        let mut slot = [0; 512];
-        slot[100] = 1;
-        segment.write_slot(1, &slot).unwrap();
+        segment.write(612, &[1]).unwrap();
         let used = DataDir::require_empty(scratch.path()).unwrap_err();
         assert!(matches!(used, StorageError::NotEmpty { .. }), "{used}");
-        segment.write_slot(1, &[0; 512]).unwrap();
+        segment.write(612, &[0]).unwrap();
         DataDir::require_empty(scratch.path()).unwrap();
         segment.write_data(0, &[0, 0, 1]).unwrap();
         DataDir::require_empty(scratch.path()).unwrap_err();

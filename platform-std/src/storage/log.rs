@@ -112,7 +112,7 @@ impl LogStore {
         cluster: ClusterId,
         segment_length: u32,
         flushing: Flushing,
-        journal: Journal,
+        mut journal: Journal,
         waker: &Waker,
     ) -> Result<Self, StorageError> {
         let Flushing {
@@ -133,6 +133,9 @@ impl LogStore {
         let readers = Readers::new(&log, segment_length, waker).map_err(refused)?;
         let purger = Purger::new(log.clone(), segment_length, &readers, waker).map_err(refused)?;
         spares::remove_all(&log)?;
+        if durability == Durability::Durable {
+            journal.set_slots_beside();
+        }
         let start = segment_base(journal.start(), segment_length).get();
         let last = segment_bases(&log)?.last().copied();
         Ok(Self {
@@ -351,7 +354,7 @@ impl LogStore {
         let Some(group) = self.journal.poll_group(joined, window) else {
             return Ok(None);
         };
-        let segment = self.segment_for(group.slot_segment.get())?;
+        let segment = self.segment_for(group.slot.segment.get())?;
         write_group(&segment, &group, window)?;
         window.set_written(self.journal.written());
         if self.durability == Durability::ReplicationOnly {
@@ -466,7 +469,7 @@ fn write_group(
     group: &Group,
     window: &Window<Vec<u8>>,
 ) -> Result<(), StorageError> {
-    segment.write_slot(group.slot_index, &group.slot.encode())?;
+    segment.write_new_slot(&group.slot)?;
     let (start, end) = (group.span.start, group.span.end);
     if start == end {
         return Ok(());
@@ -478,7 +481,8 @@ fn write_group(
         end.since(start),
         "what the journal gives out is in the window, in two runs at most"
     );
-    segment.write_end(start.since(group.slot_segment), [first, second])
+    let at = start.since(group.slot.segment);
+    segment.write_end(at, [first, second], group.keeps_rest)
 }
 
 /// What is in one run of the window from `at` on, up to `end`.

@@ -9,6 +9,7 @@ pub mod log;
 mod place;
 pub mod recover;
 pub mod segment;
+mod slots;
 pub mod snapshots;
 mod spares;
 pub mod start;

@@ -11,7 +11,7 @@ use super::dir::{exists, segment_bases};
 use super::error::StorageError;
 use super::label::VERSION;
 use super::segment::Segment;
-use super::state::sector_error;
+use super::slots::Newest;
 use super::unreadable;
 
 /// Bytes read at once: more than the largest frame, and few enough to be in a cache yet when they
@@ -117,7 +117,7 @@ fn examine(
     cluster: ClusterId,
     segment_length: u32,
 ) -> Result<(Position, Option<Slot>), StorageError> {
-    let (mut start, mut slot) = (Position::ZERO, None);
+    let (mut start, mut newest) = (Position::ZERO, Newest::default());
     let mut expected = None;
     for base in segment_bases(log)? {
         let segment = Segment::open(&log.join(Segment::name(base)), false)?;
@@ -138,13 +138,9 @@ fn examine(
         if expected.is_none() {
             start = Position::new(label.start);
         }
-        for bytes in segment.read_slots()? {
-            slot = Slot::newest(slot, Slot::decode(&bytes)).map_err(|error| {
-                sector_error(segment.path().to_path_buf(), error, Slot::VERSION)
-            })?;
-        }
+        newest.look(segment)?;
     }
-    Ok((start, slot))
+    Ok((start, newest.found()?))
 }
 
 /// Below this, all of the log was durable for certain: its newest slot says so. `None` if there is
@@ -154,18 +150,14 @@ fn examine(
 /// # Errors
 /// A newer version, or any error of the system.
 pub fn confirmed(log: &Path) -> Result<Option<Position>, StorageError> {
-    let mut newest = None;
+    let mut newest = Newest::default();
     for base in segment_bases(log)? {
         let Ok(segment) = Segment::open(&log.join(Segment::name(base)), false) else {
             continue;
         };
-        for bytes in segment.read_slots()? {
-            newest = Slot::newest(newest, Slot::decode(&bytes)).map_err(|error| {
-                sector_error(segment.path().to_path_buf(), error, Slot::VERSION)
-            })?;
-        }
+        newest.look(segment)?;
     }
-    Ok(newest.map(|slot| slot.confirmed))
+    Ok(newest.found()?.map(|slot| slot.confirmed))
 }
 
 /// What stands before the frame boundary `at` of a log that starts at `start`: the chain and term

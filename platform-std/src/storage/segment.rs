@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!      0  slot 0    512 bytes, written together with the data it speaks of
-//!    512  slot 1    512 bytes, the other one of the two
+//!    512  slot 1    512 bytes, the other one of the two (others are beside the data: `slots.rs`)
 //!   1024  label     written once: magic "CORACLEs", version u32, cluster u64, base u64,
 //!                   segment length u32, start - base u32; CRC-32C of these 36 bytes
 //!   4096  data      the bytes [base, base + segment_length) of the stream, frames as on the wire
@@ -27,8 +27,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_core::limits::FRAME_ALIGNMENT;
-
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
@@ -40,8 +38,6 @@ use super::label::{LABEL_LENGTH, LABEL_OFFSET, Label, LabelError, VERSION};
 pub const HEADER_LENGTH: u64 = 4096;
 /// What file systems read, and keep, as one: both ends of a file's stream are at multiples.
 pub(super) const BLOCK: u64 = 4096;
-/// Bytes of one slot: a disk sector, which is written whole or not at all.
-pub const SLOT_LENGTH: usize = 512;
 /// How a new file's bytes come to be zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
@@ -227,19 +223,6 @@ impl Segment {
         (is_rest && hole < end).then_some(from as u32)
     }
 
-    /// Whether nothing was ever written to it as part of a log: every write comes with a slot, and
-    /// the first one with the file's first frame.
-    ///
-    /// # Errors
-    /// Any error of the system, with the file's path.
-    pub fn is_unused(&self) -> Result<bool, StorageError> {
-        let mut first = [0; FRAME_ALIGNMENT];
-        self.read_data(0, &mut first)?;
-        let slots = self.read_slots()?;
-        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        Ok(is_zero(&first) && slots.iter().all(|slot| is_zero(slot)))
-    }
-
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -268,17 +251,22 @@ impl Segment {
 
     /// The same for bytes at the log's end, in two pieces: with one call, so that none of what may
     /// be there already is gone in between. If they end in another block than they begin in, the
-    /// rest of that is zeros afterwards: so no block is written in part that the system would have
-    /// to read for that.
+    /// rest of that is zeros afterwards, unless it is kept: so no block is written in part that the
+    /// system would have to read for that. (One is kept that was written a moment ago.)
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
-    pub fn write_end(&self, offset: u64, pieces: [&[u8]; 2]) -> Result<(), StorageError> {
+    pub fn write_end(
+        &self,
+        offset: u64,
+        pieces: [&[u8]; 2],
+        keeps_rest: bool,
+    ) -> Result<(), StorageError> {
         const ZEROS: &[u8] = &[0; BLOCK as usize];
         let [first, second] = pieces.map(<[u8]>::len);
         let end = offset + (first + second) as u64;
         let is_in_one = !offset.is_multiple_of(BLOCK) && offset / BLOCK == end / BLOCK;
-        let rest = match is_in_one {
+        let rest = match is_in_one || keeps_rest {
             true => 0,
             false => (end.next_multiple_of(BLOCK) - end) as usize,
         };
@@ -316,38 +304,12 @@ impl Segment {
             .map_err(StorageError::io("write back", &self.path))
     }
 
-    /// Writes slot 0 or 1.
-    ///
-    /// # Errors
-    /// Any error of the system, with the file's path.
-    pub fn write_slot(&self, index: usize, bytes: &[u8; SLOT_LENGTH]) -> Result<(), StorageError> {
-        self.write((index % 2 * SLOT_LENGTH) as u64, bytes)
-    }
-
-    /// Reads both slots.
-    ///
-    /// # Errors
-    /// Any error of the system, with the file's path.
-    pub fn read_slots(&self) -> Result<[[u8; SLOT_LENGTH]; 2], StorageError> {
-        let mut slots = [[0u8; SLOT_LENGTH]; 2];
-        for (at, slot) in slots.iter_mut().enumerate() {
-            self.file
-                .read_exact_at(slot, (at * SLOT_LENGTH) as u64)
-                .map_err(StorageError::io("read", &self.path))?;
-        }
-        Ok(slots)
-    }
-
     /// Reads stream bytes from `offset` bytes after the base on: all of `bytes`.
     ///
     /// # Errors
     /// Any error of the system, with the file's path.
     pub fn read_data(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
-        #[cfg(test)]
-        super::testing::read_blocks(&self.path, HEADER_LENGTH + offset, bytes.len())?;
-        self.file
-            .read_exact_at(bytes, HEADER_LENGTH + offset)
-            .map_err(StorageError::io("read", &self.path))
+        self.read(HEADER_LENGTH + offset, bytes)
     }
 
     /// As [`Self::read_data`], if the system has all of it in memory. If not, false: what `bytes`
@@ -373,7 +335,17 @@ impl Segment {
             .map_err(StorageError::io("flush", &self.path))
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+    /// Reads from anywhere in the file.
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        super::testing::read_blocks(&self.path, offset, bytes.len())?;
+        self.file
+            .read_exact_at(bytes, offset)
+            .map_err(StorageError::io("read", &self.path))
+    }
+
+    /// Writes to anywhere in the file.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         #[cfg(test)]
         super::testing::write_blocks(&self.path, offset, bytes.len())?;
         self.file
@@ -511,7 +483,6 @@ mod tests {
         let scratch = Scratch::new("segment");
         let segment = Segment::create(scratch.path(), LABEL, fill).unwrap();
         segment.write_data(64, b"bytes").unwrap();
-        segment.write_slot(1, &[9; SLOT_LENGTH]).unwrap();
         segment.flush().unwrap();
         let path = scratch.path().join(Segment::name(LABEL.base));
         let again = Segment::open(&path, false).unwrap();
@@ -519,8 +490,6 @@ mod tests {
         let mut bytes = [0; 7];
         again.read_data(63, &mut bytes).unwrap();
         assert_eq!(&bytes, b"\0bytes\0");
-        assert_eq!(again.read_slots().unwrap()[1], [9; SLOT_LENGTH]);
-        assert_eq!(again.read_slots().unwrap()[0], [0; SLOT_LENGTH]);
         assert_eq!(Segment::base_of("00000000000000065536.seg"), Some(65536));
         assert_eq!(Segment::base_of("00000000000000065536.seg.tmp"), None);
     }
@@ -541,11 +510,15 @@ mod tests {
             (8192, 8224, 12288, 4),
             (8224, 12320, 16384, 3),
             (12320, 30000, 32768, 1),
+            (28000, 30000, 30000, 1),
             (30000, 65536, 65536, 2),
         ] {
             let bytes = vec![from as u8 | 1; to - from];
             let pieces = bytes.split_at(bytes.len() * split / 4);
-            segment.write_end(from as u64, pieces.into()).unwrap();
+            let keeps_rest = to == zeros;
+            segment
+                .write_end(from as u64, pieces.into(), keeps_rest)
+                .unwrap();
             model[from..to].copy_from_slice(&bytes);
             model[to..zeros].fill(0);
             let mut found = vec![0; length];

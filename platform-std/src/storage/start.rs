@@ -202,7 +202,7 @@ fn keep_slot(log: &Path, recovered: &Recovered) -> Result<(), StorageError> {
     };
     let path = log.join(Segment::name(slot.segment.get()));
     let segment = Segment::open(&path, true)?;
-    segment.write_slot(slot.index(), &slot.encode())?;
+    segment.write_slot(&slot)?;
     segment.flush()
 }
 

@@ -4,8 +4,8 @@
 //! the frames that have bytes in it are asked of the other members, and written over. Above that
 //! the end of the log could as well be a write that was cut, which is no damage, and a member that
 //! took one for the other would forget what it has acknowledged. So there it is an error, unless
-//! the log is seen to end before; so it is in a file's header, where the slots are that say what
-//! was certain.
+//! the log is seen to end before; so it is where the slots are that say what was certain, in a
+//! file's header and where the newest of those leads.
 
 use std::io;
 

@@ -1,17 +1,17 @@
 //! Data directories as a story needs them: a log of given terms, flushed, before any process
 //! starts.
 
-use coracle_core::log::{Log, Roster, Seed, Slot, Window, append, window_len};
+use coracle_core::log::{Log, Roster, Seed, Slot, SlotPlace, Window, append, window_len};
 use coracle_core::time::Timestamp;
 use coracle_core::units::{MemberId, Position, SessionId, Term};
 use coracle_core::wire::cluster::{
     NewLeadershipTermEvent, SESSION_HEADER_LENGTH, SessionMessageHeader, TimeUnit,
 };
 
-use crate::sim::disk::{Name, SECTOR};
+use crate::sim::disk::Name;
 use crate::sim::member::{CLUSTER, Member, SEGMENT, WINDOW};
 use crate::sim::rng::Rng;
-use crate::sim::storage::{DATA_AT, write_state};
+use crate::sim::storage::{DATA_AT, write_slot, write_state};
 use crate::sim::world::World;
 
 impl World {
@@ -105,12 +105,11 @@ fn store(member: &mut Member, log: &Window<Vec<u8>>, joined: u32) -> Result<(), 
         chain: log.chain(),
         segment: Position::ZERO,
         segment_length: SEGMENT,
+        place: SlotPlace::Head,
     };
     let name = Name::Segment(0);
     member.disk.create(name, DATA_AT + SEGMENT as usize);
-    member
-        .disk
-        .write(name, slot.index() * SECTOR, &slot.encode());
+    write_slot(&mut member.disk, &slot);
     let bytes = log.read(Position::ZERO);
     if bytes.len() as u64 != end.get() {
         return Err("the log of a story must fit in one segment".into());

@@ -158,6 +158,8 @@ pub struct Member {
     pub loaded: Option<u64>,
     /// A snapshot that is coming from the leader.
     pub incoming: Option<Incoming>,
+    /// The number of the newest slot of the log that is on the medium.
+    pub slot: u64,
     /// What has rotten of the log, and is not healed.
     pub rotten: Option<Rotten>,
     /// What is done to the newest snapshots while the process is down.
@@ -199,6 +201,7 @@ impl Member {
             stalled: [false; SERVICES],
             loaded: None,
             incoming: None,
+            slot: 0,
             rotten: None,
             damage: Damage::None,
             paused_until: 0,

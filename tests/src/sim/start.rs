@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Slot, Window, window_len};
+use coracle_core::log::{NodeState, Recovered, Recovery, Roster, Seed, Window, window_len};
 use coracle_core::node::{App, Config, MemberAddress, Node, SessionTiming, SnapshotPolicy};
 use coracle_core::units::{Incarnation, MemberId, Term};
 
@@ -19,7 +19,7 @@ use super::repairs::needless;
 use super::snapshots::Damage;
 use super::spy::SpyLog;
 use super::stats::Fault;
-use super::storage::{DATA_AT, position, read_log, write_state};
+use super::storage::{newest_slot, position, read_log, write_slot, write_state};
 use super::unwell::Unwell;
 use super::world::{What, World};
 
@@ -76,15 +76,7 @@ impl Member {
 /// Reads the newest slot and then the whole log of `disk`. `known` is what the log has let go, and
 /// what of it has rotten.
 fn recover(disk: &Disk, known: GhostLog) -> Result<(Recovered, GhostLog), String> {
-    let mut newest = None;
-    for base in disk.segments() {
-        let Some(file) = disk.cached(Name::Segment(base)) else {
-            continue;
-        };
-        for slot in file[..DATA_AT].chunks(SECTOR) {
-            newest = Slot::newest(newest, Slot::decode(slot)).map_err(|e| format!("{e:?}"))?;
-        }
-    }
+    let newest = newest_slot(disk).map_err(|e| format!("{e:?}"))?;
     let seed = match disk.log_start() {
         0 => Seed::genesis(CLUSTER),
         start => {
@@ -208,9 +200,11 @@ impl World {
         let config = self.config(member);
         let node = Node::new(config, state, recovered, clock.read(self.now))
             .map_err(|e| format!("{e:?}"))?;
+        let mut journal = recovered.journal(CLUSTER, &log);
+        journal.set_slots_beside();
         Ok(Process {
             node: Box::new(node),
-            journal: recovered.journal(CLUSTER, &log),
+            journal,
             log: SpyLog::new(log),
             memory: Memory::new(self.plan.services),
             services: Services::new(self.plan.services, self.plan.services_act),
@@ -240,6 +234,15 @@ impl World {
             self.known_log(member, self.members[member].disk.log_start()),
         )?;
         let (sound, ghost) = &found;
+        let (seq, flushed) = (
+            sound.slot.map_or(0, |slot| slot.seq),
+            self.members[member].slot,
+        );
+        if seq < flushed {
+            return Err(format!(
+                "slot {flushed} was flushed, and {seq} is the newest"
+            ));
+        }
         let range = (sound.start.position.get(), sound.confirmed.get());
         if self.rot_log(member, range, ghost) {
             found = recover(
@@ -264,6 +267,7 @@ impl World {
             disk.restart_log(at);
             // Nothing of what had rotten is left.
             self.members[member].rotten = None;
+            self.members[member].slot = 0;
             if is_other {
                 self.checker.replaced(member as u8, at);
             }
@@ -289,9 +293,8 @@ impl World {
     fn rewrite_slot(&mut self, member: usize, recovered: &Recovered) {
         let disk = &mut self.members[member].disk;
         if let (Some(_), Some(slot)) = (recovered.corrupt, recovered.slot) {
-            let name = Name::Segment(slot.segment.get());
-            disk.write(name, slot.index() * SECTOR, &slot.encode());
-            let mut flush = disk.begin_flush(name);
+            write_slot(disk, &slot);
+            let mut flush = disk.begin_flush(Name::Segment(slot.segment.get()));
             disk.step_flush(&mut flush, true, &mut self.rng);
         }
     }
@@ -375,6 +378,7 @@ impl World {
         if m.wipe_next {
             m.wipe_next = false;
             m.disk.wipe();
+            m.slot = 0;
             m.incoming = None;
             m.votes = false;
             m.incarnation = Incarnation(self.rng.bits() | 2);

@@ -1,6 +1,6 @@
 //! The storage side of a driver: groups, node state, recalls, and time that each takes.
 
-use coracle_core::log::{Log, NodeState, checksum};
+use coracle_core::log::{Group, Log, NodeState, SectorError, Slot, checksum};
 use coracle_core::node::ReadError;
 use coracle_core::units::Position;
 
@@ -12,6 +12,8 @@ use super::world::{Stop, What, World};
 
 /// Where a segment file's log bytes begin, behind its two slots.
 pub const DATA_AT: usize = 2 * SECTOR;
+/// What file systems write as one.
+const BLOCK: u64 = 4096;
 /// A segment file's length.
 pub const SEGMENT_FILE: usize = DATA_AT + SEGMENT as usize;
 
@@ -88,10 +90,10 @@ impl World {
         let Some(group) = process.journal.poll_group(joined, &process.log) else {
             return Ok(());
         };
-        let name = Name::Segment(group.slot_segment.get());
+        let name = Name::Segment(group.slot.segment.get());
         m.disk.create(name, SEGMENT_FILE);
-        m.disk
-            .write(name, group.slot_index * SECTOR, &group.slot.encode());
+        write_around(&mut m.disk, &group);
+        write_slot(&mut m.disk, &group.slot);
         let (mut at, end) = (group.span.start, group.span.end);
         while at < end {
             let run = process.log.read(at);
@@ -99,7 +101,7 @@ impl World {
             if len == 0 {
                 break;
             }
-            let place = DATA_AT + at.since(group.slot_segment) as usize;
+            let place = DATA_AT + at.since(group.slot.segment) as usize;
             m.disk.write(name, place, &run[..len]);
             at = at.plus(len as u64);
         }
@@ -145,7 +147,9 @@ impl World {
             self.schedule(self.now + after, What::LogFlush { member, life });
             return Ok(true);
         }
-        process.flush = None;
+        if let Some((group, _)) = process.flush.take() {
+            m.slot = group.slot.seq;
+        }
         self.take_cut(member);
         if let Some(process) = &mut self.members[member].process {
             let mark = process.journal.handle_flushed();
@@ -286,6 +290,56 @@ fn recall_into(
     let len = want.min(rest.len());
     buffer[..len].copy_from_slice(&rest[..len]);
     Ok(len)
+}
+
+/// Writes zeros wherever a driver may that spares the system to read a block in part.
+fn write_around(disk: &mut Disk, group: &Group) {
+    let base = group.slot.segment;
+    let mut zero = |from: u64, len: u64| {
+        let name = Name::Segment(base.get());
+        disk.write(name, DATA_AT + from as usize, &vec![0; len as usize]);
+    };
+    let end = group.span.end.since(base);
+    if !group.keeps_rest && !group.span.is_empty() {
+        zero(end, end.next_multiple_of(BLOCK) - end);
+    }
+    if let Some([first, _]) = group.slot.beside().filter(|_| group.slot.is_first_beside()) {
+        zero(first / BLOCK * BLOCK, BLOCK);
+    }
+}
+
+/// Writes a slot of the log to its place.
+pub fn write_slot(disk: &mut Disk, slot: &Slot) {
+    let at = match slot.beside().filter(|_| slot.is_beside()) {
+        Some(pair) => DATA_AT + pair[slot.index()] as usize,
+        None => slot.index() * SECTOR,
+    };
+    let name = Name::Segment(slot.segment.get());
+    disk.write(name, at, &slot.encode());
+}
+
+/// The newest slot of the log in the files.
+///
+/// # Errors
+/// One of a newer version.
+pub fn newest_slot(disk: &Disk) -> Result<Option<Slot>, SectorError> {
+    let mut newest: Option<Slot> = None;
+    for base in disk.segments() {
+        let file = disk.cached(Name::Segment(base)).unwrap_or_default();
+        for slot in file[..DATA_AT].chunks(SECTOR) {
+            newest = Slot::newest(newest, Slot::decode(slot))?;
+        }
+    }
+    let Some(lead) = newest else {
+        return Ok(None);
+    };
+    let file = disk.cached(Name::Segment(lead.segment.get()));
+    for at in lead.beside().into_iter().flatten() {
+        let bytes = file.and_then(|file| file.get(DATA_AT + at as usize..));
+        let slot = Slot::decode_beside(bytes.unwrap_or_default(), &lead);
+        newest = Slot::newest(newest, slot)?;
+    }
+    Ok(newest)
 }
 
 /// Writes a node state to the slot whose turn it is.

@@ -163,7 +163,12 @@ fn recover(log: &mut Logs) -> Option<(NodeState, Recovered, Journal)> {
     recovered.open_window(log).ok()?;
     while log.fill(bytes()) > 0 {}
     let journal = recovered.journal(state.cluster, log);
-    black_box(slot.map(|slot| slot.encode()));
+    if let Some(slot) = slot {
+        black_box((slot.encode(), slot.beside(), slot.is_beside()));
+        black_box((slot.is_first_beside(), Slot::decode_beside(bytes(), &slot)))
+            .1
+            .ok();
+    }
     Some((state, recovered, journal))
 }
 
@@ -173,6 +178,7 @@ fn store(node: &mut Member, journal: &mut Journal, log: &mut Logs) {
         journal.handle_truncated(cut);
     }
     journal.set_confirm_after(black_box(1));
+    journal.set_slots_beside();
     if let Some(group) = journal.poll_group(node.joined(), log) {
         black_box((log.read(group.span.start), group));
         log.set_writing(Some(group.span));
