@@ -18,14 +18,17 @@
 //!   there, with a flush of its own. Groups that long seldom follow short ones: a lead is of a
 //!   short one, so where much is written, all slots are at the start.
 //! - *Nothing else is taken for one.* What those sectors held before may be anything that a client
-//!   has sent. A slot's checksum is changed by its lead's: to make one up takes the bytes of a slot
-//!   that is yet to be written, or luck of one in four billion, and a crash just then. And it
-//!   counts only if cluster, segment and the leadership that was joined are the lead's, and its
-//!   numbers follow. Older slots at a start lead nowhere: all that they led to is older still.
+//!   has sent. A slot's checksum is changed by its lead's, and only one that is written with bytes
+//!   leads on: to make one up takes the chain at bytes that are yet to come, or luck of one in four
+//!   billion, and a crash just then. And it counts only if cluster, segment and the leadership that
+//!   was joined are the lead's, and its numbers follow. Older slots at a start lead nowhere: all
+//!   that they led to is older still.
+//! - *What is not used need not be sound.* A log at rest has its newest slot at the start, and that
+//!   leads nowhere: a block behind that cannot be read is nobody's concern.
 //!
-//! What it costs: if the lead rots, all that it leads to is lost, where it was one slot before. No
-//! byte of the log is; but damage in those last few KiB would be taken for a write that was cut.
-//! Only for a disk below a file system: on a board there is no page to be saved.
+//! What it costs: if the lead rots, all that it leads to is lost, where it was one slot before; the
+//! other one at the start is left. No byte of the log is lost; but damage in those last few KiB
+//! would be taken for a write that was cut. Only for a disk below a file system: on a board there is no page to be saved.
 
 use super::Span;
 use super::slot::{BESIDE_MAX, BLOCK, Slot, SlotPlace, pair_of};
@@ -95,11 +98,11 @@ impl Places {
 
     /// The newest slot, which was found at a start, as it is written again: where it is, if that is
     /// at a file's start. One beside the data is not touched (the one that leads there is durable
-    /// for certain); what it says is said at the file's start. Nothing is led to by either.
+    /// for certain); what it says is said at the file's start. Neither leads on.
     pub(super) fn again(&mut self, mut found: Slot) -> Slot {
         if let SlotPlace::Beside { behind, .. } = found.place {
             self.seq += 1 + u64::from(behind % 2);
-            (found.seq, found.place) = (self.seq, self.head());
+            (found.seq, found.place) = (self.seq, SlotPlace::Head);
         }
         found
     }
@@ -226,19 +229,16 @@ mod tests {
     #[test]
     fn slots_are_beside_the_data_as_long_as_the_log_ends_in_one_block() {
         let mut machine = Machine::new();
-        assert_eq!(machine.next(1024), ("head 1", 0, 1024));
-        assert_eq!(machine.next(1024), ("beside 0", 1024, 2048));
-        assert_eq!(machine.next(992), ("beside 1", 2048, 3040));
-        assert_eq!(machine.next(1024), ("beside 0", 3040, 4064));
-        // It ends in the next block, and not over the slot that is there: at the start, beside the
-        // one that leads there.
-        assert_eq!(machine.next(3104), ("head 0", 4064, 7168));
-        assert_eq!(machine.next(32), ("beside 1", 7168, 7200));
-        assert_eq!(
-            machine.next(992),
-            ("head 1", 7200, 8192),
-            "not over the lead"
-        );
+        assert_eq!(machine.next(32), ("head 1", 0, 32));
+        assert_eq!(machine.next(992), ("head 0", 32, 1024));
+        assert_eq!(machine.next(1024), ("beside 1", 1024, 2048));
+        assert_eq!(machine.next(992), ("beside 0", 2048, 3040));
+        assert_eq!(machine.next(1024), ("beside 1", 3040, 4064));
+        // It ends in the next block, and not over the slot that is there: at the start, and not
+        // over the lead.
+        assert_eq!(machine.next(3104), ("head 1", 4064, 7168));
+        assert_eq!(machine.next(32), ("beside 0", 7168, 7200));
+        assert_eq!(machine.next(992), ("head 0", 7200, 8192));
     }
 
     #[test]
@@ -269,7 +269,8 @@ mod tests {
     fn after_a_restart_it_goes_on_as_before() {
         let mut machine = Machine::new();
         assert_eq!(machine.next(96), ("head 1", 0, 96));
-        assert_eq!(machine.next(96), ("beside 0", 96, 192));
+        assert_eq!(machine.next(96), ("head 0", 96, 192));
+        assert_eq!(machine.next(96), ("beside 1", 192, 288));
         machine.append(96);
         let newest = machine.poll(T1).expect("bytes").slot;
         assert!(newest.is_beside());
@@ -289,10 +290,11 @@ mod tests {
             let same = again.poll(joined).expect("the slot");
             let says = |slot: &Slot| (slot.confirmed, slot.intended, slot.joined, slot.chain);
             assert_eq!(says(&same.slot), says(&newest));
-            assert_eq!(told(&same), ("head 0", 192, 192));
+            assert_eq!(told(&same), ("alone", 288, 288));
+            assert_eq!(same.slot.index(), 1);
             // The tail, which may not be durable.
             let tail = again.poll(joined).expect("bytes");
-            assert_eq!(told(&tail), ("head 1", 192, 288));
+            assert_eq!(told(&tail), ("head 0", 288, 384));
             again.append(96);
             let next = again.poll(joined).expect("bytes");
             assert!(next.slot.is_beside());

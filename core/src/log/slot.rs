@@ -82,9 +82,11 @@ impl Slot {
 
     /// Where slots beside the data are, once the log ends where this one says: two sectors, given
     /// by how many bytes behind the segment's base they are. `None` if there is no room for them,
-    /// or this one leads to none: so that of a long group.
+    /// or this one leads to none: so that of a long group, and of none; nor the first one in its
+    /// file, so that there are two at its start before any is elsewhere.
     pub fn beside(&self) -> Option<[u64; 2]> {
-        if self.place == SlotPlace::Head || self.intended.since(self.confirmed) >= BLOCK {
+        let is_short = (1..BLOCK).contains(&self.intended.since(self.confirmed));
+        if self.place == SlotPlace::Head || !is_short || self.confirmed <= self.segment {
             return None;
         }
         let pair = pair_of(self.intended);
@@ -242,7 +244,7 @@ mod tests {
         seq: 7,
         cluster: ClusterId(3),
         joined: Term::new(2),
-        confirmed: Position::new(SEGMENT),
+        confirmed: Position::new(SEGMENT + 32),
         intended: Position::new(SEGMENT + 96),
         chain: Some(5),
         segment_length: SEGMENT as u32,
@@ -275,7 +277,7 @@ mod tests {
             "nor is it one at a file's start"
         );
         let later = Slot {
-            confirmed: Position::new(SEGMENT + 32),
+            confirmed: Position::new(SEGMENT + 64),
             ..LEAD
         };
         let of_another = Slot::decode_beside(&slot.encode(), &later);
@@ -335,11 +337,21 @@ mod tests {
             ..LEAD
         };
         assert_eq!(elsewhere.beside(), None);
-        // Nor is there any behind a long group.
-        let long = Slot {
-            intended: LEAD.confirmed.plus(BLOCK),
-            ..LEAD
+    }
+
+    #[test]
+    fn neither_a_long_group_nor_none_nor_the_first_in_a_file_leads_on() {
+        let of = |from: u64, len: u64| {
+            let confirmed = Position::new(SEGMENT + from);
+            let intended = confirmed.plus(len);
+            let slot = Slot {
+                confirmed,
+                intended,
+                ..LEAD
+            };
+            slot.beside()
         };
-        assert_eq!(long.beside(), None);
+        assert!(of(32, 32).is_some() && of(32, BLOCK - 32).is_some());
+        assert_eq!((of(32, BLOCK), of(32, 0), of(0, 96)), (None, None, None));
     }
 }

@@ -177,7 +177,7 @@ mod tests {
         let segment = used(&scratch);
         let newest = || newest(&segment).unwrap();
         assert_eq!(newest(), None);
-        let lead = slot(4, 0, 96, SlotPlace::Lead);
+        let lead = slot(4, 32, 64, SlotPlace::Lead);
         segment.write_new_slot(&lead).unwrap();
         assert_eq!(newest(), Some(lead));
         for behind in 1..=5 {
@@ -213,7 +213,7 @@ mod tests {
     fn where_the_newest_one_leads_must_be_readable_and_nothing_else() {
         let scratch = Scratch::new("slots-unreadable");
         let segment = used(&scratch);
-        let lead = slot(1, 0, 96, SlotPlace::Lead);
+        let lead = slot(1, 32, 64, SlotPlace::Lead);
         segment.write_slot(&lead).unwrap();
         let lose = |n: u64| lose_block(segment.path(), HEADER_LENGTH + n * BLOCK);
         lose(2);
@@ -226,5 +226,9 @@ mod tests {
         // Behind a long group there is none: not even block 4 is read.
         lose(4);
         assert_eq!(newest(&segment).unwrap(), Some(next));
+        // Nor behind a log at rest.
+        let rest = slot(3, 96 + 3 * BLOCK, 0, SlotPlace::Lead);
+        segment.write_slot(&rest).unwrap();
+        assert_eq!(newest(&segment).unwrap(), Some(rest));
     }
 }
