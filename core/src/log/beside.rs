@@ -28,7 +28,9 @@
 //!
 //! What it costs: if the lead rots, all that it leads to is lost, where it was one slot before; the
 //! other one at the start is left. No byte of the log is lost; but damage in those last few KiB
-//! would be taken for a write that was cut. Only for a disk below a file system: on a board there is no page to be saved.
+//! would be taken for a write that was cut.
+//!
+//! Only for a disk below a file system: on a board there is no page to be saved.
 
 use super::Span;
 use super::slot::{BESIDE_MAX, BLOCK, Slot, SlotPlace, pair_of};
