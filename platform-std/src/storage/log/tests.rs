@@ -457,3 +457,56 @@ fn a_block_that_cannot_be_read_behind_the_end_is_no_reason_not_to_start() {
     let error = recover(scratch.path(), CLUSTER, None, &mut again).unwrap_err();
     assert!(is_unreadable(&error), "{error}");
 }
+
+/// Messages that are waited for one by one, over several blocks, files and restarts.
+#[test]
+fn what_a_slot_beside_the_data_confirms_is_certain_after_a_restart() {
+    let scratch = Scratch::new("store-beside");
+    let (mut store, mut window, _) = open(&scratch);
+    let path = |at: u64| {
+        let base = segment_base(Position::new(at), SEGMENT);
+        scratch.path().join(Segment::name(base.get()))
+    };
+    let (mut beside, mut before) = (0, Position::ZERO);
+    for n in 0..800u32 {
+        append(&mut window, Term::new(1), &[&[n as u8; 100]], MTU).unwrap();
+        while store.journal().durable() < window.end() {
+            store.poll_flushed(&mut window).unwrap();
+            store.write(Term::new(1), true, &mut window).unwrap();
+            store.flush_here().unwrap();
+        }
+        window.release(window.end());
+        let found =
+            |window: &mut Window<Vec<u8>>| recover(scratch.path(), CLUSTER, None, window).unwrap();
+        let recovered = found(&mut self::window());
+        assert_eq!(recovered.tail.end, window.end());
+        assert!(recovered.confirmed >= before, "{n}");
+        let is_beside = recovered.slot.is_some_and(|slot| slot.is_beside());
+        beside += u32::from(is_beside);
+        if is_beside && n % 50 == 7 {
+            // What it says was durable has rotten: that is damage, and no write that was cut.
+            let (segment, at) = (
+                Segment::open(&path(before.get() - 1), true),
+                before.get() - 40,
+            );
+            let (segment, at) = (segment.unwrap(), at % u64::from(SEGMENT));
+            let mut was = [0];
+            segment.read_data(at, &mut was).unwrap();
+            segment.write_data(at, &[was[0] ^ 1]).unwrap();
+            let damaged = found(&mut self::window());
+            assert!(damaged.corrupt.is_some(), "{n}");
+            assert_eq!(damaged.tail.end, window.end());
+            segment.write_data(at, &was).unwrap();
+        }
+        before = window.end();
+        if n % 97 == 50 {
+            drop(store);
+            let end;
+            (store, window, end) = open(&scratch);
+            assert_eq!(end, before);
+            settle(&mut store, &mut window);
+        }
+    }
+    assert!(beside > 700, "{beside}");
+    assert!(window.end().get() > u64::from(SEGMENT));
+}
