@@ -24,7 +24,7 @@ Exit status 0: no invariant was broken (with --planted: every bug was found).";
 
 /// More seeds than this without a violation, and a planted bug has survived.
 #[cfg(coracle_planted)]
-const PLANTED_SEEDS: u64 = 3000;
+const PLANTED_SEEDS: u64 = 6000;
 
 enum Job {
     Seed(u64),
