@@ -161,6 +161,9 @@ pub struct Client {
     kept: Kept,
 }
 
+/// Hears nothing: what is said waits.
+const NOBODY: Option<&mut fn(Egress<'_>)> = None;
+
 struct Memory {
     ingress: Vec<u8>,
     egress: Vec<u8>,
@@ -283,7 +286,7 @@ impl Client {
             if Instant::now() >= deadline {
                 return Err(ClientError::TimedOut);
             }
-            self.turn()?;
+            self.turn(NOBODY)?;
             self.hear_new_leader();
             self.sleep(Duration::from_millis(10))?;
         }
@@ -364,17 +367,11 @@ impl Client {
         // What was offered leaves before anything else is looked at.
         self.transmit();
         loop {
-            self.turn()?;
+            // In the order in which it was said.
             let mut count = self.kept.hand_over(&mut handler);
-            let now = self.seen;
-            loop {
-                let mut lent = self.memory.lent();
-                let Some(egress) = self.core.poll_egress(now, &mut lent) else {
-                    break;
-                };
-                count += 1;
-                handler(egress);
-            }
+            count += self.hand_over(&mut handler);
+            count += self.turn(Some(&mut handler))?;
+            count += self.hand_over(&mut handler);
             self.transmit();
             self.require_open()?;
             if count > 0 || timeout.is_zero() {
@@ -388,6 +385,16 @@ impl Client {
             self.sleep(left)?;
             self.look();
         }
+    }
+
+    /// What waits in the streams' windows.
+    fn hand_over(&mut self, handler: &mut impl FnMut(Egress<'_>)) -> usize {
+        let (now, mut count) = (self.seen, 0);
+        while let Some(egress) = self.core.poll_egress(now, &mut self.memory.lent()) {
+            count += 1;
+            handler(egress);
+        }
+        count
     }
 
     /// Where the session stands.
@@ -414,13 +421,8 @@ impl Client {
         self.core.close(self.seen, &mut self.memory.lent());
         while !matches!(self.core.state(), State::Closed(_)) {
             self.look();
-            self.turn()?;
-            let now = self.seen;
-            while self
-                .core
-                .poll_egress(now, &mut self.memory.lent())
-                .is_some()
-            {}
+            self.turn(NOBODY)?;
+            self.hand_over(&mut |_| {});
             self.transmit();
             self.sleep(Duration::from_millis(10))?;
         }
@@ -443,12 +445,25 @@ impl Client {
         self.seen = self.clock.instant();
     }
 
-    /// Receives, lets time pass, sends.
-    fn turn(&mut self) -> Result<(), ClientError> {
-        let now = self.seen;
+    /// Receives, lets time pass, sends. What the cluster says goes to `handler` where it arrives, as
+    /// far as nothing waits before it; returns how much that was.
+    fn turn(
+        &mut self,
+        mut handler: Option<&mut impl FnMut(Egress<'_>)>,
+    ) -> Result<usize, ClientError> {
+        let (now, mut count) = (self.seen, 0);
         let mut lent = self.memory.lent();
         while self.wires.inbound.receive(&self.wires.socket)? {
-            for (from, bytes) in self.wires.inbound.datagrams() {
+            for (from, mut bytes) in self.wires.inbound.datagrams() {
+                if let Some(handler) = &mut handler {
+                    while let Some(egress) = self.core.take_egress(now, from, &mut bytes) {
+                        count += 1;
+                        handler(egress);
+                    }
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                }
                 // What is no frame of Aeron's is not for us.
                 let _stray = self
                     .core
@@ -472,7 +487,7 @@ impl Client {
             self.core.handle_resolved(member, address);
         }
         self.transmit();
-        Ok(())
+        Ok(count)
     }
 
     fn transmit(&mut self) {

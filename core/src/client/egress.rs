@@ -11,7 +11,7 @@ use crate::stream::{
     elicit_setup,
 };
 use crate::time::Instant;
-use crate::wire::frame::{Datagram, Rttm, Setup, StatusMessage};
+use crate::wire::frame::{Alike, Datagram, Rttm, Setup, StatusMessage};
 
 /// How many streams that were given up are remembered, so that what is still on its way of them
 /// makes no new image. A member that a session was asked of in vain leaves one.
@@ -119,6 +119,36 @@ impl Images {
         let memory = slot_mut(egress, slot);
         if let Some(image) = self.image_mut(slot) {
             let _dropped = image.handle_data(now, data, memory);
+        }
+    }
+
+    /// The first frame of a datagram, if that is the next of the leader's stream, nothing of this
+    /// waits here, and it holds a whole message: what it carries, and what is behind it.
+    #[inline(always)]
+    pub fn first<'d>(&self, from: SocketAddr, datagram: &'d [u8]) -> Option<(&'d [u8], &'d [u8])> {
+        let image = self.image(self.current?)?;
+        let header = datagram.first_chunk()?;
+        if !image.is_next(from, header, datagram.len()) {
+            return None;
+        }
+        let mut frames = Alike::as_first(datagram)?;
+        let frame = frames.next_whole()?;
+        Some((frame.payload()?, frames.rest()))
+    }
+
+    /// Such a frame, of so many bytes, was consumed where it arrived.
+    #[inline(always)]
+    pub fn pass(&mut self, now: Instant, len: usize) {
+        let Some(slot) = self.current else {
+            return;
+        };
+        // What had begun before it does not go on.
+        if self.assembling == slot {
+            self.assembly.reset();
+        }
+        self.heard(slot, now);
+        if let Some(image) = self.image_mut(slot) {
+            image.pass(now, len);
         }
     }
 

@@ -10,7 +10,7 @@
 //!
 //! The same shape as a node: facts go in through `handle_*`, what is owed comes out of `poll_*`,
 //! time is an argument, and memory is lent to each call ([`Lent`]). A driver calls, in each turn,
-//! `handle_datagram` for what has arrived, `handle_timeout`, `poll_egress` until it is empty,
+//! `handle_datagram` for what has arrived (and, if it likes, `take_egress` before), `handle_timeout`, `poll_egress` until it is empty,
 //! `poll_resolve`, and `poll_transmit` until it is empty; then it sleeps until `poll_timeout`.
 //!
 //! **The client never sends a message twice.** One that was offered to a leader that was then lost,
@@ -40,7 +40,7 @@ use crate::time::Instant;
 use crate::units::MemberId;
 use crate::wire::channel::{Channel, Endpoints};
 use crate::wire::cluster::{
-    AdminRequest, AdminRequestType, SessionKeepAlive, SessionMessageHeader,
+    AdminRequest, AdminRequestType, SessionKeepAlive, SessionMessage, SessionMessageHeader,
 };
 use crate::wire::frame::{Frame, parse_datagram};
 use crate::wire::{Reject, frame};
@@ -175,6 +175,37 @@ impl Client {
         }
         self.step(now, lent.ingress);
         Ok(())
+    }
+
+    /// The first message of a datagram, where it lies: if this is the next of the leader's stream,
+    /// nothing waits for [`Self::poll_egress`] before it, and the message is whole and for the
+    /// application. Then `datagram` is what is behind it. Ask until `None`, and give what is left,
+    /// if anything is, to `handle_datagram`.
+    ///
+    /// So payload is copied to the stream's window only if it has to wait there. Who takes messages
+    /// later than datagrams does not call this. A constant number of steps.
+    #[inline]
+    pub fn take_egress<'d>(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &mut &'d [u8],
+    ) -> Option<Egress<'d>> {
+        let State::Open { session, .. } = self.state else {
+            return None;
+        };
+        let (carried, rest) = self.images.first(from, datagram)?;
+        let SessionMessage { header, payload } = SessionMessage::quickly(carried)?;
+        if header.session != session {
+            return None;
+        }
+        self.images.pass(now, datagram.len() - rest.len());
+        *datagram = rest;
+        Some(Egress::Message {
+            timestamp: header.timestamp,
+            term: header.term,
+            payload,
+        })
     }
 
     /// Time has passed. A constant number of steps.
