@@ -445,8 +445,8 @@ impl Client {
         self.seen = self.clock.instant();
     }
 
-    /// Receives, lets time pass, sends. What the cluster says goes to `handler` where it arrives, as
-    /// far as nothing waits before it; returns how much that was.
+    /// Receives, lets time pass, sends. What the cluster says goes to `handler` where it arrives,
+    /// as far as nothing waits before it; returns how much that was.
     fn turn(
         &mut self,
         mut handler: Option<&mut impl FnMut(Egress<'_>)>,

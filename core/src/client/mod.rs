@@ -10,8 +10,9 @@
 //!
 //! The same shape as a node: facts go in through `handle_*`, what is owed comes out of `poll_*`,
 //! time is an argument, and memory is lent to each call ([`Lent`]). A driver calls, in each turn,
-//! `handle_datagram` for what has arrived (and, if it likes, `take_egress` before), `handle_timeout`, `poll_egress` until it is empty,
-//! `poll_resolve`, and `poll_transmit` until it is empty; then it sleeps until `poll_timeout`.
+//! `handle_datagram` for what has arrived (and before it, if it likes, `take_egress`),
+//! `handle_timeout`, `poll_egress` until it is empty, `poll_resolve`, and `poll_transmit` until it
+//! is empty; then it sleeps until `poll_timeout`.
 //!
 //! **The client never sends a message twice.** One that was offered to a leader that was then lost,
 //! and was not answered, is of unknown outcome, and only the application knows whether to offer it

@@ -52,6 +52,16 @@ enum Said {
     NewLeader(u32, u8),
 }
 
+impl From<Egress<'_>> for Said {
+    fn from(egress: Egress<'_>) -> Self {
+        match egress {
+            Egress::Message { term, payload, .. } => Self::Message(term.get(), payload.to_vec()),
+            Egress::NewLeader { term, leader } => Self::NewLeader(term.get(), leader.get()),
+            Egress::AdminResponse { .. } => panic!("nobody asked"),
+        }
+    }
+}
+
 struct World {
     now: Instant,
     prng: Prng,
@@ -64,6 +74,8 @@ struct World {
     said: Vec<Said>,
     /// Whether the application asks for egress.
     reads: bool,
+    /// How many messages it took from where they arrived.
+    taken: usize,
     events: Vec<Event>,
     /// What names stand for.
     names: Vec<(&'static str, SocketAddr)>,
@@ -99,6 +111,7 @@ impl World {
             sequence: 0,
             said: Vec::new(),
             reads: true,
+            taken: 0,
             events: Vec::new(),
             names: Vec::new(),
         }
@@ -149,13 +162,7 @@ impl World {
             let Some(said) = self.client.poll_egress(self.now, &mut lent) else {
                 break;
             };
-            self.said.push(match said {
-                Egress::Message { term, payload, .. } => {
-                    Said::Message(term.get(), payload.to_vec())
-                }
-                Egress::NewLeader { term, leader } => Said::NewLeader(term.get(), leader.get()),
-                Egress::AdminResponse { .. } => panic!("nobody asked"),
-            });
+            self.said.push(Said::from(said));
         }
     }
 
@@ -181,8 +188,18 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, mut bytes: &[u8]) {
         if to == client_address() {
+            // Who reads may take messages where they arrive: each time, or now and then.
+            let is_direct = self.reads && self.prng.below(4) > 0;
+            while is_direct && let Some(said) = self.client.take_egress(self.now, from, &mut bytes)
+            {
+                self.taken += 1;
+                self.said.push(Said::from(said));
+            }
+            if bytes.is_empty() {
+                return;
+            }
             let mut lent = self.memory.lent();
             let handled = self
                 .client

@@ -250,6 +250,14 @@ impl Client {
     }
 }
 
+/// An answer; nothing of what else may be said.
+fn payload_of(egress: &Egress<'_>) -> Option<Vec<u8>> {
+    match egress {
+        Egress::Message { payload, .. } => Some(payload.to_vec()),
+        _ => None,
+    }
+}
+
 impl World {
     /// A datagram reaches a client's socket.
     pub(super) fn deliver_to_client(&mut self, client: usize, datagram: Datagram) {
@@ -309,7 +317,7 @@ impl World {
                 broken("Clients Open", detail)?;
             }
         }
-        self.client_receive(client);
+        self.client_receive(client)?;
         if self.clients[client].reads {
             self.client_egress(client)?;
         }
@@ -318,25 +326,39 @@ impl World {
         Ok(true)
     }
 
-    fn client_receive(&mut self, client: usize) {
+    fn client_receive(&mut self, client: usize) -> Checked {
         let now = Instant::from_nanos(self.now);
+        for datagram in core::mem::take(&mut self.clients[client].inbox) {
+            let mut bytes: &[u8] = &datagram.bytes;
+            // A client that reads takes what it can from where it arrived.
+            while let c = &mut self.clients[client]
+                && c.reads
+                && let Some(core) = &mut c.core
+                && let Some(egress) = core.take_egress(now, datagram.from, &mut bytes)
+            {
+                let payload = payload_of(&egress);
+                self.client_hear(client, payload)?;
+            }
+            let c = &mut self.clients[client];
+            if let Some(core) = c.core.as_mut().filter(|_| !bytes.is_empty()) {
+                let mut lent = c.memory.lend();
+                // A refusal is for the client to count.
+                let _refused = core
+                    .handle_datagram(now, datagram.from, bytes, &mut lent)
+                    .is_err();
+            }
+        }
         let c = &mut self.clients[client];
         let Some(core) = &mut c.core else {
-            return;
+            return Ok(());
         };
-        for datagram in c.inbox.drain(..) {
-            let mut lent = c.memory.lend();
-            // A refusal is for the client to count.
-            let _refused = core
-                .handle_datagram(now, datagram.from, &datagram.bytes, &mut lent)
-                .is_err();
-        }
         core.handle_timeout(now, &mut c.memory.lend());
         while let Some(resolve) = core.poll_resolve() {
             let address = resolve.endpoint.parse().ok();
             let member = resolve.member;
             core.handle_resolved(member, address);
         }
+        Ok(())
     }
 
     fn client_egress(&mut self, client: usize) -> Checked {
@@ -347,31 +369,38 @@ impl World {
                 return Ok(());
             };
             let mut lent = c.memory.lend();
-            let payload = match core.poll_egress(now, &mut lent) {
-                None => return Ok(()),
-                Some(Egress::Message { payload, .. }) => payload.to_vec(),
-                Some(_) => {
-                    // Another leader: what is unanswered now will never be answered.
-                    c.offered.clear();
-                    self.note(FIRST_CLIENT + client as u8, "hears a new leader", 0, 0);
-                    continue;
-                }
+            let Some(egress) = core.poll_egress(now, &mut lent) else {
+                return Ok(());
             };
-            let tag = c.take(&payload).map_err(|detail| Violation {
-                invariant: "Answers In Order",
-                detail,
-            })?;
-            c.acknowledged += 1;
-            if let Some(tag) = tag {
-                self.note(
-                    FIRST_CLIENT + client as u8,
-                    "is answered",
-                    tag.life.into(),
-                    tag.seq,
-                );
-                self.checker.answered(tag, &payload)?;
-            }
+            let payload = payload_of(&egress);
+            self.client_hear(client, payload)?;
         }
+    }
+
+    /// What the cluster has said: an answer, or that there is another leader.
+    fn client_hear(&mut self, client: usize, payload: Option<Vec<u8>>) -> Checked {
+        let c = &mut self.clients[client];
+        let Some(payload) = payload else {
+            // What is unanswered now will never be answered.
+            c.offered.clear();
+            self.note(FIRST_CLIENT + client as u8, "hears a new leader", 0, 0);
+            return Ok(());
+        };
+        let tag = c.take(&payload).map_err(|detail| Violation {
+            invariant: "Answers In Order",
+            detail,
+        })?;
+        c.acknowledged += 1;
+        if let Some(tag) = tag {
+            self.note(
+                FIRST_CLIENT + client as u8,
+                "is answered",
+                tag.life.into(),
+                tag.seq,
+            );
+            self.checker.answered(tag, &payload)?;
+        }
+        Ok(())
     }
 
     fn client_say(&mut self, client: usize) {

@@ -338,7 +338,11 @@ fn call() -> Option<()> {
     let at = || now().instant;
     let mut client = Client::new(at(), black_box(config), &lent).ok()?;
     while black_box(true) {
-        let taken = client.handle_datagram(at(), address(), bytes(), &mut lent);
+        let mut datagram: &[u8] = bytes();
+        while let Some(egress) = client.take_egress(at(), address(), &mut datagram) {
+            black_box(egress);
+        }
+        let taken = client.handle_datagram(at(), address(), datagram, &mut lent);
         black_box(taken.is_ok());
         client.handle_timeout(at(), &mut lent);
         black_box(client.offer(at(), &[bytes(), bytes()], &mut lent).is_ok());
