@@ -10,8 +10,8 @@
 //! ```
 //! The newest slot at a file's start leads there. As long as the log ends in the same block, the
 //! slots of its groups alternate in the last two sectors of the next one; the first group that ends
-//! elsewhere has its slot at the file's start, and that leads on. Of a restart the first group has,
-//! too. So:
+//! elsewhere has its slot at the file's start, and that leads on. So has the first group after a
+//! restart. So:
 //! - *The newest durable slot is never written over.* A slot at the start is written over the one
 //!   that is not the lead. The log comes to the sectors beside it only after a slot at the start
 //!   has said all that they say: before a group that reaches so far, what is durable is confirmed

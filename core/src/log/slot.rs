@@ -17,11 +17,10 @@ const PAIR: u64 = BLOCK - 2 * SECTOR as u64;
 pub(super) const BESIDE_MAX: u64 = BLOCK / FRAME_ALIGNMENT as u64;
 
 /// Where a slot is in its segment's file: see `beside` for why, and when.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum SlotPlace {
     /// In one of two places of its own: which, [`Slot::index`] says.
-    #[default]
     Head,
     /// There as well; and newer ones may be beside the data, in one of the two sectors that
     /// [`Slot::beside`] says.
