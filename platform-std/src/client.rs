@@ -161,6 +161,10 @@ pub struct Client {
     kept: Kept,
 }
 
+/// A turn receives for so long at most, and hears the rest of one call: then what is due leaves,
+/// however much has come meanwhile.
+const RECEIVE_MAX: Duration = Duration::from_millis(10);
+
 /// Hears nothing: what is said waits.
 const NOBODY: Option<&mut fn(Egress<'_>)> = None;
 
@@ -369,7 +373,6 @@ impl Client {
         loop {
             // In the order in which it was said.
             let mut count = self.kept.hand_over(&mut handler);
-            count += self.hand_over(&mut handler);
             count += self.turn(Some(&mut handler))?;
             count += self.hand_over(&mut handler);
             self.transmit();
@@ -451,9 +454,10 @@ impl Client {
         &mut self,
         mut handler: Option<&mut impl FnMut(Egress<'_>)>,
     ) -> Result<usize, ClientError> {
-        let (now, mut count) = (self.seen, 0);
+        let (begun, mut count) = (self.seen, 0);
         let mut lent = self.memory.lent();
         while self.wires.inbound.receive(&self.wires.socket)? {
+            let now = self.seen;
             for (from, mut bytes) in self.wires.inbound.datagrams() {
                 if let Some(handler) = &mut handler {
                     while let Some(egress) = self.core.take_egress(now, from, &mut bytes) {
@@ -470,8 +474,12 @@ impl Client {
                     .handle_datagram(now, from, bytes, &mut lent)
                     .is_err();
             }
+            self.seen = self.clock.instant();
+            if self.seen.since(begun) >= RECEIVE_MAX {
+                break;
+            }
         }
-        self.core.handle_timeout(now, &mut lent);
+        self.core.handle_timeout(self.seen, &mut lent);
         if let Some(question) = self.core.poll_resolve() {
             let (member, prefer_v6) = (question.member, self.wires.prefer_v6);
             match question.endpoint.parse() {

@@ -2,6 +2,7 @@
 
 extern crate std;
 
+mod direct;
 mod member;
 mod sessions;
 

@@ -330,9 +330,10 @@ impl World {
         let now = Instant::from_nanos(self.now);
         for datagram in core::mem::take(&mut self.clients[client].inbox) {
             let mut bytes: &[u8] = &datagram.bytes;
-            // A client that reads takes what it can from where it arrived.
+            // A client that reads takes what it can from where it arrived, in every second life.
             while let c = &mut self.clients[client]
                 && c.reads
+                && (u16::from(c.id) + c.life).is_multiple_of(2)
                 && let Some(core) = &mut c.core
                 && let Some(egress) = core.take_egress(now, datagram.from, &mut bytes)
             {

@@ -9,9 +9,8 @@ use super::member::{SESSION, Script, address};
 use super::*;
 use crate::units::Term;
 use crate::wire::cluster::EventCode;
-use crate::wire::frame::{FLAG_BEGIN, FLAG_END};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub const SECOND: Duration = Duration::from_secs(1);
 
 fn member(id: u8) -> MemberId {
     MemberId::new(id).unwrap()
@@ -41,7 +40,7 @@ fn echo(world: &mut World, messages: &[Vec<u8>], time: Duration) {
     );
 }
 
-fn messages(seed: u64, count: usize, longest: u64) -> Vec<Vec<u8>> {
+pub fn messages(seed: u64, count: usize, longest: u64) -> Vec<Vec<u8>> {
     let mut prng = Prng::new(seed);
     (0..count)
         .map(|_| {
@@ -74,86 +73,6 @@ fn a_session_opens_wherever_the_leader_is_and_messages_of_all_sizes_come_back() 
         assert!(count == 1 || world.lose > 0);
         echo(&mut world, &messages(seed, 60, 64 * 1024), SECOND * 120);
     }
-}
-
-#[test]
-fn messages_that_are_taken_where_they_arrive_come_behind_those_that_wait() {
-    for seed in 0..8 {
-        let mut world = World::new(seed, [Script::Lead, Script::Dead, Script::Dead]);
-        world.lose = if seed > 3 { 10 } else { 0 };
-        world.open();
-        let all = messages(seed, 300, 300);
-        for (n, message) in all.iter().enumerate() {
-            while world.offer(message).is_err() {
-                world.turn();
-                world.advance();
-            }
-            world.reads = n % 20 > 4;
-            world.turn();
-            world.advance();
-        }
-        world.reads = true;
-        assert!(world.run(SECOND * 20, |w| w.answers().len() == all.len()));
-        assert!(world.answers() == all);
-        // Behind what was lost all waits.
-        let some = if world.lose == 0 { 100..200 } else { 1..200 };
-        assert!(some.contains(&world.taken), "{} of 300", world.taken);
-    }
-}
-
-#[test]
-fn only_the_leaders_next_message_is_taken_where_it_arrives() {
-    let mut world = World::new(1, [Script::Lead, Script::Dead, Script::Dead]);
-    world.open();
-    // Everything stays where it is, to be looked at.
-    world.reads = false;
-    let taken = |world: &mut World, from, bytes: &[u8]| {
-        let mut rest = bytes;
-        let said = world.client.take_egress(world.now, from, &mut rest);
-        (said.map(Said::from), bytes.len() - rest.len())
-    };
-    world.offer(b"one").unwrap();
-    world.offer(b"two").unwrap();
-    let is_data = |bytes: &[u8]| bytes.len() > 32 && bytes[6] == 1;
-    let datagram = loop {
-        world.turn();
-        let to_client = |entry: &&(SocketAddr, SocketAddr, Vec<u8>)| entry.1 == client_address();
-        let mut entries = world.link.values().filter(to_client);
-        if let Some((_, _, bytes)) = entries.find(|entry| is_data(&entry.2)) {
-            break bytes.clone();
-        }
-        world.advance();
-    };
-    let leader = world.members[0].address;
-    let nothing = (None, 0);
-    let [first, second] = [b"one", b"two"].map(|m| Said::Message(3, m.to_vec()));
-    assert_eq!(datagram.len(), 2 * 96);
-    // Another member, and another session, stream, place or kind of frame.
-    assert_eq!(taken(&mut world, address(1), &datagram), nothing);
-    for at in [4, 6, 8, 12, 16, 20, 32 + 16] {
-        let mut other = datagram.clone();
-        other[at] ^= 1;
-        assert_eq!(taken(&mut world, leader, &other), nothing, "{at}");
-    }
-    for flags in [0, FLAG_BEGIN, FLAG_END] {
-        let mut other = datagram.clone();
-        other[5] = flags;
-        assert_eq!(taken(&mut world, leader, &other), nothing, "a part");
-    }
-    for len in [0, 31, 32, 66, 95] {
-        assert_eq!(taken(&mut world, leader, &datagram[..len]), nothing);
-    }
-    assert_eq!(taken(&mut world, leader, &datagram[96..]), nothing);
-    assert_eq!(taken(&mut world, leader, &datagram), (Some(first), 96));
-    assert_eq!(taken(&mut world, leader, &datagram), nothing, "once");
-    assert_eq!(
-        taken(&mut world, leader, &datagram[96..]),
-        (Some(second), 96)
-    );
-    // The whole datagram, which is still on its way, brings nothing new.
-    world.reads = true;
-    world.run(SECOND, |_| false);
-    assert_eq!(world.said, []);
 }
 
 #[test]
