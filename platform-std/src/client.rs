@@ -161,9 +161,11 @@ pub struct Client {
     kept: Kept,
 }
 
-/// A turn receives for so long at most, and hears the rest of one call: then what is due leaves,
-/// however much has come meanwhile.
-const RECEIVE_MAX: Duration = Duration::from_millis(10);
+/// For so long at most, and what it has in hand then, a client hears what is said: after that what
+/// is due leaves, however much has come meanwhile.
+const HEAR_MAX: Duration = Duration::from_millis(10);
+/// Of what waits, so much is in hand.
+const IN_HAND: usize = 32;
 
 /// Hears nothing: what is said waits.
 const NOBODY: Option<&mut fn(Egress<'_>)> = None;
@@ -357,7 +359,8 @@ impl Client {
     }
 
     /// Does the session's work and hands over what the cluster says, waiting up to `timeout` for
-    /// the first of it. Returns how much that was: 0 when the time is over.
+    /// the first of it. Returns how much that was: 0 when the time is over. If `handler` takes
+    /// long, there may be more.
     ///
     /// # Errors
     /// [`ClientError::Closed`] once the session is over.
@@ -392,10 +395,16 @@ impl Client {
 
     /// What waits in the streams' windows.
     fn hand_over(&mut self, handler: &mut impl FnMut(Egress<'_>)) -> usize {
-        let (now, mut count) = (self.seen, 0);
-        while let Some(egress) = self.core.poll_egress(now, &mut self.memory.lent()) {
+        let (begun, mut count) = (self.seen, 0_usize);
+        while let Some(egress) = self.core.poll_egress(self.seen, &mut self.memory.lent()) {
             count += 1;
             handler(egress);
+            if count.is_multiple_of(IN_HAND) {
+                self.seen = self.clock.instant();
+                if self.seen.since(begun) >= HEAR_MAX {
+                    break;
+                }
+            }
         }
         count
     }
@@ -454,19 +463,24 @@ impl Client {
         &mut self,
         mut handler: Option<&mut impl FnMut(Egress<'_>)>,
     ) -> Result<usize, ClientError> {
-        let (begun, mut count) = (self.seen, 0);
+        let (begun, mut count) = (self.seen, 0_usize);
+        let mut is_late = false;
         let mut lent = self.memory.lent();
-        while self.wires.inbound.receive(&self.wires.socket)? {
+        while !is_late && self.wires.inbound.receive(&self.wires.socket)? {
             let now = self.seen;
             for (from, mut bytes) in self.wires.inbound.datagrams() {
-                if let Some(handler) = &mut handler {
-                    while let Some(egress) = self.core.take_egress(now, from, &mut bytes) {
-                        count += 1;
-                        handler(egress);
+                while !is_late
+                    && let Some(handler) = &mut handler
+                    && let Some(egress) = self.core.take_egress(now, from, &mut bytes)
+                {
+                    handler(egress);
+                    count += 1;
+                    if count.is_multiple_of(IN_HAND) {
+                        is_late = self.clock.instant().since(begun) >= HEAR_MAX;
                     }
-                    if bytes.is_empty() {
-                        continue;
-                    }
+                }
+                if bytes.is_empty() {
+                    continue;
                 }
                 // What is no frame of Aeron's is not for us.
                 let _stray = self
@@ -475,9 +489,7 @@ impl Client {
                     .is_err();
             }
             self.seen = self.clock.instant();
-            if self.seen.since(begun) >= RECEIVE_MAX {
-                break;
-            }
+            is_late |= self.seen.since(begun) >= HEAR_MAX;
         }
         self.core.handle_timeout(self.seen, &mut lent);
         if let Some(question) = self.core.poll_resolve() {

@@ -476,3 +476,26 @@ fn a_client_that_never_reads_slows_nobody_wherever_the_service_runs() {
         stop(node);
     }
 }
+
+#[test]
+fn a_client_that_takes_long_over_each_answer_keeps_its_session() {
+    let scratch = Scratch::new("services-slow-reader");
+    let mut settings = cluster(&scratch, 1).remove(0);
+    settings.timings.session_timeout = Span::from_millis(2_000);
+    let node = Place::BOTH[0].start(&settings, Again(Arc::default()));
+    let mut client = connect(&settings.ingress_endpoints());
+    for _ in 0..200 {
+        client.offer_until(&[5; 1000], PATIENCE).unwrap();
+    }
+    // All of them together take longer than the session lives without a word.
+    let mut answers = 0;
+    while answers < 200 {
+        let each = |_: Egress<'_>| {
+            answers += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        client.poll(PATIENCE, each).unwrap();
+    }
+    assert_eq!(ask(&mut client, b"short").payload, b"short");
+    stop(node);
+}
