@@ -481,7 +481,7 @@ fn a_client_that_never_reads_slows_nobody_wherever_the_service_runs() {
 fn a_client_that_takes_long_over_each_answer_keeps_its_session() {
     let scratch = Scratch::new("services-slow-reader");
     let mut settings = cluster(&scratch, 1).remove(0);
-    settings.timings.session_timeout = Span::from_millis(2_000);
+    settings.timings.session_timeout = Span::from_millis(3_000);
     let node = Place::BOTH[0].start(&settings, Again(Arc::default()));
     let mut client = connect(&settings.ingress_endpoints());
     for _ in 0..200 {
